@@ -1,0 +1,74 @@
+import { join } from 'node:path';
+import importX from 'eslint-plugin-import-x';
+import { defineConfig } from 'eslint/config';
+import tseslint from 'typescript-eslint';
+
+const root = import.meta.dirname;
+
+/** The third column of the table in ARCHITECTURE.md: which folder of src/ may import which. */
+const mayImport: Record<string, readonly string[]> = {
+  base: [],
+  qmp: ['base'],
+  qemu: ['qmp', 'base'],
+  guest: ['base'],
+  device: ['base'],
+  sandbox: ['device', 'qmp', 'qemu', 'guest', 'base'],
+  rpc: ['sandbox', 'device', 'base'],
+  cli: ['rpc/generated', 'base'],
+};
+
+const zones = Object.entries(mayImport).map(([folder, allowed]) => ({
+  target: join(root, 'src', folder),
+  from: join(root, 'src'),
+  except: [folder, ...allowed].map((name) => `./${name}`),
+  message: `src/${folder} may import only: ${[folder, ...allowed].join(', ')} (see ARCHITECTURE.md)`,
+}));
+
+export default defineConfig(
+  { ignores: ['build/**', 'node_modules/**', 'src/rpc/generated/**'] },
+  tseslint.configs.strictTypeChecked,
+  {
+    files: ['**/*.ts'],
+    languageOptions: {
+      parserOptions: { projectService: true, tsconfigRootDir: root },
+    },
+    plugins: { 'import-x': importX },
+    rules: {
+      'import-x/no-restricted-paths': ['error', { zones }],
+      'import-x/no-default-export': 'error',
+      '@typescript-eslint/consistent-type-imports': 'error',
+      '@typescript-eslint/switch-exhaustiveness-check': ['error', { considerDefaultExhaustiveForUnions: true }],
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+      '@typescript-eslint/no-invalid-void-type': 'off',
+      '@typescript-eslint/prefer-promise-reject-errors': 'error',
+      eqeqeq: 'error',
+      'no-console': 'error',
+    },
+  },
+  {
+    files: ['src/**/*.ts'],
+    ignores: ['src/rpc/**', 'src/cli/**', 'src/main.ts'],
+    rules: {
+      'no-restricted-imports': [
+        'error',
+        { patterns: [{ group: ['@grpc/*', 'grpc-health-check'], message: 'only src/rpc and src/cli speak gRPC' }] },
+      ],
+    },
+  },
+  {
+    files: ['test/**/*.ts'],
+    rules: {
+      '@typescript-eslint/no-floating-promises': [
+        'error',
+        {
+          allowForKnownSafeCalls: [
+            { from: 'package', package: 'node:test', name: ['test', 'it', 'describe', 'suite', 'before', 'after'] },
+          ],
+        },
+      ],
+    },
+  },
+  { files: ['scripts/**/*.ts', 'src/cli/**/*.ts'], rules: { 'no-console': 'off' } },
+  { files: ['eslint.config.ts'], rules: { 'import-x/no-default-export': 'off' } },
+);

@@ -1,0 +1,72 @@
+/**
+ * Errors that cross module borders. Domain code throws `ShimError`; only `rpc/` knows how a code becomes a gRPC status.
+ * The meaning of each code is the table "API rules" in ARCHITECTURE.md.
+ */
+
+/** The gRPC status names that qshim uses; `rpc/status.ts` maps them to numbers. */
+export type ShimCode =
+  | 'INVALID_ARGUMENT'
+  | 'NOT_FOUND'
+  | 'ALREADY_EXISTS'
+  | 'PERMISSION_DENIED'
+  | 'FAILED_PRECONDITION'
+  | 'RESOURCE_EXHAUSTED'
+  | 'ABORTED'
+  | 'CANCELLED'
+  | 'DEADLINE_EXCEEDED'
+  | 'OUT_OF_RANGE'
+  | 'UNAVAILABLE'
+  | 'UNIMPLEMENTED'
+  | 'INTERNAL';
+
+export interface ShimErrorOptions {
+  /** UPPER_SNAKE, stable: programs branch on it (google.rpc.ErrorInfo.reason). */
+  readonly reason: string;
+  /** Facts for programs: field, value, path, id. Values are strings, never secrets. */
+  readonly metadata?: Readonly<Record<string, string>>;
+  readonly cause?: unknown;
+}
+
+/** An error with a status code, a stable reason and one sentence for people. */
+export class ShimError extends Error {
+  readonly code: ShimCode;
+  readonly reason: string;
+  readonly metadata: Readonly<Record<string, string>>;
+
+  constructor(code: ShimCode, message: string, options: ShimErrorOptions) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.name = 'ShimError';
+    this.code = code;
+    this.reason = options.reason;
+    this.metadata = options.metadata ?? {};
+  }
+}
+
+/** INVALID_ARGUMENT that names the field, the value and what would be right. */
+export function invalidArgument(field: string, value: unknown, problem: string, reason = 'INVALID_FIELD'): ShimError {
+  const shown = typeof value === 'string' ? JSON.stringify(shorten(value)) : String(value);
+  return new ShimError('INVALID_ARGUMENT', `${field} = ${shown}: ${problem}`, {
+    reason,
+    metadata: { field, value: typeof value === 'string' ? shorten(value) : String(value) },
+  });
+}
+
+/** True for a ShimError, optionally with one of the given codes. */
+export function isShimError(error: unknown, ...codes: readonly ShimCode[]): error is ShimError {
+  return error instanceof ShimError && (codes.length === 0 || codes.includes(error.code));
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** errno name (`ENOENT`) of a Node system error, or undefined. */
+export function errnoOf(error: unknown): string | undefined {
+  if (!(error instanceof Error) || !('code' in error)) return undefined;
+  return typeof error.code === 'string' ? error.code : undefined;
+}
+
+function shorten(value: string): string {
+  return value.length > 120 ? `${value.slice(0, 117)}...` : value;
+}
