@@ -1,0 +1,26 @@
+// Original file: proto/qshim/v1/volumes.proto
+
+export const CacheMode = {
+  CACHE_MODE_UNSPECIFIED: 'CACHE_MODE_UNSPECIFIED',
+  CACHE_MODE_NONE: 'CACHE_MODE_NONE',
+  CACHE_MODE_WRITEBACK: 'CACHE_MODE_WRITEBACK',
+  CACHE_MODE_WRITETHROUGH: 'CACHE_MODE_WRITETHROUGH',
+  CACHE_MODE_DIRECTSYNC: 'CACHE_MODE_DIRECTSYNC',
+  CACHE_MODE_UNSAFE: 'CACHE_MODE_UNSAFE',
+} as const;
+
+export type CacheMode =
+  | 'CACHE_MODE_UNSPECIFIED'
+  | 0
+  | 'CACHE_MODE_NONE'
+  | 1
+  | 'CACHE_MODE_WRITEBACK'
+  | 2
+  | 'CACHE_MODE_WRITETHROUGH'
+  | 3
+  | 'CACHE_MODE_DIRECTSYNC'
+  | 4
+  | 'CACHE_MODE_UNSAFE'
+  | 5
+
+export type CacheMode__Output = typeof CacheMode[keyof typeof CacheMode]

@@ -1,0 +1,23 @@
+// Original file: proto/qshim/v1/sandboxes.proto
+
+export const SandboxState = {
+  SANDBOX_STATE_UNSPECIFIED: 'SANDBOX_STATE_UNSPECIFIED',
+  SANDBOX_STATE_CREATING: 'SANDBOX_STATE_CREATING',
+  SANDBOX_STATE_RUNNING: 'SANDBOX_STATE_RUNNING',
+  SANDBOX_STATE_STOPPING: 'SANDBOX_STATE_STOPPING',
+  SANDBOX_STATE_STOPPED: 'SANDBOX_STATE_STOPPED',
+} as const;
+
+export type SandboxState =
+  | 'SANDBOX_STATE_UNSPECIFIED'
+  | 0
+  | 'SANDBOX_STATE_CREATING'
+  | 1
+  | 'SANDBOX_STATE_RUNNING'
+  | 2
+  | 'SANDBOX_STATE_STOPPING'
+  | 3
+  | 'SANDBOX_STATE_STOPPED'
+  | 4
+
+export type SandboxState__Output = typeof SandboxState[keyof typeof SandboxState]

@@ -1,0 +1,77 @@
+// Original file: proto/qshim/v1/volumes.proto
+
+import type * as grpc from '@grpc/grpc-js'
+import type { MethodDefinition } from '@grpc/proto-loader'
+import type { AttachVolumeRequest as _qshim_v1_AttachVolumeRequest, AttachVolumeRequest__Output as _qshim_v1_AttachVolumeRequest__Output } from '../../qshim/v1/AttachVolumeRequest.ts';
+import type { DetachVolumeRequest as _qshim_v1_DetachVolumeRequest, DetachVolumeRequest__Output as _qshim_v1_DetachVolumeRequest__Output } from '../../qshim/v1/DetachVolumeRequest.ts';
+import type { GetVolumeRequest as _qshim_v1_GetVolumeRequest, GetVolumeRequest__Output as _qshim_v1_GetVolumeRequest__Output } from '../../qshim/v1/GetVolumeRequest.ts';
+import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from '../../qshim/v1/ListVolumesRequest.ts';
+import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from '../../qshim/v1/ListVolumesResponse.ts';
+import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from '../../qshim/v1/Volume.ts';
+import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from '../../qshim/v1/VolumeEvent.ts';
+import type { WatchVolumesRequest as _qshim_v1_WatchVolumesRequest, WatchVolumesRequest__Output as _qshim_v1_WatchVolumesRequest__Output } from '../../qshim/v1/WatchVolumesRequest.ts';
+
+export interface VolumesClient extends grpc.Client {
+  Attach(argument: _qshim_v1_AttachVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  Attach(argument: _qshim_v1_AttachVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  Attach(argument: _qshim_v1_AttachVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  Attach(argument: _qshim_v1_AttachVolumeRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  attach(argument: _qshim_v1_AttachVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  attach(argument: _qshim_v1_AttachVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  attach(argument: _qshim_v1_AttachVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  attach(argument: _qshim_v1_AttachVolumeRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  
+  Detach(argument: _qshim_v1_DetachVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  Detach(argument: _qshim_v1_DetachVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  Detach(argument: _qshim_v1_DetachVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  Detach(argument: _qshim_v1_DetachVolumeRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  detach(argument: _qshim_v1_DetachVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  detach(argument: _qshim_v1_DetachVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  detach(argument: _qshim_v1_DetachVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  detach(argument: _qshim_v1_DetachVolumeRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  
+  Get(argument: _qshim_v1_GetVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  Get(argument: _qshim_v1_GetVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  Get(argument: _qshim_v1_GetVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  Get(argument: _qshim_v1_GetVolumeRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  get(argument: _qshim_v1_GetVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  get(argument: _qshim_v1_GetVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  get(argument: _qshim_v1_GetVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  get(argument: _qshim_v1_GetVolumeRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  
+  List(argument: _qshim_v1_ListVolumesRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
+  List(argument: _qshim_v1_ListVolumesRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
+  List(argument: _qshim_v1_ListVolumesRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
+  List(argument: _qshim_v1_ListVolumesRequest, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
+  list(argument: _qshim_v1_ListVolumesRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
+  list(argument: _qshim_v1_ListVolumesRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
+  list(argument: _qshim_v1_ListVolumesRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
+  list(argument: _qshim_v1_ListVolumesRequest, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
+  
+  Watch(argument: _qshim_v1_WatchVolumesRequest, metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
+  Watch(argument: _qshim_v1_WatchVolumesRequest, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
+  watch(argument: _qshim_v1_WatchVolumesRequest, metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
+  watch(argument: _qshim_v1_WatchVolumesRequest, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
+  
+}
+
+export interface VolumesHandlers extends grpc.UntypedServiceImplementation {
+  Attach: grpc.handleUnaryCall<_qshim_v1_AttachVolumeRequest__Output, _qshim_v1_Volume>;
+  
+  Detach: grpc.handleUnaryCall<_qshim_v1_DetachVolumeRequest__Output, _qshim_v1_Volume>;
+  
+  Get: grpc.handleUnaryCall<_qshim_v1_GetVolumeRequest__Output, _qshim_v1_Volume>;
+  
+  List: grpc.handleUnaryCall<_qshim_v1_ListVolumesRequest__Output, _qshim_v1_ListVolumesResponse>;
+  
+  Watch: grpc.handleServerStreamingCall<_qshim_v1_WatchVolumesRequest__Output, _qshim_v1_VolumeEvent>;
+  
+}
+
+export interface VolumesDefinition extends grpc.ServiceDefinition {
+  Attach: MethodDefinition<_qshim_v1_AttachVolumeRequest, _qshim_v1_Volume, _qshim_v1_AttachVolumeRequest__Output, _qshim_v1_Volume__Output>
+  Detach: MethodDefinition<_qshim_v1_DetachVolumeRequest, _qshim_v1_Volume, _qshim_v1_DetachVolumeRequest__Output, _qshim_v1_Volume__Output>
+  Get: MethodDefinition<_qshim_v1_GetVolumeRequest, _qshim_v1_Volume, _qshim_v1_GetVolumeRequest__Output, _qshim_v1_Volume__Output>
+  List: MethodDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesResponse, _qshim_v1_ListVolumesRequest__Output, _qshim_v1_ListVolumesResponse__Output>
+  Watch: MethodDefinition<_qshim_v1_WatchVolumesRequest, _qshim_v1_VolumeEvent, _qshim_v1_WatchVolumesRequest__Output, _qshim_v1_VolumeEvent__Output>
+}

@@ -1,0 +1,10 @@
+// Original file: proto/qshim/v1/volumes.proto
+
+
+export interface WatchVolumesRequest {
+  'sandboxId'?: (string);
+}
+
+export interface WatchVolumesRequest__Output {
+  'sandboxId': (string);
+}

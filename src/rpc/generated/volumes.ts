@@ -1,0 +1,61 @@
+import type * as grpc from '@grpc/grpc-js';
+import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-loader';
+
+import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from './google/protobuf/Timestamp.ts';
+import type { AttachVolumeRequest as _qshim_v1_AttachVolumeRequest, AttachVolumeRequest__Output as _qshim_v1_AttachVolumeRequest__Output } from './qshim/v1/AttachVolumeRequest.ts';
+import type { BlockDevice as _qshim_v1_BlockDevice, BlockDevice__Output as _qshim_v1_BlockDevice__Output } from './qshim/v1/BlockDevice.ts';
+import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from './qshim/v1/Cause.ts';
+import type { DetachVolumeRequest as _qshim_v1_DetachVolumeRequest, DetachVolumeRequest__Output as _qshim_v1_DetachVolumeRequest__Output } from './qshim/v1/DetachVolumeRequest.ts';
+import type { Event as _qshim_v1_Event, Event__Output as _qshim_v1_Event__Output } from './qshim/v1/Event.ts';
+import type { GetVolumeRequest as _qshim_v1_GetVolumeRequest, GetVolumeRequest__Output as _qshim_v1_GetVolumeRequest__Output } from './qshim/v1/GetVolumeRequest.ts';
+import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from './qshim/v1/ListVolumesRequest.ts';
+import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from './qshim/v1/ListVolumesResponse.ts';
+import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output } from './qshim/v1/Mount.ts';
+import type { Qcow2File as _qshim_v1_Qcow2File, Qcow2File__Output as _qshim_v1_Qcow2File__Output } from './qshim/v1/Qcow2File.ts';
+import type { RawFile as _qshim_v1_RawFile, RawFile__Output as _qshim_v1_RawFile__Output } from './qshim/v1/RawFile.ts';
+import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './qshim/v1/Timing.ts';
+import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from './qshim/v1/Volume.ts';
+import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from './qshim/v1/VolumeEvent.ts';
+import type { VolumeSpec as _qshim_v1_VolumeSpec, VolumeSpec__Output as _qshim_v1_VolumeSpec__Output } from './qshim/v1/VolumeSpec.ts';
+import type { VolumesClient as _qshim_v1_VolumesClient, VolumesDefinition as _qshim_v1_VolumesDefinition } from './qshim/v1/Volumes.ts';
+import type { WatchVolumesRequest as _qshim_v1_WatchVolumesRequest, WatchVolumesRequest__Output as _qshim_v1_WatchVolumesRequest__Output } from './qshim/v1/WatchVolumesRequest.ts';
+
+type SubtypeConstructor<Constructor extends new (...args: any) => any, Subtype> = {
+  new(...args: ConstructorParameters<Constructor>): Subtype;
+};
+
+export interface ProtoGrpcType {
+  google: {
+    protobuf: {
+      Timestamp: MessageTypeDefinition<_google_protobuf_Timestamp, _google_protobuf_Timestamp__Output>
+    }
+  }
+  qshim: {
+    v1: {
+      AioMode: EnumTypeDefinition
+      AttachVolumeRequest: MessageTypeDefinition<_qshim_v1_AttachVolumeRequest, _qshim_v1_AttachVolumeRequest__Output>
+      BlockDevice: MessageTypeDefinition<_qshim_v1_BlockDevice, _qshim_v1_BlockDevice__Output>
+      CacheMode: EnumTypeDefinition
+      Cause: MessageTypeDefinition<_qshim_v1_Cause, _qshim_v1_Cause__Output>
+      DetachVolumeRequest: MessageTypeDefinition<_qshim_v1_DetachVolumeRequest, _qshim_v1_DetachVolumeRequest__Output>
+      DetectZeroes: EnumTypeDefinition
+      DiscardMode: EnumTypeDefinition
+      Event: MessageTypeDefinition<_qshim_v1_Event, _qshim_v1_Event__Output>
+      Format: EnumTypeDefinition
+      GetVolumeRequest: MessageTypeDefinition<_qshim_v1_GetVolumeRequest, _qshim_v1_GetVolumeRequest__Output>
+      ListVolumesRequest: MessageTypeDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesRequest__Output>
+      ListVolumesResponse: MessageTypeDefinition<_qshim_v1_ListVolumesResponse, _qshim_v1_ListVolumesResponse__Output>
+      Mount: MessageTypeDefinition<_qshim_v1_Mount, _qshim_v1_Mount__Output>
+      Qcow2File: MessageTypeDefinition<_qshim_v1_Qcow2File, _qshim_v1_Qcow2File__Output>
+      RawFile: MessageTypeDefinition<_qshim_v1_RawFile, _qshim_v1_RawFile__Output>
+      Timing: MessageTypeDefinition<_qshim_v1_Timing, _qshim_v1_Timing__Output>
+      Volume: MessageTypeDefinition<_qshim_v1_Volume, _qshim_v1_Volume__Output>
+      VolumeEvent: MessageTypeDefinition<_qshim_v1_VolumeEvent, _qshim_v1_VolumeEvent__Output>
+      VolumeSpec: MessageTypeDefinition<_qshim_v1_VolumeSpec, _qshim_v1_VolumeSpec__Output>
+      VolumeState: EnumTypeDefinition
+      Volumes: SubtypeConstructor<typeof grpc.Client, _qshim_v1_VolumesClient> & { service: _qshim_v1_VolumesDefinition }
+      WatchVolumesRequest: MessageTypeDefinition<_qshim_v1_WatchVolumesRequest, _qshim_v1_WatchVolumesRequest__Output>
+    }
+  }
+}
+

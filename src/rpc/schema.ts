@@ -1,0 +1,34 @@
+import { join } from 'node:path';
+import { loadPackageDefinition } from '@grpc/grpc-js';
+import { loadSync, type Options, type PackageDefinition } from '@grpc/proto-loader';
+import type { ProtoGrpcType as EventsGrpcType } from './generated/events.ts';
+import type { ProtoGrpcType as SandboxesGrpcType } from './generated/sandboxes.ts';
+import type { ProtoGrpcType as VolumesGrpcType } from './generated/volumes.ts';
+
+/** Directory that holds the .proto files, in a checkout and in an installed package alike. */
+export const PROTO_DIR = join(import.meta.dirname, '../../proto');
+
+/** Must match the flags in scripts/proto.ts, or the generated types lie. */
+const LOADER_OPTIONS: Options = {
+  longs: Number,
+  enums: String,
+  defaults: true,
+  oneofs: true,
+  includeDirs: [PROTO_DIR],
+};
+
+/** The API's descriptors: for the server, for reflection, and for clients. Reads the .proto files once, at start. */
+export function loadApiDefinition(): PackageDefinition {
+  return loadSync(['qshim/v1/sandboxes.proto', 'qshim/v1/volumes.proto', 'qshim/v1/events.proto'], LOADER_OPTIONS);
+}
+
+/** The descriptors of google.rpc.Status and ErrorInfo, with which errors carry their details. */
+export function loadStatusDefinition(): PackageDefinition {
+  return loadSync(['google/rpc/status.proto'], LOADER_OPTIONS);
+}
+
+/** The typed client constructors and service definitions of qshim.v1. */
+export function loadApi(): SandboxesGrpcType & VolumesGrpcType & EventsGrpcType {
+  // The generated types describe exactly what the loader makes of these files; the loader itself is untyped.
+  return loadPackageDefinition(loadApiDefinition()) as unknown as SandboxesGrpcType & VolumesGrpcType & EventsGrpcType;
+}
