@@ -1,0 +1,237 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { parse as parseToml } from 'smol-toml';
+import { z } from 'zod';
+import { ShimError, messageOf } from './base/errors.ts';
+import { LOG_LEVELS } from './base/log.ts';
+import { VOLUME_CAPACITY_MAX } from './device/slots.ts';
+
+/**
+ * The daemon's options: one table, from which the TOML file, the environment, the flags, `qshimd --help` and
+ * docs/config.md all follow. Later sources win: file, then environment (QSHIM_NAME), then flags (--name).
+ */
+
+const projectRoot = join(import.meta.dirname, '..');
+
+const absolutePath = z.string().startsWith('/', 'must be an absolute path');
+const milliseconds = z.int().min(1).max(86_400_000);
+const count = z.int().min(1).max(1_000_000);
+const bytes = z
+  .int()
+  .min(4096)
+  .max(2 ** 31);
+
+const configSchema = z.strictObject({
+  socket: absolutePath
+    .max(107, 'is longer than a unix socket path may be (107 bytes)')
+    .default('/run/qshim/qshim.sock')
+    .describe('Unix socket of the gRPC API; mode 0600, its directory 0700.'),
+  state_dir: absolutePath
+    .max(60, 'is too long for the sockets that lie below it (60 bytes)')
+    .default('/run/qshim/state')
+    .describe('Directory with one subdirectory a sandbox: state file, sockets, console log.'),
+  cache_dir: absolutePath
+    .default('/var/cache/qshim')
+    .describe('Directory for what can be made again, such as the schema of a QEMU binary.'),
+  log_level: z
+    .enum(LOG_LEVELS)
+    .default('info')
+    .describe(`Least severe level to log: ${LOG_LEVELS.join(', ')}.`),
+  qemu_binary: z
+    .string()
+    .min(1)
+    .default('qemu-system-x86_64')
+    .describe('QEMU binary, a path or a name on PATH; 7.2 or newer.'),
+  kernel: absolutePath
+    .default(join(projectRoot, 'build/guest/vmlinuz'))
+    .describe('Guest kernel for sandboxes that name none.'),
+  initrd: absolutePath
+    .default(join(projectRoot, 'build/guest/initrd.img'))
+    .describe('Initial ramdisk for sandboxes that name none.'),
+  kernel_parameters: z
+    .string()
+    .max(1024)
+    .default('console=ttyS0 quiet panic=-1')
+    .describe('Kernel parameters of every sandbox; a sandbox adds its own behind them.'),
+  allowed_roots: z
+    .array(absolutePath)
+    .min(1)
+    .default(['/var/lib/qshim/volumes'])
+    .describe(
+      'Directories below which volumes, kernels and ramdisks named by callers must lie, symbolic links resolved.',
+    ),
+  vcpus: z.int().min(1).max(255).default(1).describe('Virtual CPUs of sandboxes that name none.'),
+  memory_mib: z.int().min(64).max(4_194_304).default(512).describe('Guest memory in MiB of sandboxes that name none.'),
+  volume_capacity: z
+    .int()
+    .min(1)
+    .max(VOLUME_CAPACITY_MAX)
+    .default(62)
+    .describe(`Volumes attached at once in sandboxes that name no capacity, at most ${VOLUME_CAPACITY_MAX}.`),
+  kvm_probe_timeout_ms: milliseconds
+    .default(2000)
+    .describe('How long a tiny payload may take under KVM before KVM counts as unusable.'),
+  boot_timeout_ms: milliseconds
+    .default(120_000)
+    .describe('From the start of QEMU to the first answer of the guest agent.'),
+  attach_timeout_ms: milliseconds
+    .default(30_000)
+    .describe("How long the guest's driver may take to come up on a new volume."),
+  detach_timeout_ms: milliseconds
+    .default(30_000)
+    .describe('How long Detach waits for the guest to let go before it answers DEADLINE_EXCEEDED.'),
+  unplug_retry_ms: milliseconds
+    .default(1000)
+    .describe('First pause before the guest is asked again to let go of a volume; doubles up to unplug_retry_max_ms.'),
+  unplug_retry_max_ms: milliseconds.default(5000).describe('Longest pause between two such requests.'),
+  mount_timeout_ms: milliseconds
+    .default(120_000)
+    .describe('How long formatting and mounting, or unmounting, may take in the guest.'),
+  stop_timeout_ms: milliseconds
+    .default(10_000)
+    .describe('Deadline of each graceful step of Stop: the agent first, then the ACPI power button.'),
+  kill_timeout_ms: milliseconds.default(5000).describe('Deadline for QEMU to be gone after it was killed.'),
+  qmp_reply_timeout_ms: milliseconds.default(20_000).describe('How long QEMU may take to reply to one QMP command.'),
+  qmp_line_bytes_max: bytes.default(16_777_216).describe('Longest line that QEMU may send over QMP.'),
+  qmp_pending_max: count.default(1024).describe('QMP commands of one sandbox that may wait for their replies at once.'),
+  agent_timeout_ms: milliseconds.default(10_000).describe('How long the guest agent may take to answer one request.'),
+  agent_line_bytes_max: bytes.default(33_554_432).describe('Longest line that the guest agent may send.'),
+  agent_queue_max: count.default(256).describe('Requests that may wait for one guest agent at once.'),
+  exec_timeout_ms: milliseconds
+    .default(30_000)
+    .describe('How long a command run by Exec may take when the caller says nothing.'),
+  exec_output_bytes_max: bytes.default(8_388_608).describe('Most bytes of output that Exec answers with, each stream.'),
+  exec_max: count.default(16).describe('Commands that Exec may run at once in one sandbox.'),
+  sandboxes_max: count.default(256).describe('Sandboxes that may exist at once.'),
+  device_queue_max: count.default(32).describe('Callers that may wait for one volume at once.'),
+  removed_retained: count
+    .default(256)
+    .describe('Removed volumes that each sandbox remembers for Get, List and repeated Detach.'),
+  events_retained: count.default(4096).describe('Past events that a watcher can still ask for.'),
+  watchers_max: count.default(256).describe('Watch and console streams that may be open at once.'),
+  watcher_queue_max: count
+    .default(2048)
+    .describe('Events that may wait for one slow watcher before its stream ends with RESOURCE_EXHAUSTED.'),
+  request_bytes_max: bytes.default(8_388_608).describe('Longest gRPC request.'),
+  drain_timeout_ms: milliseconds
+    .default(10_000)
+    .describe('After SIGTERM: how long calls in progress may take to end before the daemon exits.'),
+});
+
+/** The validated options; names are those of the TOML file. */
+export type Config = Readonly<z.infer<typeof configSchema>>;
+export type OptionName = keyof Config;
+
+export interface OptionInfo {
+  readonly name: OptionName;
+  readonly flag: string;
+  readonly environment: string;
+  readonly description: string;
+  readonly defaultValue: Config[OptionName];
+}
+
+/** Every option with its names, default and description. */
+export const OPTIONS: readonly OptionInfo[] = Object.entries(configSchema.shape).map(([name, schema]) => ({
+  // Object.entries forgets that the keys of the shape are the option names.
+  name: name as OptionName,
+  flag: `--${name.replaceAll('_', '-')}`,
+  environment: `QSHIM_${name.toUpperCase()}`,
+  description: schema.description ?? '',
+  defaultValue: schema.parse(undefined),
+}));
+
+export interface ConfigSources {
+  /** Path of a TOML file; undefined reads none. */
+  readonly file: string | undefined;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Flag values by option name, as strings. */
+  readonly flags: Partial<Readonly<Record<OptionName, string>>>;
+}
+
+/**
+ * Reads and validates the configuration once.
+ * @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG that names each wrong option, its value and where it came from
+ */
+export async function loadConfig(sources: ConfigSources): Promise<Config> {
+  const values: Record<string, unknown> = {};
+  const origins: Record<string, string> = {};
+  if (sources.file !== undefined) {
+    for (const [name, value] of Object.entries(await readTomlFile(sources.file))) {
+      values[name] = value;
+      origins[name] = sources.file;
+    }
+  }
+  for (const option of OPTIONS) {
+    const fromEnvironment = sources.environment[option.environment];
+    if (fromEnvironment !== undefined) {
+      values[option.name] = fromString(option, fromEnvironment);
+      origins[option.name] = option.environment;
+    }
+    const fromFlag = sources.flags[option.name];
+    if (fromFlag !== undefined) {
+      values[option.name] = fromString(option, fromFlag);
+      origins[option.name] = option.flag;
+    }
+  }
+  return validate(values, origins);
+}
+
+/** The configuration with every default, and `changes` on top; for tests and tools. */
+export function configWith(changes: Partial<Config>): Config {
+  return validate({ ...changes }, {});
+}
+
+function validate(values: Record<string, unknown>, origins: Record<string, string>): Config {
+  const parsed = configSchema.safeParse(values);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) => {
+    if (issue.code === 'unrecognized_keys') {
+      return issue.keys.map((key) => `${key} (from ${origins[key] ?? 'the program'}) is not an option`).join('; ');
+    }
+    const name = String(issue.path[0]);
+    return `${name} = ${JSON.stringify(values[name])} (from ${origins[name] ?? 'the program'}): ${issue.message}`;
+  });
+  throw new ShimError('INVALID_ARGUMENT', `invalid configuration: ${problems.join('; ')}`, {
+    reason: 'INVALID_CONFIG',
+  });
+}
+
+async function readTomlFile(path: string): Promise<Record<string, unknown>> {
+  try {
+    return parseToml(await readFile(path, 'utf8'));
+  } catch (error) {
+    throw new ShimError('INVALID_ARGUMENT', `cannot read the configuration file ${path}: ${messageOf(error)}`, {
+      reason: 'INVALID_CONFIG',
+      metadata: { path },
+      cause: error,
+    });
+  }
+}
+
+/** Environment and flags carry strings; the default's type tells what is meant. Lists are separated by commas. */
+function fromString(option: OptionInfo, text: string): unknown {
+  if (typeof option.defaultValue === 'number') return text.trim() === '' ? text : Number(text);
+  if (Array.isArray(option.defaultValue)) return text.split(',').filter((part) => part !== '');
+  return text;
+}
+
+/** docs/config.md: every option in one place. */
+export function configDocument(): string {
+  const lines = OPTIONS.map((option) => {
+    const shown = Array.isArray(option.defaultValue) ? option.defaultValue.join(',') : String(option.defaultValue);
+    const value = shown.startsWith(projectRoot) ? shown.replace(projectRoot, '<project>') : shown;
+    return `| \`${option.name}\` | \`${option.environment}\` | \`${option.flag}\` | \`${value}\` | ${option.description} |`;
+  });
+  return [
+    '# Options of qshimd',
+    '',
+    'Made from `src/config.ts` by `npm run config-docs`. Sources, later ones win: the TOML file (`--config FILE`, else',
+    '`/etc/qshim/config.toml` if it exists), the environment, flags. Lists are separated by commas in environment and flags.',
+    'Durations are milliseconds.',
+    '',
+    '| TOML | environment | flag | default | meaning |',
+    '|---|---|---|---|---|',
+    ...lines,
+    '',
+  ].join('\n');
+}

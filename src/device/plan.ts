@@ -1,0 +1,182 @@
+import { isDirect, type AioMode, type MountSpec, type VolumeSpec } from './spec.ts';
+import { qemuAddress, type Slot } from './slots.ts';
+
+/**
+ * Attach and detach as data: what will be said to QEMU and the guest, in order. A plan is made purely and can be shown
+ * without acting; `sandbox/` carries it out. Every step that adds something names what removes it.
+ */
+
+/** What one generation of a volume is called inside QEMU. */
+export interface QemuNames {
+  /** qdev id of the front end. Holds the volume id, so that a lost journal can be rebuilt from QEMU. */
+  readonly device: string;
+  /** The node that the front end uses. Node names have at most 31 characters. */
+  readonly formatNode: string;
+  readonly fileNode: string;
+}
+
+const DEVICE_PATTERN = /^vol-([0-9]+)-(.+)$/;
+
+/** Names of generation `generation` of volume `volumeId`. */
+export function namesFor(volumeId: string, generation: number): QemuNames {
+  return {
+    device: `vol-${generation}-${volumeId}`,
+    formatNode: `vol-${generation}-fmt`,
+    fileNode: `vol-${generation}-file`,
+  };
+}
+
+/** The inverse of namesFor on the device id; undefined for devices that are not volumes. */
+export function parseDeviceId(
+  deviceId: string,
+): { readonly volumeId: string; readonly generation: number } | undefined {
+  const match = DEVICE_PATTERN.exec(deviceId);
+  if (match?.[1] === undefined || match[2] === undefined) return undefined;
+  return { volumeId: match[2], generation: Number(match[1]) };
+}
+
+/** Arguments of `blockdev-add` (QAPI BlockdevOptions): a format node over a protocol node, made and removed as one. */
+export interface BlockNodeArguments {
+  readonly driver: 'raw' | 'qcow2';
+  readonly 'node-name': string;
+  readonly 'read-only': boolean;
+  readonly 'auto-read-only': false;
+  readonly discard: 'ignore' | 'unmap';
+  readonly 'detect-zeroes': 'off' | 'on' | 'unmap';
+  readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+  readonly file: {
+    readonly driver: 'file' | 'host_device';
+    readonly 'node-name': string;
+    readonly filename: string;
+    readonly aio: AioMode;
+    readonly 'read-only': boolean;
+    readonly 'auto-read-only': false;
+    readonly discard: 'ignore' | 'unmap';
+    readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+    readonly locking: 'on';
+  };
+  /** qcow2 only: `null` forbids a backing file, so that an image cannot name another file of the host. */
+  readonly backing?: null;
+}
+
+/** Arguments of `device_add` for virtio-blk-pci; device_add converts wrong types in silence, so these are exact. */
+export interface DeviceArguments {
+  readonly driver: 'virtio-blk-pci';
+  readonly id: string;
+  readonly bus: string;
+  readonly addr: string;
+  readonly drive: string;
+  readonly serial: string;
+  readonly 'num-queues': number;
+  readonly logical_block_size: number;
+  readonly physical_block_size: number;
+  readonly 'write-cache': 'on' | 'off';
+  readonly discard: boolean;
+  readonly 'share-rw': boolean;
+}
+
+export type AttachStep =
+  | {
+      readonly kind: 'add-block-node';
+      readonly command: 'blockdev-add';
+      readonly arguments: BlockNodeArguments;
+      readonly undo: RemovalStep;
+    }
+  | {
+      readonly kind: 'add-device';
+      readonly command: 'device_add';
+      readonly arguments: DeviceArguments;
+      readonly undo: RemovalStep;
+    }
+  | { readonly kind: 'await-driver' }
+  | { readonly kind: 'find-in-guest' }
+  | { readonly kind: 'mount'; readonly mount: MountSpec };
+
+export type RemovalStep =
+  | { readonly kind: 'remove-device'; readonly command: 'device_del'; readonly arguments: { readonly id: string } }
+  | {
+      readonly kind: 'remove-block-node';
+      readonly command: 'blockdev-del';
+      readonly arguments: { readonly 'node-name': string };
+    };
+
+export type DetachStep = { readonly kind: 'ask-guest' } | RemovalStep | { readonly kind: 'prove-gone' };
+
+/** What must happen to attach a volume, in order. */
+export function attachPlan(spec: VolumeSpec, names: QemuNames, slot: Slot, aio: AioMode): readonly AttachStep[] {
+  const [removeDevice, removeNode] = removalSteps(names);
+  const steps: AttachStep[] = [
+    { kind: 'add-block-node', command: 'blockdev-add', arguments: blockNode(spec, names, aio), undo: removeNode },
+    { kind: 'add-device', command: 'device_add', arguments: frontEnd(spec, names, slot), undo: removeDevice },
+    { kind: 'await-driver' },
+    { kind: 'find-in-guest' },
+  ];
+  if (spec.mount !== undefined) steps.push({ kind: 'mount', mount: spec.mount });
+  return steps;
+}
+
+/** What must happen to detach a volume, in order; the tail after `ask-guest` also undoes a failed attach. */
+export function detachPlan(names: QemuNames): readonly DetachStep[] {
+  return [{ kind: 'ask-guest' }, ...removalSteps(names), { kind: 'prove-gone' }];
+}
+
+/** The commands that take a volume out of QEMU: the front end first, for a node in use cannot be removed. */
+export function removalSteps(
+  names: QemuNames,
+): readonly [Extract<RemovalStep, { kind: 'remove-device' }>, Extract<RemovalStep, { kind: 'remove-block-node' }>] {
+  return [
+    { kind: 'remove-device', command: 'device_del', arguments: { id: names.device } },
+    { kind: 'remove-block-node', command: 'blockdev-del', arguments: { 'node-name': names.formatNode } },
+  ];
+}
+
+/** The aio modes to try, best first. `auto` falls back; a mode that the caller chose does not. */
+export function aioCandidates(spec: VolumeSpec): readonly AioMode[] {
+  if (spec.aio !== 'auto') return [spec.aio];
+  return isDirect(spec.cache) ? ['io_uring', 'native', 'threads'] : ['io_uring', 'threads'];
+}
+
+function blockNode(spec: VolumeSpec, names: QemuNames, aio: AioMode): BlockNodeArguments {
+  const cache = { direct: isDirect(spec.cache), 'no-flush': spec.cache === 'unsafe' };
+  const common = {
+    'read-only': spec.readOnly,
+    // Never let QEMU weaken a writable volume to read-only behind the caller's back.
+    'auto-read-only': false,
+    discard: spec.discard,
+    cache,
+  } as const;
+  return {
+    ...common,
+    driver: spec.source.kind === 'qcow2-file' ? 'qcow2' : 'raw',
+    'node-name': names.formatNode,
+    'detect-zeroes': spec.detectZeroes,
+    file: {
+      ...common,
+      driver: spec.source.kind === 'block-device' ? 'host_device' : 'file',
+      'node-name': names.fileNode,
+      filename: spec.source.path,
+      aio,
+      locking: 'on',
+    },
+    ...(spec.source.kind === 'qcow2-file' ? { backing: null } : {}),
+  };
+}
+
+function frontEnd(spec: VolumeSpec, names: QemuNames, slot: Slot): DeviceArguments {
+  const writeThrough = spec.cache === 'writethrough' || spec.cache === 'directsync';
+  return {
+    driver: 'virtio-blk-pci',
+    id: names.device,
+    bus: slot.bridge.id,
+    addr: qemuAddress(slot.device),
+    drive: names.formatNode,
+    serial: spec.serial,
+    'num-queues': spec.queues,
+    logical_block_size: spec.logicalBlockSize,
+    physical_block_size: spec.physicalBlockSize,
+    'write-cache': writeThrough ? 'off' : 'on',
+    discard: spec.discard === 'unmap',
+    // One writer only: a second front end on the node is refused by QEMU.
+    'share-rw': false,
+  };
+}

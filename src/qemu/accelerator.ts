@@ -1,0 +1,115 @@
+import { access, constants, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { monotonicMs } from '../base/deadline.ts';
+import { errnoOf } from '../base/errors.ts';
+
+export interface AcceleratorProbe {
+  readonly usable: boolean;
+  /** One sentence: what was seen. */
+  readonly reason: string;
+  readonly milliseconds: number;
+}
+
+/** What the payload writes to the debug-exit port; QEMU exits with (value << 1) | 1. */
+const PAYLOAD_VALUE = 0x2a;
+const PAYLOAD_EXIT_CODE = (PAYLOAD_VALUE << 1) | 1;
+const FIRMWARE_BYTES = 65_536;
+const RESET_VECTOR = 0xfff0;
+
+/**
+ * Firmware of 64 KiB that counts down from 2^24 and leaves through isa-debug-exit. Native code does that in some 10 ms.
+ * A KVM that emulates every instruction is about a thousand times slower and runs into the time limit.
+ */
+export function payloadFirmware(): Buffer {
+  const firmware = Buffer.alloc(FIRMWARE_BYTES, 0xf4); // hlt
+  Buffer.from([
+    ...[0x66, 0xb9, 0x00, 0x00, 0x00, 0x01], // mov ecx, 1 << 24
+    ...[0x66, 0x49], // dec ecx
+    ...[0x75, 0xfc], // jnz back to dec
+    ...[0xba, 0xf4, 0x00], // mov dx, 0xf4
+    ...[0xb0, PAYLOAD_VALUE], // mov al, value
+    0xee, // out dx, al
+    0xf4, // hlt
+  ]).copy(firmware, 0);
+  Buffer.from([0xe9, 0x0d, 0x00]).copy(firmware, RESET_VECTOR); // jmp to offset 0 of this segment
+  return firmware;
+}
+
+/**
+ * Finds out whether an accelerator works by running a tiny payload under it with a time limit. That /dev/kvm exists,
+ * opens, or even creates a VM says nothing: QEMU may still die on an assertion, or run a thousand times too slowly.
+ * Never throws for what the host is like: the answer is the result.
+ */
+export async function probeAccelerator(options: {
+  readonly binary: string;
+  readonly timeoutMs: number;
+  readonly accelerator?: 'kvm' | 'tcg';
+}): Promise<AcceleratorProbe> {
+  const accelerator = options.accelerator ?? 'kvm';
+  const start = monotonicMs();
+  const answer = (usable: boolean, reason: string): AcceleratorProbe => ({
+    usable,
+    reason,
+    milliseconds: monotonicMs() - start,
+  });
+  if (accelerator === 'kvm') {
+    try {
+      await access('/dev/kvm', constants.R_OK | constants.W_OK);
+    } catch (error) {
+      const missing = errnoOf(error) === 'ENOENT';
+      return answer(false, missing ? '/dev/kvm does not exist' : '/dev/kvm may not be opened by this user');
+    }
+  }
+  const directory = await mkdtemp(join(tmpdir(), 'qshim-probe-'));
+  try {
+    const firmware = join(directory, 'payload.bin');
+    await writeFile(firmware, payloadFirmware(), { mode: 0o600 });
+    const result = await execa(options.binary, payloadArguments(accelerator, firmware), {
+      reject: false,
+      stdin: 'ignore',
+      stdout: 'ignore',
+      timeout: options.timeoutMs,
+      killSignal: 'SIGKILL',
+      maxBuffer: 65_536,
+    });
+    if (result.exitCode === PAYLOAD_EXIT_CODE) return answer(true, 'a test payload ran');
+    if (result.timedOut) return answer(false, `a test payload did not finish within ${options.timeoutMs} ms`);
+    const said = lastLine(result.stderr);
+    const how = result.signal === undefined ? `exit code ${result.exitCode ?? 'unknown'}` : result.signal;
+    return answer(false, `QEMU failed on a test payload (${how})${said === '' ? '' : `: ${said}`}`);
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+function payloadArguments(accelerator: 'kvm' | 'tcg', firmware: string): readonly string[] {
+  return [
+    ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
+    ...['-machine', `q35,accel=${accelerator}`, '-cpu', accelerator === 'kvm' ? 'host' : 'max', '-m', '16M'],
+    ...['-bios', firmware, '-device', 'isa-debug-exit,iobase=0xf4,iosize=0x04'],
+  ];
+}
+
+function lastLine(text: string): string {
+  return text.trim().split('\n').at(-1)?.slice(0, 300) ?? '';
+}
+
+/** Remembers the answer for each binary: a host does not gain or lose KVM while the daemon runs. */
+export class AcceleratorChoice {
+  readonly #binary: string;
+  readonly #timeoutMs: number;
+  #kvm: Promise<AcceleratorProbe> | undefined;
+
+  constructor(binary: string, timeoutMs: number) {
+    this.#binary = binary;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** Whether KVM works here; probed once. */
+  kvm(): Promise<AcceleratorProbe> {
+    this.#kvm ??= probeAccelerator({ binary: this.#binary, timeoutMs: this.#timeoutMs });
+    return this.#kvm;
+  }
+}

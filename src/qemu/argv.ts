@@ -1,0 +1,88 @@
+/** The command line of a sandbox's QEMU, as a pure function: same input, same arguments. */
+
+export type RunningAccelerator = 'kvm' | 'tcg';
+
+export interface Launch {
+  readonly sandboxId: string;
+  /** RFC 4122 text form. */
+  readonly uuid: string;
+  readonly accelerator: RunningAccelerator;
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly kernel: string;
+  readonly initrd: string;
+  readonly kernelParameters: string;
+  /** Conventional PCI bridges on pcie.0 for hot-plugged volumes. */
+  readonly bridges: readonly { readonly id: string; readonly address: number }[];
+  readonly files: SandboxFiles;
+}
+
+/** Paths of everything that QEMU makes for one sandbox, all inside its state directory. */
+export interface SandboxFiles {
+  readonly directory: string;
+  readonly qmpSocket: string;
+  /** A second monitor for people; a second client on the first one would hang without a greeting. */
+  readonly spareSocket: string;
+  readonly agentSocket: string;
+  readonly consoleLog: string;
+  readonly qemuLog: string;
+}
+
+/** Name of the virtio-serial port that qemu-guest-agent looks for. */
+export const AGENT_PORT_NAME = 'org.qemu.guest_agent.0';
+
+/** Options of `-sandbox`: no obsolete calls, no privilege changes, no fork or exec, no affinity or scheduling changes. */
+const SECCOMP = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
+
+/** Arguments for qemu-system-x86_64. Values are escaped, so ids and paths may hold commas. */
+export function qemuArguments(launch: Launch): readonly string[] {
+  const { files } = launch;
+  return [
+    ...['-name', `guest=${escape(`qshim-${launch.sandboxId}`)},debug-threads=on`],
+    ...['-uuid', launch.uuid],
+    '-nodefaults',
+    '-no-user-config',
+    ...['-display', 'none'],
+    ...['-sandbox', SECCOMP],
+    ...['-machine', `q35,accel=${launch.accelerator},usb=off,vmport=off,graphics=off`],
+    ...['-cpu', launch.accelerator === 'kvm' ? 'host' : 'max'],
+    ...['-smp', `cpus=${launch.vcpus}`],
+    ...['-m', `size=${launch.memoryMib}M`],
+    ...['-kernel', launch.kernel, '-initrd', launch.initrd, '-append', launch.kernelParameters],
+    // Asserted here and read back over QMP: with native PCIe hotplug every detach would take 6 s.
+    ...['-global', 'ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on'],
+    ...['-object', 'rng-random,id=rng0,filename=/dev/urandom'],
+    ...['-device', 'virtio-rng-pci,rng=rng0,bus=pcie.0,addr=0x2'],
+    ...['-chardev', `socket,id=qmp,path=${escape(files.qmpSocket)},server=on,wait=off`],
+    ...['-mon', 'chardev=qmp,mode=control'],
+    ...['-chardev', `socket,id=spare,path=${escape(files.spareSocket)},server=on,wait=off`],
+    ...['-mon', 'chardev=spare,mode=control'],
+    ...['-chardev', `file,id=console,path=${escape(files.consoleLog)}`, '-serial', 'chardev:console'],
+    ...['-device', 'virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3'],
+    ...['-chardev', `socket,id=agent,path=${escape(files.agentSocket)},server=on,wait=off`],
+    ...['-device', `virtserialport,id=agent,bus=serial0.0,nr=1,chardev=agent,name=${AGENT_PORT_NAME}`],
+    ...launch.bridges.flatMap((bridge, index) => ['-device', bridgeDevice(bridge, index)]),
+  ];
+}
+
+/**
+ * A bridge whose slots are hot-pluggable through ACPI. The reservations are needed: without them the firmware gives an
+ * empty bridge no windows, and the guest never sees a disk that comes later.
+ */
+function bridgeDevice(bridge: { readonly id: string; readonly address: number }, index: number): string {
+  return [
+    `pci-bridge,id=${bridge.id}`,
+    'bus=pcie.0',
+    `addr=0x${bridge.address.toString(16)}`,
+    `chassis_nr=${index + 1}`,
+    'shpc=off',
+    'io-reserve=4k',
+    'mem-reserve=1m',
+    'pref64-reserve=1m',
+  ].join(',');
+}
+
+/** In QEMU's option syntax a comma in a value is written twice. */
+function escape(value: string): string {
+  return value.replaceAll(',', ',,');
+}

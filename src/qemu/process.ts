@@ -1,0 +1,145 @@
+import { open, readFile } from 'node:fs/promises';
+import { execa } from 'execa';
+import { sleep } from '../base/deadline.ts';
+import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+
+/** How a QEMU process ended. An adopted process is not our child: its code is not to be had, and is left out. */
+export interface ExitInfo {
+  readonly code: number | undefined;
+  readonly signal: string | undefined;
+}
+
+/** A process and the moment it began, in clock ticks since boot (field 22 of /proc/PID/stat): rules out pid reuse. */
+export interface ProcessIdentity {
+  readonly pid: number;
+  readonly startTicks: number;
+}
+
+const WATCH_INTERVAL_MS = 200;
+
+/** One QEMU process, in a session of its own: it outlives the daemon, and a daemon that comes back adopts it. */
+export class QemuProcess {
+  readonly identity: ProcessIdentity;
+  /** Settles when the process has been seen to be gone; never rejects. */
+  readonly exited: Promise<ExitInfo>;
+  #exit: ExitInfo | undefined;
+
+  private constructor(identity: ProcessIdentity, exited: Promise<ExitInfo>) {
+    this.identity = identity;
+    this.exited = exited.then((info) => {
+      this.#exit = info;
+      return info;
+    });
+  }
+
+  /**
+   * Starts QEMU. Its output goes to `logFile`, never through this process.
+   * @throws ShimError FAILED_PRECONDITION / QEMU_NOT_STARTED when the binary cannot be run
+   */
+  static async spawn(
+    binary: string,
+    args: readonly string[],
+    directory: string,
+    logFile: string,
+  ): Promise<QemuProcess> {
+    await using log = await open(logFile, 'a', 0o600);
+    const subprocess = execa(binary, args, {
+      cwd: directory,
+      detached: true,
+      cleanup: false,
+      reject: false,
+      stdio: ['ignore', log.fd, log.fd],
+    });
+    const { pid } = subprocess;
+    if (pid === undefined) {
+      const result: unknown = await subprocess;
+      throw new ShimError('FAILED_PRECONDITION', `cannot start QEMU (${binary}): ${messageOf(result)}`, {
+        reason: 'QEMU_NOT_STARTED',
+        metadata: { binary },
+      });
+    }
+    subprocess.unref();
+    const exited = subprocess.then(({ exitCode, signal }) => ({ code: exitCode, signal }));
+    const identity = await identify(pid);
+    return new QemuProcess(identity ?? { pid, startTicks: 0 }, exited);
+  }
+
+  /** Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now. */
+  static async adopt(identity: ProcessIdentity): Promise<QemuProcess | undefined> {
+    if (!(await isAlive(identity))) return undefined;
+    return new QemuProcess(identity, watchUntilGone(identity));
+  }
+
+  get pid(): number {
+    return this.identity.pid;
+  }
+
+  /** How it ended, once seen. */
+  get exit(): ExitInfo | undefined {
+    return this.#exit;
+  }
+
+  /** Sends a signal; without effect when the process is gone or its pid belongs to another process now. */
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    if (this.#exit !== undefined || !(await isAlive(this.identity))) return;
+    try {
+      process.kill(this.pid, signal);
+    } catch (error) {
+      if (errnoOf(error) !== 'ESRCH') throw error;
+    }
+  }
+}
+
+/** Reads pid and start time; undefined when there is no such process, or only its zombie. */
+export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
+  let stat: string;
+  try {
+    stat = await readFile(`/proc/${pid}/stat`, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
+    throw error;
+  }
+  // The second field is the command in brackets and may itself hold spaces and brackets.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const [processState] = fields;
+  if (processState === 'Z' || processState === 'X') return undefined;
+  return { pid, startTicks: Number(fields[19]) };
+}
+
+async function isAlive(identity: ProcessIdentity): Promise<boolean> {
+  const now = await identify(identity.pid);
+  return now?.startTicks === identity.startTicks;
+}
+
+// The kernel tells only a parent of an exit. For a process that an earlier daemon started, looking is all there is;
+// the end of its QMP connection is noticed at once all the same.
+async function watchUntilGone(identity: ProcessIdentity): Promise<ExitInfo> {
+  while (await isAlive(identity)) {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    setTimeout(resolve, WATCH_INTERVAL_MS).unref();
+    await promise;
+  }
+  return { code: undefined, signal: undefined };
+}
+
+/** Describes an exit for people. */
+export function describeExit(exit: ExitInfo): string {
+  if (exit.signal !== undefined) return `QEMU was ended by ${exit.signal}`;
+  if (exit.code !== undefined) return `QEMU exited with code ${exit.code}`;
+  return 'QEMU ended while no daemon watched it';
+}
+
+/** Waits until `path` appears or the process ends, whichever is first; true when it appeared. */
+export async function waitForSocket(
+  exists: () => Promise<boolean>,
+  qemu: QemuProcess,
+  signal: AbortSignal,
+): Promise<boolean> {
+  let pauseMs = 2;
+  while (qemu.exit === undefined) {
+    if (await exists()) return true;
+    await sleep(pauseMs, signal);
+    pauseMs = Math.min(pauseMs * 2, 20);
+  }
+  return false;
+}
