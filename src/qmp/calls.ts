@@ -1,0 +1,171 @@
+import { ShimError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { QmpError, qmpLost } from './errors.ts';
+import type { QmpMessage } from './message.ts';
+
+/** The only arguments whose values may reach the log: object-add and qom-set carry keys. */
+const LOGGED_ARGUMENTS: ReadonlySet<string> = new Set([
+  'addr',
+  'bus',
+  'device',
+  'drive',
+  'driver',
+  'id',
+  'job-id',
+  'node-name',
+  'path',
+  'property',
+  'qom-type',
+  'size',
+  'typename',
+]);
+
+interface Call {
+  readonly command: string;
+  readonly settle: PromiseWithResolvers<unknown>;
+  readonly timer: NodeJS.Timeout;
+}
+
+export type QmpReply = Extract<QmpMessage, { kind: 'return' | 'error' }>;
+
+/**
+ * The calls on their way: ids, time limits, and the bytes that wait for the socket.
+ *
+ * INVARIANT: `#pending` and `#late` are disjoint, and together at most `pendingMax`. A call that timed out keeps its place
+ * until its reply comes, since QEMU may still be holding it: a monitor that answers nothing fills up and says so.
+ */
+export class PendingCalls {
+  readonly #pendingMax: number;
+  readonly #replyTimeoutMs: number;
+  readonly #log: Logger;
+  readonly #write: (text: string) => boolean;
+  readonly #pending = new Map<number, Call>();
+  /** Command names by id. */
+  readonly #late = new Map<number, string>();
+  /** Ids and texts that the socket has not taken yet, oldest first. */
+  readonly #outbox = new Map<number, string>();
+  #blocked = false;
+  #lastId = 0;
+  #lateReplies = 0;
+  #unknownReplies = 0;
+  #failed: ShimError | undefined;
+
+  /** @param options.write hands text to the socket; false means: wait for `flush` before the next */
+  constructor(options: {
+    readonly pendingMax: number;
+    readonly replyTimeoutMs: number;
+    readonly log: Logger;
+    readonly write: (text: string) => boolean;
+  }) {
+    this.#pendingMax = options.pendingMax;
+    this.#replyTimeoutMs = options.replyTimeoutMs;
+    this.#log = options.log;
+    this.#write = options.write;
+  }
+
+  /** Replies that came after their call had timed out. */
+  get lateReplies(): number {
+    return this.#lateReplies;
+  }
+
+  /** Replies whose id no call has: a repeated reply, or none of ours. */
+  get unknownReplies(): number {
+    return this.#unknownReplies;
+  }
+
+  async send(command: string, args: unknown, timeoutMs = this.#replyTimeoutMs): Promise<unknown> {
+    if (this.#failed !== undefined) throw this.#failed;
+    if (this.#pending.size + this.#late.size >= this.#pendingMax) throw queueFull(this.#pendingMax);
+    const id = this.#lastId + 1;
+    const text = `${JSON.stringify({ execute: command, arguments: args, id })}\n`;
+    this.#lastId = id;
+    const settle = Promise.withResolvers<unknown>();
+    const timer = setTimeout(() => this.#onTimeout(id, timeoutMs), timeoutMs);
+    this.#pending.set(id, { command, settle, timer });
+    this.#log.trace({ command, id, args: shown(args) }, 'qmp command');
+    this.#outbox.set(id, text);
+    this.#drain();
+    return settle.promise;
+  }
+
+  /** The socket takes bytes again. */
+  flush(): void {
+    this.#blocked = false;
+    this.#drain();
+  }
+
+  /** Ends the call that the reply belongs to. A reply that belongs to none is counted, logged and otherwise ignored. */
+  settle(reply: QmpReply): void {
+    const id = reply.id;
+    const call = typeof id === 'number' ? this.#pending.get(id) : undefined;
+    if (typeof id !== 'number' || call === undefined) {
+      this.#onStray(id);
+      return;
+    }
+    this.#pending.delete(id);
+    clearTimeout(call.timer);
+    this.#log.trace({ command: call.command, id, ok: reply.kind === 'return' }, 'qmp reply');
+    if (reply.kind === 'return') call.settle.resolve(reply.value);
+    else call.settle.reject(new QmpError(call.command, reply.errorClass, reply.description));
+  }
+
+  /** Ends every call, and all that come later, with the cause. */
+  fail(cause: ShimError): void {
+    if (this.#failed !== undefined) return;
+    this.#failed = cause;
+    for (const call of this.#pending.values()) {
+      clearTimeout(call.timer);
+      call.settle.reject(qmpLost(`${call.command}: ${cause.message}; its outcome is unknown`, cause));
+    }
+    this.#pending.clear();
+    this.#late.clear();
+    this.#outbox.clear();
+  }
+
+  #drain(): void {
+    for (const [id, text] of this.#outbox) {
+      if (this.#blocked) return;
+      this.#outbox.delete(id);
+      this.#blocked = !this.#write(text);
+    }
+  }
+
+  #onTimeout(id: number, timeoutMs: number): void {
+    const call = this.#pending.get(id);
+    if (call === undefined) return;
+    this.#pending.delete(id);
+    const sent = !this.#outbox.delete(id);
+    if (sent) this.#late.set(id, call.command);
+    const outcome = sent ? 'its outcome is unknown' : 'it was never sent';
+    call.settle.reject(
+      new ShimError('DEADLINE_EXCEEDED', `${call.command}: no reply from QEMU within ${timeoutMs} ms; ${outcome}`, {
+        reason: 'QMP_REPLY_TIMEOUT',
+        metadata: { command: call.command, timeoutMs: String(timeoutMs), sent: String(sent) },
+      }),
+    );
+  }
+
+  #onStray(id: unknown): void {
+    const command = typeof id === 'number' ? this.#late.get(id) : undefined;
+    if (typeof id === 'number' && command !== undefined) {
+      this.#late.delete(id);
+      this.#lateReplies += 1;
+      this.#log.debug({ command, id }, 'qmp reply came after its time limit');
+    } else {
+      this.#unknownReplies += 1;
+      this.#log.warn({ id }, 'qmp reply with an unknown id ignored');
+    }
+  }
+}
+
+function queueFull(pendingMax: number): ShimError {
+  return new ShimError('RESOURCE_EXHAUSTED', `QEMU owes ${pendingMax} replies already, no more commands are sent`, {
+    reason: 'QMP_QUEUE_FULL',
+    metadata: { pendingMax: String(pendingMax) },
+  });
+}
+
+function shown(args: unknown): Record<string, unknown> {
+  if (typeof args !== 'object' || args === null) return {};
+  return Object.fromEntries(Object.entries(args).filter(([name]) => LOGGED_ARGUMENTS.has(name)));
+}
