@@ -1,0 +1,175 @@
+import { createHash } from 'node:crypto';
+import { existsSync, statSync } from 'node:fs';
+import {
+  chmod,
+  copyFile,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join } from 'node:path';
+import { ensureCommands } from '../lib/packages.ts';
+import { type Deb, downloadDebs, pruneDebs, resolveDebs, resolvePackages, sha256OfFile } from './apt.ts';
+import { packInitramfs } from './pack.ts';
+import { layOutTree, unpackDebs, walk } from './tree.ts';
+
+const root = join(import.meta.dirname, '..', '..');
+const aptLists = '/var/lib/apt/lists';
+
+/** Where the image is: `vmlinuz`, `initrd.img` and `manifest.json`. A link to the newest build. */
+export const guestDirectory = join(root, 'build', 'guest');
+const imagesDirectory = join(root, 'build', 'guest-images');
+const debsDirectory = join(root, 'build', 'guest-debs');
+
+/** What an image was made from and what came out. */
+export interface Manifest {
+  /** SHA-256 over scripts/guest: what is put in, and how. */
+  readonly recipe: string;
+  readonly packages: readonly string[];
+  readonly debs: readonly Deb[];
+  readonly kernelVersion: string;
+  /** File name to SHA-256 and size. */
+  readonly files: Readonly<Record<string, { readonly sha256: string; readonly bytes: number }>>;
+  /** When apt's package lists last changed, milliseconds since the epoch: unchanged lists need no question to apt. */
+  readonly listsChangedMs: number;
+}
+
+export interface GuestImage {
+  readonly kernelPath: string;
+  readonly initrdPath: string;
+  readonly manifest: Manifest;
+}
+
+/**
+ * The reference guest, built if it is missing or if its packages or recipe have changed since. Progress goes to stderr.
+ * @throws Error when packages cannot be found, downloaded or unpacked
+ */
+export async function ensureGuest(options: { readonly force?: boolean } = {}): Promise<GuestImage> {
+  const recipe = await recipeHash();
+  const present = await readManifest(guestDirectory);
+  if (present !== undefined && options.force !== true && (await isCurrent(present, recipe))) {
+    return imageAt(guestDirectory, present);
+  }
+  await ensureCommands(['cpio', 'tar']);
+  const packages = await resolvePackages();
+  const debs = await resolveDebs(packages);
+  await downloadDebs(debs, debsDirectory);
+  await mkdir(imagesDirectory, { recursive: true });
+  const directory = await mkdtemp(join(imagesDirectory, 'image-'));
+  try {
+    console.error(`building the guest from ${debs.length} packages ...`);
+    const built = await buildImage(debs, debsDirectory, directory);
+    const manifest: Manifest = { recipe, packages, debs, ...built, listsChangedMs: listsChangedMs() };
+    await writeFile(join(directory, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
+    await publish(directory);
+    await pruneDebs(debs, debsDirectory);
+    return imageAt(guestDirectory, manifest);
+  } catch (error) {
+    await rm(directory, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+/** Builds the image's files into `directory` from package files that are there already. Same inputs, same bytes. */
+export async function buildImage(
+  debs: readonly Deb[],
+  debsPath: string,
+  directory: string,
+): Promise<Pick<Manifest, 'kernelVersion' | 'files'>> {
+  const work = await mkdtemp(join(tmpdir(), 'qshim-guest-'));
+  try {
+    const stage = join(work, 'stage');
+    const tree = join(work, 'tree');
+    const debPaths = debs.map((deb) => join(debsPath, deb.file));
+    await unpackDebs(debPaths, stage);
+    const kernelVersion = await layOutTree(stage, join(import.meta.dirname, 'rootfs'), tree);
+    await copyFile(join(stage, 'boot', `vmlinuz-${kernelVersion}`), join(directory, 'vmlinuz'));
+    await packInitramfs(tree, join(directory, 'initrd.img'));
+    const files: Record<string, { sha256: string; bytes: number }> = {};
+    for (const name of ['vmlinuz', 'initrd.img']) {
+      const path = join(directory, name);
+      await chmod(path, 0o644);
+      files[name] = { sha256: await sha256OfFile(path), bytes: statSync(path).size };
+    }
+    await chmod(directory, 0o755);
+    return { kernelVersion, files };
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** Where the package files of the present image are kept. */
+export function debsOfGuest(): string {
+  return debsDirectory;
+}
+
+function imageAt(directory: string, manifest: Manifest): GuestImage {
+  return { kernelPath: join(directory, 'vmlinuz'), initrdPath: join(directory, 'initrd.img'), manifest };
+}
+
+/** True when the image's files are whole, its recipe is today's, and apt offers the same packages (or offers none). */
+async function isCurrent(manifest: Manifest, recipe: string): Promise<boolean> {
+  if (manifest.recipe !== recipe) return false;
+  for (const [name, { bytes }] of Object.entries(manifest.files)) {
+    const stats = statSync(join(guestDirectory, name), { throwIfNoEntry: false });
+    if (stats?.size !== bytes) return false;
+  }
+  if (manifest.listsChangedMs === listsChangedMs()) return true;
+  let offered: Deb[];
+  try {
+    offered = await resolveDebs(manifest.packages);
+  } catch {
+    console.error('apt has no package lists here: keeping the guest image as it is');
+    return true;
+  }
+  return JSON.stringify(offered) === JSON.stringify(manifest.debs);
+}
+
+async function readManifest(directory: string): Promise<Manifest | undefined> {
+  try {
+    return JSON.parse(await readFile(join(directory, 'manifest.json'), 'utf8')) as Manifest;
+  } catch {
+    return undefined;
+  }
+}
+
+function listsChangedMs(): number {
+  return statSync(aptLists, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+}
+
+async function recipeHash(): Promise<string> {
+  const hash = createHash('sha256');
+  for (const path of await walk(import.meta.dirname)) {
+    const full = join(import.meta.dirname, path);
+    const stats = await lstat(full);
+    if (!stats.isFile()) continue;
+    hash.update(`${path}\0${(stats.mode & 0o100) !== 0 ? 'x' : '-'}\0${stats.size}\0`).update(await readFile(full));
+  }
+  return hash.digest('hex');
+}
+
+/**
+ * Makes `build/guest` point at the new image in one step: a VM that starts meanwhile gets the kernel and initramfs of
+ * one build. The image before it stays, for VMs that are just starting; older ones go.
+ */
+async function publish(directory: string): Promise<void> {
+  const before = existsSync(guestDirectory) ? await readlink(guestDirectory).catch(() => undefined) : undefined;
+  if (existsSync(guestDirectory) && before === undefined) await rm(guestDirectory, { recursive: true });
+  const link = `${directory}.link`;
+  await symlink(join(basename(imagesDirectory), basename(directory)), link);
+  await rename(link, guestDirectory);
+  const keep = new Set([basename(directory), basename(before ?? '')]);
+  for (const name of await readdir(dirname(directory))) {
+    const old = join(dirname(directory), name);
+    const isUnfinished = !existsSync(join(old, 'manifest.json'));
+    if (!keep.has(name) && !isUnfinished) await rm(old, { recursive: true, force: true });
+  }
+}
