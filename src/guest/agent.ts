@@ -1,0 +1,231 @@
+import { Deadline, sleep } from '../base/deadline.ts';
+import { invalidArgument, isShimError, ShimError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { AgentChannel, type AgentRequest } from './channel.ts';
+import {
+  DISKS,
+  EXEC,
+  EXEC_STATUS,
+  INFO,
+  MOUNTS,
+  parseAs,
+  toDisk,
+  toMount,
+  type GuestDisk,
+  type GuestMount,
+} from './replies.ts';
+import { GuestAgentError, type AgentCommand } from './wire.ts';
+
+export type { GuestDisk, GuestMount, PciAddress } from './replies.ts';
+export { GuestAgentError } from './wire.ts';
+
+/** What QGA captures of stdout and of stderr at most (GUEST_EXEC_MAX_OUTPUT). */
+const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
+const INPUT_BYTES_MAX = 16 * 1024 * 1024;
+const POLL_FIRST_MS = 2;
+const POLL_MAX_MS = 50;
+
+export interface GuestAgentOptions {
+  /** The unix socket of QEMU's chardev (`server=on`) behind the port org.qemu.guest_agent.0. */
+  readonly path: string;
+  readonly log: Logger;
+  /** How long one request may take, waiting in the queue included. Default 10 s. */
+  readonly requestTimeoutMs?: number;
+  /** The longest reply that is read. Default 32 MiB. */
+  readonly lineBytesMax?: number;
+  /** How many requests may wait. Default 256. */
+  readonly queueMax?: number;
+}
+
+export interface ExecRequest {
+  readonly path: string;
+  readonly args?: readonly string[];
+  /** `NAME=value`. When given, the process gets these and nothing else; otherwise the agent's own environment. */
+  readonly env?: readonly string[];
+  /** For the process's stdin, at most 16 MiB. It never becomes a string, and no copy of it outlives the write. */
+  readonly input?: Uint8Array;
+  readonly timeoutMs: number;
+  /** What is kept of stdout and of stderr, each. Default, and the agent's own limit: 16 MiB. */
+  readonly outputBytesMax?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface ExecResult {
+  /** Set when the process ended by itself. */
+  readonly exitCode?: number;
+  /** Set when a signal ended it. */
+  readonly signal?: number;
+  readonly stdout: Buffer;
+  readonly stderr: Buffer;
+  /** Some output was left out. */
+  readonly truncated: boolean;
+  readonly pid: number;
+}
+
+/**
+ * A client of qemu-guest-agent that outlives the agent, its guest's reboots and its own connection: after each, the
+ * next request finds the agent again if it is back within the request's time.
+ *
+ * Every method rejects with GuestAgentError when the agent refuses, and otherwise with a ShimError:
+ * DEADLINE_EXCEEDED/GUEST_AGENT_TIMEOUT (no answer; metadata `sent` tells whether the guest may have seen the
+ * request), UNAVAILABLE/GUEST_AGENT_LOST (QEMU's socket is gone, or the agent was restarted meanwhile),
+ * UNAVAILABLE/GUEST_AGENT_GARBAGE, UNAVAILABLE/GUEST_AGENT_CLOSED, RESOURCE_EXHAUSTED/AGENT_QUEUE_FULL,
+ * RESOURCE_EXHAUSTED/GUEST_AGENT_REPLY_TOO_LARGE.
+ */
+export class GuestAgent implements AsyncDisposable {
+  readonly #channel: AgentChannel;
+  readonly #log: Logger;
+  readonly #requestTimeoutMs: number;
+
+  constructor(options: GuestAgentOptions) {
+    this.#log = options.log;
+    this.#requestTimeoutMs = options.requestTimeoutMs ?? 10_000;
+    this.#channel = new AgentChannel({
+      path: options.path,
+      log: options.log,
+      requestTimeoutMs: this.#requestTimeoutMs,
+      lineBytesMax: options.lineBytesMax ?? 32 * 1024 * 1024,
+      queueMax: options.queueMax ?? 256,
+    });
+  }
+
+  /** `ready`: the last exchange was answered and its connection is open. It says nothing about the next one. */
+  get state(): 'down' | 'ready' {
+    return this.#channel.answering ? 'ready' : 'down';
+  }
+
+  /**
+   * Connects, waiting for the socket if need be, and returns once the agent has answered (guest-sync-delimited).
+   * @throws ShimError DEADLINE_EXCEEDED/GUEST_AGENT_TIMEOUT, or the signal's reason
+   */
+  async waitReady(options: { readonly timeoutMs: number; readonly signal?: AbortSignal }): Promise<void> {
+    await this.#channel.request(options);
+  }
+
+  /** A hint, from VSERPORT_CHANGE, that the agent may have come or gone: asks it at once. Never needed, only quicker. */
+  nudge(): void {
+    this.#channel.nudge();
+  }
+
+  /** guest-ping. */
+  async ping(): Promise<void> {
+    await this.#ask({ name: 'guest-ping' });
+  }
+
+  /** guest-info: the agent's version and the commands that are enabled. */
+  async info(): Promise<{ version: string; commands: ReadonlySet<string> }> {
+    const info = parseAs(INFO, 'guest-info', await this.#ask({ name: 'guest-info' }));
+    const enabled = info.supported_commands.filter((command) => command.enabled);
+    return { version: info.version, commands: new Set(enabled.map((command) => command.name)) };
+  }
+
+  /** guest-get-disks (QGA 5.2): all disks and partitions, also those that nothing uses. */
+  async disks(): Promise<readonly GuestDisk[]> {
+    return parseAs(DISKS, 'guest-get-disks', await this.#ask({ name: 'guest-get-disks' })).map(toDisk);
+  }
+
+  /** guest-get-fsinfo: the mounts of the agent's own mount namespace that lie on disks. */
+  async mounts(): Promise<readonly GuestMount[]> {
+    return parseAs(MOUNTS, 'guest-get-fsinfo', await this.#ask({ name: 'guest-get-fsinfo' })).map(toMount);
+  }
+
+  /**
+   * guest-exec: runs a program and waits until it has ended and everybody has closed its stdout and stderr; a process
+   * that it leaves in the background with them open prolongs the wait. QGA has no event for the end, so
+   * guest-exec-status is polled, after 2 ms first and every 50 ms later.
+   * @throws besides the class's errors, ShimError DEADLINE_EXCEEDED/GUEST_EXEC_TIMEOUT with `pid` in the metadata: the
+   * process was started and goes on, nothing in the guest is killed. UNAVAILABLE/GUEST_AGENT_LOST with `pid`: it was
+   * started, and its agent ended before it told how it went.
+   */
+  async exec(request: ExecRequest): Promise<ExecResult> {
+    const { path, args, env, input, timeoutMs, signal } = request;
+    if (input !== undefined && input.length > INPUT_BYTES_MAX) {
+      throw invalidArgument('input', `${input.length} bytes`, `at most ${INPUT_BYTES_MAX} bytes are allowed`);
+    }
+    const deadline = Deadline.after(timeoutMs);
+    this.#log.debug({ path }, 'guest exec');
+    const started = await this.#ask(
+      {
+        name: 'guest-exec',
+        args: { path, ...(args && { arg: args }), ...(env && { env }), 'capture-output': true },
+        ...(input && { bytes: { field: 'input-data', value: input } }),
+      },
+      { timeoutMs: Math.min(this.#requestTimeoutMs, deadline.remainingMs), ...(signal && { signal }) },
+    );
+    const { pid } = parseAs(EXEC, 'guest-exec', started);
+    const outputBytesMax = Math.min(request.outputBytesMax ?? OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX);
+    for (let pauseMs = POLL_FIRST_MS; ; pauseMs = Math.min(pauseMs * 2, POLL_MAX_MS)) {
+      await sleep(Math.min(pauseMs, deadline.remainingMs), signal);
+      const result = await this.#execStatus(pid, deadline, outputBytesMax, signal);
+      if (result !== undefined) return result;
+      if (deadline.expired) throw execTimeoutError(path, pid, timeoutMs);
+    }
+  }
+
+  /**
+   * guest-shutdown. Resolves when the agent took the request without complaint, fell silent or went away: QGA does not
+   * answer it on success. Whether the guest went down is for the caller to observe (QMP: SHUTDOWN, RESET).
+   */
+  async shutdown(mode: 'powerdown' | 'reboot' | 'halt'): Promise<void> {
+    await this.#ask({ name: 'guest-shutdown', args: { mode } }, { silent: true });
+  }
+
+  /** Fails what is queued or under way with GUEST_AGENT_CLOSED and closes the connection. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#channel[Symbol.asyncDispose]();
+  }
+
+  async #ask(command: AgentCommand, options: Partial<Omit<AgentRequest, 'command'>> = {}): Promise<unknown> {
+    return await this.#channel.request({ timeoutMs: this.#requestTimeoutMs, ...options, command });
+  }
+
+  /** One poll; undefined: it still runs, or the agent was too slow to say while time is left. */
+  async #execStatus(
+    pid: number,
+    deadline: Deadline,
+    outputBytesMax: number,
+    signal: AbortSignal | undefined,
+  ): Promise<ExecResult | undefined> {
+    const command = 'guest-exec-status';
+    let answer: unknown;
+    try {
+      // At the deadline there is one last look: the process may have ended in time.
+      const timeoutMs = Math.max(1000, Math.min(this.#requestTimeoutMs, deadline.remainingMs));
+      answer = await this.#ask({ name: command, args: { pid } }, { timeoutMs, ...(signal && { signal }) });
+    } catch (error) {
+      if (isShimError(error, 'DEADLINE_EXCEEDED')) return undefined;
+      throw execLostError(pid, error);
+    }
+    const status = parseAs(EXEC_STATUS, command, answer);
+    if (!status.exited) return undefined;
+    const stdout = Buffer.from(status['out-data'] ?? '', 'base64');
+    const stderr = Buffer.from(status['err-data'] ?? '', 'base64');
+    const cut = stdout.length > outputBytesMax || stderr.length > outputBytesMax;
+    return {
+      ...(status.exitcode !== undefined && { exitCode: status.exitcode }),
+      ...(status.signal !== undefined && { signal: status.signal }),
+      stdout: stdout.subarray(0, outputBytesMax),
+      stderr: stderr.subarray(0, outputBytesMax),
+      truncated: cut || status['out-truncated'] === true || status['err-truncated'] === true,
+      pid,
+    };
+  }
+}
+
+function execTimeoutError(path: string, pid: number, timeoutMs: number): ShimError {
+  const message = `${path} did not end within ${timeoutMs} ms in the guest; process ${pid} was left running`;
+  return new ShimError('DEADLINE_EXCEEDED', message, {
+    reason: 'GUEST_EXEC_TIMEOUT',
+    metadata: { path, pid: String(pid), timeoutMs: String(timeoutMs) },
+  });
+}
+
+/** The agent's only refusal of guest-exec-status is that it does not know the process: another agent started it. */
+function execLostError(pid: number, error: unknown): unknown {
+  if (!(error instanceof GuestAgentError)) return error;
+  return new ShimError('UNAVAILABLE', `the guest agent was restarted and does not know process ${pid} any more`, {
+    reason: 'GUEST_AGENT_LOST',
+    metadata: { command: 'guest-exec-status', pid: String(pid) },
+    cause: error,
+  });
+}

@@ -1,0 +1,448 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { sleep } from '../../src/base/deadline.ts';
+import { ShimError } from '../../src/base/errors.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { GuestAgent, GuestAgentError } from '../../src/guest/agent.ts';
+import { FakeAgent, silence, type FakeAgentOptions } from '../support/fake-agent.ts';
+
+const log = silentLogger();
+
+interface Pair extends AsyncDisposable {
+  readonly path: string;
+  readonly fake: FakeAgent;
+  readonly agent: GuestAgent;
+}
+
+async function pair(
+  fakeOptions: FakeAgentOptions = {},
+  options: { requestTimeoutMs?: number; lineBytesMax?: number; queueMax?: number } = {},
+): Promise<Pair> {
+  await using stack = new AsyncDisposableStack();
+  const directory = await mkdtemp(join(tmpdir(), 'qshim-agent-'));
+  stack.defer(() => rm(directory, { recursive: true }));
+  const path = join(directory, 'agent.sock');
+  const fake = stack.use(await FakeAgent.listen(path, fakeOptions));
+  const agent = stack.use(new GuestAgent({ path, log, ...options }));
+  const owned = stack.move();
+  return { path, fake, agent, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+function failure(code: string, reason: string): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(error instanceof ShimError, String(error));
+    assert.deepEqual([error.code, error.reason], [code, reason], error.message);
+    return true;
+  };
+}
+
+const TIMEOUT = failure('DEADLINE_EXCEEDED', 'GUEST_AGENT_TIMEOUT');
+const LOST = failure('UNAVAILABLE', 'GUEST_AGENT_LOST');
+
+suite('readiness', () => {
+  test('an agent that answers is ready, and a sync comes before the first command', async () => {
+    await using it = await pair();
+    assert.equal(it.agent.state, 'down');
+    await it.agent.waitReady({ timeoutMs: 5000 });
+    assert.equal(it.agent.state, 'ready');
+    await it.agent.ping();
+    assert.equal(it.fake.seen[0], 'guest-sync-delimited');
+    assert.equal(it.fake.seen.at(-1), 'guest-ping');
+  });
+
+  test('a guest that starts slowly is waited for, with few syncs in its buffer', async () => {
+    await using it = await pair({ running: false });
+    const ready = it.agent.waitReady({ timeoutMs: 10_000 });
+    await sleep(700);
+    assert.equal(it.agent.state, 'down');
+    assert.deepEqual(it.fake.seen, []);
+    it.fake.start();
+    await ready;
+    assert.ok(it.fake.seen.length <= 8, `${it.fake.seen.length} syncs were waiting`);
+    await it.agent.ping();
+  });
+
+  test('a socket that is not there yet is waited for', async () => {
+    await using it = await pair();
+    await it.fake.close();
+    const ready = it.agent.waitReady({ timeoutMs: 10_000 });
+    await sleep(100);
+    await it.fake.listen();
+    await ready;
+  });
+
+  test('a guest that never answers is a timeout, and so is a socket that never comes', async () => {
+    await using it = await pair({ running: false });
+    await assert.rejects(it.agent.waitReady({ timeoutMs: 120 }), TIMEOUT);
+    await it.fake.close();
+    await assert.rejects(it.agent.waitReady({ timeoutMs: 60 }), TIMEOUT);
+    assert.equal(it.agent.state, 'down');
+  });
+
+  test('a caller that gives up ends its wait with its own reason', async () => {
+    await using it = await pair({ running: false });
+    const abort = new AbortController();
+    const ready = it.agent.waitReady({ timeoutMs: 10_000, signal: abort.signal });
+    const reason = new Error('enough');
+    abort.abort(reason);
+    await assert.rejects(ready, reason);
+  });
+
+  test('a nudge asks at once, within the limit of what may be outstanding', async () => {
+    await using it = await pair({ running: false });
+    const ready = it.agent.waitReady({ timeoutMs: 10_000 });
+    await sleep(50);
+    for (let index = 0; index < 100; index += 1) it.agent.nudge();
+    it.fake.start();
+    await ready;
+    const syncs = it.fake.seen.length;
+    assert.ok(syncs > 8 && syncs <= 16, `${syncs} syncs: a nudge sends one, and there is a limit`);
+  });
+});
+
+suite('one request at a time', () => {
+  test('replies reach their requests in order', async () => {
+    await using it = await pair({
+      answer: async (request) => {
+        await sleep(request.execute === 'guest-ping' ? 20 : 1);
+        return request.execute === 'guest-info' ? { version: '1', supported_commands: [] } : [];
+      },
+    });
+    const order: string[] = [];
+    await Promise.all([
+      it.agent.ping().then(() => order.push('ping')),
+      it.agent.info().then(({ version }) => order.push(`info ${version}`)),
+      it.agent.disks().then((disks) => order.push(`disks ${disks.length}`)),
+    ]);
+    assert.deepEqual(order, ['ping', 'info 1', 'disks 0']);
+    assert.deepEqual(
+      it.fake.seen.filter((name) => name !== 'guest-sync-delimited'),
+      ['guest-ping', 'guest-info', 'guest-get-disks'],
+    );
+  });
+
+  test('a full queue refuses and leaves those who wait alone', async () => {
+    const gate = Promise.withResolvers<unknown>();
+    await using it = await pair({ answer: () => gate.promise }, { queueMax: 2 });
+    const waiting = [it.agent.ping(), it.agent.ping(), it.agent.ping()];
+    await assert.rejects(it.agent.ping(), failure('RESOURCE_EXHAUSTED', 'AGENT_QUEUE_FULL'));
+    gate.resolve({});
+    await Promise.all(waiting);
+  });
+
+  test("the agent's own refusal is a GuestAgentError, and the next request works", async () => {
+    await using it = await pair({
+      answer: (request) => {
+        if (request.execute !== 'guest-get-disks') return {};
+        return Object.assign(new Error('not here'), { name: 'CommandNotFound' });
+      },
+    });
+    await assert.rejects(it.agent.disks(), (error) => {
+      assert.ok(error instanceof GuestAgentError);
+      assert.deepEqual([error.errorClass, error.command], ['CommandNotFound', 'guest-get-disks']);
+      return true;
+    });
+    assert.equal(it.agent.state, 'ready');
+    await it.agent.ping();
+  });
+
+  test('disposing fails what waits', async () => {
+    await using it = await pair({ answer: () => silence });
+    const pings = [it.agent.ping(), it.agent.ping()];
+    const failed = Promise.all(pings.map((ping) => assert.rejects(ping, failure('UNAVAILABLE', 'GUEST_AGENT_CLOSED'))));
+    await sleep(50);
+    await it.agent[Symbol.asyncDispose]();
+    await failed;
+    await assert.rejects(it.agent.ping(), failure('UNAVAILABLE', 'GUEST_AGENT_CLOSED'));
+  });
+});
+
+suite('what comes late or wrong', () => {
+  test("a late reply is nobody's", async () => {
+    let late: (() => void) | undefined;
+    await using it = await pair(
+      {
+        answer: (request) => {
+          if (request.execute !== 'guest-get-disks') return { version: 'right', supported_commands: [] };
+          late = () => request.send('{"return": {"version": "late", "supported_commands": []}}\n');
+          return silence;
+        },
+      },
+      { requestTimeoutMs: 300 },
+    );
+    await assert.rejects(it.agent.disks(), TIMEOUT);
+    assert.equal(it.agent.state, 'down');
+    const info = it.agent.info();
+    late?.();
+    assert.equal((await info).version, 'right');
+  });
+
+  test('a reply that comes late on the same connection is passed over by its id', async () => {
+    await using it = await pair({
+      answer: (request) => {
+        request.send('{"return": {"version": "late", "supported_commands": []}, "id": 1}\n');
+        return { version: 'right', supported_commands: [] };
+      },
+    });
+    assert.equal((await it.agent.info()).version, 'right');
+  });
+
+  for (const [what, bytes] of [
+    ['text', 'login: \n'],
+    ['a number', '17\n'],
+    ['an array', '[]\n'],
+    ['binary with the sentinel', Buffer.from([0, 0xff, 1, 0x0a])],
+  ] as const) {
+    test(`${what} instead of a reply fails one request`, async () => {
+      let first = true;
+      await using it = await pair({
+        answer: (request) => {
+          if (!first) return {};
+          first = false;
+          request.send(bytes);
+          return silence;
+        },
+      });
+      await assert.rejects(it.agent.ping(), failure('UNAVAILABLE', 'GUEST_AGENT_GARBAGE'));
+      await it.agent.ping();
+    });
+  }
+
+  test('a reply of the wrong shape is garbage', async () => {
+    await using it = await pair({ answer: () => [{ name: 7 }] });
+    await assert.rejects(it.agent.disks(), failure('UNAVAILABLE', 'GUEST_AGENT_GARBAGE'));
+  });
+
+  test('a line that is too long is not kept', async () => {
+    let long = true;
+    await using it = await pair({ answer: () => (long ? 'x'.repeat(5000) : {}) }, { lineBytesMax: 2000 });
+    await assert.rejects(it.agent.ping(), failure('RESOURCE_EXHAUSTED', 'GUEST_AGENT_REPLY_TOO_LARGE'));
+    long = false;
+    await it.agent.ping();
+  });
+
+  test('a guest that floods an idle port loses the connection, not the client', async () => {
+    await using it = await pair();
+    await it.agent.ping();
+    it.fake.send('noise\n');
+    await sleep(50);
+    await it.agent.ping();
+    assert.equal(it.fake.connections, 2);
+  });
+
+  test('left-overs before the answer to the sync are thrown away', async () => {
+    await using it = await pair({ running: false });
+    const ready = it.agent.waitReady({ timeoutMs: 5000 });
+    await sleep(30);
+    it.fake.send('{"return": {}}\n{"return": 12}\nhalf a li');
+    it.fake.start();
+    await ready;
+    await it.agent.ping();
+  });
+});
+
+suite('an agent that comes and goes', () => {
+  test('a request that dies with the agent is lost, not late', async () => {
+    await using it = await pair();
+    it.fake.answer = () => silence;
+    const ping = it.agent.ping();
+    const rejected = assert.rejects(ping, LOST);
+    while (!it.fake.seen.includes('guest-ping')) await sleep(5);
+    it.fake.stop();
+    it.fake.answer = () => ({});
+    it.fake.start();
+    it.agent.nudge();
+    await rejected;
+    await it.agent.ping();
+  });
+
+  test('without a nudge it is found lost as well, before its time is over', async () => {
+    await using it = await pair({}, { requestTimeoutMs: 60_000 });
+    it.fake.answer = () => silence;
+    const rejected = assert.rejects(it.agent.ping(), LOST);
+    while (!it.fake.seen.includes('guest-ping')) await sleep(5);
+    it.fake.stop();
+    it.fake.start();
+    await rejected;
+  });
+
+  test('a refusal that comes after a probe is still a refusal', async () => {
+    const gate = Promise.withResolvers<unknown>();
+    await using it = await pair({ answer: () => gate.promise });
+    const ping = it.agent.ping();
+    const rejected = assert.rejects(ping, GuestAgentError);
+    while (!it.fake.seen.includes('guest-ping')) await sleep(5);
+    it.agent.nudge();
+    await sleep(20);
+    gate.resolve(new Error('no'));
+    await rejected;
+    it.fake.answer = () => ({});
+    await it.agent.ping();
+  });
+
+  test('a reply that comes after a probe is still a reply', async () => {
+    const gate = Promise.withResolvers<unknown>();
+    await using it = await pair({ answer: () => gate.promise });
+    const ping = it.agent.ping();
+    while (!it.fake.seen.includes('guest-ping')) await sleep(5);
+    it.agent.nudge();
+    await sleep(20);
+    gate.resolve({});
+    await ping;
+    await it.agent.ping();
+    assert.equal(it.fake.connections, 1);
+  });
+
+  test('a command is not put before an agent that is down', async () => {
+    await using it = await pair({}, { requestTimeoutMs: 200 });
+    await it.agent.ping();
+    it.fake.stop();
+    await sleep(1100);
+    const failed = await it.agent.exec({ path: '/bin/false', timeoutMs: 200 }).catch((error: unknown) => error);
+    assert.ok(TIMEOUT(failed) && failed instanceof ShimError);
+    assert.equal(failed.metadata['sent'], 'false');
+    it.fake.start();
+    await it.agent.ping();
+    assert.ok(!it.fake.seen.includes('guest-exec'));
+  });
+
+  test('a command that timed out unread is not run by an agent that starts later', async () => {
+    await using it = await pair({}, { requestTimeoutMs: 200 });
+    await it.agent.ping();
+    it.fake.stop();
+    await assert.rejects(it.agent.exec({ path: '/bin/false', timeoutMs: 200 }), TIMEOUT);
+    const ping = it.agent.ping();
+    while (it.fake.connections < 2) await sleep(5);
+    it.fake.start();
+    await ping;
+    assert.ok(!it.fake.seen.includes('guest-exec'));
+  });
+
+  test('QEMU gone is UNAVAILABLE at once; QEMU back is found again', async () => {
+    await using it = await pair();
+    it.fake.answer = (request) => {
+      if (request.execute === 'guest-ping') it.fake.hangUp();
+      return [];
+    };
+    await assert.rejects(it.agent.ping(), LOST);
+    assert.deepEqual(await it.agent.disks(), []);
+    await it.fake.close();
+    await sleep(20);
+    assert.equal(it.agent.state, 'down');
+    await assert.rejects(it.agent.disks(), LOST);
+    await it.fake.listen();
+    assert.deepEqual(await it.agent.disks(), []);
+  });
+});
+
+suite('commands', () => {
+  test('disks and mounts', async () => {
+    const address = (bus: number, slot: number): object => ({
+      'bus-type': 'virtio',
+      'pci-controller': { domain: 0, bus, slot, function: 0 },
+      bus: 0,
+      target: 0,
+      unit: 0,
+    });
+    await using it = await pair({
+      answer: (request) =>
+        request.execute === 'guest-get-disks'
+          ? [
+              { name: '/dev/vda', partition: false, dependencies: [], address: { ...address(1, 5), serial: 'abc' } },
+              { name: '/dev/sda', partition: false, address: address(-1, -1) },
+              { name: '/dev/vda1', partition: true, dependencies: ['/dev/vda'] },
+            ]
+          : [{ name: 'vda', mountpoint: '/mnt', type: 'xfs', disk: [{ ...address(1, 5), dev: '/dev/vda' }] }],
+    });
+    const pci = { domain: 0, bus: 1, slot: 5, function: 0 };
+    assert.deepEqual(await it.agent.disks(), [
+      { name: '/dev/vda', partition: false, pci, serial: 'abc' },
+      { name: '/dev/sda', partition: false },
+      { name: '/dev/vda1', partition: true },
+    ]);
+    assert.deepEqual(await it.agent.mounts(), [
+      { mountPoint: '/mnt', fsType: 'xfs', device: 'vda', disks: [{ pci, name: '/dev/vda' }] },
+    ]);
+  });
+
+  test('exec carries input and output exactly and polls until the end', async () => {
+    const input = randomBytes(100_001);
+    let polls = 0;
+    let asked: unknown;
+    await using it = await pair({
+      answer: (request) => {
+        if (request.execute === 'guest-exec') {
+          asked = request.arguments;
+          return { pid: 42 };
+        }
+        polls += 1;
+        if (polls < 3) return { exited: false };
+        return { exited: true, exitcode: 3, 'out-data': input.toString('base64'), 'err-data': 'ZXJy' };
+      },
+    });
+    const result = await it.agent.exec({ path: '/bin/cat', args: ['-', 'ü"\n'], env: ['A=1'], input, timeoutMs: 5000 });
+    assert.deepEqual(asked, {
+      path: '/bin/cat',
+      arg: ['-', 'ü"\n'],
+      env: ['A=1'],
+      'capture-output': true,
+      'input-data': input.toString('base64'),
+    });
+    assert.deepEqual(
+      { ...result, stdout: result.stdout.equals(input), stderr: result.stderr.toString() },
+      { exitCode: 3, stdout: true, stderr: 'err', truncated: false, pid: 42 },
+    );
+  });
+
+  test('exec cuts output and says so', async () => {
+    await using it = await pair({
+      answer: (request) =>
+        request.execute === 'guest-exec' ? { pid: 1 } : { exited: true, signal: 9, 'out-data': 'YWJjZGVm' },
+    });
+    const result = await it.agent.exec({ path: '/x', timeoutMs: 5000, outputBytesMax: 4 });
+    assert.deepEqual(
+      { ...result, stdout: result.stdout.toString(), stderr: result.stderr.toString() },
+      { signal: 9, stdout: 'abcd', stderr: '', truncated: true, pid: 1 },
+    );
+  });
+
+  test('exec that does not end names the process that it leaves', async () => {
+    await using it = await pair({
+      answer: (request) => (request.execute === 'guest-exec' ? { pid: 77 } : { exited: false }),
+    });
+    await assert.rejects(it.agent.exec({ path: '/bin/sleep', timeoutMs: 80 }), (error) => {
+      failure('DEADLINE_EXCEEDED', 'GUEST_EXEC_TIMEOUT')(error);
+      assert.ok(error instanceof ShimError);
+      assert.equal(error.metadata['pid'], '77');
+      return true;
+    });
+  });
+
+  test('exec whose agent was restarted is lost, with the pid', async () => {
+    await using it = await pair({
+      answer: (request) => (request.execute === 'guest-exec' ? { pid: 77 } : new Error("Invalid parameter 'pid'")),
+    });
+    await assert.rejects(it.agent.exec({ path: '/bin/sleep', timeoutMs: 5000 }), (error) => {
+      LOST(error);
+      assert.ok(error instanceof ShimError);
+      assert.equal(error.metadata['pid'], '77');
+      return true;
+    });
+  });
+
+  test('shutdown needs no reply, but a refusal is heard', async () => {
+    await using it = await pair({ answer: () => silence });
+    await it.agent.shutdown('powerdown');
+    it.fake.answer = () => new Error('child process has failed to shutdown');
+    await assert.rejects(it.agent.shutdown('reboot'), GuestAgentError);
+    it.fake.answer = () => {
+      it.fake.stop();
+      return silence;
+    };
+    await it.agent.shutdown('halt');
+  });
+});
