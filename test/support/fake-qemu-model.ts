@@ -1,0 +1,388 @@
+import { QMP_CONTRACT } from '../../src/qmp/contract.ts';
+import type { SchemaInfo } from '../../src/qmp/protocol.ts';
+import { NO_REPLY, QmpFailure, type Arguments, type FakeQmp, type Handler } from './fake-qmp.ts';
+
+const PERIPHERAL = '/machine/peripheral';
+
+/** What x-query-virtio-status of QEMU 7.2 lists for a disk whose driver is live. */
+export const DRIVER_LIVE_STATUSES: readonly string[] = [
+  'VIRTIO_CONFIG_S_DRIVER_OK: Driver setup and ready',
+  'VIRTIO_CONFIG_S_FEATURES_OK: Feature negotiation complete',
+  'VIRTIO_CONFIG_S_DRIVER: Guest OS compatible with device',
+  'VIRTIO_CONFIG_S_ACKNOWLEDGE: Valid virtio device found',
+];
+
+export interface FakeQemuModelOptions {
+  /** Ids of the pci-bridges; default: any bus name is taken and listed once a device sits on it. */
+  readonly bridges?: readonly string[];
+  /** Default 'at once'. */
+  readonly unplug?: 'at once' | 'manual';
+  /** Default 'live': the guest's driver is there as soon as the device is. */
+  readonly driver?: 'live' | 'manual';
+}
+
+interface ModelNode {
+  readonly options: Arguments;
+  /** Node name of the parent that owns this node, undefined for a node that blockdev-add named at the top. */
+  readonly owner: string | undefined;
+  readonly child: string | undefined;
+  virtualSizeBytes: number;
+}
+
+interface ModelDevice {
+  readonly args: Arguments;
+  statuses: readonly string[];
+  unplugAsked: boolean;
+  reads: number;
+}
+
+/**
+ * Block nodes and hot-plugged devices as QEMU 7.2 keeps them: who is in use, which error class refuses what, and which
+ * events a removal sends (twice DEVICE_DELETED, the first without an id). Give a test's own behaviour with `fake.on` after
+ * making the model; state outlives a dropped connection, as QEMU's does.
+ */
+export class FakeQemuModel {
+  readonly nodes = new Map<string, ModelNode>();
+  readonly devices = new Map<string, ModelDevice>();
+  /** By id; the arguments of object-add. */
+  readonly objects = new Map<string, Arguments>();
+  /** 'manual': device_del is taken and nothing happens, as with a guest that is booting. Ask again after changing it. */
+  unplug: 'at once' | 'manual';
+  driver: 'live' | 'manual';
+  status: 'running' | 'paused' = 'running';
+  readonly #fake: FakeQmp;
+  readonly #bridges: readonly string[] | undefined;
+  #anonymousNodes = 0;
+
+  constructor(fake: FakeQmp, options: FakeQemuModelOptions = {}) {
+    this.#fake = fake;
+    this.#bridges = options.bridges;
+    this.unplug = options.unplug ?? 'at once';
+    this.driver = options.driver ?? 'live';
+    this.#serveBlock();
+    this.#serveDevices();
+    this.#serveObjects();
+    this.#serveQueries();
+    this.#serveMachine();
+  }
+
+  /** The guest's driver takes the disk over. */
+  driverLive(id: string): void {
+    const device = this.#device(id);
+    device.statuses = DRIVER_LIVE_STATUSES;
+    device.reads += 1;
+  }
+
+  /** The guest's driver gives the disk up, as Linux does when it is out of interrupt vectors. */
+  driverFailed(id: string): void {
+    this.#device(id).statuses = ['VIRTIO_CONFIG_S_FAILED: Error in guest, device failed'];
+  }
+
+  /** The guest lets go of a device, asked or not: the device goes, and both events are sent. */
+  completeUnplug(id: string): void {
+    this.#device(id);
+    this.devices.delete(id);
+    this.#fake.emit('DEVICE_DELETED', { path: `${PERIPHERAL}/${id}/virtio-backend` });
+    this.#fake.emit('DEVICE_DELETED', { device: id, path: `${PERIPHERAL}/${id}` });
+  }
+
+  #serveBlock(): void {
+    this.#fake
+      .on('blockdev-add', (args) => {
+        const name = text(args, 'node-name');
+        this.#checkNewNode(args);
+        this.#addNode(name, args, undefined);
+      })
+      .on('blockdev-del', (args) => {
+        const name = text(args, 'node-name');
+        const node = this.nodes.get(name);
+        if (node === undefined) throw new QmpFailure(`Failed to find node with node-name='${name}'`);
+        if (node.owner !== undefined) throw new QmpFailure(`Node ${name} is not owned by the monitor`);
+        if (this.#nodeInUse(name)) throw new QmpFailure(`Node ${name} is in use`);
+        this.nodes.delete(name);
+        if (node.child !== undefined && this.nodes.get(node.child)?.owner === name) this.nodes.delete(node.child);
+      })
+      .on('block_resize', (args) => {
+        const node = this.nodes.get(text(args, 'node-name'));
+        if (node === undefined)
+          throw new QmpFailure(`Cannot find device='' nor node-name='${text(args, 'node-name')}'`);
+        node.virtualSizeBytes = Number(args['size']);
+      });
+  }
+
+  #checkNewNode(args: Arguments): void {
+    const file = args['file'];
+    for (const name of [args['node-name'], isObject(file) ? file['node-name'] : undefined]) {
+      if (typeof name !== 'string') continue;
+      if (this.nodes.has(name)) throw new QmpFailure(`Duplicate nodes with node-name='${name}'`);
+      if (name.length > 31) throw new QmpFailure('Node name too long');
+    }
+    if (typeof file === 'string' && !this.nodes.has(file)) {
+      throw new QmpFailure(`Cannot find device='${file}' nor node-name='${file}'`);
+    }
+    const secret = args['key-secret'];
+    if (typeof secret === 'string' && !this.objects.has(secret)) throw new QmpFailure(`No secret with id '${secret}'`);
+  }
+
+  #addNode(name: string, options: Arguments, owner: string | undefined): void {
+    const file = options['file'];
+    let child = typeof file === 'string' ? file : undefined;
+    if (isObject(file)) {
+      this.#anonymousNodes += 1;
+      child = typeof file['node-name'] === 'string' ? file['node-name'] : `#block${this.#anonymousNodes}`;
+      this.#addNode(child, file, name);
+    }
+    this.nodes.set(name, { options, owner, child, virtualSizeBytes: 1024 * 1024 * 1024 });
+  }
+
+  #nodeInUse(name: string): boolean {
+    const byDevice = [...this.devices.values()].some((device) => device.args['drive'] === name);
+    return byDevice || [...this.nodes.values()].some((node) => node.child === name);
+  }
+
+  #serveDevices(): void {
+    this.#fake
+      .on('device_add', (args) => {
+        const id = text(args, 'id');
+        this.#checkNewDevice(id, args);
+        const live = this.driver === 'live';
+        const statuses = live ? DRIVER_LIVE_STATUSES : [];
+        this.devices.set(id, { args, statuses, unplugAsked: false, reads: live ? 1 : 0 });
+      })
+      .on('device_del', (args, { reply }) => {
+        const id = text(args, 'id');
+        const device = this.devices.get(id);
+        if (device === undefined) throw new QmpFailure(`Device '${id}' not found`, 'DeviceNotFound');
+        device.unplugAsked = true;
+        reply();
+        if (this.unplug === 'at once') setImmediate(() => this.#completeIfThere(device, id));
+        return NO_REPLY;
+      });
+  }
+
+  #completeIfThere(device: ModelDevice, id: string): void {
+    if (this.devices.get(id) === device) this.completeUnplug(id);
+  }
+
+  #checkNewDevice(id: string, args: Arguments): void {
+    const bus = text(args, 'bus');
+    const drive = text(args, 'drive');
+    if (this.devices.has(id)) throw new QmpFailure(`Duplicate device ID '${id}'`);
+    if (this.#bridges?.includes(bus) === false) throw new QmpFailure(`Bus '${bus}' not found`);
+    if (!this.nodes.has(drive)) {
+      throw new QmpFailure(`Property 'virtio-blk-device.drive' can't find value '${drive}'`);
+    }
+    for (const [otherId, other] of this.devices) {
+      if (other.args['bus'] === bus && slotOf(other.args) === slotOf(args)) {
+        const slot = `slot ${slotOf(args)} function 0`;
+        throw new QmpFailure(`PCI: ${slot} not available for virtio-blk-pci, in use by virtio-blk-pci,id=${otherId}`);
+      }
+      if (this.#conflicts(other.args, args)) throw new QmpFailure('Failed to get "write" lock');
+    }
+  }
+
+  /** QEMU's file locks: a writer shares an image with nobody. */
+  #conflicts(one: Arguments, two: Arguments): boolean {
+    const readOnly = (args: Arguments): boolean => this.nodes.get(text(args, 'drive'))?.options['read-only'] === true;
+    if ((readOnly(one) && readOnly(two)) || (one['share-rw'] === true && two['share-rw'] === true)) return false;
+    return this.#filename(text(one, 'drive')) === this.#filename(text(two, 'drive'));
+  }
+
+  #filename(nodeName: string): string {
+    const node = this.nodes.get(nodeName);
+    if (node?.child !== undefined) return this.#filename(node.child);
+    const filename = node?.options['filename'];
+    return typeof filename === 'string' ? filename : '';
+  }
+
+  #serveObjects(): void {
+    this.#fake
+      .on('object-add', (args) => {
+        const id = text(args, 'id');
+        if (this.objects.has(id)) {
+          throw new QmpFailure(`attempt to add duplicate property '${id}' to object (type 'container')`);
+        }
+        this.objects.set(id, args);
+      })
+      .on('object-del', (args) => {
+        const id = text(args, 'id');
+        const options = [...this.nodes.values()].map((node) => node.options);
+        const inUse =
+          options.some((node) => node['throttle-group'] === id) ||
+          [...this.devices.values()].some((device) => device.args['iothread'] === id);
+        if (inUse) throw new QmpFailure(`object '${id}' is in use, can not be deleted`);
+        if (!this.objects.delete(id)) throw new QmpFailure(`object '${id}' not found`);
+      })
+      .on('qom-list', (args) => this.#qomList(text(args, 'path')))
+      .on('qom-get', (args) => this.#qomGet(text(args, 'path'), text(args, 'property')));
+  }
+
+  #qomList(path: string): unknown {
+    const type = { name: 'type', type: 'string' };
+    if (path === PERIPHERAL) {
+      const bridges = (this.#bridges ?? []).map((name) => ({ name, type: 'child<pci-bridge>' }));
+      return [type, ...bridges, ...[...this.devices.keys()].map((name) => ({ name, type: 'child<virtio-blk-pci>' }))];
+    }
+    if (path === '/objects') {
+      const children = [...this.objects].map(([name, args]) => ({ name, type: `child<${text(args, 'qom-type')}>` }));
+      return [type, ...children];
+    }
+    throw new QmpFailure(`Device '${path}' not found`, 'DeviceNotFound');
+  }
+
+  #qomGet(path: string, property: string): unknown {
+    const device = this.devices.get(path.slice(PERIPHERAL.length + 1));
+    if (device === undefined) throw new QmpFailure(`Device '${path}' not found`, 'DeviceNotFound');
+    if (property === 'addr') return slotOf(device.args) * 8;
+    const value = device.args[property];
+    if (value === undefined) throw new QmpFailure(`Property 'virtio-blk-pci.${property}' not found`);
+    return value;
+  }
+
+  #serveQueries(): void {
+    this.#fake
+      .on('query-named-block-nodes', () => [...this.nodes].map(([name, node]) => this.#nodeInfo(name, node)))
+      .on('query-blockstats', () =>
+        [...this.devices].map(([id, device]) => ({
+          'node-name': device.args['drive'],
+          qdev: `${PERIPHERAL}/${id}/virtio-backend`,
+          stats: { ...NO_STATS, rd_operations: device.reads, rd_bytes: device.reads * 4096 },
+        })),
+      )
+      .on('x-query-virtio-status', (args) => {
+        const path = text(args, 'path');
+        const [, id] = /^\/machine\/peripheral\/(.+)\/virtio-backend$/.exec(path) ?? [];
+        const device = id === undefined ? undefined : this.devices.get(id);
+        if (device === undefined) throw new QmpFailure(`Path ${path} is not a VirtIODevice`);
+        const started = device.statuses === DRIVER_LIVE_STATUSES;
+        return { name: 'virtio-blk', 'num-vqs': 1, started, broken: false, status: { statuses: device.statuses } };
+      })
+      .on('query-pci', () => [{ bus: 0, devices: this.#bridgeList() }])
+      .on('query-qmp-schema', () => schemaOfContract());
+  }
+
+  #nodeInfo(name: string, node: ModelNode): unknown {
+    const { driver, cache } = node.options;
+    const filename = this.#filename(name);
+    const { direct = false, 'no-flush': noFlush = false } = isObject(cache) ? cache : {};
+    return {
+      'node-name': name,
+      drv: driver,
+      file: filename,
+      ro: node.options['read-only'] === true,
+      encrypted: driver === 'luks',
+      cache: { writeback: true, direct, 'no-flush': noFlush },
+      image: { filename, format: driver, 'virtual-size': node.virtualSizeBytes, 'actual-size': 0 },
+    };
+  }
+
+  #bridgeList(): unknown[] {
+    const buses = this.#bridges ?? [...new Set([...this.devices.values()].map((device) => text(device.args, 'bus')))];
+    return buses.map((id, index) => {
+      const number = index + 1;
+      const devices = [...this.devices]
+        .filter(([, device]) => device.args['bus'] === id)
+        .map(([deviceId, device]) => pciDevice(deviceId, number, slotOf(device.args), 0x0100));
+      const bus = { number: 0, secondary: number, subordinate: number };
+      return { ...pciDevice(id, 0, 16 + index, 0x0604), pci_bridge: { bus, devices } };
+    });
+  }
+
+  #serveMachine(): void {
+    this.#fake
+      .on('query-status', () => ({ status: this.status, running: this.status === 'running' }))
+      .on('query-kvm', () => ({ enabled: false, present: true }))
+      .on('query-uuid', () => ({ UUID: '00000000-0000-0000-0000-000000000000' }))
+      .on('stop', this.#change('paused', 'STOP'))
+      .on('cont', this.#change('running', 'RESUME'))
+      .on('system_powerdown', (_args, { server }) => server.emit('POWERDOWN', {}))
+      .on('system_reset', (_args, { server, reply }) => {
+        server.emit('RESET', { guest: false, reason: 'host-qmp-system-reset' });
+        reply();
+        // A reset ends every unplug that was asked for, even without a guest.
+        for (const [id, device] of this.devices) if (device.unplugAsked) this.completeUnplug(id);
+        return NO_REPLY;
+      })
+      .on('quit', (_args, { server, reply }) => {
+        server.emit('SHUTDOWN', { guest: false, reason: 'host-qmp-quit' });
+        reply();
+        server.hangUp();
+        return NO_REPLY;
+      });
+    for (const name of ['query-jobs', 'query-iothreads', 'query-fdsets', 'query-chardev'] as const) {
+      this.#fake.on(name, () => []);
+    }
+  }
+
+  #change(status: 'running' | 'paused', event: 'STOP' | 'RESUME'): Handler {
+    return (_args, { server }) => {
+      if (this.status !== status) server.emit(event, {});
+      this.status = status;
+    };
+  }
+
+  #device(id: string): ModelDevice {
+    const device = this.devices.get(id);
+    if (device === undefined) throw new Error(`the model has no device ${id}`);
+    return device;
+  }
+}
+
+const NO_STATS = {
+  rd_bytes: 0,
+  wr_bytes: 0,
+  rd_operations: 0,
+  wr_operations: 0,
+  flush_operations: 0,
+  failed_rd_operations: 0,
+  failed_wr_operations: 0,
+};
+
+/** A query-qmp-schema answer that holds exactly what QMP_CONTRACT asks for, with `aio` as QEMU 7.2 has it. */
+export function schemaOfContract(): SchemaInfo[] {
+  const entries: SchemaInfo[] = [
+    { name: 'str', 'meta-type': 'builtin' },
+    { name: 'aio', 'meta-type': 'enum', values: ['threads', 'native', 'io_uring'] },
+  ];
+  const define = (shape: unknown, cases?: object): string => {
+    if (!isObject(shape)) return 'str';
+    const members = Object.entries(shape).map(([name, inner]) => ({
+      name,
+      type: name === 'aio' ? 'aio' : define(inner, cases),
+    }));
+    const name = String(entries.length);
+    entries.push({ name, 'meta-type': 'object', members });
+    if (cases === undefined) return name;
+    const variants = Object.keys(cases).map((each) => ({ case: each, type: name }));
+    entries.push({ name: `${name}-cases`, 'meta-type': 'object', members, variants });
+    return `${name}-cases`;
+  };
+  for (const [name, command] of Object.entries(QMP_CONTRACT.commands)) {
+    const argType = define(command.arguments, 'cases' in command ? command.cases : undefined);
+    entries.push({ name, 'meta-type': 'command', 'arg-type': argType, 'ret-type': define(command.returns) });
+  }
+  for (const [name, data] of Object.entries(QMP_CONTRACT.events)) {
+    entries.push({ name, 'meta-type': 'event', 'arg-type': define(data) });
+  }
+  return entries;
+}
+
+function pciDevice(id: string, bus: number, slot: number, classCode: number): object {
+  return { bus, slot, function: 0, qdev_id: id, class_info: { class: classCode } };
+}
+
+/** "0x1f", "1f" and "1f.0" are slot 31: QEMU reads hexadecimal. */
+function slotOf(args: Arguments): number {
+  const address = args['addr'];
+  return typeof address === 'string' ? Number.parseInt(address, 16) : 0;
+}
+
+function text(args: Arguments, name: string): string {
+  const value = args[name];
+  if (typeof value !== 'string') throw new QmpFailure(`Parameter '${name}' is missing`);
+  return value;
+}
+
+function isObject(value: unknown): value is Arguments {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
