@@ -8,6 +8,8 @@ import { sleep } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent, GuestAgentError } from '../../src/guest/agent.ts';
+import { AgentLink } from '../../src/guest/link.ts';
+import { commandLine } from '../../src/guest/wire.ts';
 import { FakeAgent, silence, type FakeAgentOptions } from '../support/fake-agent.ts';
 
 const log = silentLogger();
@@ -337,6 +339,23 @@ suite('an agent that comes and goes', () => {
     await it.fake.listen();
     assert.deepEqual(await it.agent.disks(), []);
   });
+});
+
+test('bytes that are to be wiped are zero once they are written, or cannot be', async () => {
+  await using it = await pair();
+  const link = await AgentLink.connect(it.path, 1000, log);
+  const answer = Promise.withResolvers<void>();
+  link.listen({ line: () => answer.resolve(), gone: () => undefined });
+  const [written, unwritten] = [commandLine({ name: 'guest-ping' }, 1), Buffer.from('secret')];
+  link.send(written, true);
+  await answer.promise;
+  assert.deepEqual(it.fake.seen, ['guest-ping']);
+  assert.ok(written.every((byte) => byte === 0));
+  link.drop();
+  await link.closed();
+  link.send(unwritten, true);
+  await sleep(10);
+  assert.ok(unwritten.every((byte) => byte === 0));
 });
 
 suite('commands', () => {

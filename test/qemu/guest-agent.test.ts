@@ -1,0 +1,385 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { after, before, suite, test } from 'node:test';
+import { sleep } from '../../src/base/deadline.ts';
+import { ShimError } from '../../src/base/errors.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { GuestAgent, type ExecResult } from '../../src/guest/agent.ts';
+import {
+  findDisk,
+  holders,
+  prepareMount,
+  unmount,
+  type DiskIdentity,
+  type PrepareMountRequest,
+} from '../../src/guest/disks.ts';
+import { rawVmMissing, startRawVm, type RawDisk, type RawVm } from '../support/raw-vm.ts';
+
+const skip = rawVmMissing();
+const MIB = 1024 * 1024;
+const BOOT_TIMEOUT_MS = 120_000;
+const timeoutMs = 60_000;
+
+const small = 16 * MIB;
+const text = (value: string): Buffer => Buffer.from(value, 'latin1');
+
+/** One disk a case; slots beyond 9 show that addresses are hexadecimal. */
+const disks: readonly RawDisk[] = [
+  { serial: 'ext4', slot: 0x03, bytes: 64 * MIB },
+  { serial: 'xfs', slot: 0x04, bytes: 320 * MIB },
+  { serial: 'blank', slot: 0x05, bytes: small },
+  { serial: 'twice', slot: 0x06, bytes: 64 * MIB },
+  { serial: 'busy', slot: 0x07, bytes: small },
+  { serial: 'raw', slot: 0x08, bytes: small },
+  { serial: 'read-only', slot: 0x09, bytes: small, readOnly: true },
+  { serial: 'swap', slot: 0x0a, bytes: small, content: swapHeader() },
+  { serial: 'lvm', slot: 0x0b, bytes: small, content: [{ offset: 512, bytes: lvmLabel() }] },
+  { serial: 'mbr', slot: 0x0c, bytes: small, content: [{ offset: 446, bytes: mbrTable() }] },
+  { serial: 'head', slot: 0x0d, bytes: small, content: [{ offset: MIB - 1, bytes: text('x') }] },
+  { serial: 'tail', slot: 0x0e, bytes: small + 512, content: [{ offset: small + 511, bytes: text('x') }] },
+  { serial: 'tail-first', slot: 0x0f, bytes: small + 512, content: [{ offset: small + 512 - MIB, bytes: text('x') }] },
+  { serial: 'tiny', slot: 0x1a, bytes: 512, content: [{ offset: 511, bytes: text('x') }] },
+];
+
+/** Version 1, 100 pages, and the magic at the end of the first page. */
+function swapHeader(): { offset: number; bytes: Buffer }[] {
+  const header = Buffer.alloc(8);
+  header.writeUInt32LE(1, 0);
+  header.writeUInt32LE(100, 4);
+  return [
+    { offset: 1024, bytes: header },
+    { offset: 4086, bytes: text('SWAPSPACE2') },
+  ];
+}
+
+/** As libblkid reads it: magic, version, offset of the physical volume header; the checksum is 0 and so untrue. */
+function lvmLabel(): Buffer {
+  const label = Buffer.alloc(64);
+  label.write('LABELONE', 0, 'latin1');
+  label.writeBigUInt64LE(1n, 8);
+  label.write('LVM2 001', 24, 'latin1');
+  return label;
+}
+
+function mbrTable(): Buffer {
+  const table = Buffer.alloc(66);
+  table[4] = 0x83;
+  table.writeUInt32LE(2048, 8);
+  table.writeUInt32LE(4096, 12);
+  table.writeUInt16LE(0xaa55, 64);
+  return table;
+}
+
+function identity(serial: string): DiskIdentity {
+  const disk = disks.find((each) => each.serial === serial);
+  assert.ok(disk, serial);
+  return { pci: { domain: 0, bus: 0, slot: disk.slot }, serial };
+}
+
+function refused(reason: string, code = 'FAILED_PRECONDITION'): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(error instanceof ShimError, String(error));
+    assert.deepEqual([error.code, error.reason], [code, reason], error.message);
+    assert.doesNotMatch(error.message, /\n/);
+    return true;
+  };
+}
+
+suite('a real guest', { skip }, () => {
+  let vm: RawVm;
+  let agent: GuestAgent;
+
+  before(async () => {
+    vm = await startRawVm({ disks });
+    agent = new GuestAgent({ path: vm.agentPath, log: silentLogger() });
+    await agent.waitReady({ timeoutMs: BOOT_TIMEOUT_MS });
+  });
+
+  after(async () => {
+    await agent[Symbol.asyncDispose]();
+    await vm[Symbol.asyncDispose]();
+  });
+
+  const sh = async (script: string, ...args: string[]): Promise<ExecResult> =>
+    await agent.exec({ path: '/bin/sh', args: ['-c', script, 'sh', ...args], timeoutMs });
+
+  /** Runs a script that must succeed; its output without the last newline. */
+  const output = async (script: string, ...args: string[]): Promise<string> => {
+    const result = await sh(script, ...args);
+    assert.equal(result.exitCode, 0, result.stderr.toString());
+    return result.stdout.toString().trimEnd();
+  };
+
+  const mount = (serial: string, changes: Partial<PrepareMountRequest> = {}): ReturnType<typeof prepareMount> =>
+    prepareMount(agent, {
+      ...identity(serial),
+      fsType: 'ext4',
+      mountPoint: `/mnt/${serial}`,
+      options: ['noatime'],
+      format: 'if_empty',
+      readOnly: false,
+      timeoutMs,
+      ...changes,
+    });
+
+  const release = (serial: string, force = false): ReturnType<typeof unmount> =>
+    unmount(agent, { ...identity(serial), mountPoint: `/mnt/${serial}`, force, timeoutMs });
+
+  const node = async (serial: string): Promise<string> => {
+    const found = await findDisk(agent, identity(serial));
+    assert.ok(found, serial);
+    return found;
+  };
+
+  suite('the agent', () => {
+    test('answers', async () => {
+      assert.equal(agent.state, 'ready');
+      await agent.ping();
+      const { version, commands } = await agent.info();
+      assert.match(version, /^\d+\.\d+/);
+      assert.ok(commands.has('guest-exec') && commands.has('guest-get-disks'));
+    });
+
+    test('exec carries 1 MiB in and out exactly', async () => {
+      const input = randomBytes(MIB + 1);
+      const result = await agent.exec({ path: '/bin/cat', input, timeoutMs });
+      assert.equal(result.exitCode, 0);
+      assert.equal(result.truncated, false);
+      assert.ok(result.stdout.equals(input));
+    });
+
+    test('exec tells exit code, signal, environment and stderr', async () => {
+      const exited = await sh('echo "$1" >&2; exit 7', 'a "b" $c');
+      assert.equal(exited.exitCode, 7);
+      assert.equal(exited.stderr.toString(), 'a "b" $c\n');
+      const killed = await sh('kill -9 $$');
+      assert.deepEqual([killed.exitCode, killed.signal], [undefined, 9]);
+      const env = await agent.exec({ path: '/usr/bin/env', env: ['ONLY=this'], timeoutMs });
+      assert.equal(env.stdout.toString(), 'ONLY=this\n');
+    });
+
+    test('exec that does not end in time leaves the process and names it', async () => {
+      const error = await agent.exec({ path: '/bin/sleep', args: ['1000'], timeoutMs: 500 }).catch((e: unknown) => e);
+      assert.ok(refused('GUEST_EXEC_TIMEOUT', 'DEADLINE_EXCEEDED')(error) && error instanceof ShimError);
+      assert.equal(await output('cat "/proc/$1/comm"; kill "$1"', error.metadata['pid'] ?? ''), 'sleep');
+    });
+
+    test('disks have their PCI addresses', async () => {
+      const known = (await agent.disks()).filter((disk) => !disk.partition);
+      const slots = known.map((disk) => disk.pci?.slot ?? -1).sort((a, b) => a - b);
+      assert.deepEqual(
+        slots,
+        disks.map((disk) => disk.slot),
+      );
+      assert.equal(await node('ext4'), '/dev/vda');
+      assert.equal(await findDisk(agent, { pci: { domain: 0, bus: 0, slot: 0x1d }, serial: 'ext4' }), undefined);
+    });
+  });
+
+  suite('prepareMount', () => {
+    for (const fsType of ['ext4', 'xfs'] as const) {
+      test(`${fsType}: formats a blank disk once and keeps what is on it`, async () => {
+        const mountPoint = `/mnt/${fsType} with \\ blank`;
+        const first = await mount(fsType, { fsType, mountPoint });
+        assert.equal(first.formatted, true);
+        assert.equal(first.device, await node(fsType));
+        assert.match(first.uuid ?? '', /^[0-9a-f-]{36}$/);
+        const seen = (await agent.mounts()).find((each) => each.mountPoint === mountPoint);
+        assert.deepEqual([seen?.fsType, seen?.disks[0]?.pci?.slot], [fsType, identity(fsType).pci.slot]);
+        await output('echo kept > "$1/file"', mountPoint);
+
+        assert.deepEqual(await mount(fsType, { fsType, mountPoint }), { ...first, formatted: false }, 'asked again');
+        assert.deepEqual(await release(fsType), { unmounted: true });
+        assert.doesNotMatch(await output('cat /proc/self/mountinfo'), new RegExp(first.device));
+        assert.deepEqual(await release(fsType), { unmounted: true }, 'asked again');
+
+        const again = await mount(fsType, { fsType, mountPoint, readOnly: true });
+        assert.deepEqual(again, { ...first, formatted: false });
+        assert.equal(await output('cat "$1/file"; ! touch "$1/x" 2>/dev/null', mountPoint), 'kept');
+        assert.deepEqual(await release(fsType), { unmounted: true });
+        const other = fsType === 'ext4' ? 'xfs' : 'ext4';
+        await assert.rejects(mount(fsType, { fsType: other }), refused('GUEST_FS_MISMATCH'));
+      });
+    }
+
+    test('a blank disk that must not be formatted stays blank', async () => {
+      await assert.rejects(mount('blank', { format: 'never' }), refused('GUEST_NO_FILESYSTEM'));
+      assert.equal(
+        await output('cmp -n "$2" "$1" /dev/zero && echo blank', await node('blank'), String(small)),
+        'blank',
+      );
+    });
+
+    for (const [serial, reason] of [
+      ['swap', 'GUEST_FS_MISMATCH'],
+      ['lvm', 'GUEST_DISK_NOT_EMPTY'],
+      ['mbr', 'GUEST_DISK_NOT_EMPTY'],
+      ['head', 'GUEST_DISK_NOT_EMPTY'],
+      ['tail', 'GUEST_DISK_NOT_EMPTY'],
+      ['tail-first', 'GUEST_DISK_NOT_EMPTY'],
+      ['tiny', 'GUEST_DISK_NOT_EMPTY'],
+    ] as const) {
+      test(`a disk that is not empty (${serial}) is left as it is`, async () => {
+        const device = await node(serial);
+        const before = await output('md5sum < "$1"', device);
+        await assert.rejects(mount(serial), refused(reason));
+        await assert.rejects(mount(serial, { format: 'never' }), refused(reason));
+        assert.equal(await output('md5sum < "$1"', device), before);
+      });
+    }
+
+    test('a disk whose serial is not the expected one is not touched', async () => {
+      const wrong = { ...identity('blank'), serial: 'blanc', mountPoint: '/mnt/blank' };
+      await assert.rejects(mount('blank', wrong), refused('GUEST_DISK_MISMATCH'));
+      await assert.rejects(unmount(agent, { ...wrong, force: true, timeoutMs }), refused('GUEST_DISK_MISMATCH'));
+      await assert.rejects(holders(agent, wrong), refused('GUEST_DISK_MISMATCH'));
+      const nowhere = { pci: { domain: 0, bus: 0, slot: 0x1d } };
+      await assert.rejects(mount('blank', nowhere), refused('GUEST_DISK_NOT_FOUND'));
+      assert.equal(
+        await output('cmp -n "$2" "$1" /dev/zero && echo blank', await node('blank'), String(small)),
+        'blank',
+      );
+    });
+
+    test('a mount point that is in use is refused before the disk is touched', async () => {
+      await assert.rejects(mount('blank', { mountPoint: '/tmp' }), refused('GUEST_MOUNT_POINT_BUSY'));
+      await assert.rejects(
+        mount('blank', { mountPoint: '/mnt/../tmp' }),
+        refused('INVALID_MOUNT_POINT', 'INVALID_ARGUMENT'),
+      );
+      await assert.rejects(mount('blank', { options: ['a,b'] }), refused('INVALID_MOUNT_OPTION', 'INVALID_ARGUMENT'));
+      assert.equal(
+        await output('cmp -n "$2" "$1" /dev/zero && echo blank', await node('blank'), String(small)),
+        'blank',
+      );
+    });
+
+    test('a disk that cannot be written is not said to be formatted', async () => {
+      await assert.rejects(mount('read-only'), refused('GUEST_FORMAT_FAILED'));
+    });
+
+    test('two at once format once', async () => {
+      const both = await Promise.all([mount('twice'), mount('twice')]);
+      assert.deepEqual(both.map((each) => each.formatted).sort(), [false, true]);
+      assert.equal(both[0].uuid, both[1].uuid);
+      assert.deepEqual(await release('twice'), { unmounted: true });
+    });
+  });
+
+  suite('unmount and holders', () => {
+    before(async () => {
+      await mount('busy');
+    });
+
+    const holding = (what: string, act: string): void => {
+      test(`a process that holds it (${what}) is named`, async () => {
+        // The process holds nothing of what it inherited, so that exec ends while it stays.
+        const pid = await output(`${act}\n echo $!; sleep 0.3`);
+        try {
+          const answer = await release('busy');
+          assert.ok(!answer.unmounted);
+          assert.ok(
+            answer.busy.some((each) => each.pid === Number(pid) && each.command === 'sleep' && each.what === what),
+            JSON.stringify({ pid, ...answer }),
+          );
+          assert.ok(
+            answer.busy.every((each) => each.pid === Number(pid)),
+            JSON.stringify(answer.busy),
+          );
+        } finally {
+          await output('kill "$1"; while [ -e "/proc/$1/fd/1" ]; do sleep 0.05; done; sync', pid);
+          await mount('busy');
+        }
+      });
+    };
+    holding('cwd', 'cd /mnt/busy; sleep 1000 > /dev/null 2>&1 < /dev/null &');
+    holding('fd/1', 'sleep 1000 > /mnt/busy/log 2> /dev/null < /dev/null &');
+    holding('exe', 'cp /bin/busybox /mnt/busy/sleep; /mnt/busy/sleep 1000 > /dev/null 2>&1 < /dev/null &');
+    holding('mount-namespace', 'unshare -m sleep 1000 > /dev/null 2>&1 < /dev/null &');
+
+    test('several mounts of one disk all go', async () => {
+      await output('mkdir -p /mnt/other /mnt/busy/sub; mount --bind /mnt/busy/sub /mnt/other');
+      assert.deepEqual(await release('busy'), { unmounted: true });
+      assert.equal(await output('grep -c busy /proc/self/mountinfo || :'), '0');
+      await mount('busy');
+    });
+
+    test('another file system on top is named', async () => {
+      await output('mkdir -p /mnt/busy/sub; mount -t tmpfs none /mnt/busy/sub');
+      assert.deepEqual(await release('busy'), {
+        unmounted: false,
+        busy: [{ pid: 0, command: 'kernel', what: 'mount:/mnt/busy/sub' }],
+      });
+      await output('umount /mnt/busy/sub');
+    });
+
+    test('force takes it away although it is in use', async () => {
+      const pid = await output('cd /mnt/busy; sleep 1000 > /dev/null 2>&1 < /dev/null & echo $!');
+      assert.deepEqual(await release('busy', true), { unmounted: true });
+      assert.equal(await output('grep -c busy /proc/self/mountinfo || :'), '0');
+      const still = await holders(agent, identity('busy'));
+      assert.deepEqual(still, [{ pid: Number(pid), command: 'sleep', what: 'cwd' }]);
+      await output('kill "$1"', pid);
+      await mount('busy');
+    });
+
+    test('holders: a mount', async () => {
+      const found = await holders(agent, identity('busy'));
+      assert.deepEqual(found, [{ pid: 0, command: 'kernel', what: 'mount:/mnt/busy' }]);
+    });
+
+    test('holders: the disk itself held open, swap, device-mapper, nobody', async () => {
+      const device = await node('raw');
+      assert.deepEqual(await holders(agent, identity('raw')), []);
+      const pid = await output('sleep 1000 < "$1" > /dev/null 2>&1 & echo $!', device);
+      assert.deepEqual(await holders(agent, identity('raw')), [{ pid: Number(pid), command: 'sleep', what: 'fd/0' }]);
+      await output('kill "$1"', pid);
+      await output('mkswap "$1" > /dev/null && swapon "$1"', device);
+      assert.deepEqual(await holders(agent, identity('raw')), [{ pid: 0, command: 'kernel', what: `swap:${device}` }]);
+      await output('swapoff "$1"; modprobe dm_mod; dmsetup create top --table "0 2048 linear $1 0" 2>&1', device);
+      assert.deepEqual(await holders(agent, identity('raw')), [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }]);
+      const answer = await release('raw');
+      assert.deepEqual(answer, { unmounted: false, busy: [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }] });
+      await output('dmsetup remove top 2>&1');
+      assert.deepEqual(await holders(agent, identity('raw')), []);
+    });
+  });
+});
+
+suite('an agent that goes and comes back', { skip }, () => {
+  test('killed in the guest, and the guest rebooted', async () => {
+    await using vm = await startRawVm();
+    await using agent = new GuestAgent({ path: vm.agentPath, log: silentLogger(), requestTimeoutMs: 60_000 });
+    await agent.waitReady({ timeoutMs: BOOT_TIMEOUT_MS });
+
+    const kill = { path: '/bin/sh', args: ['-c', 'kill -9 $PPID; sleep 1000'], timeoutMs };
+    await assert.rejects(agent.exec(kill), refused('GUEST_AGENT_LOST', 'UNAVAILABLE'));
+    await agent.ping();
+    assert.equal((await agent.exec({ path: '/bin/true', timeoutMs })).exitCode, 0);
+
+    const bootId = async (): Promise<string> => {
+      const result = await agent.exec({ path: '/bin/cat', args: ['/proc/sys/kernel/random/boot_id'], timeoutMs });
+      return result.stdout.toString();
+    };
+    const before = await bootId();
+    await agent.shutdown('reboot');
+    let now = before;
+    while (now === before) {
+      // While the guest goes down, requests may be answered by the old agent or die with it.
+      now = await bootId().catch((error: unknown) => {
+        if (error instanceof ShimError && error.code === 'UNAVAILABLE') return before;
+        throw error;
+      });
+      await sleep(100);
+    }
+    await agent.waitReady({ timeoutMs: 1000 });
+
+    await agent.shutdown('powerdown');
+    await assert.rejects(
+      async () => {
+        for (;;) await agent.ping();
+      },
+      refused('GUEST_AGENT_LOST', 'UNAVAILABLE'),
+    );
+  });
+});

@@ -1,0 +1,189 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { ShimError } from '../../src/base/errors.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { GuestAgent } from '../../src/guest/agent.ts';
+import { findDisk, holders, prepareMount, unmount, type PrepareMountRequest } from '../../src/guest/disks.ts';
+import { FakeAgent, type Behaviour } from '../support/fake-agent.ts';
+
+const identity = { pci: { domain: 0, bus: 0x1f, slot: 0x1a }, serial: 'v $(x) "1"' };
+const wish: PrepareMountRequest = {
+  ...identity,
+  fsType: 'ext4',
+  mountPoint: '/mnt/a b\\c',
+  options: ['noatime', 'errors=remount-ro'],
+  format: 'if_empty',
+  readOnly: true,
+  timeoutMs: 5000,
+};
+
+async function guest(answer: Behaviour): Promise<{ agent: GuestAgent } & AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const directory = await mkdtemp(join(tmpdir(), 'qshim-disks-'));
+  stack.defer(() => rm(directory, { recursive: true }));
+  const path = join(directory, 'agent.sock');
+  stack.use(await FakeAgent.listen(path, { answer }));
+  const agent = stack.use(new GuestAgent({ path, log: silentLogger() }));
+  const owned = stack.move();
+  return { agent, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** A guest whose every script ends like this; `argv` collects the arguments of the last one. */
+function scripted(result: { stdout?: string; stderr?: string; code?: number }, argv: unknown[] = []): Behaviour {
+  return (request) => {
+    if (request.execute === 'guest-exec') {
+      argv.splice(0, argv.length, ...(request.arguments['arg'] as unknown[]));
+      return { pid: 5 };
+    }
+    return {
+      exited: true,
+      exitcode: result.code ?? 0,
+      'out-data': Buffer.from(result.stdout ?? '').toString('base64'),
+      'err-data': Buffer.from(result.stderr ?? '').toString('base64'),
+    };
+  };
+}
+
+function refused(code: string, reason: string, message: RegExp): (error: unknown) => boolean {
+  return (error) => {
+    assert.ok(error instanceof ShimError, String(error));
+    assert.deepEqual([error.code, error.reason], [code, reason]);
+    assert.match(error.message, message);
+    return true;
+  };
+}
+
+suite('prepareMount', () => {
+  test('values go as arguments, never into the script', async () => {
+    const argv: unknown[] = [];
+    await using it = await guest(scripted({ stdout: 'device=/dev/vdb\nformatted=1\nuuid=u-1\n' }, argv));
+    assert.deepEqual(await prepareMount(it.agent, wish), { device: '/dev/vdb', formatted: true, uuid: 'u-1' });
+    assert.deepEqual(
+      [argv[0], ...argv.slice(2)],
+      [
+        '-c',
+        'sh',
+        '0000:1f:1a.0',
+        identity.serial,
+        'ext4',
+        '/mnt/a b\\c',
+        '/mnt/a\\040b\\134c',
+        'ro,noatime,errors=remount-ro',
+        'if_empty',
+      ],
+    );
+  });
+
+  test('no uuid is no uuid', async () => {
+    await using it = await guest(scripted({ stdout: 'device=/dev/vdb\nformatted=0\nuuid=\n' }));
+    assert.deepEqual(await prepareMount(it.agent, wish), { device: '/dev/vdb', formatted: false });
+  });
+
+  test("a refusal has the script's reason and one line of its stderr", async () => {
+    await using it = await guest(
+      scripted({ stdout: 'device=/dev/vdb\nerror=GUEST_FS_MISMATCH\n', stderr: 'it holds\n  xfs\n', code: 1 }),
+    );
+    await assert.rejects(
+      prepareMount(it.agent, wish),
+      refused('FAILED_PRECONDITION', 'GUEST_FS_MISMATCH', /at 0000:1f:1a\.0\): it holds xfs$/),
+    );
+  });
+
+  test('a missing tool is UNIMPLEMENTED; a missing shell as well', async () => {
+    const tool = { stdout: 'error=GUEST_TOOL_MISSING\n', stderr: 'mkfs.xfs', code: 1 };
+    await using it = await guest(scripted(tool));
+    await assert.rejects(prepareMount(it.agent, wish), refused('UNIMPLEMENTED', 'GUEST_TOOL_MISSING', /mkfs\.xfs$/));
+    await using bare = await guest(() => new Error('No such file or directory'));
+    await assert.rejects(prepareMount(bare.agent, wish), refused('UNIMPLEMENTED', 'GUEST_TOOL_MISSING', /\/bin\/sh/));
+  });
+
+  for (const [what, result] of [
+    ['a bad end without a reason', { stdout: 'device=/dev/vdb\nformatted=1\n', stderr: 'sh: oops', code: 2 }],
+    ['a good end without a result', { stdout: 'device=/dev/vdb\n' }],
+    ['a reason that nobody knows', { stdout: 'error=ALL_IS_WELL\n', code: 1 }],
+  ] as const) {
+    test(`${what} is never success`, async () => {
+      await using it = await guest(scripted(result));
+      await assert.rejects(prepareMount(it.agent, wish), refused('FAILED_PRECONDITION', 'GUEST_MOUNT_FAILED', /./));
+    });
+  }
+
+  test('what cannot be a mount point, an option or a serial is refused before the guest is asked', async () => {
+    await using it = await guest(() => assert.fail('the guest was asked'));
+    for (const mountPoint of [
+      '',
+      'mnt',
+      '/',
+      '/mnt/',
+      '/mnt//a',
+      '/mnt/../etc',
+      '/mnt/./a',
+      '/mnt/a\nb',
+      `/${'a'.repeat(5000)}`,
+    ]) {
+      const refusal = refused('INVALID_ARGUMENT', 'INVALID_MOUNT_POINT', /mountPoint/);
+      await assert.rejects(prepareMount(it.agent, { ...wish, mountPoint }), refusal);
+    }
+    for (const option of ['', 'a,b', 'rw', 'ro', '=x', 'a b', '$(a)']) {
+      const refusal = refused('INVALID_ARGUMENT', 'INVALID_MOUNT_OPTION', /options/);
+      await assert.rejects(prepareMount(it.agent, { ...wish, options: [option] }), refusal);
+    }
+    const refusal = refused('INVALID_ARGUMENT', 'INVALID_FIELD', /serial/);
+    await assert.rejects(prepareMount(it.agent, { ...wish, serial: '' }), refusal);
+  });
+});
+
+suite('unmount and holders', () => {
+  const request = { ...identity, mountPoint: '/mnt/a', force: false, timeoutMs: 5000 };
+
+  test('gone, busy and no answer', async () => {
+    await using gone = await guest(scripted({ stdout: 'device=/dev/vdb\nunmounted=1\n' }));
+    assert.deepEqual(await unmount(gone.agent, request), { unmounted: true });
+    await using busy = await guest(
+      scripted({ stdout: 'busy=7 fd/3 my db\nbusy=nonsense\nbusy=8 cwd \nunmounted=0\n' }),
+    );
+    assert.deepEqual(await unmount(busy.agent, request), {
+      unmounted: false,
+      busy: [
+        { pid: 7, command: 'my db', what: 'fd/3' },
+        { pid: 8, command: '', what: 'cwd' },
+      ],
+    });
+    await using mute = await guest(scripted({ stdout: 'device=/dev/vdb\n' }));
+    await assert.rejects(
+      unmount(mute.agent, request),
+      refused('FAILED_PRECONDITION', 'GUEST_UNMOUNT_FAILED', /no result/),
+    );
+  });
+
+  test('no more than 64 are named', async () => {
+    await using it = await guest(scripted({ stdout: 'busy=7 fd/3 x\n'.repeat(100) }));
+    assert.equal((await holders(it.agent, identity)).length, 64);
+  });
+});
+
+test('findDisk matches the address, and the serial where the guest knows it', async () => {
+  const disk = (name: string, slot: number, more: object = {}, partition = false): object => ({
+    name,
+    partition,
+    address: { 'pci-controller': { domain: 0, bus: 0x1f, slot, function: 0 }, ...more },
+  });
+  const answer =
+    (...disks: object[]): Behaviour =>
+    () =>
+      disks;
+  const expectations: readonly (readonly [Behaviour, string | undefined])[] = [
+    [answer(), undefined],
+    [answer(disk('/dev/vda', 1), disk('/dev/vdb', 0x1a)), '/dev/vdb'],
+    [answer(disk('/dev/vdb1', 0x1a, {}, true)), undefined],
+    [answer(disk('/dev/vdb', 0x1a, { serial: identity.serial })), '/dev/vdb'],
+    [answer(disk('/dev/vdb', 0x1a, { serial: 'another' })), undefined],
+  ];
+  for (const [behaviour, expected] of expectations) {
+    await using it = await guest(behaviour);
+    assert.equal(await findDisk(it.agent, identity), expected);
+  }
+});

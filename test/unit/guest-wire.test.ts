@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { commandLine, LineSplitter, parseReply, syncLine } from '../../src/guest/wire.ts';
+
+const bytes = (maxLength: number): fc.Arbitrary<Buffer> =>
+  fc.uint8Array({ maxLength }).map((array) => Buffer.from(array));
+
+test('lines do not depend on how the stream is cut', () => {
+  // Few values, so that newlines and sentinels are frequent.
+  const stream = fc.array(fc.constantFrom(0x0a, 0xff, 0x61, 0x62), { maxLength: 60 });
+  const cuts = fc.array(fc.nat(60), { maxLength: 8 });
+  fc.assert(
+    fc.property(stream, cuts, (values, positions) => {
+      const whole = Buffer.from(values);
+      const pieces: Buffer[] = [];
+      let start = 0;
+      for (const cut of [...positions, whole.length].sort((a, b) => a - b)) {
+        pieces.push(whole.subarray(start, cut));
+        start = Math.min(Math.max(start, cut), whole.length);
+      }
+      const cutUp = new LineSplitter(10);
+      assert.deepEqual(
+        pieces.flatMap((piece) => cutUp.push(piece)),
+        new LineSplitter(10).push(whole),
+      );
+    }),
+  );
+});
+
+test('a sentinel drops what stands before it in the line', () => {
+  const [line, next] = new LineSplitter(100).push(Buffer.from('rest\xffkept\nplain\n', 'latin1'));
+  assert.deepEqual([line?.bytes.toString(), line?.delimited], ['kept', true]);
+  assert.deepEqual([next?.bytes.toString(), next?.delimited], ['plain', false]);
+});
+
+test('a line over the limit is reported without its content, and the next one is whole', () => {
+  const splitter = new LineSplitter(4);
+  const lines = [...splitter.push(Buffer.from('12345')), ...splitter.push(Buffer.from('678\nabcd\n'))];
+  assert.deepEqual(
+    lines.map((line) => [line.kind, line.bytes.toString()]),
+    [
+      ['oversize', ''],
+      ['text', 'abcd'],
+    ],
+  );
+});
+
+test('a command with bytes is the JSON that it would be with a string', () => {
+  fc.assert(
+    fc.property(bytes(200), fc.record({ path: fc.string() }), fc.boolean(), (value, args, some) => {
+      const command = { name: 'guest-exec', ...(some && { args }), bytes: { field: 'input-data', value } };
+      const line = commandLine(command, 7);
+      assert.equal(line.at(-1), 0x0a);
+      assert.deepEqual(JSON.parse(line.toString()), {
+        execute: 'guest-exec',
+        id: 7,
+        arguments: { ...(some && args), 'input-data': value.toString('base64') },
+      });
+    }),
+  );
+});
+
+test('a command without arguments has none', () => {
+  assert.equal(commandLine({ name: 'guest-ping' }, 1).toString(), '{"execute":"guest-ping","id":1}\n');
+});
+
+test('a sync begins with the sentinel', () => {
+  const line = syncLine(5);
+  assert.equal(line[0], 0xff);
+  assert.deepEqual(JSON.parse(line.subarray(1).toString()), { execute: 'guest-sync-delimited', arguments: { id: 5 } });
+});
+
+test('replies are told from everything else', () => {
+  const parse = (text: string): unknown => parseReply(Buffer.from(text));
+  assert.deepEqual(parse('{"return": {}, "id": 3}'), { kind: 'return', id: 3, value: {} });
+  assert.deepEqual(parse('{"error": {"class": "A", "desc": "b"}}'), {
+    kind: 'error',
+    id: undefined,
+    errorClass: 'A',
+    description: 'b',
+  });
+  assert.deepEqual(parse('{"error": {}}'), {
+    kind: 'error',
+    id: undefined,
+    errorClass: 'GenericError',
+    description: 'no description',
+  });
+  for (const text of ['', 'x', '1', 'null', '[]', '{}', '{"error": 1}', '{"event": "x"}']) {
+    assert.equal(parse(text), undefined, text);
+  }
+});
+
+test('whatever comes is a reply or nothing, and never an exception', () => {
+  fc.assert(
+    fc.property(bytes(100), (value) => {
+      for (const line of new LineSplitter(50).push(value)) parseReply(line.bytes);
+    }),
+  );
+});
