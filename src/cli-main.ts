@@ -1,0 +1,80 @@
+/** Composition root of the `qshim` command: the process on one side, src/cli and src/doctor on the other. */
+import { existsSync } from 'node:fs';
+import { dirname } from 'node:path';
+import packageJson from '../package.json' with { type: 'json' };
+import { messageOf } from './base/errors.ts';
+import { Interrupted } from './cli/cli-failure.ts';
+import { EXIT } from './cli/exit-codes.ts';
+import { runCli } from './cli/program.ts';
+import type { DoctorOptions } from './cli/session.ts';
+import type { Finding } from './doctor/finding.ts';
+
+const CONFIG_FILE = '/etc/qshim/config.toml';
+const SIGTERM_EXIT_CODE = 143;
+const KEEP_ALIVE_INTERVAL_MS = 60_000;
+
+/** Loaded only when asked for: the configuration, execa and QMP are half of what there is to load. */
+async function doctor({ socketPath, configFile, signal }: DoctorOptions): Promise<readonly Finding[]> {
+  const [{ loadConfig, configWith }, { examineHost }, { silentLogger }] = await Promise.all([
+    import('./config.ts'),
+    import('./doctor/host.ts'),
+    import('./base/log.ts'),
+  ]);
+  const file = configFile ?? (existsSync(CONFIG_FILE) ? CONFIG_FILE : undefined);
+  const findings: Finding[] = [];
+  let config = configWith({});
+  try {
+    config = await loadConfig({ file, environment: process.env, flags: {} });
+    findings.push({ check: 'configuration', status: 'ok', detail: file ?? 'defaults and QSHIM_* variables' });
+  } catch (error) {
+    findings.push({
+      check: 'configuration',
+      status: 'failure',
+      detail: messageOf(error),
+      remedy: 'see docs/config.md',
+    });
+  }
+  // Child processes that a check has let go of do not keep this process alive until their end was seen.
+  const alive = setInterval(() => undefined, KEEP_ALIVE_INTERVAL_MS);
+  using _ = { [Symbol.dispose]: () => clearInterval(alive) };
+  const host = await examineHost({
+    qemuBinary: config.qemu_binary,
+    kernel: config.kernel,
+    initrd: config.initrd,
+    stateDir: config.state_dir,
+    socketDir: dirname(socketPath),
+    allowedRoots: config.allowed_roots,
+    memoryMib: config.memory_mib,
+    kvmProbeTimeoutMs: config.kvm_probe_timeout_ms,
+    log: silentLogger(),
+    signal,
+  });
+  return [...findings, ...host];
+}
+
+const interruption = new AbortController();
+// `once`: a second Ctrl-C finds no handler any more and ends the process at once.
+process.once('SIGINT', () => {
+  interruption.abort(new Interrupted(EXIT.interrupted));
+});
+process.once('SIGTERM', () => {
+  interruption.abort(new Interrupted(SIGTERM_EXIT_CODE));
+});
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on('error', () => {
+    interruption.abort(new Interrupted(EXIT.brokenPipe));
+  });
+}
+
+const exitCode = await runCli(process.argv.slice(2), {
+  stdin: process.stdin,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  env: process.env,
+  cwd: process.cwd(),
+  version: packageJson.version,
+  signal: interruption.signal,
+  doctor,
+});
+// Set, not exit(): output that is still on its way to a pipe gets out first.
+process.exitCode = exitCode;

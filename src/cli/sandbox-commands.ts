@@ -1,0 +1,229 @@
+/** `qshim sandbox ...` */
+import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
+import type { ConsoleChunk__Output } from '../rpc/generated/qshim/v1/ConsoleChunk.ts';
+import type { DeleteSandboxResponse__Output } from '../rpc/generated/qshim/v1/DeleteSandboxResponse.ts';
+import type { ExecResponse__Output } from '../rpc/generated/qshim/v1/ExecResponse.ts';
+import type { ListSandboxesResponse__Output } from '../rpc/generated/qshim/v1/ListSandboxesResponse.ts';
+import type { Sandbox__Output } from '../rpc/generated/qshim/v1/Sandbox.ts';
+import { exitCodeOfGuest } from './exit-codes.ts';
+import { collectAssignment, collectPair, keysOf, present, wholeNumber } from './options.ts';
+import { ACCELERATORS, createRequest, execRequest, READY_WHEN } from './sandbox-requests.ts';
+import type { Session } from './session.ts';
+import { readStandardInput } from './standard-input.ts';
+
+const BY_DAEMON = "(default: the daemon's configuration)";
+
+export function addSandboxCommands(program: CommandUnknownOpts, session: Session): void {
+  const sandbox = program
+    .command('sandbox')
+    .alias('sb')
+    .description('Sandbox VMs: create, look at, run commands in, stop, delete');
+  addCreate(sandbox, session);
+  addGetAndList(sandbox, session);
+  addStopAndDelete(sandbox, session);
+  addExec(sandbox, session);
+  addConsole(sandbox, session);
+}
+
+function addCreate(parent: CommandUnknownOpts, session: Session): void {
+  parent
+    .command('create')
+    .description(
+      'Start a sandbox VM and wait until its guest agent answers. Repeating it with the same options answers as the first time did.',
+    )
+    .argument('<id>', 'id of your choice: letters, digits, ".", "_", "-", at most 64')
+    .option('--vcpus <n>', `virtual CPUs ${BY_DAEMON}`, wholeNumber(1, 255))
+    .option('--memory <mib>', `guest memory in MiB ${BY_DAEMON}`, wholeNumber(1, Number.MAX_SAFE_INTEGER))
+    .option('--kernel <path>', `guest kernel on this host ${BY_DAEMON}`)
+    .option('--initrd <path>', `initial ramdisk on this host ${BY_DAEMON}`)
+    .option('--kernel-parameters <text>', "appended to the daemon's own kernel parameters (default: nothing)")
+    .addOption(
+      new Option('--accelerator <kind>', 'auto tries KVM and falls back to TCG (default: auto)').choices(
+        keysOf(ACCELERATORS),
+      ),
+    )
+    .option('--volume-capacity <n>', `volumes that can be attached at once ${BY_DAEMON}`, wholeNumber(1))
+    .option('--label <name=value>', 'label to find the sandbox by; may be repeated', collectPair)
+    .addOption(
+      new Option(
+        '--ready-when <moment>',
+        'answer when the guest agent answers, or already when QEMU runs (default: agent)',
+      ).choices(keysOf(READY_WHEN)),
+    )
+    .addHelpText(
+      'after',
+      `
+Examples:
+  qshim sandbox create sb1
+  qshim sandbox create sb2 --vcpus 2 --memory 1024 --label team=storage`,
+    )
+    .action(async (sandboxId, options) => {
+      const work = {
+        sandboxId,
+        progress: `creating ${sandboxId}`,
+        lookAgain: `\`qshim sandbox get ${sandboxId}\``,
+      };
+      await session.run(work, async (api) => {
+        const request = createRequest(sandboxId, options, session.surroundings.cwd);
+        const created = await session.waiting(work, () =>
+          api.call<Sandbox__Output>((callOptions, done) => api.sandboxes.Create(request, callOptions, done)),
+        );
+        await showSummary(session, created);
+      });
+    });
+}
+
+function addGetAndList(parent: CommandUnknownOpts, session: Session): void {
+  parent
+    .command('get')
+    .description(
+      'Show one sandbox: state and cause, accelerator, QEMU, slots, and how long each phase of its start took',
+    )
+    .argument('<sandbox>', 'id of the sandbox')
+    .addHelpText('after', '\nExample:\n  qshim sandbox get sb1')
+    .action(async (sandboxId) => {
+      await session.run({ sandboxId }, async (api) => {
+        const found = await api.call<Sandbox__Output>((callOptions, done) =>
+          api.sandboxes.Get({ sandboxId }, callOptions, done),
+        );
+        if (session.json) {
+          await session.document(found);
+          return;
+        }
+        const { sandboxSheet } = await import('./sandbox-view.ts');
+        await session.say(sandboxSheet(found, session.widthMax));
+      });
+    });
+  parent
+    .command('list')
+    .description('List sandboxes')
+    .option('--label <name=value>', 'only those with this label; may be repeated (default: all)', collectPair)
+    .addHelpText('after', '\nExamples:\n  qshim sandbox list\n  qshim sandbox list --label team=storage --json')
+    .action(async (options) => {
+      await session.run({}, async (api) => {
+        const request = present({ labels: options.label });
+        const answer = await api.call<ListSandboxesResponse__Output>((callOptions, done) =>
+          api.sandboxes.List(request, callOptions, done),
+        );
+        if (session.json) {
+          await session.document(answer);
+          return;
+        }
+        const { sandboxTable } = await import('./sandbox-view.ts');
+        await session.say(sandboxTable(answer.sandboxes, session.widthMax));
+      });
+    });
+}
+
+function addStopAndDelete(parent: CommandUnknownOpts, session: Session): void {
+  parent
+    .command('stop')
+    .description('Shut a sandbox down: by its agent, then by the power button, then by force')
+    .argument('<sandbox>', 'id of the sandbox')
+    .option('--force', 'do not ask the guest (default: ask it first)')
+    .option('--graceful-timeout <ms>', `milliseconds for each graceful step ${BY_DAEMON}`, wholeNumber(1))
+    .addHelpText('after', '\nExamples:\n  qshim sandbox stop sb1\n  qshim sandbox stop sb1 --graceful-timeout 3000')
+    .action(async (sandboxId, { force, gracefulTimeout }) => {
+      const work = {
+        sandboxId,
+        progress: `stopping ${sandboxId}`,
+        lookAgain: `\`qshim sandbox get ${sandboxId}\``,
+      };
+      await session.run(work, async (api) => {
+        const request = { sandboxId, ...present({ force, gracefulTimeoutMs: gracefulTimeout }) };
+        const stopped = await session.waiting(work, () =>
+          api.call<Sandbox__Output>((callOptions, done) => api.sandboxes.Stop(request, callOptions, done)),
+        );
+        await showSummary(session, stopped);
+      });
+    });
+  parent
+    .command('delete')
+    .description('Forget a stopped sandbox and remove its files')
+    .argument('<sandbox>', 'id of the sandbox')
+    .option('--force', 'stop it first, without asking the guest (default: refuse while it runs)')
+    .addHelpText('after', '\nExamples:\n  qshim sandbox delete sb1\n  qshim sandbox delete sb1 --force')
+    .action(async (sandboxId, { force }) => {
+      const work = { sandboxId, progress: `deleting ${sandboxId}`, lookAgain: '`qshim sandbox list`' };
+      await session.run(work, async (api) => {
+        const request = { sandboxId, ...present({ force }) };
+        const answer = await session.waiting(work, () =>
+          api.call<DeleteSandboxResponse__Output>((callOptions, done) =>
+            api.sandboxes.Delete(request, callOptions, done),
+          ),
+        );
+        await (session.json ? session.document(answer) : session.say(`${sandboxId}: deleted`));
+      });
+    });
+}
+
+function addExec(parent: CommandUnknownOpts, session: Session): void {
+  parent
+    .command('exec')
+    .description(
+      "Run one command in the guest. Its output passes through as bytes; qshim exits with the command's exit code, or 128 + signal.",
+    )
+    .usage('[options] <sandbox> -- <path> [args...]')
+    .argument('<sandbox>', 'id of the sandbox')
+    .argument('<path>', 'absolute path of the program in the guest')
+    .argument('[args...]', 'its arguments; put -- before the path so that they are not taken for options of qshim')
+    .option('--stdin', 'pass standard input on, up to its end (default: the command gets none)')
+    .option(
+      '--env <name=value>',
+      'environment variable of the command; may be repeated (default: what the guest agent has)',
+      collectAssignment,
+    )
+    .option('--timeout <ms>', `milliseconds that the command may take ${BY_DAEMON}`, wholeNumber(1))
+    .addHelpText(
+      'after',
+      `
+Examples:
+  qshim sandbox exec sb1 -- /bin/lsblk -b
+  echo hello | qshim sandbox exec sb1 --stdin -- /bin/sh -c 'cat > /tmp/greeting'`,
+    )
+    .action(async (sandboxId, path, args, options) => {
+      const work = { sandboxId, progress: `running ${path} in ${sandboxId}` };
+      await session.run(work, async (api) => {
+        const { stdin, signal } = session.surroundings;
+        const input = options.stdin === true ? await readStandardInput(stdin, signal) : Buffer.alloc(0);
+        const request = execRequest(sandboxId, { path, arguments: args }, options, input);
+        const result = await session.waiting(work, () =>
+          api.call<ExecResponse__Output>((callOptions, done) => api.sandboxes.Exec(request, callOptions, done)),
+        );
+        if (session.json) {
+          await session.document(result);
+        } else {
+          await session.writeOut(result.standardOutput);
+          await session.writeOut(result.standardError, session.surroundings.stderr);
+          if (result.truncated) session.remark('the output is not complete: the guest agent keeps only so much of it');
+        }
+        session.exitCode = exitCodeOfGuest(result);
+      });
+    });
+}
+
+function addConsole(parent: CommandUnknownOpts, session: Session): void {
+  parent
+    .command('console')
+    .description('Print what the guest wrote to its serial console, as bytes, from the beginning')
+    .argument('<sandbox>', 'id of the sandbox')
+    .option('--follow', 'go on with what comes, until Ctrl-C (default: end at the present end)')
+    .addHelpText('after', '\nExample:\n  qshim sandbox console sb1 --follow')
+    .action(async (sandboxId, { follow }) => {
+      await session.run({ sandboxId }, async (api) => {
+        await api.stream<ConsoleChunk__Output>(
+          (callOptions) => api.sandboxes.Console({ sandboxId, ...present({ follow }) }, callOptions),
+          (chunk) => (session.json ? session.jsonLine(chunk) : session.writeOut(chunk.data)),
+        );
+      });
+    });
+}
+
+async function showSummary(session: Session, sandbox: Sandbox__Output): Promise<void> {
+  if (session.json) {
+    await session.document(sandbox);
+    return;
+  }
+  const { sandboxSummary } = await import('./sandbox-view.ts');
+  await session.say(sandboxSummary(sandbox));
+}

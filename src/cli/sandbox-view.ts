@@ -1,0 +1,84 @@
+/** Sandboxes as people see them. */
+import type { Sandbox__Output as Sandbox } from '../rpc/generated/qshim/v1/Sandbox.ts';
+import { table } from './table.ts';
+import {
+  causeText,
+  countOrNothing,
+  enumWord,
+  labelsText,
+  NOTHING,
+  orNothing,
+  timestampOrNothing,
+  timingsText,
+  visible,
+} from './values.ts';
+import { timingsSheet } from './timings-view.ts';
+
+const state = (sandbox: Sandbox): string => enumWord('SANDBOX_STATE_', sandbox.state);
+
+export function sandboxTable(sandboxes: readonly Sandbox[], widthMax: number | undefined): string {
+  const head = ['SANDBOX', 'STATE', 'AGENT', 'VCPUS', 'MEMORY', 'VOLUMES', 'CREATED', 'LABELS', 'CAUSE'];
+  const rows = sandboxes.map((sandbox) => [
+    visible(sandbox.sandboxId),
+    state(sandbox),
+    sandbox.agentReady ? 'ready' : NOTHING,
+    countOrNothing(sandbox.spec?.vcpus ?? 0),
+    memoryText(sandbox),
+    volumesText(sandbox),
+    timestampOrNothing(sandbox.createdAt),
+    labelsText(sandbox.spec?.labels ?? {}),
+    causeText(sandbox.cause),
+  ]);
+  return table(head, rows, widthMax);
+}
+
+export function sandboxSheet(sandbox: Sandbox, widthMax: number | undefined): string {
+  const { spec } = sandbox;
+  const rows = [
+    ['sandbox', visible(sandbox.sandboxId)],
+    ['state', state(sandbox)],
+    ['cause', causeText(sandbox.cause)],
+    ['guest agent', sandbox.agentReady ? 'ready' : 'not ready'],
+    ['run state', orNothing(sandbox.runState)],
+    ['vcpus', countOrNothing(spec?.vcpus ?? 0)],
+    ['memory', memoryText(sandbox)],
+    ['volumes', volumesText(sandbox)],
+    ['accelerator', acceleratorText(sandbox)],
+    ['QEMU', sandbox.qemuPid === 0 ? orNothing(sandbox.qemuVersion) : qemuText(sandbox)],
+    ['kernel', orNothing(spec?.kernel)],
+    ['initrd', orNothing(spec?.initrd)],
+    ['kernel parameters', orNothing(spec?.kernelParameters)],
+    ['labels', labelsText(spec?.labels ?? {})],
+    ['created', timestampOrNothing(sandbox.createdAt)],
+    ['state directory', orNothing(sandbox.stateDir)],
+  ];
+  return table([], rows, widthMax) + timingsSheet(sandbox.timings);
+}
+
+/** One line after create and stop. */
+export function sandboxSummary(sandbox: Sandbox): string {
+  const parts = [state(sandbox)];
+  if (sandbox.agentReady) parts.push('guest agent ready');
+  if (sandbox.qemuPid !== 0) parts.push(enumWord('ACCELERATOR_', sandbox.accelerator), qemuText(sandbox));
+  if (causeText(sandbox.cause) !== NOTHING) parts.push(causeText(sandbox.cause));
+  if (sandbox.state === 'SANDBOX_STATE_RUNNING' && sandbox.timings.length > 0) parts.push(timingsText(sandbox.timings));
+  return `${visible(sandbox.sandboxId)}: ${parts.join(', ')}`;
+}
+
+function memoryText(sandbox: Sandbox): string {
+  const mebibytes = sandbox.spec?.memoryMib ?? 0;
+  return mebibytes === 0 ? NOTHING : `${mebibytes} MiB`;
+}
+
+function volumesText(sandbox: Sandbox): string {
+  return `${sandbox.volumesInUse}/${sandbox.volumeCapacity}`;
+}
+
+function acceleratorText(sandbox: Sandbox): string {
+  const inUse = enumWord('ACCELERATOR_', sandbox.accelerator);
+  return sandbox.acceleratorReason === '' ? inUse : `${inUse} (${visible(sandbox.acceleratorReason)})`;
+}
+
+function qemuText(sandbox: Sandbox): string {
+  return `QEMU ${orNothing(sandbox.qemuVersion)} as process ${sandbox.qemuPid}`;
+}

@@ -1,0 +1,175 @@
+/** `qshim volume ...` */
+import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
+import type { ListVolumesResponse__Output } from '../rpc/generated/qshim/v1/ListVolumesResponse.ts';
+import type { Volume__Output } from '../rpc/generated/qshim/v1/Volume.ts';
+import { commaList, keysOf, present, wholeNumber } from './options.ts';
+import type { Session, Work } from './session.ts';
+import {
+  AIO_MODES,
+  attachRequest,
+  CACHE_MODES,
+  DETECT_ZEROES,
+  DISCARD_MODES,
+  FORMATS,
+  FS_TYPES,
+} from './volume-requests.ts';
+
+const BY_DAEMON = "(default: the daemon's configuration)";
+
+export function addVolumeCommands(program: CommandUnknownOpts, session: Session): void {
+  const volume = program
+    .command('volume')
+    .alias('vol')
+    .description('Volumes of running sandboxes: attach, detach, look at');
+  addAttach(volume, session);
+  addDetach(volume, session);
+  addGetAndList(volume, session);
+}
+
+function addAttach(parent: CommandUnknownOpts, session: Session): void {
+  parent
+    .command('attach')
+    .description(
+      "Hot-plug a volume and wait until the guest's driver is live on it. Repeating it with the same options answers as the first time did.",
+    )
+    .argument('<sandbox>', 'id of the sandbox')
+    .argument('<id>', 'id of your choice for the volume, unique in the sandbox')
+    .addOption(new Option('--raw <path>', 'raw image file').conflicts(['qcow2', 'block']).helpGroup('Source (one of):'))
+    .addOption(
+      new Option('--qcow2 <path>', 'qcow2 image without a backing file')
+        .conflicts(['raw', 'block'])
+        .helpGroup('Source (one of):'),
+    )
+    .addOption(new Option('--block <path>', 'block device').conflicts(['raw', 'qcow2']).helpGroup('Source (one of):'))
+    .option('--read-only', 'the guest may not write (default: it may)')
+    .addOption(
+      new Option('--cache <mode>', 'host page cache and flushing (default: writeback)').choices(keysOf(CACHE_MODES)),
+    )
+    .addOption(
+      new Option('--aio <mode>', 'how QEMU does I/O; auto takes the best that the host allows (default: auto)').choices(
+        keysOf(AIO_MODES),
+      ),
+    )
+    .addOption(
+      new Option(
+        '--discard <mode>',
+        'what becomes of the discards of the guest (default: unmap for writable volumes)',
+      ).choices(keysOf(DISCARD_MODES)),
+    )
+    .addOption(
+      new Option(
+        '--detect-zeroes <mode>',
+        'turn written zeroes into holes; unmap needs --discard unmap (default: off)',
+      ).choices(keysOf(DETECT_ZEROES)),
+    )
+    .option('--serial <text>', 'serial that the guest sees, at most 20 bytes (default: made from the volume id)')
+    .option('--queues <n>', 'virtqueues (default: the number of vCPUs, at most 4)', wholeNumber(1))
+    .option('--logical-block-size <bytes>', 'power of two from 512 to 32768 (default: 512)', wholeNumber(1))
+    .option('--physical-block-size <bytes>', 'power of two (default: the logical block size)', wholeNumber(1))
+    .optionsGroup('Mount in the guest:')
+    .option('--mount <point>', 'mount it there, and unmount it when it is detached (default: only the bare disk)')
+    .addOption(new Option('--fs-type <type>', 'file system (default: ext4)').choices(FS_TYPES))
+    .option('--mount-options <list>', 'mount options, separated by commas (default: none)', commaList)
+    .addOption(
+      new Option(
+        '--format <when>',
+        'make a file system, only on a volume that is provably empty (default: never)',
+      ).choices(keysOf(FORMATS)),
+    )
+    .optionsGroup('Waiting:')
+    .option('--timeout <ms>', `milliseconds for the guest to bring its driver up ${BY_DAEMON}`, wholeNumber(1))
+    .addHelpText(
+      'after',
+      `
+Examples:
+  qshim volume attach sb1 data --raw ./data.img
+  qshim volume attach sb1 data --qcow2 /var/lib/qshim/volumes/data.qcow2 --cache none --aio native
+  qshim volume attach sb1 logs --block /dev/vg0/logs --mount /mnt/logs --fs-type xfs --format if-empty`,
+    )
+    .action(async (sandboxId, volumeId, options) => {
+      const work = workOn(`attaching ${volumeId} to ${sandboxId}`, sandboxId, volumeId);
+      await session.run(work, async (api) => {
+        const request = attachRequest(sandboxId, volumeId, options, session.surroundings.cwd);
+        const attached = await session.waiting(work, () =>
+          api.call<Volume__Output>((callOptions, done) => api.volumes.Attach(request, callOptions, done)),
+        );
+        await showSummary(session, attached);
+      });
+    });
+}
+
+function addDetach(parent: CommandUnknownOpts, session: Session): void {
+  parent
+    .command('detach')
+    .description(
+      'Unplug a volume and wait until it is proven gone. When the guest does not let go in time this exits with 5 and the daemon keeps asking.',
+    )
+    .argument('<sandbox>', 'id of the sandbox')
+    .argument('<volume>', 'id of the volume')
+    .option('--force', 'take it even if the guest still uses it: unwritten data is lost (default: ask the guest first)')
+    .option('--timeout <ms>', `milliseconds to wait for the guest ${BY_DAEMON}`, wholeNumber(1))
+    .addHelpText('after', '\nExamples:\n  qshim volume detach sb1 data\n  qshim volume detach sb1 data --timeout 2000')
+    .action(async (sandboxId, volumeId, { force, timeout }) => {
+      const work = workOn(`detaching ${volumeId} from ${sandboxId}`, sandboxId, volumeId);
+      await session.run(work, async (api) => {
+        const request = { sandboxId, volumeId, ...present({ force, timeoutMs: timeout }) };
+        const detached = await session.waiting(work, () =>
+          api.call<Volume__Output>((callOptions, done) => api.volumes.Detach(request, callOptions, done)),
+        );
+        await showSummary(session, detached);
+      });
+    });
+}
+
+function addGetAndList(parent: CommandUnknownOpts, session: Session): void {
+  parent
+    .command('get')
+    .description('Show one volume: state and evidence, guest device, source, and how long each phase took')
+    .argument('<sandbox>', 'id of the sandbox')
+    .argument('<volume>', 'id of the volume')
+    .addHelpText('after', '\nExample:\n  qshim volume get sb1 data')
+    .action(async (sandboxId, volumeId) => {
+      await session.run({ sandboxId, volumeId }, async (api) => {
+        const found = await api.call<Volume__Output>((callOptions, done) =>
+          api.volumes.Get({ sandboxId, volumeId }, callOptions, done),
+        );
+        if (session.json) {
+          await session.document(found);
+          return;
+        }
+        const { volumeSheet } = await import('./volume-view.ts');
+        await session.say(volumeSheet(found, session.widthMax));
+      });
+    });
+  parent
+    .command('list')
+    .description('List volumes, those that are gone included as long as the daemon remembers them')
+    .argument('[sandbox]', 'id of the sandbox (default: all sandboxes)')
+    .addHelpText('after', '\nExamples:\n  qshim volume list\n  qshim volume list sb1 --json')
+    .action(async (sandboxId) => {
+      await session.run({ sandboxId }, async (api) => {
+        const answer = await api.call<ListVolumesResponse__Output>((callOptions, done) =>
+          api.volumes.List(present({ sandboxId }), callOptions, done),
+        );
+        if (session.json) {
+          await session.document(answer);
+          return;
+        }
+        const { volumeTable } = await import('./volume-view.ts');
+        await session.say(volumeTable(answer.volumes, session.widthMax));
+      });
+    });
+}
+
+function workOn(progress: string, sandboxId: string, volumeId: string): Work {
+  return { sandboxId, volumeId, progress, lookAgain: `\`qshim volume get ${sandboxId} ${volumeId}\`` };
+}
+
+async function showSummary(session: Session, volume: Volume__Output): Promise<void> {
+  if (session.json) {
+    await session.document(volume);
+    return;
+  }
+  const { volumeSummary } = await import('./volume-view.ts');
+  await session.say(volumeSummary(volume));
+}

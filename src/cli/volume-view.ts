@@ -1,0 +1,102 @@
+/** Volumes as people see them. */
+import type { Volume__Output as Volume } from '../rpc/generated/qshim/v1/Volume.ts';
+import type { VolumeSpec__Output as VolumeSpec } from '../rpc/generated/qshim/v1/VolumeSpec.ts';
+import { table } from './table.ts';
+import { timingsSheet } from './timings-view.ts';
+import {
+  bytesText,
+  causeText,
+  countOrNothing,
+  enumWord,
+  NOTHING,
+  orNothing,
+  timestampOrNothing,
+  timingsText,
+  visible,
+} from './values.ts';
+
+const state = (volume: Volume): string => enumWord('VOLUME_STATE_', volume.state);
+
+export function volumeTable(volumes: readonly Volume[], widthMax: number | undefined): string {
+  const head = ['SANDBOX', 'VOLUME', 'STATE', 'DEVICE', 'SIZE', 'SERIAL', 'MOUNT', 'SOURCE', 'CAUSE'];
+  const rows = volumes.map((volume) => [
+    visible(volume.sandboxId),
+    visible(volume.volumeId),
+    state(volume),
+    orNothing(volume.guestDevice),
+    sizeText(volume),
+    orNothing(volume.serial),
+    orNothing(volume.spec?.mount?.mountPoint),
+    sourceText(volume.spec),
+    causeText(volume.cause),
+  ]);
+  return table(head, rows, widthMax);
+}
+
+export function volumeSheet(volume: Volume, widthMax: number | undefined): string {
+  const { spec } = volume;
+  const rows = [
+    ['volume', visible(volume.volumeId)],
+    ['sandbox', visible(volume.sandboxId)],
+    ['state', state(volume)],
+    ['cause', causeText(volume.cause)],
+    ['evidence', orNothing(volume.evidence.join(', '))],
+    ['generation', String(volume.generation)],
+    ['source', sourceText(spec)],
+    ['access', spec?.readOnly === true ? 'read only' : 'read and write'],
+    ['size', sizeText(volume)],
+    ['serial', orNothing(volume.serial)],
+    ['guest device', orNothing(volume.guestDevice)],
+    ['guest PCI address', orNothing(volume.guestPciAddress)],
+    ['PCI path', orNothing(volume.pciPath)],
+    ['mount', mountText(spec, volume.formatted)],
+    ['cache', enumWord('CACHE_MODE_', spec?.cache ?? '')],
+    ['aio', enumWord('AIO_MODE_', volume.aio)],
+    ['discard', enumWord('DISCARD_MODE_', spec?.discard ?? '')],
+    ['detect zeroes', enumWord('DETECT_ZEROES_', spec?.detectZeroes ?? '')],
+    ['queues', countOrNothing(spec?.queues ?? 0)],
+    ['block sizes', `logical ${blockSize(spec?.logicalBlockSize)}, physical ${blockSize(spec?.physicalBlockSize)}`],
+    ['pending', timestampOrNothing(volume.pendingAt)],
+    ['attached', timestampOrNothing(volume.attachedAt)],
+    ['detaching', timestampOrNothing(volume.detachingAt)],
+    ['removed', timestampOrNothing(volume.removedAt)],
+  ];
+  return table([], rows, widthMax) + timingsSheet(volume.timings);
+}
+
+/** One line after attach and detach. */
+export function volumeSummary(volume: Volume): string {
+  const parts = [state(volume)];
+  if (volume.state === 'VOLUME_STATE_ATTACHED') {
+    if (volume.guestDevice !== '') parts.push(`as ${visible(volume.guestDevice)}`);
+    parts.push(sizeText(volume), `seen by ${orNothing(volume.evidence.join(' and '))}`);
+    const mountPoint = volume.spec?.mount?.mountPoint;
+    if (mountPoint !== undefined) parts.push(`mounted on ${visible(mountPoint)}`);
+  }
+  if (causeText(volume.cause) !== NOTHING) parts.push(causeText(volume.cause));
+  if (volume.timings.length > 0) parts.push(timingsText(volume.timings));
+  return `${visible(volume.volumeId)} of ${visible(volume.sandboxId)}: ${parts.join(', ')}`;
+}
+
+function sizeText(volume: Volume): string {
+  return volume.sizeBytes === 0 ? NOTHING : bytesText(volume.sizeBytes);
+}
+
+function blockSize(bytes: number | undefined): string {
+  return bytes === undefined || bytes === 0 ? NOTHING : String(bytes);
+}
+
+function sourceText(spec: VolumeSpec | null): string {
+  if (spec?.rawFile) return `raw ${visible(spec.rawFile.path)}`;
+  if (spec?.qcow2File) return `qcow2 ${visible(spec.qcow2File.path)}`;
+  if (spec?.blockDevice) return `block ${visible(spec.blockDevice.path)}`;
+  return NOTHING;
+}
+
+function mountText(spec: VolumeSpec | null, formatted: boolean): string {
+  const mount = spec?.mount;
+  if (mount === null || mount === undefined) return NOTHING;
+  const options = mount.options.length === 0 ? '' : ` (${visible(mount.options.join(','))})`;
+  const made = formatted ? ', made by this attach' : '';
+  return `${visible(mount.fsType)} on ${visible(mount.mountPoint)}${options}${made}`;
+}

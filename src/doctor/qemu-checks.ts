@@ -1,0 +1,159 @@
+import { execa } from 'execa';
+import { errnoOf, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { probeAccelerator } from '../qemu/accelerator.ts';
+import { probeAio, type AioProbe } from '../qemu/aio.ts';
+import type { Finding } from './finding.ts';
+
+/** The baseline: the oldest QEMU that the whole test suite passes on. */
+const QEMU_MAJOR_MIN = 7;
+const QEMU_MINOR_MIN = 2;
+
+const HELP_TIMEOUT_MS = 10_000;
+const AIO_TIMEOUT_MS = 10_000;
+
+/** What src/qemu/argv.ts and hot-plug ask of the binary, and with which help option QEMU tells that it has it. */
+const FEATURES: readonly { readonly helpArguments: readonly string[]; readonly names: readonly string[] }[] = [
+  { helpArguments: ['-machine', 'help'], names: ['q35'] },
+  {
+    helpArguments: ['-device', 'help'],
+    names: ['virtio-blk-pci', 'virtio-serial-pci', 'virtserialport', 'virtio-rng-pci', 'pci-bridge'],
+  },
+  { helpArguments: ['-help'], names: ['-sandbox'] },
+];
+
+export interface QemuCheck {
+  /** False when there is nothing that the other checks could start. */
+  readonly runs: boolean;
+  readonly findings: readonly Finding[];
+}
+
+/** The binary, its version, and the devices and options that qshim uses. */
+export async function checkQemu(binary: string): Promise<QemuCheck> {
+  let version: string;
+  try {
+    version = await help(binary, ['-version']);
+  } catch (error) {
+    return { runs: false, findings: [notStarted(binary, error)] };
+  }
+  const versionFinding = qemuVersionFinding(binary, version);
+  const missing: string[] = [];
+  try {
+    for (const { helpArguments, names } of FEATURES) {
+      missing.push(...missingWords(await help(binary, helpArguments), names));
+    }
+  } catch (error) {
+    const failed: Finding = { check: 'qemu features', status: 'failure', detail: messageOf(error).slice(0, 300) };
+    return { runs: true, findings: [versionFinding, failed] };
+  }
+  return { runs: true, findings: [versionFinding, featuresFinding(missing)] };
+}
+
+/** What `-version` says against the baseline: "QEMU emulator version 7.2.22 (Debian ...)". */
+export function qemuVersionFinding(binary: string, text: string): Finding {
+  const check = 'qemu';
+  const [, version, major, minor] = /version ((\d+)\.(\d+)(?:\.\d+)*)/.exec(text) ?? [];
+  if (version === undefined) {
+    return {
+      check,
+      status: 'failure',
+      detail: `${binary} does not tell its version`,
+      remedy: 'name a qemu-system-x86_64 with the option qemu_binary',
+    };
+  }
+  const enough =
+    Number(major) > QEMU_MAJOR_MIN || (Number(major) === QEMU_MAJOR_MIN && Number(minor) >= QEMU_MINOR_MIN);
+  if (enough) return { check, status: 'ok', detail: `${binary} is version ${version}` };
+  return {
+    check,
+    status: 'failure',
+    detail: `${binary} is version ${version}, older than ${QEMU_MAJOR_MIN}.${QEMU_MINOR_MIN}`,
+    remedy: `install QEMU ${QEMU_MAJOR_MIN}.${QEMU_MINOR_MIN} or newer, or name another one with the option qemu_binary`,
+  };
+}
+
+/** Those names that do not stand in the help text as words of their own. */
+export function missingWords(text: string, names: readonly string[]): string[] {
+  const words = new Set(text.split(/[\s"',]+/));
+  return names.filter((name) => !words.has(name));
+}
+
+function featuresFinding(missing: readonly string[]): Finding {
+  const check = 'qemu features';
+  if (missing.length === 0) {
+    return { check, status: 'ok', detail: FEATURES.flatMap(({ names }) => names).join(', ') };
+  }
+  return {
+    check,
+    status: 'failure',
+    detail: `missing: ${missing.join(', ')}`,
+    remedy: 'this QEMU was built without them: install the full qemu-system-x86 package',
+  };
+}
+
+/** Whether KVM runs a payload; without it everything works, slowly. */
+export async function checkKvm(options: {
+  readonly qemuBinary: string;
+  readonly kvmProbeTimeoutMs: number;
+}): Promise<Finding> {
+  const check = 'kvm';
+  try {
+    const probe = await probeAccelerator({ binary: options.qemuBinary, timeoutMs: options.kvmProbeTimeoutMs });
+    const detail = `${probe.reason} (${probe.milliseconds.toFixed(0)} ms)`;
+    if (probe.usable) return { check, status: 'ok', detail };
+    return {
+      check,
+      status: 'warning',
+      detail,
+      remedy:
+        'sandboxes run under TCG, which is slow; allow this user to use /dev/kvm, on a host that has (nested) KVM',
+    };
+  } catch (error) {
+    return { check, status: 'warning', detail: `cannot be tried: ${messageOf(error)}` };
+  }
+}
+
+/** Which aio modes QEMU may really use here. */
+export async function checkAio(options: { readonly qemuBinary: string; readonly log: Logger }): Promise<Finding> {
+  try {
+    return aioFinding(await probeAio({ binary: options.qemuBinary, timeoutMs: AIO_TIMEOUT_MS, log: options.log }));
+  } catch (error) {
+    return { check: 'aio', status: 'failure', detail: `cannot be tried: ${messageOf(error)}` };
+  }
+}
+
+export function aioFinding(probes: readonly AioProbe[]): Finding {
+  const check = 'aio';
+  const usable = probes.filter((probe) => probe.usable).map(({ mode }) => mode);
+  const refused = probes.filter((probe) => !probe.usable);
+  const detail = [
+    usable.length === 0 ? 'no aio mode is usable' : `usable: ${usable.join(', ')}`,
+    ...refused.map(({ mode, reason }) => `${mode}: ${reason}`),
+  ].join('; ');
+  if (!usable.includes('threads')) {
+    return { check, status: 'failure', detail, remedy: 'QEMU cannot open files here: see its message' };
+  }
+  if (refused.length === 0) return { check, status: 'ok', detail };
+  return {
+    check,
+    status: 'warning',
+    detail,
+    remedy: 'volumes with aio auto take what is left; io_uring needs `sysctl kernel.io_uring_disabled=0`',
+  };
+}
+
+function notStarted(binary: string, error: unknown): Finding {
+  const cause = error instanceof Error ? error.cause : undefined;
+  const missing = errnoOf(error) === 'ENOENT' || errnoOf(cause) === 'ENOENT';
+  return {
+    check: 'qemu',
+    status: 'failure',
+    detail: missing ? `${binary} was not found` : `${binary} does not run: ${messageOf(error).slice(0, 300)}`,
+    remedy: 'install it (Debian and Ubuntu: qemu-system-x86), or name it with the option qemu_binary',
+  };
+}
+
+async function help(binary: string, helpArguments: readonly string[]): Promise<string> {
+  const { stdout } = await execa(binary, helpArguments, { timeout: HELP_TIMEOUT_MS, stdin: 'ignore' });
+  return stdout;
+}

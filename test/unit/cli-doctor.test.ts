@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { silentLogger } from '../../src/base/log.ts';
+import { checkAllowedRoots, checkPrivateFolder, checkReadableFile } from '../../src/doctor/folder-checks.ts';
+import { examineHost } from '../../src/doctor/host.ts';
+import { aioFinding, checkQemu, missingWords, qemuVersionFinding } from '../../src/doctor/qemu-checks.ts';
+import { checkLoopDevices, memoryFinding } from '../../src/doctor/resource-checks.ts';
+
+async function folder(cleanup: AsyncDisposableStack): Promise<string> {
+  const path = await mkdtemp(join(tmpdir(), 'qshim-doctor-'));
+  cleanup.defer(() => rm(path, { recursive: true, force: true }));
+  return path;
+}
+
+describe('QEMU', () => {
+  test('7.2 is the oldest that passes, whatever the packager adds', () => {
+    const statusOf = (version: string): string => qemuVersionFinding('q', `QEMU emulator version ${version}`).status;
+    assert.deepEqual(['7.2.22 (Debian 1:7.2+dfsg-7)', '7.2', '10.0.2', '11.1.0-rc1'].map(statusOf), [
+      'ok',
+      'ok',
+      'ok',
+      'ok',
+    ]);
+    assert.deepEqual(['7.1.9', '6.2.0', '2.11', 'unknown', ''].map(statusOf), Array(5).fill('failure'));
+  });
+
+  test('a feature counts only as a word of its own', () => {
+    const text = 'name "virtio-blk-pci-non-transitional", bus PCI\nname "pci-bridge", bus PCI\n';
+    assert.deepEqual(missingWords(text, ['virtio-blk-pci', 'pci-bridge']), ['virtio-blk-pci']);
+  });
+
+  test('a binary that is missing or broken is one failure with a remedy', async () => {
+    for (const binary of ['/nonexistent/qemu', 'false']) {
+      const { runs, findings } = await checkQemu(binary);
+      assert.equal(runs, false);
+      assert.deepEqual(
+        findings.map(({ status, remedy }) => [status, remedy !== undefined]),
+        [['failure', true]],
+      );
+    }
+    assert.match((await checkQemu('/nonexistent/qemu')).findings[0]?.detail ?? '', /was not found/);
+  });
+
+  test('one that lacks the devices says which', async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const binary = join(await folder(cleanup), 'qemu');
+    await writeFile(binary, '#!/bin/sh\necho "QEMU emulator version 8.0.0 q35 pci-bridge -sandbox"\n', { mode: 0o755 });
+    const { runs, findings } = await checkQemu(binary);
+    assert.equal(runs, true);
+    assert.match(findings[1]?.detail ?? '', /^missing: virtio-blk-pci, virtio-serial-pci/);
+  });
+
+  test('aio: threads must work, the others may be missing', () => {
+    const probes = (threads: boolean, uring: boolean): Parameters<typeof aioFinding>[0] => [
+      { mode: 'threads', usable: threads, reason: 'r' },
+      { mode: 'io_uring', usable: uring, reason: 'refused by the kernel' },
+    ];
+    assert.equal(aioFinding(probes(true, true)).status, 'ok');
+    assert.equal(aioFinding(probes(true, false)).status, 'warning');
+    assert.match(aioFinding(probes(true, false)).detail, /io_uring: refused by the kernel/);
+    assert.equal(aioFinding(probes(false, true)).status, 'failure');
+  });
+});
+
+describe('files and folders', () => {
+  test('a guest image must be there and not be empty', async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const path = join(await folder(cleanup), 'vmlinuz');
+    assert.equal((await checkReadableFile('k', path, 'r')).status, 'failure');
+    await writeFile(path, '');
+    assert.match((await checkReadableFile('k', path, 'r')).detail, /is empty/);
+    await writeFile(path, 'x');
+    assert.equal((await checkReadableFile('k', path, 'r')).status, 'ok');
+  });
+
+  test('private folders: open to others is a warning, makeable is fine, in the way is a failure', async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const root = await folder(cleanup);
+    const path = join(root, 'state');
+    assert.match((await checkPrivateFolder('s', join(path, 'deeper'), 'o')).detail, /the daemon makes it/);
+    await mkdir(path);
+    await chmod(path, 0o755);
+    const open = await checkPrivateFolder('s', path, 'o');
+    assert.deepEqual([open.status, open.remedy], ['warning', `chmod 0700 ${path}`]);
+    await chmod(path, 0o700);
+    assert.equal((await checkPrivateFolder('s', path, 'o')).status, 'ok');
+    await writeFile(join(path, 'file'), '');
+    assert.equal((await checkPrivateFolder('s', join(path, 'file', 'below'), 'o')).status, 'failure');
+  });
+
+  test('allowed roots that are not there are named', async () => {
+    assert.equal((await checkAllowedRoots([tmpdir()])).status, 'ok');
+    assert.match((await checkAllowedRoots([tmpdir(), '/nonexistent/a'])).detail, /: \/nonexistent\/a$/);
+  });
+});
+
+describe('resources', () => {
+  test('memory for at least one sandbox', () => {
+    assert.equal(memoryFinding('MemTotal: 1 kB\nMemAvailable:   655360 kB\n', 512).status, 'ok');
+    assert.equal(memoryFinding('MemAvailable:   655359 kB\n', 512).status, 'warning');
+    assert.equal(memoryFinding('MemTotal: 1 kB\n', 512).status, 'warning');
+  });
+
+  test('loop devices', async () => {
+    assert.equal((await checkLoopDevices('/dev/null')).status, 'ok');
+    assert.equal((await checkLoopDevices('/nonexistent')).status, 'warning');
+  });
+});
+
+test('an interruption ends the examination; without QEMU nothing is started', async () => {
+  const options = {
+    qemuBinary: '/nonexistent/qemu',
+    kernel: '/nonexistent/k',
+    initrd: '/nonexistent/i',
+    stateDir: tmpdir(),
+    socketDir: tmpdir(),
+    allowedRoots: [tmpdir()],
+    memoryMib: 64,
+    kvmProbeTimeoutMs: 1000,
+    log: silentLogger(),
+  };
+  const findings = await examineHost({ ...options, signal: new AbortController().signal });
+  assert.deepEqual(
+    findings.map(({ check }) => check),
+    [
+      'qemu',
+      'guest kernel',
+      'guest initrd',
+      'state folder',
+      'socket folder',
+      'allowed roots',
+      'memory',
+      'loop devices',
+    ],
+  );
+  const reason = new Error('enough');
+  await assert.rejects(examineHost({ ...options, signal: AbortSignal.abort(reason) }), reason);
+});

@@ -1,0 +1,155 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import fc from 'fast-check';
+import { CliFailure } from '../../src/cli/cli-failure.ts';
+import { collectAssignment, collectPair, commaList, present, wholeNumber } from '../../src/cli/options.ts';
+import { createRequest, execRequest } from '../../src/cli/sandbox-requests.ts';
+import { attachRequest } from '../../src/cli/volume-requests.ts';
+
+describe('option values', () => {
+  test('whole numbers within their bounds, and nothing else', () => {
+    const parse = wholeNumber(1, 255);
+    assert.equal(parse('255'), 255);
+    for (const wrong of ['0', '256', '-1', '1.5', '1e2', '0x10', '', ' 1', '1 ', '٣', 'NaN', '9'.repeat(17)]) {
+      assert.throws(() => parse(wrong), { code: 'commander.invalidArgument' }, wrong);
+    }
+  });
+
+  test('every uint32 survives', () => {
+    fc.assert(fc.property(fc.integer({ min: 0, max: 0xffff_ffff }), (n) => wholeNumber()(String(n)) === n));
+    assert.throws(() => wholeNumber()('4294967296'));
+  });
+
+  test('pairs keep further equals signs and later ones win', () => {
+    assert.deepEqual(collectPair('a=b=c', { a: 'x', z: '1' }), { a: 'b=c', z: '1' });
+    assert.deepEqual(collectPair('a='), { a: '' });
+    assert.throws(() => collectPair('a'));
+    assert.throws(() => collectPair('=a'));
+  });
+
+  test('environment keeps order and repeats', () => {
+    assert.deepEqual(collectAssignment('A=2', collectAssignment('A=1')), ['A=1', 'A=2']);
+    assert.throws(() => collectAssignment('A'));
+  });
+
+  test('comma lists drop empty parts', () => {
+    assert.deepEqual(commaList('noatime,,ro,'), ['noatime', 'ro']);
+  });
+
+  test('only what is set is present; false, 0 and "" are set', () => {
+    assert.deepEqual(present({ a: undefined, b: 0, c: false, d: '' }), { b: 0, c: false, d: '' });
+  });
+});
+
+describe('create', () => {
+  test('without options the spec is empty: the daemon decides', () => {
+    assert.deepEqual(createRequest('sb1', {}, '/cwd'), { sandboxId: 'sb1', spec: {} });
+  });
+
+  test('every option reaches its field', () => {
+    const request = createRequest(
+      'sb1',
+      {
+        vcpus: 3,
+        memory: 900,
+        kernel: 'k',
+        initrd: '/i',
+        kernelParameters: 'quiet',
+        accelerator: 'kvm',
+        volumeCapacity: 5,
+        label: { a: 'b' },
+        readyWhen: 'started',
+      },
+      '/cwd',
+    );
+    assert.deepEqual(request.spec, {
+      vcpus: 3,
+      memoryMib: 900,
+      kernel: '/cwd/k',
+      initrd: '/i',
+      kernelParameters: 'quiet',
+      accelerator: 'ACCELERATOR_KVM',
+      volumeCapacity: 5,
+      labels: { a: 'b' },
+      readyWhen: 'READY_WHEN_STARTED',
+    });
+  });
+});
+
+test('exec carries the command, its environment and its input', () => {
+  const input = Buffer.from([0, 255]);
+  assert.deepEqual(execRequest('sb1', { path: '/bin/x', arguments: ['-a'] }, { env: ['A=1'], timeout: 5 }, input), {
+    sandboxId: 'sb1',
+    path: '/bin/x',
+    arguments: ['-a'],
+    environment: ['A=1'],
+    standardInput: input,
+    timeoutMs: 5,
+  });
+});
+
+describe('attach', () => {
+  test('each source has its own field and an absolute path', () => {
+    const spec = (options: Parameters<typeof attachRequest>[2]): unknown =>
+      attachRequest('sb1', 'v', options, '/cwd').spec;
+    assert.deepEqual(spec({ raw: 'a' }), { rawFile: { path: '/cwd/a' } });
+    assert.deepEqual(spec({ qcow2: '../a' }), { qcow2File: { path: '/a' } });
+    assert.deepEqual(spec({ block: '/dev/x' }), { blockDevice: { path: '/dev/x' } });
+  });
+
+  test('every option reaches its field', () => {
+    const request = attachRequest(
+      'sb1',
+      'v',
+      {
+        raw: '/r',
+        readOnly: true,
+        cache: 'directsync',
+        aio: 'io_uring',
+        discard: 'ignore',
+        detectZeroes: 'unmap',
+        serial: 's',
+        queues: 2,
+        logicalBlockSize: 512,
+        physicalBlockSize: 4096,
+        mount: 'relative/in/guest',
+        fsType: 'xfs',
+        mountOptions: ['ro'],
+        format: 'if-empty',
+        timeout: 7,
+      },
+      '/cwd',
+    );
+    assert.deepEqual(request, {
+      sandboxId: 'sb1',
+      volumeId: 'v',
+      timeoutMs: 7,
+      spec: {
+        rawFile: { path: '/r' },
+        readOnly: true,
+        cache: 'CACHE_MODE_DIRECTSYNC',
+        aio: 'AIO_MODE_IO_URING',
+        discard: 'DISCARD_MODE_IGNORE',
+        detectZeroes: 'DETECT_ZEROES_UNMAP',
+        serial: 's',
+        queues: 2,
+        logicalBlockSize: 512,
+        physicalBlockSize: 4096,
+        mount: {
+          mountPoint: 'relative/in/guest',
+          fsType: 'xfs',
+          options: ['ro'],
+          format: 'FORMAT_IF_EMPTY',
+        },
+      },
+    });
+  });
+
+  test('contradictions are usage errors', () => {
+    const usage = (error: unknown): boolean => error instanceof CliFailure && error.exitCode === 2;
+    assert.throws(() => attachRequest('s', 'v', {}, '/'), usage);
+    assert.throws(() => attachRequest('s', 'v', { raw: 'a', block: 'b' }, '/'), usage);
+    assert.throws(() => attachRequest('s', 'v', { raw: 'a', fsType: 'xfs' }, '/'), usage);
+    assert.throws(() => attachRequest('s', 'v', { raw: 'a', format: 'never' }, '/'), usage);
+  });
+});
