@@ -2,41 +2,50 @@ import { Mutex } from 'async-mutex';
 import { ShimError } from './errors.ts';
 
 /**
- * A FIFO mutex with a bounded queue (locking rules 1 and 5). `using held = await lock.acquire()` frees it at the end
- * of the block. A full queue answers RESOURCE_EXHAUSTED at once and leaves the waiters as they are.
+ * A FIFO mutex with a bounded queue (locking rules 1 and 5). `using _held = await lock.acquire()` frees it at the end
+ * of the block.
  */
 export class BoundedMutex {
   readonly #mutex = new Mutex();
   readonly #name: string;
-  readonly #waitersMax: number;
-  #waiters = 0;
+  readonly #callersMax: number;
+  #callersWaiting = 0;
 
-  constructor(name: string, waitersMax: number) {
+  constructor(name: string, callersMax: number) {
     this.#name = name;
-    this.#waitersMax = waitersMax;
+    this.#callersMax = callersMax;
   }
 
   get locked(): boolean {
     return this.#mutex.isLocked();
   }
 
+  /** For the daemon's own work, which must never be refused: waits its turn however long the queue is. */
   async acquire(): Promise<Disposable> {
-    if (this.#waiters >= this.#waitersMax) {
+    const release = await this.#mutex.acquire();
+    return { [Symbol.dispose]: release };
+  }
+
+  /**
+   * For a caller's request: waits its turn, unless too many callers wait already.
+   * @throws ShimError RESOURCE_EXHAUSTED / QUEUE_FULL
+   */
+  async acquireForCaller(): Promise<Disposable> {
+    if (this.#callersWaiting >= this.#callersMax) {
       throw new ShimError(
         'RESOURCE_EXHAUSTED',
-        `too many callers wait for ${this.#name} (at most ${this.#waitersMax})`,
+        `too many callers wait for ${this.#name} (at most ${this.#callersMax})`,
         {
           reason: 'QUEUE_FULL',
-          metadata: { queue: this.#name, max: String(this.#waitersMax) },
+          metadata: { queue: this.#name, max: String(this.#callersMax) },
         },
       );
     }
-    this.#waiters += 1;
+    this.#callersWaiting += 1;
     try {
-      const release = await this.#mutex.acquire();
-      return { [Symbol.dispose]: release };
+      return await this.acquire();
     } finally {
-      this.#waiters -= 1;
+      this.#callersWaiting -= 1;
     }
   }
 }

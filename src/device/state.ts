@@ -36,7 +36,7 @@ export interface GuestView {
 export type VolumeState =
   | { readonly state: 'pending'; readonly phase: 'attaching'; readonly slot: Slot }
   | { readonly state: 'pending'; readonly phase: 'undoing'; readonly slot: Slot; readonly cause: Cause }
-  | { readonly state: 'attached'; readonly slot: Slot; readonly guest: GuestView; readonly refused?: Cause }
+  | { readonly state: 'attached'; readonly slot: Slot; readonly guest: GuestView; readonly refused: Cause | undefined }
   | {
       readonly state: 'detaching';
       readonly slot: Slot;
@@ -102,7 +102,7 @@ function fromPending(state: Extract<VolumeState, { state: 'pending' }>, input: I
       );
     case 'driver-live':
       if (undoing) return ignored('the attach is being undone');
-      return next({ state: 'attached', slot: state.slot, guest: input.guest });
+      return next({ state: 'attached', slot: state.slot, guest: input.guest, refused: undefined });
     case 'attach-failed':
       if (undoing) return ignored('the attach is being undone already');
       return next({ state: 'pending', phase: 'undoing', slot: state.slot, cause: input.cause });

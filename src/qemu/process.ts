@@ -1,4 +1,6 @@
-import { open, readFile } from 'node:fs/promises';
+import { once } from 'node:events';
+import { createWriteStream } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { execa } from 'execa';
 import { sleep } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
@@ -42,13 +44,18 @@ export class QemuProcess {
     directory: string,
     logFile: string,
   ): Promise<QemuProcess> {
-    await using log = await open(logFile, 'a', 0o600);
+    // A stream that is open has a descriptor, which QEMU inherits: nothing is piped through this process.
+    const log = createWriteStream(logFile, { flags: 'a', mode: 0o600 });
+    await once(log, 'open');
+    using _closed = { [Symbol.dispose]: () => log.destroy() };
     const subprocess = execa(binary, args, {
       cwd: directory,
       detached: true,
       cleanup: false,
       reject: false,
-      stdio: ['ignore', log.fd, log.fd],
+      stdin: 'ignore',
+      stdout: log,
+      stderr: log,
     });
     const { pid } = subprocess;
     if (pid === undefined) {

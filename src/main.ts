@@ -1,0 +1,123 @@
+import { access, mkdir } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { Command } from '@commander-js/extra-typings';
+import { ShimError, messageOf } from './base/errors.ts';
+import { createLogger, type Logger } from './base/log.ts';
+import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
+import { AcceleratorChoice } from './qemu/accelerator.ts';
+import { ShimServer } from './rpc/server.ts';
+import { claimSocket } from './rpc/socket.ts';
+import { BackingClaims } from './sandbox/backing.ts';
+import { EventLog } from './sandbox/events.ts';
+import { SandboxManager } from './sandbox/manager.ts';
+
+/** The daemon: composition root, signals, exit code. */
+
+const DEFAULT_CONFIG_FILE = '/etc/qshim/config.toml';
+const EXIT_FAILED = 1;
+const EXIT_USAGE = 2;
+
+async function main(): Promise<number> {
+  const { file, flags } = readFlags();
+  let config: Config;
+  try {
+    config = await loadConfig({ file: file ?? (await ifExists(DEFAULT_CONFIG_FILE)), environment: process.env, flags });
+  } catch (error) {
+    process.stderr.write(`qshimd: ${messageOf(error)}\n`);
+    return EXIT_USAGE;
+  }
+  const log = createLogger(config.log_level);
+  try {
+    await serve(config, log);
+    return 0;
+  } catch (error) {
+    log.fatal(
+      { problem: messageOf(error), ...(error instanceof ShimError ? { reason: error.reason } : {}) },
+      'daemon ended',
+    );
+    process.stderr.write(`qshimd: ${messageOf(error)}\n`);
+    return EXIT_FAILED;
+  }
+}
+
+/** Runs until a signal asks to stop, then drains. */
+async function serve(config: Config, log: Logger): Promise<void> {
+  // Everything that this process makes, sockets too, is for its own user only.
+  process.umask(0o077);
+  const stop = Promise.withResolvers<NodeJS.Signals>();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.resolve(signal));
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.use(await lockStateDirectory(config.state_dir));
+  const events = new EventLog({
+    retainedMax: config.events_retained,
+    watchersMax: config.watchers_max,
+    watcherQueueMax: config.watcher_queue_max,
+  });
+  const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
+  void accelerators.kvm().then((probe) => log.info({ ...probe }, 'kvm probed'));
+  const manager = new SandboxManager({ config, log, events, claims: new BackingClaims(), accelerators });
+  await manager.start();
+  cleanup.defer(() => manager.release());
+  const server = new ShimServer(manager, config, log);
+  cleanup.defer(() => server.drain());
+  await server.listen();
+  const signal = await stop.promise;
+  log.info({ signal }, 'draining');
+}
+
+/** One daemon at a time for a state directory. The lock is a listening socket, so it cannot outlive its process. */
+async function lockStateDirectory(directory: string): Promise<AsyncDisposable> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const path = join(directory, 'lock.sock');
+  await claimSocket(path);
+  const server = createServer((socket) => socket.destroy());
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once('error', reject);
+  server.listen(path, resolve);
+  await promise;
+  return server;
+}
+
+function readFlags(): { file: string | undefined; flags: Partial<Record<OptionName, string>> } {
+  const command = new Command('qshimd')
+    .description('Runs QEMU sandbox VMs and hot-plugs volumes into them, over gRPC on a unix socket.')
+    .option('--config <file>', `TOML file with the options below (default: ${DEFAULT_CONFIG_FILE} if it exists)`)
+    .addHelpText(
+      'after',
+      '\nEvery option can also be set as QSHIM_NAME in the environment, or as name in the TOML file. Flags win over the\n' +
+        'environment, the environment over the file. docs/config.md lists all of them.\n' +
+        '\nSIGTERM drains and exits with 0; the VMs go on running, and the next daemon takes them over.\n' +
+        'Exit codes: 0 stopped on request, 1 failed, 2 wrong usage or configuration.',
+    );
+  for (const option of OPTIONS) {
+    const shown = Array.isArray(option.defaultValue) ? option.defaultValue.join(',') : String(option.defaultValue);
+    command.option(`${option.flag} <value>`, `${option.description} [${shown}]`);
+  }
+  command.exitOverride((error) => {
+    process.exit(error.exitCode === 0 ? 0 : EXIT_USAGE);
+  });
+  command.parse();
+  const values: Readonly<Record<string, unknown>> = command.opts();
+  const flags: Partial<Record<OptionName, string>> = {};
+  for (const option of OPTIONS) {
+    const value = values[camelCase(option.name)];
+    if (typeof value === 'string') flags[option.name] = value;
+  }
+  return { file: typeof values.config === 'string' ? values.config : undefined, flags };
+}
+
+function camelCase(name: string): string {
+  return name.replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+}
+
+async function ifExists(path: string): Promise<string | undefined> {
+  try {
+    await access(path);
+    return path;
+  } catch {
+    return undefined;
+  }
+}
+
+process.exitCode = await main();

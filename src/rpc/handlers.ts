@@ -1,0 +1,144 @@
+import { once } from 'node:events';
+import {
+  Metadata,
+  status,
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  type sendUnaryData,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type ServiceDefinition,
+} from '@grpc/grpc-js';
+import { monotonicMs } from '../base/deadline.ts';
+import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { toServiceError } from './status.ts';
+
+/** Marks a request that could not be decoded, so that the handler can answer INVALID_ARGUMENT in our words. */
+class MalformedRequest {
+  readonly problem: string;
+
+  constructor(problem: string) {
+    this.problem = problem;
+  }
+}
+
+/**
+ * A copy of a service definition whose request decoding never throws: grpc-js would answer INTERNAL, as if the server
+ * were at fault.
+ */
+export function tolerant(definition: ServiceDefinition): ServiceDefinition {
+  return Object.fromEntries(
+    Object.entries(definition).map(([name, method]) => [
+      name,
+      {
+        ...method,
+        requestDeserialize: (bytes: Buffer): unknown => {
+          try {
+            return method.requestDeserialize(bytes);
+          } catch (error) {
+            return new MalformedRequest(messageOf(error));
+          }
+        },
+      },
+    ]),
+  );
+}
+
+/** What a handler knows of its call. */
+export interface CallContext {
+  /** Aborted when the caller gave up or its deadline passed. It ends waiting, never work that was begun. */
+  readonly signal: AbortSignal;
+  readonly log: Logger;
+}
+
+/** Wraps an async function as a unary handler: cancellation as a signal, errors mapped and logged once. */
+export function unary<Request, Response>(
+  log: Logger,
+  rpc: string,
+  act: (request: Request, context: CallContext) => Promise<Response>,
+): handleUnaryCall<Request, Response> {
+  return (call, callback) => {
+    void answer(log.child({ rpc }), call, callback, act);
+  };
+}
+
+async function answer<Request, Response>(
+  log: Logger,
+  call: ServerUnaryCall<Request, Response>,
+  callback: sendUnaryData<Response>,
+  act: (request: Request, context: CallContext) => Promise<Response>,
+): Promise<void> {
+  const startedMs = monotonicMs();
+  const controller = new AbortController();
+  call.on('cancelled', () => controller.abort(callerGone()));
+  try {
+    const response = await act(decoded(call.request), { signal: controller.signal, log });
+    log.debug({ milliseconds: monotonicMs() - startedMs }, 'rpc answered');
+    callback(null, response);
+  } catch (error) {
+    logFailure(log, error, monotonicMs() - startedMs);
+    callback(toServiceError(error));
+  }
+}
+
+/** Wraps an async function as a server-streaming handler; `send` resolves when the stream takes more. */
+export function streaming<Request, Response>(
+  log: Logger,
+  rpc: string,
+  act: (request: Request, send: (message: Response) => Promise<void>, context: CallContext) => Promise<void>,
+): handleServerStreamingCall<Request, Response> {
+  return (call) => {
+    void stream(log.child({ rpc }), call, act);
+  };
+}
+
+async function stream<Request, Response>(
+  log: Logger,
+  call: ServerWritableStream<Request, Response>,
+  act: (request: Request, send: (message: Response) => Promise<void>, context: CallContext) => Promise<void>,
+): Promise<void> {
+  const startedMs = monotonicMs();
+  const controller = new AbortController();
+  const { signal } = controller;
+  call.on('cancelled', () => controller.abort(callerGone()));
+  const send = async (message: Response): Promise<void> => {
+    signal.throwIfAborted();
+    if (!call.write(message)) await once(call, 'drain', { signal });
+  };
+  try {
+    // The headers tell the client that the stream is open, before the first message.
+    call.sendMetadata(new Metadata());
+    await act(decoded(call.request), send, { signal, log });
+    call.end();
+  } catch (error) {
+    if (signal.aborted) {
+      call.end();
+      return;
+    }
+    logFailure(log, error, monotonicMs() - startedMs);
+    call.emit('error', toServiceError(error));
+  }
+}
+
+function decoded<Request>(request: Request): Request {
+  if (request instanceof MalformedRequest) {
+    throw new ShimError('INVALID_ARGUMENT', `the request is not a valid protobuf message: ${request.problem}`, {
+      reason: 'MALFORMED_REQUEST',
+    });
+  }
+  return request;
+}
+
+function callerGone(): ShimError {
+  return new ShimError('CANCELLED', 'the caller gave up waiting; what was begun goes on', { reason: 'CALLER_GONE' });
+}
+
+/** Errors are logged once, here. Only what is our own fault is an error in the log. */
+function logFailure(log: Logger, error: unknown, milliseconds: number): void {
+  if (isShimError(error) && error.code !== 'INTERNAL') {
+    log.info({ code: error.code, reason: error.reason, problem: error.message, milliseconds }, 'rpc refused');
+    return;
+  }
+  log.error({ code: status[status.INTERNAL], err: error, milliseconds }, 'rpc failed');
+}

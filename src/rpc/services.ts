@@ -1,0 +1,139 @@
+import { invalidArgument } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { execInGuest } from '../sandbox/exec.ts';
+import { followConsole } from '../sandbox/console.ts';
+import type { ShimEvent } from '../sandbox/events.ts';
+import type { SandboxManager } from '../sandbox/manager.ts';
+import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
+import type { VolumeSnapshot } from '../sandbox/volume.ts';
+import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpecFrom } from './convert.ts';
+import type { EventsHandlers } from './generated/qshim/v1/Events.ts';
+import type { SandboxesHandlers } from './generated/qshim/v1/Sandboxes.ts';
+import type { VolumesHandlers } from './generated/qshim/v1/Volumes.ts';
+import { streaming, unary, type CallContext } from './handlers.ts';
+
+export function sandboxesHandlers(manager: SandboxManager, log: Logger): SandboxesHandlers {
+  return {
+    Create: unary(log, 'Sandboxes.Create', async ({ sandboxId, spec }, { signal }) =>
+      sandboxMessage(await manager.create(sandboxId, sandboxSpecFrom(spec), signal)),
+    ),
+    Get: unary(log, 'Sandboxes.Get', ({ sandboxId }) => Promise.resolve(sandboxMessage(manager.get(sandboxId)))),
+    List: unary(log, 'Sandboxes.List', ({ labels }) =>
+      Promise.resolve({ sandboxes: manager.list(labels).map(sandboxMessage) }),
+    ),
+    Stop: unary(log, 'Sandboxes.Stop', async ({ sandboxId, force, gracefulTimeoutMs }) =>
+      sandboxMessage(await manager.stop(sandboxId, { force, gracefulTimeoutMs })),
+    ),
+    Delete: unary(log, 'Sandboxes.Delete', async ({ sandboxId, force }) => {
+      await manager.delete(sandboxId, force);
+      return {};
+    }),
+    Exec: unary(log, 'Sandboxes.Exec', async (request, { signal }) => {
+      const result = await execInGuest(manager.sandbox(request.sandboxId), {
+        path: request.path,
+        args: request.arguments,
+        environment: request.environment,
+        input: request.standardInput,
+        timeoutMs: request.timeoutMs,
+        signal,
+      });
+      return {
+        exitCode: result.exitCode ?? 0,
+        signal: result.signal ?? 0,
+        standardOutput: result.stdout,
+        standardError: result.stderr,
+        truncated: result.truncated,
+      };
+    }),
+    Console: streaming(log, 'Sandboxes.Console', async ({ sandboxId, follow }, send, { signal }) => {
+      for await (const data of followConsole(manager.sandbox(sandboxId), { follow, signal })) await send({ data });
+    }),
+    Watch: streaming(log, 'Sandboxes.Watch', async ({ sandboxId }, send, context) => {
+      if (sandboxId !== '') manager.get(sandboxId);
+      // The watcher is open before the snapshot is taken, and nothing is awaited in between: no change is missed.
+      using watcher = manager.environment.events.watch();
+      const now = manager.list({}).filter(({ id }) => sandboxId === '' || id === sandboxId);
+      for (const sandbox of now) {
+        const event = snapshotEvent(manager, 'sandbox.snapshot', sandbox.id);
+        await send({ event: eventMessage(event), sandbox: sandboxMessage(sandbox) });
+      }
+      await relay(watcher, context, sandboxId, async (event) => {
+        if (event.volumeId !== undefined) return;
+        // Events of a sandbox carry its snapshot (Sandbox.announce).
+        await send({ event: eventMessage(event), sandbox: sandboxMessage(event.subject as SandboxSnapshot) });
+      });
+    }),
+  };
+}
+
+export function volumesHandlers(manager: SandboxManager, log: Logger): VolumesHandlers {
+  return {
+    Attach: unary(log, 'Volumes.Attach', async ({ sandboxId, volumeId, spec, timeoutMs }, { signal }) =>
+      volumeMessage(await manager.attach(sandboxId, volumeId, volumeSpecFrom(spec), { timeoutMs, callerWait: signal })),
+    ),
+    Detach: unary(log, 'Volumes.Detach', async ({ sandboxId, volumeId, force, timeoutMs }, { signal }) =>
+      volumeMessage(await manager.detach(sandboxId, volumeId, { force, timeoutMs, callerWait: signal })),
+    ),
+    Get: unary(log, 'Volumes.Get', ({ sandboxId, volumeId }) =>
+      Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
+    ),
+    List: unary(log, 'Volumes.List', ({ sandboxId }) =>
+      Promise.resolve({ volumes: manager.volumes(sandboxId).map(volumeMessage) }),
+    ),
+    Watch: streaming(log, 'Volumes.Watch', async ({ sandboxId }, send, context) => {
+      using watcher = manager.environment.events.watch();
+      for (const volume of manager.volumes(sandboxId)) {
+        const event = { ...snapshotEvent(manager, 'volume.snapshot', volume.sandboxId), volumeId: volume.volumeId };
+        await send({ event: eventMessage({ ...event, generation: volume.generation }), volume: volumeMessage(volume) });
+      }
+      await relay(watcher, context, sandboxId, async (event) => {
+        if (event.volumeId === undefined) return;
+        // Events of a volume carry its snapshot (VolumeStore).
+        await send({ event: eventMessage(event), volume: volumeMessage(event.subject as VolumeSnapshot) });
+      });
+    }),
+  };
+}
+
+export function eventsHandlers(manager: SandboxManager, log: Logger): EventsHandlers {
+  return {
+    Watch: streaming(log, 'Events.Watch', async ({ sandboxId, afterSequence }, send, context) => {
+      if (!Number.isSafeInteger(afterSequence)) {
+        throw invalidArgument('after_sequence', afterSequence, 'is not a sequence number');
+      }
+      using watcher = manager.environment.events.watch(afterSequence === 0 ? undefined : afterSequence);
+      await relay(watcher, context, sandboxId, (event) => send(eventMessage(event)));
+    }),
+  };
+}
+
+async function relay(
+  watcher: { take(signal: AbortSignal): Promise<readonly ShimEvent[]> },
+  { signal }: CallContext,
+  sandboxId: string,
+  send: (event: ShimEvent) => Promise<void>,
+): Promise<void> {
+  for (;;) {
+    for (const event of await watcher.take(signal)) {
+      if (sandboxId === '' || event.sandboxId === sandboxId) await send(event);
+    }
+  }
+}
+
+function snapshotEvent(
+  manager: SandboxManager,
+  type: 'sandbox.snapshot' | 'volume.snapshot',
+  sandboxId: string,
+): ShimEvent {
+  return {
+    type,
+    sandboxId,
+    sequence: manager.environment.events.sequence,
+    timeMs: Date.now(),
+    volumeId: undefined,
+    generation: 0,
+    cause: undefined,
+    timings: [],
+    subject: undefined,
+  };
+}

@@ -1,0 +1,50 @@
+import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
+import type { MessageTypeDefinition } from '@grpc/proto-loader';
+import { ShimError, isShimError, messageOf, type ShimCode } from '../base/errors.ts';
+import type { ErrorInfo } from './generated/google/rpc/ErrorInfo.ts';
+import type { Status } from './generated/google/rpc/Status.ts';
+import { loadStatusDefinition } from './schema.ts';
+
+/** Domain of every ErrorInfo. */
+export const ERROR_DOMAIN = 'qshim';
+const DETAILS_KEY = 'grpc-status-details-bin';
+const MESSAGE_BYTES_MAX = 4096;
+
+const definitions = loadStatusDefinition();
+const statusType = messageType<Status>('google.rpc.Status');
+const errorInfoType = messageType<ErrorInfo>('google.rpc.ErrorInfo');
+
+function messageType<T extends object>(name: string): MessageTypeDefinition<T, object> {
+  const definition = definitions[name];
+  if (definition === undefined || !('format' in definition) || !('serialize' in definition)) {
+    throw new Error(`proto definition ${name} is missing`);
+  }
+  // The loader's own type does not say which message it is; the name does.
+  return definition as MessageTypeDefinition<T, object>;
+}
+
+/** The one place where a domain error becomes a gRPC status, with ErrorInfo in the trailers. */
+export function toServiceError(error: unknown): ServiceError {
+  const shimError = isShimError(error)
+    ? error
+    : new ShimError('INTERNAL', `unexpected: ${messageOf(error)}`, { reason: 'UNEXPECTED', cause: error });
+  const code = numberOf(shimError.code);
+  const message = shimError.message.slice(0, MESSAGE_BYTES_MAX);
+  const info = errorInfoType.serialize({
+    reason: shimError.reason,
+    domain: ERROR_DOMAIN,
+    metadata: { ...shimError.metadata },
+  });
+  const details = statusType.serialize({
+    code,
+    message,
+    details: [{ type_url: 'type.googleapis.com/google.rpc.ErrorInfo', value: info }],
+  });
+  const metadata = new Metadata();
+  metadata.set(DETAILS_KEY, details);
+  return Object.assign(new Error(message), { code, details: message, metadata });
+}
+
+function numberOf(code: ShimCode): status {
+  return status[code];
+}

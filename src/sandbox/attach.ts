@@ -1,0 +1,227 @@
+import { Deadline, sleep } from '../base/deadline.ts';
+import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import { aioCandidates, attachPlan } from '../device/plan.ts';
+import type { AioMode } from '../device/spec.ts';
+import type { Cause, GuestView } from '../device/state.ts';
+import { findDisk, prepareMount, unmount } from '../guest/disks.ts';
+import { isQmpError } from '../qmp/errors.ts';
+import { awaitDriver } from './driver-wait.ts';
+import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
+import { removeFromQemu } from './removal.ts';
+import { Stopwatch } from './stopwatch.ts';
+import type { Volume } from './volume.ts';
+import type { VolumeHost } from './vm.ts';
+
+/** How long the agent may take to list a disk whose driver is known to be live. */
+const FIND_IN_GUEST_MS = 2000;
+const UNDO_UNMOUNT_MS = 10_000;
+const FIND_PAUSE_MIN_MS = 3;
+const FIND_PAUSE_MAX_MS = 50;
+
+/**
+ * Attaches a PENDING volume: block node, front end, then the wait for the guest. Ends with the volume ATTACHED, or, when a
+ * step fails, with all of it undone and the volume REMOVED. Runs to its end whatever its callers do (locking rule 6).
+ * @throws ShimError the first failure; when the undo could not be finished in time, it goes on after this has thrown
+ */
+export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: number): Promise<void> {
+  const watch = new Stopwatch();
+  const deadline = Deadline.after(timeoutMs);
+  try {
+    await addToQemu(host, volume, watch);
+    const guest = await settleInGuest(host, volume, deadline, watch);
+    using _held = await volume.mutex.acquire();
+    // Re-checked after every re-acquire: the VM may have gone, the device may have vanished (locking rule 4).
+    host.gone.throwIfAborted();
+    volume.timings = watch.timings;
+    const result = host.volumes.apply(volume, { kind: 'driver-live', guest });
+    if (result.kind !== 'next') throw vanished(volume);
+    host.commitSoon();
+  } catch (error) {
+    await undoAttach(host, volume, asShimError(error), timeoutMs);
+    throw asShimError(error);
+  }
+}
+
+/** The steps that change QEMU, under the device's mutex, with the intent on disk first. */
+async function addToQemu(host: VolumeHost, volume: Volume, watch: Stopwatch): Promise<void> {
+  using _held = await volume.mutex.acquire();
+  host.gone.throwIfAborted();
+  await host.commit();
+  watch.lap('journal');
+  const qmp = host.link.current;
+  const candidates = aioCandidates(volume.spec);
+  for (const [index, aio] of candidates.entries()) {
+    try {
+      await addBlockNode(host, volume, aio);
+      volume.aio = aio;
+      break;
+    } catch (error) {
+      const last = index === candidates.length - 1;
+      if (last || !isQmpError(error)) throw blockNodeFailure(volume, aio, error);
+      // Which reason an open failed for shows only in text. A wrong guess costs one more try with a simpler mode.
+      host.log.debug({ volumeId: volume.id, aio, problem: error.message }, 'aio mode refused, trying the next');
+    }
+  }
+  watch.lap('block-node');
+  const addDevice = planStep(volume, 'add-device');
+  await qmp.run(addDevice.command, addDevice.arguments);
+  watch.lap('device');
+}
+
+async function addBlockNode(host: VolumeHost, volume: Volume, aio: AioMode): Promise<void> {
+  const step = planStep(volume, 'add-block-node', aio);
+  await host.link.current.run(step.command, step.arguments);
+}
+
+function planStep<K extends 'add-block-node' | 'add-device'>(
+  volume: Volume,
+  kind: K,
+  aio: AioMode = 'threads',
+): Extract<ReturnType<typeof attachPlan>[number], { kind: K }> {
+  const spec = { ...volume.spec, source: { ...volume.spec.source, path: volume.identity.resolvedPath } };
+  const steps = attachPlan(spec, volume.names, volume.identity.slot, aio);
+  const found = steps.find((step): step is Extract<typeof step, { kind: K }> => step.kind === kind);
+  if (found === undefined) throw new Error(`the attach plan has no step ${kind}`);
+  return found;
+}
+
+/** The part of an attach that waits: no lock is held. */
+export async function settleInGuest(
+  host: VolumeHost,
+  volume: Volume,
+  deadline: Deadline,
+  watch: Stopwatch,
+): Promise<GuestView> {
+  const evidence: string[] = [await awaitDriver(host, volume, deadline)];
+  watch.lap('driver');
+  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  const pciAddress = address === undefined ? undefined : formatAddress(address);
+  const { mount } = volume.spec;
+  if (mount === undefined) {
+    const device = await findInGuest(host, volume, address, deadline);
+    if (device !== undefined) evidence.push('guest-agent');
+    watch.lap('find-in-guest');
+    return { pciAddress, device, evidence, formatted: false };
+  }
+  if (address === undefined) {
+    throw new ShimError('FAILED_PRECONDITION', `the guest has given volume ${volume.id} no PCI address`, {
+      reason: 'GUEST_DISK_NOT_FOUND',
+      metadata: { volumeId: volume.id },
+    });
+  }
+  volume.mounted = true;
+  const { serial, readOnly } = volume.spec;
+  const mounted = await prepareMount(host.agent, {
+    ...mount,
+    pci: address,
+    serial,
+    readOnly,
+    timeoutMs: host.config.mount_timeout_ms,
+  });
+  watch.lap('mount');
+  evidence.push('guest-agent', 'guest-mount');
+  return { pciAddress, device: mounted.device, evidence, formatted: mounted.formatted };
+}
+
+/**
+ * The guest's own name for the disk, when an agent is there to tell it. The driver is known to be live already, so an agent
+ * that does not answer, or lists nothing, is no reason to fail: the name is left out.
+ */
+async function findInGuest(
+  host: VolumeHost,
+  volume: Volume,
+  address: GuestPciAddress | undefined,
+  attachDeadline: Deadline,
+): Promise<string | undefined> {
+  if (!host.agentReady || address === undefined) return undefined;
+  const deadline = Deadline.after(Math.min(FIND_IN_GUEST_MS, attachDeadline.remainingMs));
+  for (let pauseMs = FIND_PAUSE_MIN_MS; !deadline.expired; pauseMs = Math.min(pauseMs * 2, FIND_PAUSE_MAX_MS)) {
+    try {
+      const device = await findDisk(host.agent, { pci: address, serial: volume.spec.serial });
+      if (device !== undefined) return device;
+    } catch (error) {
+      host.gone.throwIfAborted();
+      host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'guest agent could not name the disk');
+      return undefined;
+    }
+    await sleep(Math.min(pauseMs, deadline.remainingMs), host.gone);
+  }
+  return undefined;
+}
+
+async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, timeoutMs: number): Promise<void> {
+  // The VM's own end removes the volume with everything that QEMU held; a daemon that only leaves the VM lets the next
+  // daemon finish what the journal says was begun.
+  if (host.gone.aborted) return;
+  {
+    using _held = await volume.mutex.acquire();
+    host.volumes.apply(volume, { kind: 'attach-failed', cause: causeFrom(error) });
+    host.commitSoon();
+  }
+  await unmountBestEffort(host, volume);
+  const removal = removeFromQemu(host, volume);
+  volume.removal = removal;
+  const outcome = await Promise.race([
+    removal.then(
+      () => 'undone',
+      () => 'vm-gone',
+    ),
+    sleep(timeoutMs, host.gone).then(
+      () => 'late',
+      () => 'vm-gone',
+    ),
+  ]);
+  if (outcome === 'late') host.log.warn({ volumeId: volume.id }, 'the undo of a failed attach takes long and goes on');
+}
+
+/** A mount step that failed half-way may have mounted; what is left of it must not survive the disk. */
+async function unmountBestEffort(host: VolumeHost, volume: Volume): Promise<void> {
+  const { mount, serial } = volume.spec;
+  if (mount === undefined || !volume.mounted) return;
+  try {
+    const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+    if (pci === undefined) return;
+    const request = { mountPoint: mount.mountPoint, pci, serial, force: false, timeoutMs: UNDO_UNMOUNT_MS };
+    const result = await unmount(host.agent, request);
+    if (result.unmounted) volume.mounted = false;
+  } catch (error) {
+    host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'unmount in an undo failed');
+  }
+}
+
+/** What a record keeps of an error. */
+export function causeFrom(error: ShimError): Cause {
+  return { reason: error.reason, message: error.message };
+}
+
+function vanished(volume: Volume): ShimError {
+  return new ShimError(
+    'FAILED_PRECONDITION',
+    `the device of volume ${volume.id} vanished while it was being attached`,
+    {
+      reason: 'DEVICE_VANISHED',
+      metadata: { volumeId: volume.id },
+    },
+  );
+}
+
+function blockNodeFailure(volume: Volume, aio: AioMode, error: unknown): unknown {
+  if (!isQmpError(error)) return error;
+  const chosen = volume.spec.aio !== 'auto';
+  return new ShimError(
+    'FAILED_PRECONDITION',
+    `QEMU could not open ${volume.identity.resolvedPath} (aio ${aio}${chosen ? '' : ', the last that was tried'}): ${error.message}`,
+    {
+      reason: 'SOURCE_NOT_USABLE',
+      metadata: { volumeId: volume.id, path: volume.identity.resolvedPath, aio },
+      cause: error,
+    },
+  );
+}
+
+/** Any failure as a ShimError; what QEMU answered unexpectedly is INTERNAL. */
+export function asShimError(error: unknown): ShimError {
+  if (isShimError(error)) return error;
+  const reason = isQmpError(error) ? 'QMP_ERROR' : 'UNEXPECTED';
+  return new ShimError('INTERNAL', messageOf(error), { reason, cause: error });
+}

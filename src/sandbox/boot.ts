@@ -1,0 +1,205 @@
+import { randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { bridgesFor } from '../device/slots.ts';
+import { qemuArguments, type RunningAccelerator } from '../qemu/argv.ts';
+import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { resolveAllowed } from './backing.ts';
+import type { Sandbox, SandboxEnvironment } from './sandbox.ts';
+import type { SandboxSpec } from './spec.ts';
+import { Stopwatch } from './stopwatch.ts';
+
+const CONSOLE_TAIL_BYTES = 2000;
+const QEMU_START_TIMEOUT_MS = 30_000;
+
+/** A random UUID for a new sandbox. */
+export function newUuid(): string {
+  return randomUUID();
+}
+
+/**
+ * Boots a sandbox that was just made: accelerator, QEMU, QMP, the checks of what QEMU really is, and the guest agent.
+ * When a phase fails, the process and the state directory are gone before this throws.
+ * @throws ShimError FAILED_PRECONDITION (KVM_UNUSABLE, QEMU_EXITED, ACPI_HOTPLUG_OFF, BOOT_IMAGE_NOT_FOUND),
+ *   DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT, UNIMPLEMENTED / QEMU_TOO_OLD
+ */
+export async function bootSandbox(sandbox: Sandbox): Promise<void> {
+  const { config } = sandbox;
+  const watch = new Stopwatch();
+  await using undo = new AsyncDisposableStack();
+  const [kernel, initrd] = await bootImages(sandbox.identity.spec, config);
+  await chooseAccelerator(sandbox);
+  watch.lap('probe');
+  await mkdir(sandbox.files.directory, { mode: 0o700 });
+  undo.defer(() => rm(sandbox.files.directory, { recursive: true, force: true }));
+  await sandbox.commit();
+  const qemu = await spawn(sandbox, kernel, initrd);
+  undo.defer(async () => {
+    await qemu.kill('SIGKILL');
+    await sandbox.stopped;
+  });
+  sandbox.own(qemu);
+  // Journalled at once: a daemon that dies now finds the process when it comes back.
+  await sandbox.commit();
+  const appeared = await waitForSocket(
+    () => exists(sandbox.files.qmpSocket),
+    qemu,
+    AbortSignal.any([sandbox.ended, AbortSignal.timeout(QEMU_START_TIMEOUT_MS)]),
+  );
+  if (!appeared) throw await startFailure(sandbox, qemu);
+  watch.lap('spawn');
+  const client = await sandbox.link.open().catch(async (error: unknown) => {
+    throw qemu.exit === undefined ? error : await startFailure(sandbox, qemu);
+  });
+  watch.lap('qmp');
+  await assertAcpiHotplug(client);
+  watch.lap('verify');
+  if (sandbox.identity.spec.readyWhen === 'agent') {
+    await awaitFirstAnswer(sandbox, qemu);
+    watch.lap('agent');
+  }
+  sandbox.timings = watch.timings;
+  sandbox.enter('running', undefined);
+  await sandbox.commit();
+  undo.move();
+}
+
+/** The kernel and ramdisk to boot. Those that the configuration names are trusted; a caller's must lie in allowed_roots. */
+async function bootImages(
+  spec: SandboxSpec,
+  config: SandboxEnvironment['config'],
+): Promise<readonly [kernel: string, initrd: string]> {
+  const resolve = async (field: string, path: string, configured: string): Promise<string> => {
+    const resolved = path === configured ? path : await resolveAllowed(field, path, config.allowed_roots);
+    try {
+      await access(resolved, constants.R_OK);
+    } catch (error) {
+      const hint = path === configured ? ' (npm run guest builds the reference guest)' : '';
+      throw new ShimError(
+        'FAILED_PRECONDITION',
+        `${field} = ${JSON.stringify(path)} cannot be read: ${messageOf(error)}${hint}`,
+        {
+          reason: 'BOOT_IMAGE_NOT_FOUND',
+          metadata: { field, value: path },
+          cause: error,
+        },
+      );
+    }
+    return resolved;
+  };
+  return [
+    await resolve('spec.kernel', spec.kernel, config.kernel),
+    await resolve('spec.initrd', spec.initrd, config.initrd),
+  ];
+}
+
+async function chooseAccelerator(sandbox: Sandbox): Promise<void> {
+  const wanted = sandbox.identity.spec.accelerator;
+  const choose = (accelerator: RunningAccelerator, reason: string): void => {
+    sandbox.accelerator = accelerator;
+    sandbox.acceleratorReason = reason;
+    sandbox.log.info({ accelerator, reason }, 'accelerator chosen');
+  };
+  if (wanted === 'tcg') {
+    choose('tcg', 'asked for');
+    return;
+  }
+  const kvm = await sandbox.environment.accelerators.kvm();
+  if (kvm.usable) {
+    choose('kvm', kvm.reason);
+    return;
+  }
+  if (wanted === 'kvm') {
+    throw new ShimError('FAILED_PRECONDITION', `KVM is not usable on this host: ${kvm.reason}`, {
+      reason: 'KVM_UNUSABLE',
+      metadata: { field: 'spec.accelerator', value: 'kvm' },
+    });
+  }
+  choose('tcg', `KVM is not usable: ${kvm.reason}`);
+}
+
+async function spawn(sandbox: Sandbox, kernel: string, initrd: string): Promise<QemuProcess> {
+  const { id, spec, uuid } = sandbox.identity;
+  const { config, files } = sandbox;
+  const args = qemuArguments({
+    sandboxId: id,
+    uuid,
+    accelerator: sandbox.accelerator,
+    vcpus: spec.vcpus,
+    memoryMib: spec.memoryMib,
+    kernel,
+    initrd,
+    kernelParameters: [config.kernel_parameters, spec.kernelParameters].filter((part) => part !== '').join(' '),
+    bridges: bridgesFor(spec.volumeCapacity),
+    files,
+  });
+  return await QemuProcess.spawn(config.qemu_binary, args, files.directory, files.qemuLog);
+}
+
+/** Asked, not assumed: with native PCIe hotplug every detach would take 6 s. */
+async function assertAcpiHotplug(client: QmpClient): Promise<void> {
+  const devices = await client.run('qom-list', { path: '/machine/unattached' });
+  const lpc = devices.find((device) => device.type === 'child<ICH9-LPC>');
+  const acpi =
+    lpc === undefined
+      ? undefined
+      : await client.run('qom-get', {
+          path: `/machine/unattached/${lpc.name}`,
+          property: 'acpi-pci-hotplug-with-bridge-support',
+        });
+  if (acpi !== true) {
+    throw new ShimError('FAILED_PRECONDITION', 'this QEMU does not hot-plug PCI devices through ACPI on q35', {
+      reason: 'ACPI_HOTPLUG_OFF',
+      metadata: { seen: String(acpi) },
+    });
+  }
+}
+
+async function awaitFirstAnswer(sandbox: Sandbox, qemu: QemuProcess): Promise<void> {
+  try {
+    await sandbox.agent.waitReady({ timeoutMs: sandbox.config.boot_timeout_ms, signal: sandbox.ended });
+    sandbox.agentReady = true;
+  } catch (error) {
+    if (qemu.exit !== undefined) throw await startFailure(sandbox, qemu);
+    const tail = await consoleTail(sandbox);
+    throw new ShimError('DEADLINE_EXCEEDED', `the guest agent did not answer: ${messageOf(error)}${tail}`, {
+      reason: 'GUEST_AGENT_TIMEOUT',
+      metadata: { sandboxId: sandbox.id },
+      cause: error,
+    });
+  }
+}
+
+async function startFailure(sandbox: Sandbox, qemu: QemuProcess): Promise<ShimError> {
+  const said = (await readFile(sandbox.files.qemuLog, 'utf8').catch(() => '')).trim().slice(-CONSOLE_TAIL_BYTES);
+  const how = qemu.exit === undefined ? 'QEMU opened no QMP socket' : describeExit(qemu.exit);
+  return new ShimError('FAILED_PRECONDITION', `${how}${said === '' ? '' : `: ${said}`}`, {
+    reason: 'QEMU_EXITED',
+    metadata: { sandboxId: sandbox.id },
+  });
+}
+
+/** The end of what the guest wrote to its console, for an error message. */
+async function consoleTail(sandbox: Sandbox): Promise<string> {
+  try {
+    await using file = await open(sandbox.files.consoleLog, 'r');
+    const { size } = await file.stat();
+    const length = Math.min(size, CONSOLE_TAIL_BYTES);
+    const { buffer } = await file.read(Buffer.alloc(length), 0, length, size - length);
+    return `; the console ends with: ${JSON.stringify(buffer.toString('utf8').trim())}`;
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return '';
+    throw error;
+  }
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch {
+    return false;
+  }
+}

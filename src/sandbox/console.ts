@@ -1,0 +1,63 @@
+import { watch, type FSWatcher } from 'node:fs';
+import { open } from 'node:fs/promises';
+import type { Sandbox } from './sandbox.ts';
+
+const CHUNK_BYTES = 65_536;
+
+/**
+ * What the guest wrote to its console: everything so far, and with `follow` what comes, until the VM ends or the caller
+ * has enough.
+ */
+export async function* followConsole(
+  sandbox: Sandbox,
+  options: { readonly follow: boolean; readonly signal: AbortSignal },
+): AsyncGenerator<Buffer> {
+  await using file = await open(sandbox.files.consoleLog, 'r');
+  let offset = 0;
+  const rest = async function* (): AsyncGenerator<Buffer> {
+    for (;;) {
+      const { bytesRead, buffer } = await file.read(Buffer.alloc(CHUNK_BYTES), 0, CHUNK_BYTES, offset);
+      if (bytesRead === 0) return;
+      offset += bytesRead;
+      yield buffer.subarray(0, bytesRead);
+    }
+  };
+  if (!options.follow) {
+    yield* rest();
+    return;
+  }
+  // Watched before it is read: what is written in between is seen by one or the other.
+  using changes = new FileChanges(sandbox.files.consoleLog);
+  const end = AbortSignal.any([options.signal, sandbox.ended]);
+  for (;;) {
+    const change = changes.next(end);
+    yield* rest();
+    if (end.aborted) return;
+    await change;
+  }
+}
+
+/** Wakes a reader when a file has changed (inotify). */
+class FileChanges implements Disposable {
+  readonly #watcher: FSWatcher;
+  #wake = Promise.withResolvers<void>();
+
+  constructor(path: string) {
+    this.#watcher = watch(path, { persistent: false }, () => this.#wake.resolve());
+  }
+
+  /** Resolves at the first change after this call, or when the signal is aborted. */
+  async next(signal: AbortSignal): Promise<void> {
+    const wake = Promise.withResolvers<void>();
+    this.#wake = wake;
+    const onAbort = (): void => wake.resolve();
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) wake.resolve();
+    await wake.promise;
+    signal.removeEventListener('abort', onAbort);
+  }
+
+  [Symbol.dispose](): void {
+    this.#watcher.close();
+  }
+}

@@ -1,0 +1,177 @@
+import { waitFor } from '../base/deadline.ts';
+import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import { unmount, type BusyProcess } from '../guest/disks.ts';
+import { causeFrom } from './attach.ts';
+import { removeFromQemu } from './removal.ts';
+import { Stopwatch } from './stopwatch.ts';
+import type { Volume } from './volume.ts';
+import type { VolumeHost } from './vm.ts';
+
+/** How long a guest agent that may be away (the guest may be booting) is asked whether a disk is in use. */
+const ASK_MOUNTS_MS = 3000;
+
+/**
+ * Begins to detach a volume, or joins the detach in progress, and waits for the end.
+ * @param callerWait ends only this caller's waiting; the daemon goes on asking the guest
+ * @throws ShimError FAILED_PRECONDITION / VOLUME_PENDING, VOLUME_BUSY; DEADLINE_EXCEEDED / GUEST_HOLDS_VOLUME
+ */
+export async function detachVolume(
+  host: VolumeHost,
+  volume: Volume,
+  options: { readonly force: boolean; readonly timeoutMs: number; readonly callerWait?: AbortSignal },
+): Promise<void> {
+  const { removal } = await beginDetach(host, volume, options.force);
+  if (removal === undefined) return;
+  try {
+    await waitFor(removal, {
+      milliseconds: options.timeoutMs,
+      ...(options.callerWait === undefined ? {} : { signal: options.callerWait }),
+      onTimeout: () =>
+        new ShimError(
+          'DEADLINE_EXCEEDED',
+          `the guest has not let go of volume ${volume.id} within ${options.timeoutMs} ms; the volume stays DETACHING and the daemon goes on asking`,
+          { reason: 'GUEST_HOLDS_VOLUME', metadata: { sandboxId: host.id, volumeId: volume.id } },
+        ),
+    });
+  } catch (error) {
+    // The VM went while the guest was asked. Its end removes the volume, which is what the caller wanted.
+    if (!host.gone.aborted || error !== host.gone.reason) throw error;
+  }
+}
+
+/** The removal to wait for, undefined when the volume is removed already. Wrapped, so that this does not wait for it. */
+async function beginDetach(
+  host: VolumeHost,
+  volume: Volume,
+  force: boolean,
+): Promise<{ readonly removal: Promise<void> | undefined }> {
+  using _held = await volume.mutex.acquireForCaller();
+  const result = host.volumes.apply(volume, { kind: 'detach', force });
+  switch (result.kind) {
+    case 'denied':
+      throw new ShimError(result.code, `volume ${volume.id} cannot be detached: ${result.message}`, {
+        reason: result.reason,
+        metadata: { sandboxId: host.id, volumeId: volume.id, state: volume.state.state },
+      });
+    case 'ignored':
+      return { removal: volume.isRemoved() ? undefined : volume.removal };
+    case 'next':
+      // A stronger demand (force) on a detach in progress joins it; it sees the new state.
+      if (volume.removal === undefined) startRemoval(host, volume);
+      return { removal: volume.removal };
+  }
+}
+
+/** Starts to remove a DETACHING volume. The promise is kept on the volume, so that it never floats. */
+export function startRemoval(host: VolumeHost, volume: Volume): void {
+  const removal = carryOut(host, volume).finally(() => {
+    if (volume.removal === removal) volume.removal = undefined;
+  });
+  volume.removal = removal;
+  removal.catch((error: unknown) => {
+    host.log.info({ volumeId: volume.id, problem: messageOf(error) }, 'detach ended without removal');
+  });
+}
+
+async function carryOut(host: VolumeHost, volume: Volume): Promise<void> {
+  const watch = new Stopwatch();
+  await host.commit();
+  watch.lap('journal');
+  try {
+    await askGuest(host, volume);
+  } catch (error) {
+    if (isShimError(error) && !host.gone.aborted && (await refuse(host, volume, error))) throw error;
+    host.gone.throwIfAborted();
+  }
+  watch.lap('ask-guest');
+  await removeFromQemu(host, volume);
+  watch.lap('unplug');
+  volume.timings = watch.timings;
+}
+
+/** Back to ATTACHED, unless the device has gone all the same or a caller has insisted meanwhile. True when refused. */
+async function refuse(host: VolumeHost, volume: Volume, error: ShimError): Promise<boolean> {
+  using _held = await volume.mutex.acquire();
+  if (isForced(volume)) return false;
+  const result = host.volumes.apply(volume, { kind: 'guest-refused', cause: causeFrom(error) });
+  host.commitSoon();
+  return result.kind === 'next';
+}
+
+function isForced(volume: Volume): boolean {
+  return volume.state.state === 'detaching' && volume.state.force;
+}
+
+/** DEVICE_DELETED does not mean that the guest was finished: a disk leaves under a running write. So the guest is asked. */
+async function askGuest(host: VolumeHost, volume: Volume): Promise<void> {
+  if (volume.state.state === 'detaching' && volume.state.deviceGone) return;
+  if (volume.spec.mount !== undefined && volume.mounted) {
+    await unmountInGuest(host, volume);
+    return;
+  }
+  if (!host.agentReady || isForced(volume)) return;
+  await refuseIfMounted(host, volume);
+}
+
+async function unmountInGuest(host: VolumeHost, volume: Volume): Promise<void> {
+  const { mount, serial } = volume.spec;
+  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  if (mount === undefined || address === undefined) return;
+  const force = isForced(volume);
+  const result = await unmount(host.agent, {
+    mountPoint: mount.mountPoint,
+    pci: address,
+    serial,
+    force,
+    timeoutMs: host.config.mount_timeout_ms,
+  });
+  if (result.unmounted) {
+    volume.mounted = false;
+    return;
+  }
+  throw busy(host, volume, describe(result.busy), result.busy);
+}
+
+/** A disk that qshim did not mount itself but that has become somebody's file system is not taken away from under it. */
+async function refuseIfMounted(host: VolumeHost, volume: Volume): Promise<void> {
+  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  if (address === undefined) return;
+  let mounts;
+  try {
+    mounts = await waitFor(host.agent.mounts(), { milliseconds: ASK_MOUNTS_MS, signal: host.gone });
+  } catch (error) {
+    host.gone.throwIfAborted();
+    // A guest that cannot be asked (no agent any more, rebooting) cannot hold the unplug up for ever.
+    host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'guest could not be asked for its mounts');
+    return;
+  }
+  const own = mounts.filter((mount) =>
+    mount.disks.some((disk) => disk.pci?.bus === address.bus && disk.pci.slot === address.slot),
+  );
+  if (own.length === 0) return;
+  throw busy(host, volume, `mounted in the guest at ${own.map((mount) => mount.mountPoint).join(', ')}`, []);
+}
+
+function busy(host: VolumeHost, volume: Volume, what: string, processes: readonly BusyProcess[]): ShimError {
+  return new ShimError(
+    'FAILED_PRECONDITION',
+    `volume ${volume.id} is in use: ${what}; detach with force takes it all the same`,
+    {
+      reason: 'VOLUME_BUSY',
+      metadata: {
+        sandboxId: host.id,
+        volumeId: volume.id,
+        busy: what,
+        pids: processes.map((one) => String(one.pid)).join(','),
+      },
+    },
+  );
+}
+
+function describe(processes: readonly BusyProcess[]): string {
+  if (processes.length === 0) return 'the guest says that the file system is busy';
+  return processes
+    .slice(0, 8)
+    .map((one) => `${one.command} (pid ${one.pid}, ${one.what})`)
+    .join(', ');
+}

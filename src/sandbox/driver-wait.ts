@@ -1,0 +1,68 @@
+import { monotonicMs, sleep, type Deadline } from '../base/deadline.ts';
+import { ShimError } from '../base/errors.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { isQmpError } from '../qmp/errors.ts';
+import type { Volume } from './volume.ts';
+import type { VolumeHost } from './vm.ts';
+
+const POLL_MIN_MS = 2;
+const POLL_MAX_MS = 100;
+
+/** How the driver was seen to be live. */
+export type DriverEvidence = 'virtio-status' | 'block-reads';
+
+/**
+ * Waits until the guest's driver is live on the disk. QEMU has no event for it, so its view of the device is read:
+ * the driver sets DRIVER_OK in the virtio status when its queues are up, and FAILED when it gives up.
+ * @throws ShimError FAILED_PRECONDITION / GUEST_DRIVER_FAILED, DEVICE_VANISHED; DEADLINE_EXCEEDED / GUEST_DRIVER_TIMEOUT
+ */
+export async function awaitDriver(host: VolumeHost, volume: Volume, deadline: Deadline): Promise<DriverEvidence> {
+  const startedMs = monotonicMs();
+  for (let pauseMs = POLL_MIN_MS; ; pauseMs = Math.min(pauseMs * 1.5, POLL_MAX_MS)) {
+    const qmp = await host.link.ready();
+    const seen = await look(host, qmp, volume);
+    if (seen !== undefined) return seen;
+    if (deadline.expired) {
+      throw new ShimError(
+        'DEADLINE_EXCEEDED',
+        `the guest's driver did not come up on volume ${volume.id} within ${Math.round(monotonicMs() - startedMs)} ms`,
+        { reason: 'GUEST_DRIVER_TIMEOUT', metadata: { sandboxId: host.id, volumeId: volume.id } },
+      );
+    }
+    await sleep(Math.min(pauseMs, deadline.remainingMs), host.gone);
+  }
+}
+
+async function look(host: VolumeHost, qmp: QmpClient, volume: Volume): Promise<DriverEvidence | undefined> {
+  try {
+    return host.virtioStatus ? await lookAtStatus(qmp, volume) : await lookAtReads(qmp, volume);
+  } catch (error) {
+    if (!isQmpError(error)) throw error;
+    throw new ShimError('FAILED_PRECONDITION', `the device of volume ${volume.id} vanished from QEMU`, {
+      reason: 'DEVICE_VANISHED',
+      metadata: { volumeId: volume.id },
+      cause: error,
+    });
+  }
+}
+
+async function lookAtStatus(qmp: QmpClient, volume: Volume): Promise<DriverEvidence | undefined> {
+  const path = `/machine/peripheral/${volume.names.device}/virtio-backend`;
+  const { status } = await qmp.run('x-query-virtio-status', { path });
+  const bits = new Set(status.statuses.map((text) => text.split(':', 1)[0]));
+  if (bits.has('VIRTIO_CONFIG_S_FAILED')) {
+    throw new ShimError(
+      'FAILED_PRECONDITION',
+      `the guest's driver gave up on volume ${volume.id} (out of interrupt vectors, or the disk's parameters do not suit it); see the guest's console`,
+      { reason: 'GUEST_DRIVER_FAILED', metadata: { volumeId: volume.id } },
+    );
+  }
+  return bits.has('VIRTIO_CONFIG_S_DRIVER_OK') ? 'virtio-status' : undefined;
+}
+
+/** Without x-query-virtio-status: a live Linux driver reads the disk at once, looking for partitions. */
+async function lookAtReads(qmp: QmpClient, volume: Volume): Promise<DriverEvidence | undefined> {
+  const all = await qmp.run('query-blockstats', {});
+  const own = all.find((entry) => entry.qdev?.includes(`/${volume.names.device}/`) === true);
+  return own !== undefined && own.stats.rd_operations > 0 ? 'block-reads' : undefined;
+}

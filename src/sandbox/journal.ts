@@ -1,0 +1,231 @@
+import { open, readFile, rename } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import { z } from 'zod';
+import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { SLOTS_PER_BRIDGE } from '../device/slots.ts';
+import type { AioMode } from '../device/spec.ts';
+import type { Cause, VolumeState } from '../device/state.ts';
+import type { RunningAccelerator } from '../qemu/argv.ts';
+import type { ProcessIdentity } from '../qemu/process.ts';
+import type { Timing } from './events.ts';
+import type { SandboxSpec, SandboxState } from './spec.ts';
+import type { StateTimes, VolumeIdentity } from './volume.ts';
+
+/**
+ * The durable intent of one sandbox: `state.json` in its state directory. Written to a temporary file, fsynced, renamed,
+ * directory fsynced: a reader finds the old record or the new one, never half of one.
+ *
+ * INVARIANT: whoever is about to change QEMU awaits `commit()` first, so that a daemon that comes back knows of it.
+ * Commits that come while one is being written share the next one: a batch of attaches costs two writes, not twenty.
+ */
+export class Journal {
+  readonly #path: string;
+  readonly #render: () => JournalRecord;
+  #writing: Promise<void> | undefined;
+  #queued: Promise<void> | undefined;
+
+  /** @param render gives the whole record as it is now; called once for each write */
+  constructor(path: string, render: () => JournalRecord) {
+    this.#path = path;
+    this.#render = render;
+  }
+
+  /**
+   * Resolves once a record that was rendered after this call is on disk.
+   * @throws ShimError UNAVAILABLE / JOURNAL_WRITE_FAILED (disk full, read-only): then QEMU must not be changed
+   */
+  async commit(): Promise<void> {
+    if (this.#writing === undefined) {
+      this.#writing = this.#write().finally(() => {
+        this.#writing = undefined;
+      });
+      return this.#writing;
+    }
+    this.#queued ??= this.#afterCurrent();
+    return this.#queued;
+  }
+
+  async #afterCurrent(): Promise<void> {
+    await this.#writing?.catch(() => undefined);
+    this.#queued = undefined;
+    return this.commit();
+  }
+
+  async #write(): Promise<void> {
+    try {
+      await writeAtomically(this.#path, JSON.stringify(this.#render()));
+    } catch (error) {
+      throw new ShimError('UNAVAILABLE', `cannot write the journal ${this.#path}: ${messageOf(error)}`, {
+        reason: 'JOURNAL_WRITE_FAILED',
+        metadata: { path: this.#path, errno: errnoOf(error) ?? '' },
+        cause: error,
+      });
+    }
+  }
+}
+
+async function writeAtomically(path: string, text: string): Promise<void> {
+  const temporary = `${path}.new`;
+  {
+    await using file = await open(temporary, 'w', 0o600);
+    await file.writeFile(text);
+    await file.sync();
+  }
+  await rename(temporary, path);
+  await using directory = await open(dirname(path), 'r');
+  await directory.sync();
+}
+
+/** A volume as the journal keeps it. */
+export interface JournalVolume extends Omit<VolumeIdentity, 'sandboxId'> {
+  readonly state: VolumeState;
+  readonly times: StateTimes;
+  readonly aio: AioMode | undefined;
+  readonly mounted: boolean;
+}
+
+/** A sandbox as the journal keeps it. */
+export interface JournalSandbox {
+  readonly id: string;
+  readonly spec: SandboxSpec;
+  readonly uuid: string;
+  readonly createdAtMs: number;
+  readonly accelerator: RunningAccelerator;
+  readonly acceleratorReason: string;
+  readonly state: SandboxState;
+  readonly cause: Cause | undefined;
+  readonly process: ProcessIdentity | undefined;
+  readonly nextGeneration: number;
+  readonly timings: readonly Timing[];
+}
+
+export interface JournalRecord {
+  readonly version: 1;
+  readonly sandbox: JournalSandbox;
+  readonly volumes: readonly JournalVolume[];
+}
+
+/** A member that may be left out of the JSON and is then undefined, but always present, in the record. */
+function optional<T extends z.ZodType>(schema: T): z.ZodType<z.output<T> | undefined> {
+  return z.preprocess((value) => value, schema.optional());
+}
+
+const causeSchema = z.strictObject({ reason: z.string(), message: z.string() });
+const slotSchema = z.strictObject({
+  bridge: z.strictObject({ id: z.string(), address: z.int() }),
+  device: z.int().min(1).max(SLOTS_PER_BRIDGE),
+});
+const guestSchema = z.strictObject({
+  pciAddress: optional(z.string()),
+  device: optional(z.string()),
+  evidence: z.array(z.string()),
+  formatted: z.boolean(),
+});
+const stateSchema = z.union([
+  z.strictObject({ state: z.literal('pending'), phase: z.literal('attaching'), slot: slotSchema }),
+  z.strictObject({ state: z.literal('pending'), phase: z.literal('undoing'), slot: slotSchema, cause: causeSchema }),
+  z.strictObject({
+    state: z.literal('attached'),
+    slot: slotSchema,
+    guest: guestSchema,
+    refused: optional(causeSchema),
+  }),
+  z.strictObject({
+    state: z.literal('detaching'),
+    slot: slotSchema,
+    guest: guestSchema,
+    force: z.boolean(),
+    deviceGone: z.boolean(),
+    cause: causeSchema,
+  }),
+  z.strictObject({ state: z.literal('removed'), cause: causeSchema }),
+]);
+const specSchema = z.strictObject({
+  source: z.strictObject({ kind: z.enum(['raw-file', 'qcow2-file', 'block-device']), path: z.string() }),
+  readOnly: z.boolean(),
+  cache: z.enum(['none', 'writeback', 'writethrough', 'directsync', 'unsafe']),
+  aio: z.enum(['auto', 'threads', 'native', 'io_uring']),
+  discard: z.enum(['ignore', 'unmap']),
+  detectZeroes: z.enum(['off', 'on', 'unmap']),
+  serial: z.string(),
+  queues: z.int(),
+  logicalBlockSize: z.int(),
+  physicalBlockSize: z.int(),
+  mount: optional(
+    z.strictObject({
+      fsType: z.enum(['ext4', 'xfs']),
+      mountPoint: z.string(),
+      options: z.array(z.string()),
+      format: z.enum(['never', 'if_empty']),
+    }),
+  ),
+});
+const volumeSchema = z.strictObject({
+  volumeId: z.string(),
+  generation: z.int(),
+  spec: specSchema,
+  slot: slotSchema,
+  backingIdentity: z.string(),
+  resolvedPath: z.string(),
+  sizeBytes: z.int(),
+  state: stateSchema,
+  times: z.strictObject({
+    pending: z.number(),
+    attached: optional(z.number()),
+    detaching: optional(z.number()),
+    removed: optional(z.number()),
+  }),
+  aio: optional(z.enum(['threads', 'native', 'io_uring'])),
+  mounted: z.boolean(),
+});
+const sandboxSchema = z.strictObject({
+  id: z.string(),
+  spec: z.strictObject({
+    vcpus: z.int(),
+    memoryMib: z.int(),
+    kernel: z.string(),
+    initrd: z.string(),
+    kernelParameters: z.string(),
+    accelerator: z.enum(['auto', 'kvm', 'tcg']),
+    volumeCapacity: z.int(),
+    labels: z.record(z.string(), z.string()),
+    readyWhen: z.enum(['agent', 'started']),
+  }),
+  uuid: z.string(),
+  createdAtMs: z.number(),
+  accelerator: z.enum(['kvm', 'tcg']),
+  acceleratorReason: z.string(),
+  state: z.enum(['creating', 'running', 'stopping', 'stopped']),
+  cause: optional(causeSchema),
+  process: optional(z.strictObject({ pid: z.int(), startTicks: z.number() })),
+  nextGeneration: z.int(),
+  timings: z.array(z.strictObject({ phase: z.string(), milliseconds: z.number() })),
+});
+const journalSchema: z.ZodType<JournalRecord> = z.strictObject({
+  version: z.literal(1),
+  sandbox: sandboxSchema,
+  volumes: z.array(volumeSchema),
+});
+
+/**
+ * Reads a sandbox's journal. A file that cannot be understood is set aside as `state.json.corrupt-TIME`, named in the
+ * log, and undefined is the answer.
+ */
+export async function readJournal(path: string, log: Logger): Promise<JournalRecord | undefined> {
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+  try {
+    return journalSchema.parse(JSON.parse(text));
+  } catch (error) {
+    const aside = join(dirname(path), `${basename(path)}.corrupt-${Date.now()}`);
+    await rename(path, aside);
+    log.error({ path, aside, problem: messageOf(error).slice(0, 500) }, 'journal set aside as unreadable');
+    return undefined;
+  }
+}

@@ -1,0 +1,107 @@
+import { sleep } from '../base/deadline.ts';
+import { ShimError, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { QmpClient, type QmpConnectOptions } from '../qmp/client.ts';
+
+const RECONNECT_PAUSE_MS = 50;
+const RECONNECT_PAUSE_MAX_MS = 2000;
+
+export interface QmpLinkOptions {
+  readonly connect: Omit<QmpConnectOptions, 'signal'>;
+  readonly log: Logger;
+  /** Aborted when the VM is gone: the link is then given up. */
+  readonly gone: AbortSignal;
+  /**
+   * Called with each new connection before anybody else gets it. Events are not replayed to a monitor that was away, so
+   * this is where listeners are opened and the records are compared with what QEMU has.
+   */
+  readonly onConnected: (client: QmpClient) => Promise<void>;
+}
+
+/** The QMP connection of one VM, made again whenever it breaks while the VM lives. */
+export class QmpLink implements AsyncDisposable {
+  readonly #options: QmpLinkOptions;
+  #client: QmpClient | undefined;
+  #waiting = Promise.withResolvers<QmpClient>();
+  #running: Promise<void> = Promise.resolve();
+  #closed = false;
+
+  constructor(options: QmpLinkOptions) {
+    this.#options = options;
+    this.#waiting.promise.catch(() => undefined);
+  }
+
+  /**
+   * Makes the first connection and keeps the link up from then on.
+   * @throws what QmpClient.connect and onConnected throw: then there is no link
+   */
+  async open(): Promise<QmpClient> {
+    const client = await QmpClient.connect({ ...this.#options.connect, signal: this.#options.gone });
+    try {
+      await this.#options.onConnected(client);
+    } catch (error) {
+      await client[Symbol.asyncDispose]();
+      throw error;
+    }
+    this.#running = this.#keepUp(client);
+    return client;
+  }
+
+  /**
+   * The connection as it is now.
+   * @throws ShimError UNAVAILABLE / QMP_LOST while there is none
+   */
+  get current(): QmpClient {
+    if (this.#client?.state === 'ready') return this.#client;
+    throw new ShimError('UNAVAILABLE', 'the QMP connection to QEMU is down', { reason: 'QMP_LOST' });
+  }
+
+  /** The connection, as soon as there is one; rejects with the reason of `gone` once the VM is gone. */
+  async ready(): Promise<QmpClient> {
+    this.#options.gone.throwIfAborted();
+    if (this.#client?.state === 'ready') return this.#client;
+    return this.#waiting.promise;
+  }
+
+  async #keepUp(first: QmpClient): Promise<void> {
+    let client: QmpClient | undefined = first;
+    while (client !== undefined) {
+      this.#client = client;
+      this.#waiting.resolve(client);
+      const cause = await client.closed;
+      this.#waiting = Promise.withResolvers<QmpClient>();
+      this.#waiting.promise.catch(() => undefined);
+      this.#client = undefined;
+      client = await this.#reconnect(cause);
+    }
+    this.#waiting.reject(new ShimError('UNAVAILABLE', 'the VM is gone', { reason: 'VM_GONE' }));
+  }
+
+  async #reconnect(cause: ShimError): Promise<QmpClient | undefined> {
+    const { gone, log, connect, onConnected } = this.#options;
+    if (!this.#stopped()) log.warn({ cause: cause.message }, 'qmp connection lost');
+    for (let pauseMs = RECONNECT_PAUSE_MS; !this.#stopped(); pauseMs = Math.min(pauseMs * 2, RECONNECT_PAUSE_MAX_MS)) {
+      try {
+        await sleep(pauseMs, gone);
+        if (this.#stopped()) return undefined;
+        const client = await QmpClient.connect({ ...connect, signal: gone });
+        await onConnected(client);
+        log.info('qmp connection made again');
+        return client;
+      } catch (error) {
+        log.debug({ problem: messageOf(error) }, 'qmp connection not made');
+      }
+    }
+    return undefined;
+  }
+
+  #stopped(): boolean {
+    return this.#closed || this.#options.gone.aborted;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    await this.#client?.[Symbol.asyncDispose]();
+    await this.#running;
+  }
+}

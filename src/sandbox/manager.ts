@@ -1,0 +1,270 @@
+import { createHash } from 'node:crypto';
+import { mkdir, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
+import { waitFor } from '../base/deadline.ts';
+import { ShimError, messageOf } from '../base/errors.ts';
+import { checkId } from '../base/ids.ts';
+import { completeSpec, type RequestedSpec } from '../device/spec.ts';
+import { adoptAll } from './adopt.ts';
+import { attachVolume, asShimError } from './attach.ts';
+import { inspectBacking } from './backing.ts';
+import { bootSandbox, newUuid } from './boot.ts';
+import { detachVolume } from './detach.ts';
+import { Sandbox, type SandboxEnvironment, type SandboxSnapshot } from './sandbox.ts';
+import { completeSandboxSpec, type SandboxSpec } from './spec.ts';
+import { stopSandbox } from './stop.ts';
+import { defaultSerial, type Volume, type VolumeSnapshot } from './volume.ts';
+
+/** Longest id that names its own directory; sockets lie below it and their paths may have 107 bytes. */
+const DIRECTORY_NAME_MAX = 36;
+const HASH_DIGITS = 12;
+
+/** Name of a sandbox's state directory: its id where that is short enough, else a prefix and a hash. */
+export function directoryName(sandboxId: string): string {
+  if (sandboxId.length <= DIRECTORY_NAME_MAX) return sandboxId;
+  const hash = createHash('sha256').update(sandboxId).digest('hex').slice(0, HASH_DIGITS);
+  return `${sandboxId.slice(0, DIRECTORY_NAME_MAX - HASH_DIGITS - 1)}-${hash}`;
+}
+
+/** All sandboxes of the daemon: what `rpc/` calls. Ids are checked here, and every call is idempotent on them. */
+export class SandboxManager {
+  readonly environment: SandboxEnvironment;
+  readonly #sandboxes = new Map<string, Sandbox>();
+  /** Creates in progress; repeats join them. A create that fails leaves nothing behind. */
+  readonly #creating = new Map<string, Promise<void>>();
+  #draining = false;
+
+  constructor(environment: SandboxEnvironment) {
+    this.environment = environment;
+  }
+
+  /** Makes the state directory and takes over what an earlier daemon left running. */
+  async start(): Promise<void> {
+    const { config } = this.environment;
+    await mkdir(config.state_dir, { recursive: true, mode: 0o700 });
+    for (const sandbox of await adoptAll(this.environment)) this.#sandboxes.set(sandbox.id, sandbox);
+  }
+
+  /** Lets go of every sandbox and leaves the VMs running. */
+  async release(): Promise<void> {
+    this.#draining = true;
+    await Promise.allSettled(this.#creating.values());
+    const results = await Promise.allSettled([...this.#sandboxes.values()].map((sandbox) => sandbox.release()));
+    for (const result of results) {
+      if (result.status === 'rejected') {
+        this.environment.log.error({ problem: messageOf(result.reason) }, 'sandbox not released cleanly');
+      }
+    }
+  }
+
+  /**
+   * Starts a sandbox, or answers as the first time when id and spec are the same.
+   * @param callerWait ends only this caller's waiting
+   */
+  async create(sandboxId: string, requested: SandboxSpec, callerWait?: AbortSignal): Promise<SandboxSnapshot> {
+    this.#refuseWhenDraining();
+    checkId('sandbox_id', sandboxId);
+    const { config } = this.environment;
+    const spec = completeSandboxSpec(requested, config);
+    const existing = this.#sandboxes.get(sandboxId);
+    if (existing === undefined) {
+      this.#begin(sandboxId, spec);
+    } else if (!isDeepStrictEqual(existing.identity.spec, spec)) {
+      throw new ShimError('ALREADY_EXISTS', `sandbox ${sandboxId} exists already, with another spec`, {
+        reason: 'SANDBOX_EXISTS',
+        metadata: { sandboxId },
+      });
+    }
+    const creating = this.#creating.get(sandboxId);
+    if (creating !== undefined) await waitFor(creating, callerWait === undefined ? {} : { signal: callerWait });
+    return this.get(sandboxId);
+  }
+
+  #begin(sandboxId: string, spec: SandboxSpec): void {
+    const { config } = this.environment;
+    if (this.#sandboxes.size >= config.sandboxes_max) {
+      throw new ShimError('RESOURCE_EXHAUSTED', `all ${config.sandboxes_max} sandboxes are in use`, {
+        reason: 'TOO_MANY_SANDBOXES',
+        metadata: { max: String(config.sandboxes_max) },
+      });
+    }
+    const sandbox = new Sandbox(this.environment, {
+      id: sandboxId,
+      spec,
+      uuid: newUuid(),
+      createdAtMs: Date.now(),
+      directory: join(config.state_dir, directoryName(sandboxId)),
+    });
+    this.#sandboxes.set(sandboxId, sandbox);
+    sandbox.enter('creating', undefined);
+    const work = bootSandbox(sandbox)
+      .catch(async (error: unknown) => {
+        const problem = asShimError(error);
+        this.#sandboxes.delete(sandboxId);
+        await sandbox.release().catch(() => undefined);
+        sandbox.log.warn({ reason: problem.reason, problem: problem.message }, 'sandbox not created');
+        sandbox.announce('sandbox.deleted', { reason: problem.reason, message: problem.message });
+        throw problem;
+      })
+      .finally(() => this.#creating.delete(sandboxId));
+    work.catch(() => undefined); // Every caller may have gone; the failure is logged above.
+    this.#creating.set(sandboxId, work);
+  }
+
+  /** @throws ShimError NOT_FOUND / SANDBOX_NOT_FOUND */
+  get(sandboxId: string): SandboxSnapshot {
+    return this.#find(sandboxId).snapshot();
+  }
+
+  list(labels: Readonly<Record<string, string>>): readonly SandboxSnapshot[] {
+    const wanted = Object.entries(labels);
+    return [...this.#sandboxes.values()]
+      .filter(({ identity }) => wanted.every(([key, value]) => identity.spec.labels[key] === value))
+      .map((sandbox) => sandbox.snapshot());
+  }
+
+  /** The live object, for streams and for the guest. @throws ShimError NOT_FOUND / SANDBOX_NOT_FOUND */
+  sandbox(sandboxId: string): Sandbox {
+    return this.#find(sandboxId);
+  }
+
+  async stop(
+    sandboxId: string,
+    options: { readonly force: boolean; readonly gracefulTimeoutMs: number },
+  ): Promise<SandboxSnapshot> {
+    const sandbox = this.#find(sandboxId);
+    this.#refuseWhileCreating(sandbox);
+    await stopSandbox(sandbox, {
+      force: options.force,
+      gracefulTimeoutMs:
+        options.gracefulTimeoutMs === 0 ? this.environment.config.stop_timeout_ms : options.gracefulTimeoutMs,
+    });
+    return sandbox.snapshot();
+  }
+
+  /** Forgets a stopped sandbox; a repeat finds nothing and is content. */
+  async delete(sandboxId: string, force: boolean): Promise<void> {
+    checkId('sandbox_id', sandboxId);
+    const sandbox = this.#sandboxes.get(sandboxId);
+    if (sandbox === undefined) return;
+    this.#refuseWhileCreating(sandbox);
+    if (sandbox.state !== 'stopped') {
+      if (!force) {
+        throw new ShimError(
+          'FAILED_PRECONDITION',
+          `sandbox ${sandboxId} is ${sandbox.state}; stop it first, or delete with force`,
+          {
+            reason: 'SANDBOX_RUNNING',
+            metadata: { sandboxId, state: sandbox.state },
+          },
+        );
+      }
+      await stopSandbox(sandbox, { force: true, gracefulTimeoutMs: 1 });
+    }
+    await sandbox.release();
+    await rm(sandbox.files.directory, { recursive: true, force: true });
+    if (this.#sandboxes.delete(sandboxId)) sandbox.announce('sandbox.deleted', undefined);
+  }
+
+  /** Attaches a volume, or answers as the first time when id and spec are the same. */
+  async attach(
+    sandboxId: string,
+    volumeId: string,
+    requested: RequestedSpec,
+    options: { readonly timeoutMs: number; readonly callerWait?: AbortSignal },
+  ): Promise<VolumeSnapshot> {
+    this.#refuseWhenDraining();
+    checkId('volume_id', volumeId);
+    const sandbox = this.#find(sandboxId);
+    const { config } = this.environment;
+    const spec = completeSpec(requested, defaultSerial(volumeId), sandbox.identity.spec.vcpus);
+    this.#refuseUnlessRunning(sandbox);
+    const repeated = sandbox.volumes.repeated(volumeId, spec);
+    if (repeated !== undefined) return await this.#joinAttach(repeated, options.callerWait);
+    const backing = await inspectBacking(spec, config.allowed_roots);
+    // Between the look at the file and here others may have come first: the checks below run without an await.
+    this.#refuseUnlessRunning(sandbox);
+    const raced = sandbox.volumes.repeated(volumeId, spec);
+    if (raced !== undefined) return await this.#joinAttach(raced, options.callerWait);
+    const volume = sandbox.volumes.add(volumeId, spec, backing);
+    const timeoutMs = options.timeoutMs === 0 ? config.attach_timeout_ms : options.timeoutMs;
+    volume.attaching = attachVolume(sandbox, volume, timeoutMs).finally(() => {
+      volume.attaching = undefined;
+    });
+    return await this.#joinAttach(volume, options.callerWait);
+  }
+
+  async #joinAttach(volume: Volume, callerWait: AbortSignal | undefined): Promise<VolumeSnapshot> {
+    if (volume.attaching !== undefined) {
+      volume.attaching.catch(() => undefined); // The caller may go before the end; the record keeps the cause.
+      await waitFor(volume.attaching, callerWait === undefined ? {} : { signal: callerWait });
+    }
+    return volume.snapshot();
+  }
+
+  /** Detaches a volume; a repeat joins the detach in progress, or finds the volume removed and is content. */
+  async detach(
+    sandboxId: string,
+    volumeId: string,
+    options: { readonly force: boolean; readonly timeoutMs: number; readonly callerWait?: AbortSignal },
+  ): Promise<VolumeSnapshot> {
+    const sandbox = this.#find(sandboxId);
+    const volume = this.#findVolume(sandbox, volumeId);
+    const timeoutMs = options.timeoutMs === 0 ? this.environment.config.detach_timeout_ms : options.timeoutMs;
+    await detachVolume(sandbox, volume, { ...options, timeoutMs });
+    return volume.snapshot();
+  }
+
+  /** @throws ShimError NOT_FOUND / VOLUME_NOT_FOUND */
+  volume(sandboxId: string, volumeId: string): VolumeSnapshot {
+    return this.#findVolume(this.#find(sandboxId), volumeId).snapshot();
+  }
+
+  /** Volumes of one sandbox, or of all when the id is empty. */
+  volumes(sandboxId: string): readonly VolumeSnapshot[] {
+    const sandboxes = sandboxId === '' ? [...this.#sandboxes.values()] : [this.#find(sandboxId)];
+    return sandboxes.flatMap((sandbox) => sandbox.volumes.snapshots());
+  }
+
+  #find(sandboxId: string): Sandbox {
+    checkId('sandbox_id', sandboxId);
+    const sandbox = this.#sandboxes.get(sandboxId);
+    if (sandbox !== undefined) return sandbox;
+    throw new ShimError('NOT_FOUND', `there is no sandbox ${sandboxId}`, {
+      reason: 'SANDBOX_NOT_FOUND',
+      metadata: { sandboxId },
+    });
+  }
+
+  #findVolume(sandbox: Sandbox, volumeId: string): Volume {
+    checkId('volume_id', volumeId);
+    const volume = sandbox.volumes.find(volumeId);
+    if (volume !== undefined) return volume;
+    throw new ShimError('NOT_FOUND', `sandbox ${sandbox.id} has no volume ${volumeId}`, {
+      reason: 'VOLUME_NOT_FOUND',
+      metadata: { sandboxId: sandbox.id, volumeId },
+    });
+  }
+
+  #refuseWhenDraining(): void {
+    if (!this.#draining) return;
+    throw new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' });
+  }
+
+  #refuseWhileCreating(sandbox: Sandbox): void {
+    if (sandbox.state !== 'creating') return;
+    throw new ShimError('FAILED_PRECONDITION', `sandbox ${sandbox.id} is still being created`, {
+      reason: 'SANDBOX_CREATING',
+      metadata: { sandboxId: sandbox.id },
+    });
+  }
+
+  #refuseUnlessRunning(sandbox: Sandbox): void {
+    if (sandbox.state === 'running') return;
+    throw new ShimError('FAILED_PRECONDITION', `sandbox ${sandbox.id} is ${sandbox.state}, not running`, {
+      reason: sandbox.state === 'stopping' ? 'SANDBOX_STOPPING' : 'SANDBOX_NOT_RUNNING',
+      metadata: { sandboxId: sandbox.id, state: sandbox.state },
+    });
+  }
+}

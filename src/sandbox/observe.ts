@@ -1,0 +1,100 @@
+import { messageOf } from '../base/errors.ts';
+import { probeCapabilities } from '../qmp/capabilities.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import type { QmpListener } from '../qmp/listener.ts';
+import { deviceVanished, reconcile } from './reconcile.ts';
+import type { Sandbox } from './sandbox.ts';
+
+const WATCHED = [
+  'DEVICE_DELETED',
+  'SHUTDOWN',
+  'RESET',
+  'STOP',
+  'RESUME',
+  'GUEST_PANICKED',
+  'VSERPORT_CHANGE',
+  'BLOCK_IO_ERROR',
+] as const;
+type Watched = (typeof WATCHED)[number];
+
+/**
+ * Begins to observe a VM over a new QMP connection: first the listener, then the look at how things stand, so that nothing
+ * falls between the two. Events of the time without a connection are not replayed; the look stands in for them.
+ */
+export async function observe(sandbox: Sandbox, client: QmpClient): Promise<void> {
+  const events = client.listen(WATCHED);
+  sandbox.inBackground('events', consume(sandbox, events));
+  const { config, log } = sandbox;
+  sandbox.capabilities = await probeCapabilities(client, {
+    binary: config.qemu_binary,
+    cacheDir: config.cache_dir,
+    log,
+  });
+  const { status } = await client.run('query-status');
+  sandbox.runState = status;
+  await reconcile(sandbox, client);
+}
+
+async function consume(sandbox: Sandbox, events: QmpListener<Watched>): Promise<void> {
+  using _owned = events;
+  try {
+    for (;;) handle(sandbox, await events.next());
+  } catch (error) {
+    // The connection has ended; the link makes a new one, with a new listener, while the VM lives.
+    sandbox.log.debug({ problem: messageOf(error) }, 'event listener ended');
+  }
+}
+
+function handle(sandbox: Sandbox, event: Awaited<ReturnType<QmpListener<Watched>['next']>>): void {
+  switch (event.event) {
+    case 'DEVICE_DELETED':
+      if (event.data.device !== undefined) onDeviceDeleted(sandbox, event.data.device);
+      return;
+    case 'SHUTDOWN':
+      sandbox.shutdownReason = event.data.reason;
+      return;
+    case 'RESET':
+      onReset(sandbox);
+      return;
+    case 'STOP':
+      sandbox.runState = 'paused';
+      return;
+    case 'RESUME':
+      sandbox.runState = 'running';
+      return;
+    case 'GUEST_PANICKED':
+      sandbox.log.warn('guest panicked');
+      sandbox.announce('sandbox.panicked', { reason: 'GUEST_PANICKED', message: "the guest's kernel panicked" });
+      return;
+    case 'VSERPORT_CHANGE':
+      sandbox.agent.nudge();
+      return;
+    case 'BLOCK_IO_ERROR':
+      sandbox.log.warn({ node: event.data['node-name'], operation: event.data.operation }, 'block i/o error');
+      return;
+  }
+}
+
+/** A device that leaves without having been asked to. One that is being removed is the removal's own business. */
+function onDeviceDeleted(sandbox: Sandbox, device: string): void {
+  const volume = sandbox.volumes.all().find((one) => one.names.device === device);
+  if (volume?.state.state !== 'attached') return;
+  sandbox.inBackground('unasked removal', deviceVanished(sandbox, volume));
+}
+
+/** A reset ends everything that the last boot of the guest had: its agent, its mounts, its bus numbers. */
+function onReset(sandbox: Sandbox): void {
+  if (sandbox.state !== 'running') return;
+  sandbox.agentReady = false;
+  sandbox.addresses.forget();
+  for (const volume of sandbox.volumes.all()) volume.mounted = false;
+  sandbox.commitSoon();
+  sandbox.announce('sandbox.rebooted', { reason: 'GUEST_RESET', message: 'the guest was reset or rebooted' });
+  sandbox.inBackground('agent after reset', awaitAgent(sandbox));
+}
+
+/** Waits for the guest agent for as long as a boot may take, and takes note of it. */
+export async function awaitAgent(sandbox: Sandbox): Promise<void> {
+  await sandbox.agent.waitReady({ timeoutMs: sandbox.config.boot_timeout_ms, signal: sandbox.gone });
+  sandbox.agentReady = true;
+}

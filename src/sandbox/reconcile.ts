@@ -1,0 +1,80 @@
+import { Deadline } from '../base/deadline.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { asShimError, causeFrom, settleInGuest } from './attach.ts';
+import { startRemoval } from './detach.ts';
+import { removeFromQemu } from './removal.ts';
+import type { Sandbox } from './sandbox.ts';
+import { Stopwatch } from './stopwatch.ts';
+import type { Volume } from './volume.ts';
+
+/**
+ * Compares the records with what QEMU really has, after a connection was made anew or a daemon came back, and brings every
+ * record to the nearest true state: what is there is finished, what is not is undone. Nothing is taken from a guest that
+ * was not asked for.
+ */
+export async function reconcile(sandbox: Sandbox, client: QmpClient): Promise<void> {
+  const open = sandbox.volumes.all().filter((volume) => !volume.isRemoved());
+  if (open.length === 0) return;
+  const children = await client.run('qom-list', { path: '/machine/peripheral' });
+  const present = new Set(children.map((child) => child.name));
+  for (const volume of open) {
+    sandbox.inBackground('reconcile volume', reconcileVolume(sandbox, volume, present.has(volume.names.device)));
+  }
+}
+
+async function reconcileVolume(sandbox: Sandbox, volume: Volume, present: boolean): Promise<void> {
+  // An operation of this daemon that is under way sees to its own volume.
+  if (volume.attaching !== undefined || volume.removal !== undefined) return;
+  switch (volume.state.state) {
+    case 'removed':
+      return;
+    case 'attached':
+      if (!present) await deviceVanished(sandbox, volume);
+      return;
+    case 'detaching':
+      startRemoval(sandbox, volume);
+      return;
+    case 'pending':
+      volume.attaching = resumeAttach(sandbox, volume, present).finally(() => {
+        volume.attaching = undefined;
+      });
+      await volume.attaching;
+  }
+}
+
+/** Takes note that an ATTACHED volume's device is gone from QEMU, and clears away what is left of it. */
+export async function deviceVanished(sandbox: Sandbox, volume: Volume): Promise<void> {
+  using _held = await volume.mutex.acquire();
+  if (volume.state.state !== 'attached') return;
+  sandbox.volumes.apply(volume, { kind: 'device-gone' });
+  startRemoval(sandbox, volume);
+}
+
+/** An attach that an earlier daemon began: finished when the device is in QEMU, undone when it is not. */
+async function resumeAttach(sandbox: Sandbox, volume: Volume, present: boolean): Promise<void> {
+  const undoing = volume.state.state === 'pending' && volume.state.phase === 'undoing';
+  try {
+    if (undoing || !present) {
+      const cause = { reason: 'INTERRUPTED', message: 'the daemon ended before the device was in QEMU' };
+      await undo(sandbox, volume, cause);
+      return;
+    }
+    const deadline = Deadline.after(sandbox.config.attach_timeout_ms);
+    const guest = await settleInGuest(sandbox, volume, deadline, new Stopwatch());
+    using _held = await volume.mutex.acquire();
+    sandbox.gone.throwIfAborted();
+    sandbox.volumes.apply(volume, { kind: 'driver-live', guest });
+    sandbox.commitSoon();
+  } catch (error) {
+    sandbox.gone.throwIfAborted();
+    await undo(sandbox, volume, causeFrom(asShimError(error)));
+  }
+}
+
+async function undo(sandbox: Sandbox, volume: Volume, cause: ReturnType<typeof causeFrom>): Promise<void> {
+  {
+    using _held = await volume.mutex.acquire();
+    sandbox.volumes.apply(volume, { kind: 'attach-failed', cause });
+  }
+  await removeFromQemu(sandbox, volume);
+}

@@ -1,0 +1,320 @@
+import { setMaxListeners } from 'node:events';
+import { join } from 'node:path';
+import { ShimError, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { Config } from '../config.ts';
+import type { Cause } from '../device/state.ts';
+import { GuestAgent } from '../guest/agent.ts';
+import type { RunningAccelerator, SandboxFiles } from '../qemu/argv.ts';
+import type { AcceleratorChoice } from '../qemu/accelerator.ts';
+import { describeExit, type ExitInfo, type QemuProcess } from '../qemu/process.ts';
+import type { QemuCapabilities } from '../qmp/capabilities.ts';
+import type { BackingClaims } from './backing.ts';
+import type { EventLog, EventType, Timing } from './events.ts';
+import { GuestAddresses } from './guest-addresses.ts';
+import { Journal, type JournalRecord } from './journal.ts';
+import { QmpLink } from './link.ts';
+import { observe } from './observe.ts';
+import type { SandboxSpec, SandboxState } from './spec.ts';
+import type { VolumeHost } from './vm.ts';
+import { VolumeStore } from './volume-store.ts';
+
+/** What all sandboxes of a daemon share. */
+export interface SandboxEnvironment {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly events: EventLog;
+  readonly claims: BackingClaims;
+  readonly accelerators: AcceleratorChoice;
+}
+
+/** What is fixed before QEMU starts. */
+export interface SandboxIdentity {
+  readonly id: string;
+  readonly spec: SandboxSpec;
+  readonly uuid: string;
+  readonly createdAtMs: number;
+  readonly directory: string;
+}
+
+/** A sandbox as callers and watchers see it: a copy, safe to keep. */
+export interface SandboxSnapshot extends SandboxIdentity {
+  readonly state: SandboxState;
+  readonly cause: Cause | undefined;
+  readonly accelerator: RunningAccelerator;
+  readonly acceleratorReason: string;
+  readonly qemuVersion: string;
+  readonly qemuPid: number;
+  readonly volumesInUse: number;
+  readonly timings: readonly Timing[];
+  readonly agentReady: boolean;
+  readonly runState: string;
+}
+
+export const JOURNAL_FILE = 'state.json';
+
+/** Paths inside a sandbox's state directory. */
+export function sandboxFiles(directory: string): SandboxFiles {
+  return {
+    directory,
+    qmpSocket: join(directory, 'qmp.sock'),
+    spareSocket: join(directory, 'spare.sock'),
+    agentSocket: join(directory, 'qga.sock'),
+    consoleLog: join(directory, 'console.log'),
+    qemuLog: join(directory, 'qemu.log'),
+  };
+}
+
+/**
+ * One VM and what is known of it. Life-cycle phases live in their own files: boot.ts, stop.ts, adopt.ts; volumes in
+ * attach.ts, detach.ts, removal.ts. This class owns every change of the sandbox's own state.
+ */
+export class Sandbox implements VolumeHost {
+  readonly identity: SandboxIdentity;
+  readonly environment: SandboxEnvironment;
+  readonly log: Logger;
+  readonly files: SandboxFiles;
+  readonly link: QmpLink;
+  readonly agent: GuestAgent;
+  readonly volumes: VolumeStore;
+  readonly addresses = new GuestAddresses();
+  readonly #journal: Journal;
+  /** Ends volume work: the VM is being stopped, is gone, or the daemon leaves it. */
+  readonly #gone = new AbortController();
+  /** Ends the QMP link: QEMU is gone, or the daemon leaves it. */
+  readonly #ended = new AbortController();
+  readonly #stopped = Promise.withResolvers<void>();
+  #state: SandboxState = 'creating';
+  #cause: Cause | undefined;
+  #qemu: QemuProcess | undefined;
+  capabilities: QemuCapabilities | undefined;
+  accelerator: RunningAccelerator = 'tcg';
+  acceleratorReason = '';
+  agentReady = false;
+  runState = '';
+  timings: readonly Timing[] = [];
+  /** Why QEMU said that it shuts down (QAPI ShutdownCause), when it said so. */
+  shutdownReason: string | undefined;
+  /** The stop in progress; repeats of Stop join it. */
+  stopping: Promise<void> | undefined;
+  /** Work that nobody waits for, by what it is for; awaited when the sandbox is left. */
+  readonly #background = new Set<Promise<void>>();
+
+  constructor(environment: SandboxEnvironment, identity: SandboxIdentity) {
+    const { config, events, claims } = environment;
+    this.identity = identity;
+    this.environment = environment;
+    this.log = environment.log.child({ sandboxId: identity.id });
+    this.files = sandboxFiles(identity.directory);
+    setMaxListeners(0, this.#gone.signal, this.#ended.signal);
+    this.volumes = new VolumeStore({
+      sandboxId: identity.id,
+      capacity: identity.spec.volumeCapacity,
+      log: this.log,
+      events,
+      claims,
+      mutexWaitersMax: config.device_queue_max,
+      removedRetained: config.removed_retained,
+    });
+    this.link = new QmpLink({
+      connect: {
+        path: this.files.qmpSocket,
+        log: this.log,
+        lineBytesMax: config.qmp_line_bytes_max,
+        pendingMax: config.qmp_pending_max,
+        replyTimeoutMs: config.qmp_reply_timeout_ms,
+      },
+      log: this.log,
+      gone: this.#ended.signal,
+      onConnected: (client) => observe(this, client),
+    });
+    this.agent = new GuestAgent({
+      path: this.files.agentSocket,
+      log: this.log,
+      requestTimeoutMs: config.agent_timeout_ms,
+      lineBytesMax: config.agent_line_bytes_max,
+      queueMax: config.agent_queue_max,
+    });
+    this.#journal = new Journal(join(identity.directory, JOURNAL_FILE), () => this.#record());
+  }
+
+  get id(): string {
+    return this.identity.id;
+  }
+
+  get config(): Config {
+    return this.environment.config;
+  }
+
+  get state(): SandboxState {
+    return this.#state;
+  }
+
+  get gone(): AbortSignal {
+    return this.#gone.signal;
+  }
+
+  get ended(): AbortSignal {
+    return this.#ended.signal;
+  }
+
+  get virtioStatus(): boolean {
+    return this.capabilities?.virtioStatus ?? false;
+  }
+
+  get qemu(): QemuProcess | undefined {
+    return this.#qemu;
+  }
+
+  /** Resolves once QEMU has been seen to be gone and every volume is REMOVED. */
+  get stopped(): Promise<void> {
+    return this.#stopped.promise;
+  }
+
+  commit(): Promise<void> {
+    return this.#journal.commit();
+  }
+
+  commitSoon(): void {
+    this.inBackground('journal', this.commit());
+  }
+
+  /** Keeps a promise that nobody waits for: its failure is logged, and release() awaits it. */
+  inBackground(purpose: string, work: Promise<void>): void {
+    const kept = work
+      .catch((error: unknown) => {
+        if (!this.#gone.signal.aborted) this.log.warn({ purpose, problem: messageOf(error) }, 'background work failed');
+      })
+      .finally(() => this.#background.delete(kept));
+    this.#background.add(kept);
+  }
+
+  /** Takes charge of the QEMU process: from here its end is noticed. */
+  own(qemu: QemuProcess): void {
+    this.#qemu = qemu;
+    void qemu.exited.then((exit) => this.#onExit(exit));
+  }
+
+  /** Moves to another state, with one log line and one event. */
+  enter(state: SandboxState, cause: Cause | undefined): void {
+    if (this.#state === state && state !== 'creating') return;
+    this.#state = state;
+    this.#cause = cause;
+    this.log.info({ state, cause }, 'sandbox state changed');
+    this.announce(`sandbox.${state}`, cause);
+  }
+
+  announce(type: EventType, cause: Cause | undefined): void {
+    this.environment.events.emit({
+      type,
+      sandboxId: this.id,
+      volumeId: undefined,
+      generation: 0,
+      cause,
+      timings: type === 'sandbox.running' ? this.timings : [],
+      subject: this.snapshot(),
+    });
+  }
+
+  /** Restores what the journal says, before the sandbox is adopted. */
+  restore(record: JournalRecord): void {
+    const { sandbox } = record;
+    this.#state = sandbox.state;
+    this.#cause = sandbox.cause;
+    this.accelerator = sandbox.accelerator;
+    this.acceleratorReason = sandbox.acceleratorReason;
+    this.timings = sandbox.timings;
+    this.volumes.reserveGenerations(sandbox.nextGeneration);
+    for (const volume of record.volumes) this.volumes.restore(volume);
+  }
+
+  /** Ends every wait for the guest: Stop has begun, or the VM is gone (locking rule 5). */
+  preempt(reason: ShimError): void {
+    this.#gone.abort(reason);
+  }
+
+  /** The QEMU process has ended, whatever the reason; what it held is gone with it. */
+  async #onExit(exit: ExitInfo): Promise<void> {
+    const cause = this.#exitCause(exit);
+    const error = new ShimError('UNAVAILABLE', `sandbox ${this.id}: ${cause.message}`, { reason: 'VM_GONE' });
+    this.preempt(error);
+    this.#ended.abort(error);
+    this.agentReady = false;
+    this.runState = '';
+    for (const volume of this.volumes.all()) {
+      using _held = await volume.mutex.acquire();
+      this.volumes.apply(volume, { kind: 'vm-gone', cause: { reason: 'VM_GONE', message: cause.message } });
+    }
+    this.enter('stopped', cause);
+    await this.commit().catch((problem: unknown) => {
+      this.log.warn({ problem: messageOf(problem) }, 'journal not written after the end of qemu');
+    });
+    await this.link[Symbol.asyncDispose]();
+    await this.agent[Symbol.asyncDispose]();
+    this.#stopped.resolve();
+  }
+
+  /** The journal knows of a QEMU that is not there any more. */
+  async foundDead(): Promise<void> {
+    if (this.#state !== 'stopped') await this.#onExit({ code: undefined, signal: undefined });
+    else this.#stopped.resolve();
+  }
+
+  #exitCause(exit: ExitInfo): Cause {
+    const message = describeExit(exit);
+    if (this.#state === 'stopping') return { reason: 'STOPPED', message: `stopped on request; ${message}` };
+    if (this.shutdownReason?.startsWith('guest') === true) {
+      return { reason: 'GUEST_SHUTDOWN', message: `the guest shut itself down (${this.shutdownReason}); ${message}` };
+    }
+    return { reason: 'QEMU_EXITED', message };
+  }
+
+  /** Leaves the VM running and lets go of it: the daemon ends, the next one adopts. */
+  async release(): Promise<void> {
+    const reason = new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' });
+    this.preempt(reason);
+    this.#ended.abort(reason);
+    await this.link[Symbol.asyncDispose]();
+    await this.agent[Symbol.asyncDispose]();
+    await Promise.allSettled(this.#background);
+    if (this.#state !== 'stopped') await this.commit();
+  }
+
+  snapshot(): SandboxSnapshot {
+    const alive = this.#qemu !== undefined && this.#state !== 'stopped';
+    return {
+      ...this.identity,
+      state: this.#state,
+      cause: this.#cause,
+      accelerator: this.accelerator,
+      acceleratorReason: this.acceleratorReason,
+      qemuVersion: this.capabilities?.versionText ?? '',
+      qemuPid: alive ? (this.#qemu?.pid ?? 0) : 0,
+      volumesInUse: this.volumes.slotsInUse,
+      timings: this.timings,
+      agentReady: this.agentReady,
+      runState: this.runState,
+    };
+  }
+
+  #record(): JournalRecord {
+    const { id, spec, uuid, createdAtMs } = this.identity;
+    return {
+      version: 1,
+      sandbox: {
+        id,
+        spec,
+        uuid,
+        createdAtMs,
+        accelerator: this.accelerator,
+        acceleratorReason: this.acceleratorReason,
+        state: this.#state,
+        cause: this.#cause,
+        process: this.#qemu?.identity,
+        nextGeneration: this.volumes.nextGeneration,
+        timings: this.timings,
+      },
+      volumes: this.volumes.records(),
+    };
+  }
+}

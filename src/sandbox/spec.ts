@@ -1,0 +1,78 @@
+import { invalidArgument } from '../base/errors.ts';
+import type { Config } from '../config.ts';
+import { VOLUME_CAPACITY_MAX } from '../device/slots.ts';
+import { checkHostPath } from '../device/spec.ts';
+
+export type SandboxState = 'creating' | 'running' | 'stopping' | 'stopped';
+
+/** A sandbox as the caller asked for it, with every default filled in. */
+export interface SandboxSpec {
+  readonly vcpus: number;
+  readonly memoryMib: number;
+  readonly kernel: string;
+  readonly initrd: string;
+  /** The caller's own parameters, without the configured ones. */
+  readonly kernelParameters: string;
+  readonly accelerator: 'auto' | 'kvm' | 'tcg';
+  readonly volumeCapacity: number;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly readyWhen: 'agent' | 'started';
+}
+
+const VCPUS_MAX = 255;
+const MEMORY_MIB_MIN = 64;
+const MEMORY_MIB_MAX = 4_194_304;
+const KERNEL_PARAMETERS_BYTES_MAX = 1024;
+const LABELS_MAX = 64;
+const LABEL_BYTES_MAX = 256;
+
+/**
+ * Fills in the configured defaults (for zeroes and empty strings) and refuses what cannot be.
+ * @throws ShimError INVALID_ARGUMENT that names the field
+ */
+export function completeSandboxSpec(
+  requested: SandboxSpec,
+  config: Pick<Config, 'vcpus' | 'memory_mib' | 'kernel' | 'initrd' | 'volume_capacity'>,
+): SandboxSpec {
+  const spec: SandboxSpec = {
+    ...requested,
+    vcpus: requested.vcpus === 0 ? config.vcpus : requested.vcpus,
+    memoryMib: requested.memoryMib === 0 ? config.memory_mib : requested.memoryMib,
+    kernel: requested.kernel === '' ? config.kernel : requested.kernel,
+    initrd: requested.initrd === '' ? config.initrd : requested.initrd,
+    volumeCapacity: requested.volumeCapacity === 0 ? config.volume_capacity : requested.volumeCapacity,
+  };
+  checkRange('spec.vcpus', spec.vcpus, 1, VCPUS_MAX);
+  checkRange('spec.memory_mib', spec.memoryMib, MEMORY_MIB_MIN, MEMORY_MIB_MAX);
+  checkRange('spec.volume_capacity', spec.volumeCapacity, 1, VOLUME_CAPACITY_MAX);
+  checkHostPath('spec.kernel', spec.kernel);
+  checkHostPath('spec.initrd', spec.initrd);
+  checkKernelParameters(spec.kernelParameters);
+  checkLabels(spec.labels);
+  return spec;
+}
+
+function checkRange(field: string, value: number, min: number, max: number): void {
+  if (value < min || value > max) throw invalidArgument(field, value, `must be from ${min} to ${max}`);
+}
+
+function checkKernelParameters(text: string): void {
+  if (Buffer.byteLength(text) > KERNEL_PARAMETERS_BYTES_MAX) {
+    throw invalidArgument('spec.kernel_parameters', text, `is longer than ${KERNEL_PARAMETERS_BYTES_MAX} bytes`);
+  }
+  if (!/^[\x20-\x7e]*$/.test(text)) {
+    throw invalidArgument('spec.kernel_parameters', text, 'may hold only printable ASCII characters');
+  }
+}
+
+function checkLabels(labels: Readonly<Record<string, string>>): void {
+  const entries = Object.entries(labels);
+  if (entries.length > LABELS_MAX)
+    throw invalidArgument('spec.labels', entries.length, `at most ${LABELS_MAX} are allowed`);
+  for (const [key, value] of entries) {
+    if (key === '') throw invalidArgument('spec.labels', key, 'a label must have a name');
+    if (Buffer.byteLength(key) > LABEL_BYTES_MAX || Buffer.byteLength(value) > LABEL_BYTES_MAX) {
+      throw invalidArgument('spec.labels', key, `name and value may have at most ${LABEL_BYTES_MAX} bytes each`);
+    }
+  }
+}

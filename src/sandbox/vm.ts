@@ -1,0 +1,30 @@
+import type { Logger } from '../base/log.ts';
+import type { Config } from '../config.ts';
+import type { GuestAgent } from '../guest/agent.ts';
+import type { GuestAddresses } from './guest-addresses.ts';
+import type { QmpLink } from './link.ts';
+import type { VolumeStore } from './volume-store.ts';
+
+/** What attaching and detaching need to know of the VM. Implemented by Sandbox. */
+export interface VolumeHost {
+  readonly id: string;
+  readonly log: Logger;
+  readonly config: Config;
+  readonly link: QmpLink;
+  readonly agent: GuestAgent;
+  readonly volumes: VolumeStore;
+  readonly addresses: GuestAddresses;
+  /**
+   * Aborted, with a ShimError that says why, as soon as the VM is being stopped or is gone: it pre-empts every wait
+   * (locking rule 5).
+   */
+  readonly gone: AbortSignal;
+  /** True when the guest agent has answered in this boot of the guest. */
+  readonly agentReady: boolean;
+  /** How the device properties of this QEMU can be observed. */
+  readonly virtioStatus: boolean;
+  /** Makes the present state durable; awaited before QEMU is changed. */
+  commit(): Promise<void>;
+  /** Makes the present state durable soon; a failure is logged. */
+  commitSoon(): void;
+}

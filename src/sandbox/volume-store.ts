@@ -1,0 +1,229 @@
+import { isDeepStrictEqual } from 'node:util';
+import { ShimError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { SlotBook } from '../device/slots.ts';
+import type { VolumeSpec } from '../device/spec.ts';
+import { transition, type Transition, type VolumeInput, type VolumeState } from '../device/state.ts';
+import type { Backing, BackingClaims } from './backing.ts';
+import type { EventLog } from './events.ts';
+import type { JournalVolume } from './journal.ts';
+import { Volume, type VolumeSnapshot } from './volume.ts';
+
+export interface VolumeStoreOptions {
+  readonly sandboxId: string;
+  readonly capacity: number;
+  readonly log: Logger;
+  readonly events: EventLog;
+  readonly claims: BackingClaims;
+  readonly mutexWaitersMax: number;
+  readonly removedRetained: number;
+}
+
+/**
+ * The volumes of one sandbox: who has which slot, name and source. This is the allocator of locking rule 2, and its lock is
+ * JavaScript's own: every method runs to its end without an await, so nothing can come in between and it can never be
+ * held across QEMU or the guest.
+ */
+export class VolumeStore {
+  readonly #options: VolumeStoreOptions;
+  readonly #slots: SlotBook;
+  /** The newest generation of each id; removed ones stay for a while. */
+  readonly #volumes = new Map<string, Volume>();
+  #nextGeneration = 1;
+
+  constructor(options: VolumeStoreOptions) {
+    this.#options = options;
+    this.#slots = new SlotBook(options.capacity);
+  }
+
+  get slotsInUse(): number {
+    return this.#slots.inUse;
+  }
+
+  get nextGeneration(): number {
+    return this.#nextGeneration;
+  }
+
+  find(volumeId: string): Volume | undefined {
+    return this.#volumes.get(volumeId);
+  }
+
+  all(): readonly Volume[] {
+    return [...this.#volumes.values()];
+  }
+
+  /**
+   * The volume that an Attach of this id and spec repeats, if any.
+   * @throws ShimError ALREADY_EXISTS when the id is attached with another spec; FAILED_PRECONDITION while it is leaving
+   */
+  repeated(volumeId: string, spec: VolumeSpec): Volume | undefined {
+    const existing = this.#volumes.get(volumeId);
+    if (existing === undefined || existing.state.state === 'removed') return undefined;
+    const metadata = { sandboxId: this.#options.sandboxId, volumeId };
+    if (!isDeepStrictEqual(existing.spec, spec)) {
+      throw new ShimError('ALREADY_EXISTS', `volume ${volumeId} is attached already, with another spec`, {
+        reason: 'VOLUME_EXISTS',
+        metadata,
+      });
+    }
+    if (existing.state.state === 'detaching') {
+      throw new ShimError(
+        'FAILED_PRECONDITION',
+        `volume ${volumeId} is being detached; attach it again once it is removed`,
+        {
+          reason: 'VOLUME_DETACHING',
+          metadata,
+        },
+      );
+    }
+    if (existing.state.state === 'pending' && existing.state.phase === 'undoing') {
+      throw new ShimError('FAILED_PRECONDITION', `the failed attach of volume ${volumeId} is still being undone`, {
+        reason: 'VOLUME_PENDING',
+        metadata: { ...metadata, cause: existing.state.cause.reason },
+      });
+    }
+    return existing;
+  }
+
+  /**
+   * Makes a new PENDING volume: takes a slot, a generation and the claim on its source, all or nothing.
+   * @throws ShimError RESOURCE_EXHAUSTED / NO_SLOT, FAILED_PRECONDITION / BACKING_IN_USE, ALREADY_EXISTS / SERIAL_IN_USE
+   */
+  add(volumeId: string, spec: VolumeSpec, backing: Backing): Volume {
+    const { sandboxId, claims } = this.#options;
+    for (const other of this.#volumes.values()) {
+      if (other.state.state === 'removed' || other.spec.serial !== spec.serial) continue;
+      throw new ShimError('ALREADY_EXISTS', `serial ${spec.serial} is in use by volume ${other.id} of this sandbox`, {
+        reason: 'SERIAL_IN_USE',
+        metadata: { sandboxId, volumeId: other.id, serial: spec.serial },
+      });
+    }
+    const generation = this.#nextGeneration;
+    claims.claim(backing, this.#owner(volumeId, generation), !spec.readOnly);
+    const slot = this.#slots.take(generation);
+    if (slot === undefined) {
+      claims.release(backing.identity, this.#owner(volumeId, generation));
+      throw new ShimError(
+        'RESOURCE_EXHAUSTED',
+        `all ${this.#slots.capacity} volume slots of sandbox ${sandboxId} are taken`,
+        {
+          reason: 'NO_SLOT',
+          metadata: { sandboxId, capacity: String(this.#slots.capacity) },
+        },
+      );
+    }
+    this.#nextGeneration += 1;
+    const identity = {
+      sandboxId,
+      volumeId,
+      generation,
+      spec,
+      slot,
+      backingIdentity: backing.identity,
+      resolvedPath: backing.path,
+      sizeBytes: backing.sizeBytes,
+    };
+    const volume = new Volume(identity, this.#options.mutexWaitersMax);
+    this.#put(volume);
+    this.#announce(volume, undefined);
+    return volume;
+  }
+
+  /** Puts back a volume that the journal knows. Its slot and claim are taken unless it is removed. */
+  restore(record: JournalVolume): Volume {
+    const { state, times, aio, mounted, ...identity } = record;
+    const volume = new Volume({ ...identity, sandboxId: this.#options.sandboxId }, this.#options.mutexWaitersMax, {
+      state,
+      times,
+    });
+    volume.aio = aio;
+    volume.mounted = mounted;
+    if ('guest' in state) volume.guest = state.guest;
+    this.#nextGeneration = Math.max(this.#nextGeneration, record.generation + 1);
+    if (volume.state.state !== 'removed') {
+      this.#slots.claim(record.slot, record.generation);
+      const backing = { path: record.resolvedPath, identity: record.backingIdentity, sizeBytes: record.sizeBytes };
+      this.#options.claims.claim(backing, this.#owner(volume.id, volume.generation), !volume.spec.readOnly);
+    }
+    this.#put(volume);
+    return volume;
+  }
+
+  /** Generations below this number have been given out before. */
+  reserveGenerations(nextGeneration: number): void {
+    this.#nextGeneration = Math.max(this.#nextGeneration, nextGeneration);
+  }
+
+  /**
+   * Applies one input: the only place where a volume's state changes. Logs, announces and frees what REMOVED frees.
+   * Callers hold the volume's mutex (locking rule 1).
+   */
+  apply(volume: Volume, input: VolumeInput): Transition {
+    const result = transition(volume.state, input);
+    if (result.kind === 'next') this.#enter(volume, result.next, input.kind);
+    else if (result.kind === 'denied') {
+      this.#options.log.debug({ volumeId: volume.id, input: input.kind, reason: result.reason }, 'transition denied');
+    }
+    return result;
+  }
+
+  #enter(volume: Volume, state: VolumeState, input: string): void {
+    const before = volume.state;
+    volume.state = state;
+    if ('guest' in state) volume.guest = state.guest;
+    if (state.state !== before.state) volume.times = { ...volume.times, [state.state]: Date.now() };
+    if (state.state === 'removed' && before.state !== 'removed') {
+      volume.mounted = false;
+      this.#slots.release(before.slot, volume.generation);
+      this.#options.claims.release(volume.identity.backingIdentity, this.#owner(volume.id, volume.generation));
+      this.#forgetOldest();
+    }
+    if (state.state !== before.state) this.#announce(volume, input);
+  }
+
+  #announce(volume: Volume, input: string | undefined): void {
+    const snapshot = volume.snapshot();
+    this.#options.log.info(
+      { volumeId: volume.id, generation: volume.generation, state: volume.state.state, input, cause: snapshot.cause },
+      'volume state changed',
+    );
+    this.#options.events.emit({
+      type: `volume.${volume.state.state}`,
+      sandboxId: this.#options.sandboxId,
+      volumeId: volume.id,
+      generation: volume.generation,
+      cause: snapshot.cause,
+      timings: volume.timings,
+      subject: snapshot,
+    });
+  }
+
+  #put(volume: Volume): void {
+    // Deleted first, so that the map's order is the order of the newest generations.
+    this.#volumes.delete(volume.id);
+    this.#volumes.set(volume.id, volume);
+  }
+
+  #forgetOldest(): void {
+    const removed = [...this.#volumes.values()].filter((volume) => volume.state.state === 'removed');
+    for (const volume of removed.slice(0, Math.max(0, removed.length - this.#options.removedRetained))) {
+      this.#volumes.delete(volume.id);
+    }
+  }
+
+  #owner(volumeId: string, generation: number): string {
+    return `volume ${volumeId} (generation ${generation}) of sandbox ${this.#options.sandboxId}`;
+  }
+
+  /** The volumes as the journal keeps them. */
+  records(): readonly JournalVolume[] {
+    return this.all().map((volume) => {
+      const { sandboxId, ...identity } = volume.identity;
+      return { ...identity, state: volume.state, times: volume.times, aio: volume.aio, mounted: volume.mounted };
+    });
+  }
+
+  snapshots(): readonly VolumeSnapshot[] {
+    return this.all().map((volume) => volume.snapshot());
+  }
+}

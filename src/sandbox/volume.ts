@@ -1,0 +1,118 @@
+import { createHash } from 'node:crypto';
+import { BoundedMutex } from '../base/mutex.ts';
+import { namesFor, type QemuNames } from '../device/plan.ts';
+import { pciPath, type Slot } from '../device/slots.ts';
+import { SERIAL_BYTES_MAX, type AioMode, type VolumeSpec } from '../device/spec.ts';
+import type { Cause, GuestView, VolumeState } from '../device/state.ts';
+import type { Timing } from './events.ts';
+
+/** Wall-clock milliseconds of each state's beginning. */
+export interface StateTimes {
+  readonly pending: number;
+  readonly attached: number | undefined;
+  readonly detaching: number | undefined;
+  readonly removed: number | undefined;
+}
+
+/** What never changes in one generation of a volume. */
+export interface VolumeIdentity {
+  readonly sandboxId: string;
+  readonly volumeId: string;
+  readonly generation: number;
+  readonly spec: VolumeSpec;
+  readonly slot: Slot;
+  /** BackingClaims identity of the source. */
+  readonly backingIdentity: string;
+  /** The source with symbolic links resolved. */
+  readonly resolvedPath: string;
+  readonly sizeBytes: number;
+}
+
+/** A volume as callers and watchers see it: a copy, safe to keep. */
+export interface VolumeSnapshot extends VolumeIdentity {
+  readonly state: VolumeState;
+  readonly pciPath: string;
+  readonly guest: GuestView | undefined;
+  readonly cause: Cause | undefined;
+  readonly aio: AioMode | undefined;
+  readonly times: StateTimes;
+  readonly timings: readonly Timing[];
+}
+
+/**
+ * One generation of a volume.
+ * INVARIANT: `state` and `times` change only under `mutex`, and only through VolumeStore.apply.
+ */
+export class Volume {
+  readonly identity: VolumeIdentity;
+  readonly names: QemuNames;
+  readonly mutex: BoundedMutex;
+  state: VolumeState;
+  times: StateTimes;
+  /** The aio mode that QEMU accepted. */
+  aio: AioMode | undefined;
+  timings: readonly Timing[] = [];
+  /** The last guest view, kept after removal for those who ask. */
+  guest: GuestView | undefined;
+  /** True from before the guest is asked to mount until it is seen to be unmounted (or its boot ended). */
+  mounted = false;
+  /** The attach in progress; repeats of Attach join it. */
+  attaching: Promise<void> | undefined;
+  /** The removal in progress; repeats of Detach join it. */
+  removal: Promise<void> | undefined;
+
+  constructor(identity: VolumeIdentity, mutexWaitersMax: number, restored?: { state: VolumeState; times: StateTimes }) {
+    this.identity = identity;
+    this.names = namesFor(identity.volumeId, identity.generation);
+    this.mutex = new BoundedMutex(`volume ${identity.volumeId}`, mutexWaitersMax);
+    this.state = restored?.state ?? { state: 'pending', phase: 'attaching', slot: identity.slot };
+    this.times = restored?.times ?? {
+      pending: Date.now(),
+      attached: undefined,
+      detaching: undefined,
+      removed: undefined,
+    };
+  }
+
+  get id(): string {
+    return this.identity.volumeId;
+  }
+
+  get generation(): number {
+    return this.identity.generation;
+  }
+
+  get spec(): VolumeSpec {
+    return this.identity.spec;
+  }
+
+  isRemoved(): boolean {
+    return this.state.state === 'removed';
+  }
+
+  snapshot(): VolumeSnapshot {
+    return {
+      ...this.identity,
+      state: this.state,
+      pciPath: pciPath(this.identity.slot),
+      guest: this.guest,
+      cause: causeOf(this.state),
+      aio: this.aio,
+      times: this.times,
+      timings: this.timings,
+    };
+  }
+}
+
+/** The cause that a state carries, if any. */
+export function causeOf(state: VolumeState): Cause | undefined {
+  if (state.state === 'attached') return state.refused;
+  if (state.state === 'pending' && state.phase === 'attaching') return undefined;
+  return state.cause;
+}
+
+/** The serial of a volume that was given none: its id where that fits, else the first bytes of the id's SHA-256. */
+export function defaultSerial(volumeId: string): string {
+  if (Buffer.byteLength(volumeId) <= SERIAL_BYTES_MAX) return volumeId;
+  return createHash('sha256').update(volumeId).digest('hex').slice(0, SERIAL_BYTES_MAX);
+}
