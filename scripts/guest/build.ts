@@ -68,7 +68,11 @@ export async function ensureGuest(options: { readonly force?: boolean } = {}): P
     console.error(`building the guest from ${debs.length} packages ...`);
     const built = await buildImage(debs, debsDirectory, directory);
     const manifest: Manifest = { recipe, packages, debs, ...built, listsChangedMs: listsChangedMs() };
-    await writeFile(join(directory, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`);
+    const manifestPath = join(directory, 'manifest.json');
+    await writeFile(manifestPath, `${JSON.stringify(manifest, undefined, 2)}\n`);
+    // Another user's daemon may boot what this one built, whatever the umask is.
+    await chmod(manifestPath, 0o644);
+    await chmod(imagesDirectory, 0o755);
     await publish(directory);
     await pruneDebs(debs, debsDirectory);
     return imageAt(guestDirectory, manifest);

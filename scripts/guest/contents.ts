@@ -34,7 +34,7 @@ export const contents: readonly PackageContents[] = [
   {
     // blkid and wipefs of libblkid know far more signatures than busybox's: "this disk is empty" has to be true.
     package: 'util-linux',
-    files: ['/usr/sbin/blkid', '/usr/sbin/wipefs', '/usr/sbin/blockdev', '/usr/bin/lsblk'],
+    files: ['/usr/sbin/blkid', '/usr/sbin/wipefs', '/usr/sbin/blockdev', '/usr/bin/lsblk', '/usr/bin/flock'],
   },
   {
     // busybox's modprobe ignores soft dependencies; the kernel itself calls /sbin/modprobe on demand.

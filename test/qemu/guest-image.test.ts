@@ -108,7 +108,7 @@ suite('the reference guest running', { skip }, () => {
     const output = await guest.run(`
       mkfs.ext4 -V; mkfs.xfs -V; resize2fs 2>&1 | head -1; tune2fs 2>&1 | head -1; dumpe2fs -V; e2fsck -V
       xfs_growfs -V; xfs_repair -V; cryptsetup --version; dmsetup --version; blkid -V; wipefs -V; /sbin/blockdev -V; lsblk -V
-      /sbin/modprobe -V; test -x /sbin/shutdown; readlink /sbin/modprobe`);
+      /sbin/modprobe -V; flock /run true; test -x /sbin/shutdown; readlink /sbin/modprobe`);
     assert.match(output, /cryptsetup 2\./);
     assert.match(output, /util-linux/);
     assert.match(output, /bin\/kmod/);
