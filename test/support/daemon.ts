@@ -1,0 +1,206 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdir, mkdtemp, open, readFile, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { credentials, type ServiceError } from '@grpc/grpc-js';
+import type { OptionName } from '../../src/config.ts';
+import type { AttachVolumeRequest } from '../../src/rpc/generated/qshim/v1/AttachVolumeRequest.ts';
+import type { CreateSandboxRequest } from '../../src/rpc/generated/qshim/v1/CreateSandboxRequest.ts';
+import type { DetachVolumeRequest } from '../../src/rpc/generated/qshim/v1/DetachVolumeRequest.ts';
+import type { EventsClient } from '../../src/rpc/generated/qshim/v1/Events.ts';
+import type { ExecResponse__Output } from '../../src/rpc/generated/qshim/v1/ExecResponse.ts';
+import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
+import type { SandboxesClient } from '../../src/rpc/generated/qshim/v1/Sandboxes.ts';
+import type { StopSandboxRequest } from '../../src/rpc/generated/qshim/v1/StopSandboxRequest.ts';
+import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { VolumesClient } from '../../src/rpc/generated/qshim/v1/Volumes.ts';
+import { loadApi } from '../../src/rpc/schema.ts';
+
+const root = join(import.meta.dirname, '../..');
+const START_TIMEOUT_MS = 60_000;
+
+/** Typed promise calls over one gRPC channel. */
+export class ApiClient implements Disposable {
+  readonly sandboxes: SandboxesClient;
+  readonly volumes: VolumesClient;
+  readonly events: EventsClient;
+
+  constructor(socket: string) {
+    const { Sandboxes, Volumes, Events } = loadApi().qshim.v1;
+    // A channel of its own for each client: grpc-js would share one between equal addresses.
+    const options = { 'grpc.use_local_subchannel_pool': 1 };
+    const address = `unix:${socket}`;
+    this.sandboxes = new Sandboxes(address, credentials.createInsecure(), options);
+    this.volumes = new Volumes(address, credentials.createInsecure(), options);
+    this.events = new Events(address, credentials.createInsecure(), options);
+  }
+
+  createSandbox(request: CreateSandboxRequest): Promise<Sandbox__Output> {
+    return call((done) => this.sandboxes.create(request, done));
+  }
+  getSandbox(sandboxId: string): Promise<Sandbox__Output> {
+    return call((done) => this.sandboxes.get({ sandboxId }, done));
+  }
+  async listSandboxes(): Promise<readonly Sandbox__Output[]> {
+    const list = await call<{ sandboxes: Sandbox__Output[] }>((done) => this.sandboxes.list({}, done));
+    return list.sandboxes;
+  }
+  stopSandbox(request: StopSandboxRequest): Promise<Sandbox__Output> {
+    return call((done) => this.sandboxes.stop(request, done));
+  }
+  async deleteSandbox(sandboxId: string, force = true): Promise<void> {
+    await call<unknown>((done) => this.sandboxes.delete({ sandboxId, force }, done));
+  }
+  exec(sandboxId: string, script: string, input?: Buffer): Promise<ExecResponse__Output> {
+    const request = { sandboxId, path: '/bin/sh', arguments: ['-c', script], timeoutMs: 120_000 };
+    return call((done) =>
+      this.sandboxes.exec(input === undefined ? request : { ...request, standardInput: input }, done),
+    );
+  }
+  /** Runs a script in the guest and gives its stdout; throws with its stderr when it fails. */
+  async guest(sandboxId: string, script: string, input?: Buffer): Promise<string> {
+    const result = await this.exec(sandboxId, script, input);
+    if (result.exitCode !== 0) {
+      throw new Error(`guest script failed (${result.exitCode}): ${result.standardError.toString()}`);
+    }
+    return result.standardOutput.toString();
+  }
+  attach(request: AttachVolumeRequest): Promise<Volume__Output> {
+    return call((done) => this.volumes.attach(request, done));
+  }
+  detach(request: DetachVolumeRequest): Promise<Volume__Output> {
+    return call((done) => this.volumes.detach(request, done));
+  }
+  getVolume(sandboxId: string, volumeId: string): Promise<Volume__Output> {
+    return call((done) => this.volumes.get({ sandboxId, volumeId }, done));
+  }
+  async listVolumes(sandboxId = ''): Promise<readonly Volume__Output[]> {
+    const list = await call<{ volumes: Volume__Output[] }>((done) => this.volumes.list({ sandboxId }, done));
+    return list.volumes;
+  }
+
+  [Symbol.dispose](): void {
+    this.sandboxes.close();
+    this.volumes.close();
+    this.events.close();
+  }
+}
+
+/** Turns one callback call into a promise. */
+export function call<T>(start: (done: (error: ServiceError | null, value?: T) => void) => unknown): Promise<T> {
+  const { promise, resolve, reject } = Promise.withResolvers<T>();
+  start((error, value) => {
+    if (error !== null) reject(error);
+    else if (value === undefined) reject(new Error('neither error nor value'));
+    else resolve(value);
+  });
+  return promise;
+}
+
+export interface DaemonOptions {
+  /** Options by their TOML names. */
+  readonly config?: Partial<Record<OptionName, string | number>>;
+  /** Keeps the directory of an earlier daemon, to start a second one on it. */
+  readonly directory?: string;
+  readonly uid?: number;
+}
+
+/**
+ * A qshimd of its own in a temporary directory. Disposing of it deletes its sandboxes, ends it, and removes the
+ * directory; whatever is left after that is a leak that the suites look for.
+ */
+export class TestDaemon implements AsyncDisposable {
+  readonly directory: string;
+  readonly socket: string;
+  readonly volumeDir: string;
+  readonly stateDir: string;
+  readonly client: ApiClient;
+  readonly child: ChildProcess;
+  #keepDirectory = false;
+
+  private constructor(directory: string, child: ChildProcess) {
+    this.directory = directory;
+    this.socket = join(directory, 'run/api.sock');
+    this.volumeDir = join(directory, 'volumes');
+    this.stateDir = join(directory, 's');
+    this.child = child;
+    this.client = new ApiClient(this.socket);
+  }
+
+  static async start(options: DaemonOptions = {}): Promise<TestDaemon> {
+    const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'qshim-t-')));
+    await chmod(directory, 0o755);
+    for (const name of ['volumes', 'cache']) await mkdir(join(directory, name), { recursive: true });
+    await using log = await open(join(directory, 'qshimd.log'), 'a');
+    const settings: Partial<Record<OptionName, string | number>> = {
+      socket: join(directory, 'run/api.sock'),
+      state_dir: join(directory, 's'),
+      cache_dir: join(directory, 'cache'),
+      allowed_roots: join(directory, 'volumes'),
+      log_level: 'debug',
+      ...options.config,
+    };
+    const flags = Object.entries(settings).map(([name, value]) => `--${name.replaceAll('_', '-')}=${value}`);
+    const child = spawn(
+      process.execPath,
+      ['--disable-warning=ExperimentalWarning', join(root, 'src/main.ts'), ...flags],
+      {
+        stdio: ['ignore', log.fd, log.fd],
+        ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
+      },
+    );
+    const daemon = new TestDaemon(directory, child);
+    await daemon.#untilListening();
+    return daemon;
+  }
+
+  async #untilListening(): Promise<void> {
+    const end = Date.now() + START_TIMEOUT_MS;
+    while (this.child.exitCode === null && Date.now() < end) {
+      if ((await this.log()).includes('"msg":"listening"')) {
+        const { promise, resolve, reject } = Promise.withResolvers<void>();
+        this.client.sandboxes.waitForReady(end, (error) => (error === undefined ? resolve() : reject(error)));
+        await promise;
+        return;
+      }
+      await sleep(20);
+    }
+    throw new Error(`the daemon did not start: ${await this.log()}`);
+  }
+
+  log(): Promise<string> {
+    return readFile(join(this.directory, 'qshimd.log'), 'utf8');
+  }
+
+  /** A raw file of zeroes among the volumes. */
+  async rawFile(name: string, bytes = 16 * 1024 * 1024): Promise<string> {
+    const path = join(this.volumeDir, name);
+    await using file = await open(path, 'w');
+    await file.truncate(bytes);
+    return path;
+  }
+
+  /** Ends the daemon and leaves VMs and directory as they are. */
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    this.#keepDirectory = true;
+    this.client[Symbol.dispose]();
+    if (this.child.exitCode !== null || this.child.signalCode !== null) return;
+    const exited = once(this.child, 'exit');
+    this.child.kill(signal);
+    await exited;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#keepDirectory) return;
+    for (const { sandboxId } of await this.client.listSandboxes()) await this.client.deleteSandbox(sandboxId);
+    const left = await readdir(this.stateDir);
+    await this.kill('SIGTERM');
+    if (this.child.exitCode !== 0)
+      throw new Error(`the daemon exited with ${this.child.exitCode}: ${await this.log()}`);
+    const unexpected = left.filter((name) => name !== 'lock.sock');
+    if (unexpected.length > 0) throw new Error(`left in the state directory: ${unexpected.join(', ')}`);
+    await rm(this.directory, { recursive: true, force: true });
+  }
+}
