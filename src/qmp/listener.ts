@@ -86,17 +86,14 @@ export class EventQueue<E extends QmpEventName> implements QmpListener<E> {
     const { promise, resolve, reject } = Promise.withResolvers<QmpEvent<E>>();
     const waiter = { resolve, reject };
     this.#waiters.add(waiter);
-    // Taken back in the same turn in which the limit strikes: an event that arrives later goes to the queue, not to a wait that has ended.
+    // At once, not after this wait's own turn: an event that is being dispatched right now belongs to the queue.
     const takeBack = (): void => void this.#waiters.delete(waiter);
     signal?.addEventListener('abort', takeBack, { once: true });
     try {
       return await waitFor(promise, {
         ...(timeoutMs === undefined ? {} : { milliseconds: timeoutMs }),
         ...(signal === undefined ? {} : { signal }),
-        onTimeout: () => {
-          takeBack();
-          return this.#timeout(timeoutMs ?? 0);
-        },
+        onTimeout: () => this.#timeout(timeoutMs ?? 0),
       });
     } finally {
       takeBack();

@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { silentLogger } from '../../src/base/log.ts';
+import { createLogger, silentLogger } from '../../src/base/log.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
 import { FakeQmp } from '../support/fake-qmp.ts';
 
-async function pair(): Promise<AsyncDisposable & { fake: FakeQmp; qmp: QmpClient }> {
+async function pair(log = silentLogger()): Promise<AsyncDisposable & { fake: FakeQmp; qmp: QmpClient }> {
   await using stack = new AsyncDisposableStack();
   const fake = stack.use(await FakeQmp.listen());
-  const qmp = stack.use(await QmpClient.connect({ path: fake.path, log: silentLogger() }));
+  const qmp = stack.use(await QmpClient.connect({ path: fake.path, log }));
   const owned = stack.move();
   return { fake, qmp, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
@@ -55,13 +55,20 @@ suite('qmp listeners', () => {
     await stops.next();
   });
 
-  test('unknown events are ignored, whatever their name', async () => {
-    await using it = await pair();
+  test('unknown events are ignored and noted, whatever their name', async () => {
+    const noted: unknown[] = [];
+    const write = (line: string): void => {
+      const { msg, event } = JSON.parse(line) as Record<string, unknown>;
+      if (msg === 'unknown qmp event ignored') noted.push(event);
+    };
+    await using it = await pair(createLogger('debug', { write }));
     using all = it.qmp.listen(['STOP', 'RESUME']);
-    for (const name of ['NO_SUCH_EVENT', 'constructor', '__proto__']) it.fake.emit(name, { x: 1 });
+    const names = ['NO_SUCH_EVENT', 'constructor', '__proto__'];
+    for (const name of names) it.fake.emit(name, { x: 1 });
     it.fake.emit('RESUME', {});
     assert.equal((await all.next()).event, 'RESUME');
     assert.equal(it.qmp.state, 'ready');
+    assert.deepEqual(noted, names);
   });
 
   test('listeners are independent: one wait never eats the event of another', async () => {
@@ -86,6 +93,22 @@ suite('qmp listeners', () => {
     await aborted;
     await settled(it.qmp);
     await stops.next({ timeoutMs: 1000 });
+  });
+
+  test('a wait that is aborted while an event is dispatched leaves that event to the next wait', async () => {
+    await using it = await pair();
+    const abort = new AbortController();
+    const trip = (): boolean => {
+      abort.abort(new Error('enough'));
+      return true;
+    };
+    using first = it.qmp.listen('STOP', trip);
+    using second = it.qmp.listen('STOP');
+    const wait = assert.rejects(second.next({ signal: abort.signal }), { message: 'enough' });
+    it.fake.emit('STOP', {});
+    await first.next();
+    await wait;
+    await second.next({ timeoutMs: 1000 });
   });
 
   test('an overflow fails the listener after what it had kept, and no other listener', async () => {
