@@ -15,8 +15,8 @@ const SYNCS_OUTSTANDING_MAX = 16;
 /** After so long without an answer, the agent is asked again for a sync before a command is sent. */
 const IDLE_SYNC_MS = 1000;
 /** After so long without a reply, and then at doubled distances, a sync is sent behind a request. */
-const PROBE_FIRST_MS = 1000;
-const PROBES_MAX = 4;
+const PROBE_FIRST_MS = 250;
+const PROBES_MAX = 6;
 /** How long the agent may still complain about a command that has no reply when it succeeds. */
 const SILENT_REPLY_MS = 1000;
 

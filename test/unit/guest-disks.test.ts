@@ -1,13 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
-import { silentLogger } from '../../src/base/log.ts';
-import { GuestAgent } from '../../src/guest/agent.ts';
 import { findDisk, holders, prepareMount, unmount, type PrepareMountRequest } from '../../src/guest/disks.ts';
-import { FakeAgent, type Behaviour } from '../support/fake-agent.ts';
+import { agentPair, type AgentPair } from '../support/agent-pair.ts';
+import type { Behaviour } from '../support/fake-agent.ts';
 
 const identity = { pci: { domain: 0, bus: 0x1f, slot: 0x1a }, serial: 'v $(x) "1"' };
 const wish: PrepareMountRequest = {
@@ -20,16 +16,7 @@ const wish: PrepareMountRequest = {
   timeoutMs: 5000,
 };
 
-async function guest(answer: Behaviour): Promise<{ agent: GuestAgent } & AsyncDisposable> {
-  await using stack = new AsyncDisposableStack();
-  const directory = await mkdtemp(join(tmpdir(), 'qshim-disks-'));
-  stack.defer(() => rm(directory, { recursive: true }));
-  const path = join(directory, 'agent.sock');
-  stack.use(await FakeAgent.listen(path, { answer }));
-  const agent = stack.use(new GuestAgent({ path, log: silentLogger() }));
-  const owned = stack.move();
-  return { agent, [Symbol.asyncDispose]: () => owned.disposeAsync() };
-}
+const guest = (answer: Behaviour): Promise<AgentPair> => agentPair({ answer });
 
 /** A guest whose every script ends like this; `argv` collects the arguments of the last one. */
 function scripted(result: { stdout?: string; stderr?: string; code?: number }, argv: unknown[] = []): Behaviour {
