@@ -2,6 +2,7 @@
  * `npm test`: installs what is missing, then lint, types, unit, component and real-QEMU tests. The last line is
  * `N passed, N failed` (`, N skipped` may follow). `npm test -- --help` lists the options.
  */
+import { once } from 'node:events';
 import { glob } from 'node:fs/promises';
 import { run } from 'node:test';
 import { Command } from '@commander-js/extra-typings';
@@ -80,13 +81,15 @@ async function runKind(kind: Kind): Promise<void> {
     }
   });
   stream.on('test:fail', (event) => {
-    if (event.details.type === 'suite' && event.details.error.failureType === 'subtestsFailed') return;
+    const { error } = event.details;
+    // A suite, or a test with subtests, fails along with its parts; those are counted.
+    if ('failureType' in error && error.failureType === 'subtestsFailed') return;
     tally.failed += 1;
-    console.log(`FAILED  ${event.name} (${event.file ?? ''})\n${describe(event.details.error)}`);
+    console.log(`FAILED  ${event.name} (${event.file ?? ''})\n${describe(error)}`);
   });
-  for await (const _event of stream) {
-    // Drained to the end; the listeners above count.
-  }
+  // Read to the end; the listeners above count.
+  stream.resume();
+  await once(stream, 'end');
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   console.log(
     `${kind.name}: ${tally.passed - before.passed} passed, ${tally.failed - before.failed} failed, ` +
@@ -95,9 +98,8 @@ async function runKind(kind: Kind): Promise<void> {
 }
 
 function describe(error: Error): string {
-  const cause =
-    error.cause instanceof Error ? (error.cause.stack ?? error.cause.message) : String(error.cause ?? error);
-  return cause.replaceAll(/^/gm, '    ');
+  const cause = error.cause instanceof Error ? error.cause : error;
+  return (cause.stack ?? cause.message).replaceAll(/^/gm, '    ');
 }
 
 if (wanted('lint')) {

@@ -201,6 +201,6 @@ export class TestDaemon implements AsyncDisposable {
       throw new Error(`the daemon exited with ${this.child.exitCode}: ${await this.log()}`);
     const unexpected = left.filter((name) => name !== 'lock.sock');
     if (unexpected.length > 0) throw new Error(`left in the state directory: ${unexpected.join(', ')}`);
-    await rm(this.directory, { recursive: true, force: true });
+    if (process.env.KEEP === undefined) await rm(this.directory, { recursive: true, force: true });
   }
 }
