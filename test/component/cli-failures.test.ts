@@ -1,6 +1,5 @@
 /** What bin/qshim does when things go wrong. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
@@ -9,7 +8,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { execa } from 'execa';
 import { FakeApi, type ApiError } from '../support/fake-api.ts';
-import { QSHIM, record, run } from '../support/run-qshim.ts';
+import { record, run, start } from '../support/run-qshim.ts';
 
 describe('failures', () => {
   const table: readonly (readonly [ApiError, number])[] = [
@@ -100,14 +99,11 @@ describe('failures', () => {
       called.resolve(undefined);
       return new Promise(() => undefined);
     });
-    const child = spawn(QSHIM, ['--socket', api.socketPath, 'volume', 'attach', 'sb1', 'v', '--raw', 'x'], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
-    const errors: Buffer[] = [];
-    child.stderr.on('data', (part: Buffer) => errors.push(part));
+    const child = start(['--socket', api.socketPath, 'volume', 'attach', 'sb1', 'v', '--raw', 'x']);
     await called.promise;
     child.kill('SIGINT');
-    assert.deepEqual(await once(child, 'close'), [130, null]);
-    assert.match(Buffer.concat(errors).toString(), /the daemon finishes what it began \(`qshim volume get sb1 v`/);
+    const { exitCode, stderr } = await child;
+    assert.equal(exitCode, 130);
+    assert.match(stderr, /the daemon finishes what it began \(`qshim volume get sb1 v`/);
   });
 });

@@ -1,6 +1,5 @@
 /** bin/qshim as a process of its own against a daemon with canned answers. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,7 +7,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { execa } from 'execa';
 import { FakeApi } from '../support/fake-api.ts';
-import { QSHIM, record, run, runJson } from '../support/run-qshim.ts';
+import { QSHIM, record, run, runJson, start } from '../support/run-qshim.ts';
 
 describe('sandbox commands', () => {
   test('create sends what was given, and only that', async () => {
@@ -202,23 +201,20 @@ describe('watch', () => {
   test('Ctrl-C ends it with 130', async () => {
     await using api = await FakeApi.start();
     api.keepStreamsOpen = true;
-    const child = spawn(QSHIM, ['--socket', api.socketPath, 'watch'], { stdio: ['ignore', 'pipe', 'ignore'] });
+    const child = start(['--socket', api.socketPath, 'watch']);
     await once(child.stdout, 'data');
     child.kill('SIGINT');
-    assert.deepEqual(await once(child, 'exit'), [130, null]);
+    assert.equal((await child).exitCode, 130);
   });
 
   test('a reader that leaves ends it quietly', async () => {
     await using api = await FakeApi.start();
     api.answer('Sandboxes.Exec', () => ({ exitCode: 0, standardOutput: Buffer.alloc(4 * 1024 * 1024) }));
-    const child = spawn(QSHIM, ['--socket', api.socketPath, 'sandbox', 'exec', 'sb1', '/bin/yes'], {
-      stdio: ['ignore', 'pipe', 'pipe'],
-    });
-    const errors: Buffer[] = [];
-    child.stderr.on('data', (part: Buffer) => errors.push(part));
+    const child = start(['--socket', api.socketPath, 'sandbox', 'exec', 'sb1', '/bin/yes']);
     child.stdout.once('data', () => child.stdout.destroy());
-    assert.deepEqual(await once(child, 'close'), [141, null]);
-    assert.equal(Buffer.concat(errors).toString(), '');
+    const { exitCode, stderr } = await child;
+    assert.equal(exitCode, 141);
+    assert.equal(stderr, '');
   });
 });
 

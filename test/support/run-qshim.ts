@@ -23,6 +23,7 @@ export async function run(
     encoding: 'buffer',
     stripFinalNewline: false,
     timeout: RUN_TIMEOUT_MS,
+    killSignal: 'SIGKILL',
     env: { QSHIM_SOCKET: options.socket ?? '' },
     ...(options.input === undefined ? {} : { input: options.input }),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
@@ -32,6 +33,17 @@ export async function run(
     stdout: Buffer.from(result.stdout),
     stderr: Buffer.from(result.stderr).toString('utf8'),
   };
+}
+
+/** Starts `qshim` without waiting for it; it is killed when a test leaves it behind. */
+export function start(args: readonly string[]) {
+  return execa(QSHIM, args, {
+    reject: false,
+    stdin: 'ignore',
+    stripFinalNewline: false,
+    timeout: RUN_TIMEOUT_MS,
+    killSignal: 'SIGKILL',
+  });
 }
 
 /** Runs it with --json and parses what it prints. */

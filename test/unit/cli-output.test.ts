@@ -128,6 +128,16 @@ describe('progress', () => {
     assert.equal(target.written.at(-1), '\r\u001b[K');
   });
 
+  test('begins after half a second', async () => {
+    const target = terminal(true);
+    {
+      using _ = new Progress(target, 'x');
+      while (target.written.length === 0) await sleep(50);
+    }
+    const seconds = /^\r\u{1b}\[Kx \.\.\. (\d+\.\d) s$/u.exec(target.written[0] ?? '')?.[1];
+    assert.ok(Number(seconds) >= 0.5, target.written[0]);
+  });
+
   test('short work shows nothing, and so does no terminal', async () => {
     const quick = terminal(true);
     new Progress(quick, 'x')[Symbol.dispose]();
