@@ -129,11 +129,11 @@ export class FakeAgent implements AsyncDisposable {
 
   #enqueue(make: () => string | Buffer | undefined | Promise<string | Buffer | undefined>): void {
     const generation = this.#generation;
-    const socket = this.#socket;
     this.#work = this.#work.then(async () => {
       if (generation !== this.#generation) return;
       const bytes = await make();
-      if (bytes !== undefined && generation === this.#generation) socket?.write(bytes);
+      // The guest knows nothing of connections: a late reply goes to whoever is connected by then.
+      if (bytes !== undefined && generation === this.#generation) this.#socket?.write(bytes);
     });
   }
 
@@ -146,12 +146,11 @@ export class FakeAgent implements AsyncDisposable {
         Buffer.from(`${JSON.stringify({ return: request.arguments?.['id'] })}\n`),
       ]);
     }
-    const socket = this.#socket;
     const answer = await this.answer({
       execute: request.execute,
       arguments: request.arguments ?? {},
       id: request.id,
-      send: (bytes) => socket?.write(bytes),
+      send: (bytes) => this.#socket?.write(bytes),
     });
     if (answer === silence) return undefined;
     const { id } = request;

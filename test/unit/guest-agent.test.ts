@@ -129,22 +129,21 @@ suite('one request at a time', () => {
 
 suite('what comes late or wrong', () => {
   test("a late reply is nobody's", async () => {
-    let late: (() => void) | undefined;
+    const gate = Promise.withResolvers<unknown>();
     await using it = await pair(
       {
-        answer: (request) => {
-          if (request.execute !== 'guest-get-disks') return { version: 'right', supported_commands: [] };
-          late = () => request.send('{"return": {"version": "late", "supported_commands": []}}\n');
-          return silence;
-        },
+        answer: (request) =>
+          request.execute === 'guest-get-disks' ? gate.promise : { version: 'right', supported_commands: [] },
       },
-      { requestTimeoutMs: 300 },
+      { requestTimeoutMs: 150 },
     );
     await assert.rejects(it.agent.disks(), TIMEOUT);
     assert.equal(it.agent.state, 'down');
-    const info = it.agent.info();
-    late?.();
-    assert.equal((await info).version, 'right');
+    const ready = it.agent.waitReady({ timeoutMs: 5000 });
+    while (it.fake.connections < 2) await sleep(5);
+    gate.resolve({ version: 'late', supported_commands: [] });
+    await ready;
+    assert.equal((await it.agent.info()).version, 'right');
   });
 
   test('a reply that comes late on the same connection is passed over by its id', async () => {
