@@ -201,6 +201,7 @@ export const QMP_CONTRACT = {
         started: true,
         broken: true,
         status: { statuses: true, 'unknown-statuses': true },
+        'guest-features': { 'dev-features': true, transports: true },
       },
     },
     'query-pci': {

@@ -149,6 +149,15 @@ export interface VirtioStatus {
     /** Bits without a name, absent when there are none. */
     readonly 'unknown-statuses'?: number;
   };
+  /**
+   * What the driver acknowledged, written like the status bits. SeaBIOS drives disks too while it looks for something to
+   * boot, and sets DRIVER_OK, which stays until the kernel's driver resets the device seconds later. It never takes
+   * VIRTIO_RING_F_INDIRECT_DESC or VIRTIO_RING_F_EVENT_IDX (`transports`); Linux takes both when they are offered.
+   */
+  readonly 'guest-features': {
+    readonly 'dev-features'?: readonly string[];
+    readonly transports: readonly string[];
+  };
 }
 
 export interface PciDevice {

@@ -90,7 +90,7 @@ suite('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
     assert.equal((await qemu.qmp.closed).reason, 'QMP_LOST');
   });
 
-  test('x-query-virtio-status lists DRIVER_OK once a driver is live', async () => {
+  test('x-query-virtio-status lists DRIVER_OK once a driver is live, even the firmware, which takes fewer features', async () => {
     await using qemu = await startBareQemu([...Q35, '-S']);
     const { qmp } = qemu;
     const path = '/machine/peripheral/v1/virtio-backend';
@@ -105,6 +105,9 @@ suite('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
       statuses = (await qmp.run('x-query-virtio-status', { path })).status.statuses;
     }
     assert.deepEqual(new Set(statuses), new Set(DRIVER_LIVE_STATUSES));
+    const { transports } = (await qmp.run('x-query-virtio-status', { path }))['guest-features'];
+    assert.ok(transports.some((text) => text.startsWith('VIRTIO_F_VERSION_1')));
+    assert.ok(!transports.some((text) => /_EVENT_IDX|_INDIRECT_DESC/.test(text)));
   });
 
   test('the fake QEMU of the component tests answers as the real one does', async () => {

@@ -1,5 +1,4 @@
-import { QMP_CONTRACT } from '../../src/qmp/contract.ts';
-import type { SchemaInfo } from '../../src/qmp/protocol.ts';
+import { schemaOfContract } from './contract-schema.ts';
 import { NO_REPLY, QmpFailure, type Arguments, type FakeQmp, type Handler } from './fake-qmp.ts';
 
 const PERIPHERAL = '/machine/peripheral';
@@ -10,6 +9,14 @@ export const DRIVER_LIVE_STATUSES: readonly string[] = [
   'VIRTIO_CONFIG_S_FEATURES_OK: Feature negotiation complete',
   'VIRTIO_CONFIG_S_DRIVER: Guest OS compatible with device',
   'VIRTIO_CONFIG_S_ACKNOWLEDGE: Valid virtio device found',
+];
+
+/** What SeaBIOS and Linux acknowledge of `guest-features.transports`. */
+const FIRMWARE_TRANSPORTS = ['VIRTIO_F_VERSION_1: Device compliant for v1 spec (legacy)'];
+const LINUX_TRANSPORTS = [
+  'VIRTIO_RING_F_EVENT_IDX: Used & avail. event fields enabled',
+  'VIRTIO_RING_F_INDIRECT_DESC: Indirect descriptors supported',
+  ...FIRMWARE_TRANSPORTS,
 ];
 
 export interface FakeQemuModelOptions {
@@ -32,6 +39,7 @@ interface ModelNode {
 interface ModelDevice {
   readonly args: Arguments;
   statuses: readonly string[];
+  transports: readonly string[];
   unplugAsked: boolean;
   reads: number;
 }
@@ -70,7 +78,14 @@ export class FakeQemuModel {
   driverLive(id: string): void {
     const device = this.#device(id);
     device.statuses = DRIVER_LIVE_STATUSES;
+    device.transports = LINUX_TRANSPORTS;
     device.reads += 1;
+  }
+
+  /** The firmware drives the disk while it looks for something to boot: DRIVER_OK and a read, and no guest system yet. */
+  firmwareLive(id: string): void {
+    this.driverLive(id);
+    this.#device(id).transports = FIRMWARE_TRANSPORTS;
   }
 
   /** The guest's driver gives the disk up, as Linux does when it is out of interrupt vectors. */
@@ -145,9 +160,8 @@ export class FakeQemuModel {
       .on('device_add', (args) => {
         const id = text(args, 'id');
         this.#checkNewDevice(id, args);
-        const live = this.driver === 'live';
-        const statuses = live ? DRIVER_LIVE_STATUSES : [];
-        this.devices.set(id, { args, statuses, unplugAsked: false, reads: live ? 1 : 0 });
+        this.devices.set(id, { args, statuses: [], transports: [], unplugAsked: false, reads: 0 });
+        if (this.driver === 'live') this.driverLive(id);
       })
       .on('device_del', (args, { reply }) => {
         const id = text(args, 'id');
@@ -255,7 +269,10 @@ export class FakeQemuModel {
         const device = id === undefined ? undefined : this.devices.get(id);
         if (device === undefined) throw new QmpFailure(`Path ${path} is not a VirtIODevice`);
         const started = device.statuses === DRIVER_LIVE_STATUSES;
-        return { name: 'virtio-blk', 'num-vqs': 1, started, broken: false, status: { statuses: device.statuses } };
+        const { statuses, transports } = device;
+        const features = { 'dev-features': [], transports };
+        const status = { statuses };
+        return { name: 'virtio-blk', 'num-vqs': 1, started, broken: false, status, 'guest-features': features };
       })
       .on('query-pci', () => [{ bus: 0, devices: this.#bridgeList() }])
       .on('query-qmp-schema', () => schemaOfContract());
@@ -337,35 +354,6 @@ const NO_STATS = {
   failed_rd_operations: 0,
   failed_wr_operations: 0,
 };
-
-/** A query-qmp-schema answer that holds exactly what QMP_CONTRACT asks for, with `aio` as QEMU 7.2 has it. */
-export function schemaOfContract(): SchemaInfo[] {
-  const entries: SchemaInfo[] = [
-    { name: 'str', 'meta-type': 'builtin' },
-    { name: 'aio', 'meta-type': 'enum', values: ['threads', 'native', 'io_uring'] },
-  ];
-  const define = (shape: unknown, cases?: object): string => {
-    if (!isObject(shape)) return 'str';
-    const members = Object.entries(shape).map(([name, inner]) => ({
-      name,
-      type: name === 'aio' ? 'aio' : define(inner, cases),
-    }));
-    const name = String(entries.length);
-    entries.push({ name, 'meta-type': 'object', members });
-    if (cases === undefined) return name;
-    const variants = Object.keys(cases).map((each) => ({ case: each, type: name }));
-    entries.push({ name: `${name}-cases`, 'meta-type': 'object', members, variants });
-    return `${name}-cases`;
-  };
-  for (const [name, command] of Object.entries(QMP_CONTRACT.commands)) {
-    const argType = define(command.arguments, 'cases' in command ? command.cases : undefined);
-    entries.push({ name, 'meta-type': 'command', 'arg-type': argType, 'ret-type': define(command.returns) });
-  }
-  for (const [name, data] of Object.entries(QMP_CONTRACT.events)) {
-    entries.push({ name, 'meta-type': 'event', 'arg-type': define(data) });
-  }
-  return entries;
-}
 
 function pciDevice(id: string, bus: number, slot: number, classCode: number): object {
   return { bus, slot, function: 0, qdev_id: id, class_info: { class: classCode } };

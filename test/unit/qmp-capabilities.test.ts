@@ -6,7 +6,8 @@ import { suite, test } from 'node:test';
 import { createLogger, silentLogger, type Logger } from '../../src/base/log.ts';
 import { probeCapabilities, type ProbeOptions, type QemuCapabilities } from '../../src/qmp/capabilities.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
-import { FakeQemuModel, schemaOfContract } from '../support/fake-qemu-model.ts';
+import { schemaOfContract } from '../support/contract-schema.ts';
+import { FakeQemuModel } from '../support/fake-qemu-model.ts';
 import { FakeQmp, type FakeQmpOptions } from '../support/fake-qmp.ts';
 
 /** A fake QEMU with a "binary", a cache directory, and a probe that forgets its memory unless told otherwise. */

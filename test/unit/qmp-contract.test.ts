@@ -3,7 +3,7 @@ import { suite, test } from 'node:test';
 import { checkContract, checkDeviceProperties, isAtLeast, type ContractTable } from '../../src/qmp/contract-check.ts';
 import { QMP_CONTRACT } from '../../src/qmp/contract.ts';
 import type { SchemaInfo } from '../../src/qmp/protocol.ts';
-import { schemaOfContract } from '../support/fake-qemu-model.ts';
+import { schemaOfContract } from '../support/contract-schema.ts';
 
 const version = { major: 7, minor: 2, micro: 22 };
 

@@ -90,6 +90,9 @@ suite('fake QEMU model', () => {
     await qmp.run('blockdev-add', node('n1'));
     await qmp.run('device_add', disk('v1', 'n1', '0x1'));
     assert.deepEqual((await qmp.run('x-query-virtio-status', { path })).status.statuses, []);
+    model.firmwareLive('v1');
+    const booting = await qmp.run('x-query-virtio-status', { path });
+    assert.doesNotMatch(String(booting['guest-features'].transports), /EVENT_IDX/);
     model.driverLive('v1');
     assert.match(String((await qmp.run('x-query-virtio-status', { path })).status.statuses[0]), /_DRIVER_OK:/);
     assert.equal((await qmp.run('query-blockstats'))[0]?.qdev, path);
