@@ -32,7 +32,6 @@ const BY_REASON: Readonly<Record<string, Hint>> = {
   VOLUME_EXISTS: (subject) =>
     `${command('volume get', subject.sandboxId, subject.volumeId)} shows what it was attached with`,
   SERIAL_IN_USE: listVolumes,
-  SANDBOX_RUNNING: (subject) => `stop it first (${command('sandbox stop', subject.sandboxId)}), or use --force`,
   GUEST_HOLDS_VOLUME: getVolume,
   VOLUME_DETACHING: getVolume,
   VOLUME_PENDING: getVolume,
