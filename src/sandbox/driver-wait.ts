@@ -7,6 +7,7 @@ import type { VolumeHost } from './vm.ts';
 
 const POLL_MIN_MS = 2;
 const POLL_MAX_MS = 100;
+const OS_RING_FEATURES = ['VIRTIO_RING_F_EVENT_IDX', 'VIRTIO_RING_F_INDIRECT_DESC'] as const;
 
 /** How the driver was seen to be live. */
 export type DriverEvidence = 'virtio-status' | 'block-reads';
@@ -35,7 +36,9 @@ export async function awaitDriver(host: VolumeHost, volume: Volume, deadline: De
 
 async function look(host: VolumeHost, qmp: QmpClient, volume: Volume): Promise<DriverEvidence | undefined> {
   try {
-    return host.virtioStatus ? await lookAtStatus(qmp, volume) : await lookAtReads(qmp, volume);
+    if (host.virtioStatus) return await lookAtStatus(qmp, volume);
+    // Reads alone could be the firmware's; an agent that answers has left the firmware behind.
+    return host.agentReady ? await lookAtReads(qmp, volume) : undefined;
   } catch (error) {
     if (!isQmpError(error)) throw error;
     throw new ShimError('FAILED_PRECONDITION', `the device of volume ${volume.id} vanished from QEMU`, {
@@ -48,7 +51,7 @@ async function look(host: VolumeHost, qmp: QmpClient, volume: Volume): Promise<D
 
 async function lookAtStatus(qmp: QmpClient, volume: Volume): Promise<DriverEvidence | undefined> {
   const path = `/machine/peripheral/${volume.names.device}/virtio-backend`;
-  const { status } = await qmp.run('x-query-virtio-status', { path });
+  const { status, 'guest-features': accepted } = await qmp.run('x-query-virtio-status', { path });
   const bits = new Set(status.statuses.map((text) => text.split(':', 1)[0]));
   if (bits.has('VIRTIO_CONFIG_S_FAILED')) {
     throw new ShimError(
@@ -57,7 +60,12 @@ async function lookAtStatus(qmp: QmpClient, volume: Volume): Promise<DriverEvide
       { reason: 'GUEST_DRIVER_FAILED', metadata: { volumeId: volume.id } },
     );
   }
-  return bits.has('VIRTIO_CONFIG_S_DRIVER_OK') ? 'virtio-status' : undefined;
+  if (!bits.has('VIRTIO_CONFIG_S_DRIVER_OK')) return undefined;
+  // SeaBIOS drives disks too while it looks for something to boot, and lets go of them. It takes none of the ring
+  // features that every operating system's driver takes.
+  const features = new Set(accepted.transports.map((text) => text.split(':', 1)[0]));
+  const operatingSystem = OS_RING_FEATURES.some((feature) => features.has(feature));
+  return operatingSystem ? 'virtio-status' : undefined;
 }
 
 /** Without x-query-virtio-status: a live Linux driver reads the disk at once, looking for partitions. */
