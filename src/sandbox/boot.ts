@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { waitFor } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { bridgesFor } from '../device/slots.ts';
 import { qemuArguments, type RunningAccelerator } from '../qemu/argv.ts';
@@ -13,6 +14,7 @@ import { Stopwatch } from './stopwatch.ts';
 
 const CONSOLE_TAIL_BYTES = 2000;
 const QEMU_START_TIMEOUT_MS = 30_000;
+const EXIT_SEEN_MS = 1000;
 
 /** A random UUID for a new sandbox. */
 export function newUuid(): string {
@@ -43,16 +45,7 @@ export async function bootSandbox(sandbox: Sandbox): Promise<void> {
   sandbox.own(qemu);
   // Journalled at once: a daemon that dies now finds the process when it comes back.
   await sandbox.commit();
-  const appeared = await waitForSocket(
-    () => exists(sandbox.files.qmpSocket),
-    qemu,
-    AbortSignal.any([sandbox.ended, AbortSignal.timeout(QEMU_START_TIMEOUT_MS)]),
-  );
-  if (!appeared) throw await startFailure(sandbox, qemu);
-  watch.lap('spawn');
-  const client = await sandbox.link.open().catch(async (error: unknown) => {
-    throw qemu.exit === undefined ? error : await startFailure(sandbox, qemu);
-  });
+  const client = await openQmp(sandbox, qemu, watch);
   watch.lap('qmp');
   await assertAcpiHotplug(client);
   watch.lap('verify');
@@ -138,6 +131,23 @@ async function spawn(sandbox: Sandbox, kernel: string, initrd: string): Promise<
   return await QemuProcess.spawn(config.qemu_binary, args, files.directory, files.qemuLog);
 }
 
+/** Connects as soon as QEMU listens. When QEMU ends first, that is the failure to tell, whichever trace of it is seen first. */
+async function openQmp(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): Promise<QmpClient> {
+  const limit = AbortSignal.timeout(QEMU_START_TIMEOUT_MS);
+  try {
+    await waitForSocket(() => exists(sandbox.files.qmpSocket), qemu, AbortSignal.any([sandbox.ended, limit]));
+    watch.lap('spawn');
+    return await sandbox.link.open();
+  } catch (error) {
+    // A connection breaks a moment before the process that broke it is seen to have ended.
+    const ended = await waitFor(qemu.exited, { milliseconds: EXIT_SEEN_MS }).then(
+      () => true,
+      () => false,
+    );
+    throw ended || limit.aborted ? await startFailure(sandbox, qemu) : error;
+  }
+}
+
 /** Asked, not assumed: with native PCIe hotplug every detach would take 6 s. */
 async function assertAcpiHotplug(client: QmpClient): Promise<void> {
   const devices = await client.run('qom-list', { path: '/machine/unattached' });
@@ -173,7 +183,8 @@ async function awaitFirstAnswer(sandbox: Sandbox, qemu: QemuProcess): Promise<vo
 }
 
 async function startFailure(sandbox: Sandbox, qemu: QemuProcess): Promise<ShimError> {
-  const said = (await readFile(sandbox.files.qemuLog, 'utf8').catch(() => '')).trim().slice(-CONSOLE_TAIL_BYTES);
+  const log = (await readFile(sandbox.files.qemuLog, 'utf8').catch(() => '')).trim().slice(-CONSOLE_TAIL_BYTES);
+  const said = log.split(/\s*\n\s*/).join('; ');
   const how = qemu.exit === undefined ? 'QEMU opened no QMP socket' : describeExit(qemu.exit);
   return new ShimError('FAILED_PRECONDITION', `${how}${said === '' ? '' : `: ${said}`}`, {
     reason: 'QEMU_EXITED',
