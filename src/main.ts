@@ -49,11 +49,13 @@ async function serve(config: Config, log: Logger): Promise<void> {
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.resolve(signal));
   await using cleanup = new AsyncDisposableStack();
   cleanup.use(await lockStateDirectory(config.state_dir));
-  const events = new EventLog({
+  const limits = {
     retainedMax: config.events_retained,
     watchersMax: config.watchers_max,
     watcherQueueMax: config.watcher_queue_max,
-  });
+  };
+  const events = await EventLog.open(join(config.state_dir, 'events.jsonl'), limits, log);
+  cleanup.defer(() => events.flush());
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
   void accelerators.kvm().then((probe) => log.info({ ...probe }, 'kvm probed'));
   const manager = new SandboxManager({ config, log, events, claims: new BackingClaims(), accelerators });

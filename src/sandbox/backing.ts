@@ -102,6 +102,13 @@ function unreachable(field: string, path: string, error: unknown): ShimError {
         metadata,
         cause: error,
       });
+    case 'EMFILE':
+    case 'ENFILE':
+      return new ShimError('RESOURCE_EXHAUSTED', `${at} cannot be opened: no file descriptors are left`, {
+        reason: 'OUT_OF_DESCRIPTORS',
+        metadata,
+        cause: error,
+      });
     case 'ELOOP':
       return invalidArgument(field, path, 'has too many symbolic links', 'INVALID_PATH');
     default:

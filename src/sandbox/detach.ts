@@ -1,7 +1,7 @@
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { unmount, type BusyProcess } from '../guest/disks.ts';
-import { causeFrom } from './attach.ts';
+import { asShimError, causeFrom } from './attach.ts';
 import { removeFromQemu } from './removal.ts';
 import { Stopwatch } from './stopwatch.ts';
 import type { Volume } from './volume.ts';
@@ -34,8 +34,17 @@ export async function detachVolume(
         ),
     });
   } catch (error) {
-    // The VM went while the guest was asked. Its end removes the volume, which is what the caller wanted.
-    if (!host.gone.aborted || error !== host.gone.reason) throw error;
+    if (
+      !host.gone.aborted ||
+      error !== host.gone.reason ||
+      (isShimError(error, 'UNAVAILABLE') && error.reason === 'DAEMON_STOPPING')
+    )
+      throw error;
+    // The VM is on its way out. Its end removes the volume, which is what the caller wanted: wait until that is seen.
+    await waitFor(host.stopped, {
+      milliseconds: options.timeoutMs,
+      ...(options.callerWait === undefined ? {} : { signal: options.callerWait }),
+    });
   }
 }
 
@@ -75,13 +84,15 @@ export function startRemoval(host: VolumeHost, volume: Volume): void {
 
 async function carryOut(host: VolumeHost, volume: Volume): Promise<void> {
   const watch = new Stopwatch();
-  await host.commit();
-  watch.lap('journal');
   try {
+    await host.commit();
+    watch.lap('journal');
     await askGuest(host, volume);
   } catch (error) {
-    if (isShimError(error) && !host.gone.aborted && (await refuse(host, volume, error))) throw error;
     host.gone.throwIfAborted();
+    // What cannot be written down is not done, force or not. What the guest refuses, force does all the same.
+    const overridden = isForced(volume) && !(isShimError(error) && error.reason === 'JOURNAL_WRITE_FAILED');
+    if (!overridden && (await refuse(host, volume, asShimError(error)))) throw error;
   }
   watch.lap('ask-guest');
   await removeFromQemu(host, volume);
@@ -89,10 +100,9 @@ async function carryOut(host: VolumeHost, volume: Volume): Promise<void> {
   volume.timings = watch.timings;
 }
 
-/** Back to ATTACHED, unless the device has gone all the same or a caller has insisted meanwhile. True when refused. */
+/** Back to ATTACHED, unless the device has gone all the same. True when refused. */
 async function refuse(host: VolumeHost, volume: Volume, error: ShimError): Promise<boolean> {
   using _held = await volume.mutex.acquire();
-  if (isForced(volume)) return false;
   const result = host.volumes.apply(volume, { kind: 'guest-refused', cause: causeFrom(error) });
   host.commitSoon();
   return result.kind === 'next';

@@ -1,5 +1,7 @@
 import { ShimError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
 import type { Cause } from '../device/state.ts';
+import { EventFile, type StoredEvent } from './event-file.ts';
 
 /** How long one phase took, milliseconds. */
 export interface Timing {
@@ -52,25 +54,83 @@ export interface EventLogLimits {
  */
 export class EventLog {
   readonly #limits: EventLogLimits;
+  readonly #file: EventFile | undefined;
   readonly #retained: ShimEvent[] = [];
   readonly #watchers = new Set<Watcher>();
-  #sequence = 0;
+  /** Numbered, not yet on disk, not yet delivered. */
+  #waiting: ShimEvent[] = [];
+  #writing: Promise<void> | undefined;
+  /** Of the newest event that was emitted; watchers have seen at most this. */
+  #emitted = 0;
+  #delivered = 0;
 
-  constructor(limits: EventLogLimits) {
+  /** An event log in memory only; `open` makes one that outlives the daemon. */
+  constructor(limits: EventLogLimits, kept?: { readonly file: EventFile; readonly events: readonly StoredEvent[] }) {
     this.#limits = limits;
+    this.#file = kept?.file;
+    for (const event of kept?.events ?? []) {
+      // The type was one of ours when it was written; a newer daemon's types are passed on as they are.
+      const type = event.type as EventType;
+      this.#retained.push({ ...event, type, volumeId: event.volumeId, cause: event.cause, subject: undefined });
+    }
+    this.#emitted = this.#retained.at(-1)?.sequence ?? 0;
+    this.#delivered = this.#emitted;
   }
 
-  /** Sequence number of the newest event. */
+  /** An event log that goes on where the last daemon's ended. */
+  static async open(path: string, limits: EventLogLimits, log: Logger): Promise<EventLog> {
+    return new EventLog(limits, await EventFile.open(path, limits.retainedMax, log));
+  }
+
+  /** Sequence number of the newest event that watchers may have seen. */
   get sequence(): number {
-    return this.#sequence;
+    return this.#delivered;
   }
 
+  /** The newest retained event about a volume's generation (or, without a volume, about the sandbox itself). */
+  latest(sandboxId: string, volumeId: string | undefined, generation: number): ShimEvent | undefined {
+    return [...this.#retained, ...this.#waiting].findLast(
+      (event) => event.sandboxId === sandboxId && event.volumeId === volumeId && event.generation === generation,
+    );
+  }
+
+  /**
+   * Numbers an event and delivers it.
+   * INVARIANT: with a file, an event is on disk before any watcher sees it. Else a daemon that is killed in between would
+   * give its number to another event, and a watcher that goes on from that number would miss one.
+   */
   emit(event: NewEvent): void {
-    this.#sequence += 1;
-    const full: ShimEvent = { ...event, sequence: this.#sequence, timeMs: Date.now() };
-    this.#retained.push(full);
+    this.#emitted += 1;
+    const full: ShimEvent = { ...event, sequence: this.#emitted, timeMs: Date.now() };
+    if (this.#file === undefined) {
+      this.#deliver(full);
+      return;
+    }
+    this.#waiting.push(full);
+    this.#writing ??= this.#drain(this.#file).finally(() => {
+      this.#writing = undefined;
+    });
+  }
+
+  /** Resolves once everything that was emitted has been delivered. */
+  async flush(): Promise<void> {
+    await this.#writing;
+  }
+
+  async #drain(file: EventFile): Promise<void> {
+    while (this.#waiting.length > 0) {
+      const batch = this.#waiting;
+      await file.append(batch, [...this.#retained, ...batch].slice(-this.#limits.retainedMax));
+      this.#waiting = this.#waiting.slice(batch.length);
+      for (const event of batch) this.#deliver(event);
+    }
+  }
+
+  #deliver(event: ShimEvent): void {
+    this.#delivered = event.sequence;
+    this.#retained.push(event);
     if (this.#retained.length > this.#limits.retainedMax) this.#retained.shift();
-    for (const watcher of this.#watchers) watcher.offer(full);
+    for (const watcher of this.#watchers) watcher.offer(event);
   }
 
   /**
@@ -87,12 +147,12 @@ export class EventLog {
     }
     const watcher = new Watcher(this.#limits.watcherQueueMax, () => this.#watchers.delete(watcher));
     if (afterSequence !== undefined) {
-      const oldest = this.#retained[0]?.sequence ?? this.#sequence + 1;
-      if (afterSequence + 1 < oldest || afterSequence > this.#sequence) {
+      const oldest = this.#retained[0]?.sequence ?? this.#delivered + 1;
+      if (afterSequence + 1 < oldest || afterSequence > this.#delivered) {
         throw new ShimError(
           'OUT_OF_RANGE',
-          `events after ${afterSequence} cannot be given: ${oldest} to ${this.#sequence} are retained; list the present state and watch anew`,
-          { reason: 'EVENTS_LOST', metadata: { oldest: String(oldest), newest: String(this.#sequence) } },
+          `events after ${afterSequence} cannot be given: ${oldest} to ${this.#delivered} are retained; list the present state and watch anew`,
+          { reason: 'EVENTS_LOST', metadata: { oldest: String(oldest), newest: String(this.#delivered) } },
         );
       }
       for (const event of this.#retained) if (event.sequence > afterSequence) watcher.offer(event);

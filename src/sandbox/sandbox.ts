@@ -226,6 +226,7 @@ export class Sandbox implements VolumeHost {
     this.timings = sandbox.timings;
     this.volumes.reserveGenerations(sandbox.nextGeneration);
     for (const volume of record.volumes) this.volumes.restore(volume);
+    this.volumes.announceMissed();
   }
 
   /** Ends every wait for the guest: Stop has begun, or the VM is gone (locking rule 5). */

@@ -19,6 +19,8 @@ export interface VolumeHost {
    * (locking rule 5).
    */
   readonly gone: AbortSignal;
+  /** Resolves once QEMU has been seen to be gone and every volume is REMOVED. */
+  readonly stopped: Promise<void>;
   /** True when the guest agent has answered in this boot of the guest. */
   readonly agentReady: boolean;
   /** How the device properties of this QEMU can be observed. */

@@ -181,6 +181,15 @@ export class VolumeStore {
     if (state.state !== before.state) this.#announce(volume, input);
   }
 
+  /** Emits the events of present states that were never delivered: the daemon that observed them was killed first. */
+  announceMissed(): void {
+    const { events, sandboxId } = this.#options;
+    for (const volume of this.#volumes.values()) {
+      const last = events.latest(sandboxId, volume.id, volume.generation);
+      if (last?.type !== `volume.${volume.state.state}`) this.#announce(volume, 'adoption');
+    }
+  }
+
   #announce(volume: Volume, input: string | undefined): void {
     const snapshot = volume.snapshot();
     this.#options.log.info(

@@ -199,7 +199,7 @@ export class TestDaemon implements AsyncDisposable {
     await this.kill('SIGTERM');
     if (this.child.exitCode !== 0)
       throw new Error(`the daemon exited with ${this.child.exitCode}: ${await this.log()}`);
-    const unexpected = left.filter((name) => name !== 'lock.sock');
+    const unexpected = left.filter((name) => name !== 'lock.sock' && name !== 'events.jsonl');
     if (unexpected.length > 0) throw new Error(`left in the state directory: ${unexpected.join(', ')}`);
     if (process.env.KEEP === undefined) await rm(this.directory, { recursive: true, force: true });
   }
