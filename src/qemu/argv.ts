@@ -15,7 +15,16 @@ export interface Launch {
   /** Conventional PCI bridges on pcie.0 for hot-plugged volumes. */
   readonly bridges: readonly { readonly id: string; readonly address: number }[];
   readonly files: SandboxFiles;
+  /** Where the guest's memory lies; anonymous when left out. */
+  readonly memory?: GuestMemory;
 }
+
+/**
+ * `anonymous`: QEMU's own. `template`: a file on tmpfs, shared, so that what the guest writes is in the file. `clone`: the
+ * same file, privately: the guest sees a template's memory and what it writes is its own; QEMU waits for `migrate-incoming`.
+ */
+export type GuestMemory =
+  { readonly kind: 'anonymous' } | { readonly kind: 'template' | 'clone'; readonly file: string };
 
 /** Paths of everything that QEMU makes for one sandbox, all inside its state directory. */
 export interface SandboxFiles {
@@ -31,12 +40,15 @@ export interface SandboxFiles {
 /** Name of the virtio-serial port that qemu-guest-agent looks for. */
 export const AGENT_PORT_NAME = 'org.qemu.guest_agent.0';
 
+/** The id is part of the migration stream: a template and its clones must agree on it. */
+const MEMORY_ID = 'memory0';
+
 /** Options of `-sandbox`: no obsolete calls, no privilege changes, no fork or exec, no affinity or scheduling changes. */
 const SECCOMP = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
 
 /** Arguments for qemu-system-x86_64. Values are escaped, so ids and paths may hold commas. */
 export function qemuArguments(launch: Launch): readonly string[] {
-  const { files } = launch;
+  const { files, memory = { kind: 'anonymous' } } = launch;
   return [
     ...['-name', `guest=${escape(`qshim-${launch.sandboxId}`)},debug-threads=on`],
     ...['-uuid', launch.uuid],
@@ -44,15 +56,18 @@ export function qemuArguments(launch: Launch): readonly string[] {
     '-no-user-config',
     ...['-display', 'none'],
     ...['-sandbox', SECCOMP],
-    ...['-machine', `q35,accel=${launch.accelerator},usb=off,vmport=off,graphics=off`],
+    ...['-machine', machine(launch.accelerator, memory)],
     ...['-cpu', launch.accelerator === 'kvm' ? 'host' : 'max'],
     ...['-smp', `cpus=${launch.vcpus}`],
     ...['-m', `size=${launch.memoryMib}M`],
+    ...memoryArguments(memory, launch.memoryMib),
     ...['-kernel', launch.kernel, '-initrd', launch.initrd, '-append', launch.kernelParameters],
     // Asserted here and read back over QMP: with native PCIe hotplug every detach would take 6 s.
     ...['-global', 'ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on'],
     ...['-object', 'rng-random,id=rng0,filename=/dev/urandom'],
     ...['-device', 'virtio-rng-pci,rng=rng0,bus=pcie.0,addr=0x2'],
+    // Tells of a guest kernel's panic (GUEST_PANICKED); QEMU then ends, as it does by default.
+    ...['-device', 'pvpanic'],
     ...['-chardev', `socket,id=qmp,path=${escape(files.qmpSocket)},server=on,wait=off`],
     ...['-mon', 'chardev=qmp,mode=control'],
     ...['-chardev', `socket,id=spare,path=${escape(files.spareSocket)},server=on,wait=off`],
@@ -62,6 +77,23 @@ export function qemuArguments(launch: Launch): readonly string[] {
     ...['-chardev', `socket,id=agent,path=${escape(files.agentSocket)},server=on,wait=off`],
     ...['-device', `virtserialport,id=agent,bus=serial0.0,nr=1,chardev=agent,name=${AGENT_PORT_NAME}`],
     ...launch.bridges.flatMap((bridge, index) => ['-device', bridgeDevice(bridge, index)]),
+  ];
+}
+
+function machine(accelerator: RunningAccelerator, memory: GuestMemory): string {
+  const base = `q35,accel=${accelerator},usb=off,vmport=off,graphics=off`;
+  return memory.kind === 'anonymous' ? base : `${base},memory-backend=${MEMORY_ID}`;
+}
+
+function memoryArguments(memory: GuestMemory, memoryMib: number): readonly string[] {
+  if (memory.kind === 'anonymous') return [];
+  const share = memory.kind === 'template' ? 'on' : 'off';
+  return [
+    ...[
+      '-object',
+      `memory-backend-file,id=${MEMORY_ID},size=${memoryMib}M,mem-path=${escape(memory.file)},share=${share}`,
+    ],
+    ...(memory.kind === 'clone' ? ['-incoming', 'defer'] : []),
   ];
 }
 

@@ -223,6 +223,10 @@ export const QMP_CONTRACT = {
     'job-dismiss': { arguments: { id: true }, returns: {} },
     'query-iothreads': { arguments: {}, returns: { id: true, 'thread-id': true } },
     'query-fdsets': { arguments: {}, returns: { 'fdset-id': true, fds: { fd: true, opaque: true } } },
+    migrate: { arguments: { uri: true }, returns: {} },
+    'migrate-incoming': { arguments: { uri: true }, returns: {} },
+    'migrate-set-capabilities': { arguments: { capabilities: { capability: true, state: true } }, returns: {} },
+    'query-migrate': { arguments: {}, returns: { status: true, 'error-desc': true, 'total-time': true } },
     system_powerdown: { arguments: {}, returns: {} },
     system_reset: { arguments: {}, returns: {} },
     stop: { arguments: {}, returns: {} },
@@ -247,6 +251,7 @@ export const QMP_CONTRACT = {
       reason: true,
     },
     VSERPORT_CHANGE: { id: true, open: true },
+    MIGRATION: { status: true },
     JOB_STATUS_CHANGE: { id: true, status: true },
   },
 } as const satisfies TypedContract;

@@ -195,6 +195,25 @@ export type JobStatus =
   | 'concluded'
   | 'null';
 
+/** `x-ignore-shared`: memory that is shared with a file stays out of the stream. `events`: MIGRATION is sent. */
+export type MigrationCapability = 'events' | 'x-ignore-shared';
+
+export type MigrationStatus =
+  | 'none'
+  | 'setup'
+  | 'cancelling'
+  | 'cancelled'
+  | 'active'
+  | 'postcopy-active'
+  | 'postcopy-paused'
+  | 'postcopy-recover'
+  | 'completed'
+  | 'failed'
+  | 'colo'
+  | 'pre-switchover'
+  | 'device'
+  | 'wait-unplug';
+
 /** One entry of query-qmp-schema (QAPI SchemaInfo); which members are there depends on `meta-type`. */
 export interface SchemaInfo {
   readonly name: string;
@@ -258,6 +277,19 @@ export interface QmpCommands {
       readonly fds: readonly { readonly fd: number; readonly opaque?: string }[];
     }[]
   >;
+  /** Its reply says only that it has begun; MIGRATION with `completed` or `failed` is the end (capability `events`). */
+  readonly migrate: Command<{ readonly uri: string }, Empty>;
+  /** For a QEMU started with `-incoming defer`. The reply comes before anything has been read. */
+  readonly 'migrate-incoming': Command<{ readonly uri: string }, Empty>;
+  readonly 'migrate-set-capabilities': Command<
+    { readonly capabilities: readonly { readonly capability: MigrationCapability; readonly state: boolean }[] },
+    Empty
+  >;
+  /** `status` is absent when there was no migration yet. */
+  readonly 'query-migrate': Command<
+    undefined,
+    { readonly status?: MigrationStatus; readonly 'error-desc'?: string; readonly 'total-time'?: number }
+  >;
   readonly system_powerdown: Command<undefined, Empty>;
   readonly system_reset: Command<undefined, Empty>;
   readonly stop: Command<undefined, Empty>;
@@ -295,6 +327,8 @@ export interface QmpEvents {
   };
   /** At most one a second for each port. */
   readonly VSERPORT_CHANGE: { readonly id: string; readonly open: boolean };
+  /** Sent only with the migration capability `events`. */
+  readonly MIGRATION: { readonly status: MigrationStatus };
   readonly JOB_STATUS_CHANGE: { readonly id: string; readonly status: JobStatus };
 }
 
