@@ -54,7 +54,7 @@ export class Journal {
 
   async #write(): Promise<void> {
     try {
-      await writeAtomically(this.#path, JSON.stringify(this.#render()));
+      await writeAtomically(this.#path, JSON.stringify(this.#render(), withoutGaps));
     } catch (error) {
       throw new ShimError('UNAVAILABLE', `cannot write the journal ${this.#path}: ${messageOf(error)}`, {
         reason: 'JOURNAL_WRITE_FAILED',
@@ -106,9 +106,16 @@ export interface JournalRecord {
   readonly volumes: readonly JournalVolume[];
 }
 
-/** A member that may be left out of the JSON and is then undefined, but always present, in the record. */
+/**
+ * JSON has no undefined: it is written as null and read back as undefined, so that the member is there either way. A spec
+ * that came back without its `mount` would no longer be deeply equal to the same request.
+ */
+function withoutGaps(_key: string, value: unknown): unknown {
+  return value === undefined ? null : value;
+}
+
 function optional<T extends z.ZodType>(schema: T): z.ZodType<z.output<T> | undefined> {
-  return z.preprocess((value) => value, schema.optional());
+  return z.preprocess((value) => value ?? undefined, schema.optional());
 }
 
 const causeSchema = z.strictObject({ reason: z.string(), message: z.string() });
