@@ -1,0 +1,82 @@
+import assert from 'node:assert/strict';
+import { getEventListeners } from 'node:events';
+import { suite, test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { Deadline, monotonicMs, sleep, waitFor } from '../../src/base/deadline.ts';
+import { ShimError } from '../../src/base/errors.ts';
+
+const never = (): Promise<never> => new Promise<never>(() => undefined);
+
+suite('deadline', () => {
+  test('counts down to zero, never below', async () => {
+    const deadline = Deadline.after(5);
+    assert.equal(deadline.totalMs, 5);
+    assert.ok(deadline.remainingMs <= 5);
+    while (!deadline.expired) await turn();
+    assert.equal(deadline.remainingMs, 0);
+    assert.equal(Deadline.after(0).expired, true);
+    assert.equal(Deadline.after(60_000).expired, false);
+  });
+});
+
+suite('sleep', () => {
+  test('sleeps at least as long as asked, with and without a signal', async () => {
+    for (const signal of [undefined, new AbortController().signal]) {
+      const start = monotonicMs();
+      await sleep(10, signal);
+      // A timer may fire up to a millisecond early by this clock.
+      assert.ok(monotonicMs() - start >= 9);
+    }
+  });
+
+  test('ends with the reason of its signal, also of one aborted before', async () => {
+    const controller = new AbortController();
+    const reason = new ShimError('ABORTED', 'stop', { reason: 'STOP' });
+    const sleeping = assert.rejects(sleep(60_000, controller.signal), reason);
+    controller.abort(reason);
+    await sleeping;
+    await assert.rejects(sleep(60_000, controller.signal), reason);
+    assert.deepEqual(getEventListeners(controller.signal, 'abort'), []);
+  });
+
+  test('a reason that is no error becomes one', async () => {
+    const controller = new AbortController();
+    const sleeping = assert.rejects(sleep(60_000, controller.signal), { code: 'CANCELLED', cause: 'because' });
+    controller.abort('because');
+    await sleeping;
+  });
+});
+
+suite('waitFor', () => {
+  test('settles as the work does', async () => {
+    assert.equal(await waitFor(Promise.resolve(7), {}), 7);
+    assert.equal(await waitFor(Promise.resolve(7), { milliseconds: 60_000, signal: new AbortController().signal }), 7);
+    await assert.rejects(waitFor(Promise.reject(new Error('work')), { milliseconds: 60_000 }), /work/);
+  });
+
+  test('times out with the given error, or with DEADLINE_EXCEEDED', async () => {
+    await assert.rejects(waitFor(never(), { milliseconds: 1 }), { code: 'DEADLINE_EXCEEDED', reason: 'TIMEOUT' });
+    await assert.rejects(waitFor(never(), { milliseconds: 1, onTimeout: () => new Error('mine') }), /mine/);
+  });
+
+  test('ends with the reason of the signal and leaves no listener behind', async () => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    await waitFor(Promise.resolve(1), { signal });
+    assert.deepEqual(getEventListeners(signal, 'abort'), []);
+    const reason = new Error('enough');
+    const wait = assert.rejects(waitFor(never(), { signal }), reason);
+    assert.equal(getEventListeners(signal, 'abort').length, 1);
+    controller.abort(reason);
+    await wait;
+    assert.deepEqual(getEventListeners(signal, 'abort'), []);
+    await assert.rejects(waitFor(Promise.resolve(1), { signal }), reason, 'an aborted signal wins');
+  });
+
+  test('the work goes on when the wait has ended', async () => {
+    const work = Promise.withResolvers<number>();
+    await assert.rejects(waitFor(work.promise, { milliseconds: 1 }));
+    work.resolve(3);
+    assert.equal(await work.promise, 3);
+  });
+});

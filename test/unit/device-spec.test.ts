@@ -1,0 +1,165 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { ShimError } from '../../src/base/errors.ts';
+import { completeSpec, isDirect, type MountSpec, type RequestedSpec } from '../../src/device/spec.ts';
+
+const NOTHING: RequestedSpec = {
+  source: { kind: 'raw-file', path: '/volumes/a.raw' },
+  readOnly: false,
+  cache: undefined,
+  aio: 'auto',
+  discard: undefined,
+  detectZeroes: undefined,
+  serial: '',
+  queues: 0,
+  logicalBlockSize: 0,
+  physicalBlockSize: 0,
+  mount: undefined,
+};
+const MOUNT: MountSpec = { fsType: 'ext4', mountPoint: '/data', options: ['noatime'], format: 'if_empty' };
+
+function complete(changes: Partial<RequestedSpec>, vcpus = 1): ReturnType<typeof completeSpec> {
+  return completeSpec({ ...NOTHING, ...changes }, 'given', vcpus);
+}
+
+/** Refused with INVALID_ARGUMENT, naming the field, as metadata and in the message. */
+function refuses(changes: Partial<RequestedSpec>, field: string, reason = 'INVALID_FIELD'): void {
+  assert.throws(
+    () => complete(changes),
+    (error) => {
+      assert.ok(error instanceof ShimError);
+      assert.deepEqual([error.code, error.reason, error.metadata['field']], ['INVALID_ARGUMENT', reason, field]);
+      assert.ok(error.message.includes(field), error.message);
+      return true;
+    },
+  );
+}
+
+suite('volume spec defaults', () => {
+  test('everything that was left out is filled in', () => {
+    assert.deepEqual(complete({}), {
+      source: { kind: 'raw-file', path: '/volumes/a.raw' },
+      readOnly: false,
+      cache: 'writeback',
+      aio: 'auto',
+      discard: 'unmap',
+      detectZeroes: 'off',
+      serial: 'given',
+      queues: 1,
+      logicalBlockSize: 512,
+      physicalBlockSize: 512,
+      mount: undefined,
+    });
+  });
+
+  test('what was said stays', () => {
+    const said = {
+      source: { kind: 'qcow2-file', path: '/v/b' },
+      readOnly: false,
+      cache: 'none',
+      aio: 'native',
+      discard: 'ignore',
+      detectZeroes: 'on',
+      serial: 'mine',
+      queues: 7,
+      logicalBlockSize: 1024,
+      physicalBlockSize: 4096,
+      mount: MOUNT,
+    } as const;
+    assert.deepEqual(complete(said), said);
+  });
+
+  test('a read-only volume discards nothing by default', () => {
+    assert.equal(complete({ readOnly: true }).discard, 'ignore');
+  });
+
+  test('queues follow the vCPUs up to four', () => {
+    for (const [vcpus, queues] of [
+      [1, 1],
+      [2, 2],
+      [4, 4],
+      [5, 4],
+      [255, 4],
+    ] as const) {
+      assert.equal(complete({}, vcpus).queues, queues);
+    }
+  });
+
+  test('the physical block size follows the logical one', () => {
+    assert.equal(complete({ logicalBlockSize: 4096 }).physicalBlockSize, 4096);
+  });
+
+  test('direct modes', () => {
+    const direct = (['none', 'writeback', 'writethrough', 'directsync', 'unsafe'] as const).filter(isDirect);
+    assert.deepEqual(direct, ['none', 'directsync']);
+  });
+});
+
+suite('volume spec contradictions', () => {
+  test('native aio needs O_DIRECT', () => {
+    for (const cache of ['writeback', 'writethrough', 'unsafe', undefined] as const) {
+      refuses({ aio: 'native', cache }, 'spec.aio');
+    }
+    for (const cache of ['none', 'directsync'] as const) assert.equal(complete({ aio: 'native', cache }).aio, 'native');
+  });
+
+  test('detect-zeroes unmap needs discard unmap', () => {
+    refuses({ detectZeroes: 'unmap', discard: 'ignore' }, 'spec.detect_zeroes');
+    refuses({ detectZeroes: 'unmap', readOnly: true }, 'spec.detect_zeroes');
+    assert.equal(complete({ detectZeroes: 'unmap' }).detectZeroes, 'unmap');
+  });
+
+  test('a read-only volume cannot discard', () => refuses({ readOnly: true, discard: 'unmap' }, 'spec.discard'));
+
+  test('queues are from 1 to 1024', () => {
+    refuses({ queues: 1025 }, 'spec.queues');
+    refuses({ queues: -1 }, 'spec.queues');
+    assert.equal(complete({ queues: 1024 }).queues, 1024);
+  });
+
+  test('block sizes are powers of two within their limits', () => {
+    for (const size of [1, 256, 511, 513, 1000, 8192, -512]) {
+      refuses({ logicalBlockSize: size }, 'spec.logical_block_size');
+    }
+    for (const size of [512, 1024, 2048, 4096])
+      assert.equal(complete({ logicalBlockSize: size }).logicalBlockSize, size);
+    refuses({ logicalBlockSize: 4096, physicalBlockSize: 512 }, 'spec.physical_block_size');
+    refuses({ physicalBlockSize: 65_536 }, 'spec.physical_block_size');
+    refuses({ physicalBlockSize: 3072 }, 'spec.physical_block_size');
+    assert.equal(complete({ physicalBlockSize: 32_768 }).physicalBlockSize, 32_768);
+  });
+
+  test('a source is needed, by an absolute path without detours', () => {
+    refuses({ source: undefined }, 'spec.source');
+    for (const path of ['', 'a.raw', './a', '/a/../b', '/a/./b', '/..', '/a\0b', `/${'x'.repeat(4095)}`]) {
+      refuses({ source: { kind: 'raw-file', path } }, 'spec.source.path', 'INVALID_PATH');
+    }
+    const longest = `/${'x'.repeat(4094)}`;
+    assert.equal(complete({ source: { kind: 'raw-file', path: longest } }).source.path, longest);
+    assert.equal(complete({ source: { kind: 'raw-file', path: '/a/..b/.c' } }).source.path, '/a/..b/.c');
+  });
+
+  test('a serial that virtio would cut, or that needs quoting, is refused', () => {
+    refuses({ serial: 'x'.repeat(21) }, 'spec.serial');
+    refuses({ serial: 'ü'.repeat(11) }, 'spec.serial');
+    for (const serial of ['a b', 'a,b', 'a/b', 'ü', 'a\n']) refuses({ serial }, 'spec.serial');
+    assert.equal(complete({ serial: 'x'.repeat(20) }).serial.length, 20);
+  });
+
+  test('a serial that the caller did not choose is held to the same', () => {
+    assert.throws(() => completeSpec(NOTHING, 'x'.repeat(21), 1), { code: 'INVALID_ARGUMENT' });
+  });
+
+  test('mounts', () => {
+    for (const mountPoint of ['', 'data', '/a/../b']) {
+      refuses({ mount: { ...MOUNT, mountPoint } }, 'spec.mount.mount_point', 'INVALID_PATH');
+    }
+    refuses({ mount: { ...MOUNT, mountPoint: '/' } }, 'spec.mount.mount_point');
+    refuses({ mount: { ...MOUNT, options: Array.from({ length: 33 }, () => 'ro') } }, 'spec.mount.options');
+    for (const option of ['', 'a,b', 'a b', 'a;b', '$(x)', 'x'.repeat(129)]) {
+      refuses({ mount: { ...MOUNT, options: ['noatime', option] } }, 'spec.mount.options');
+    }
+    refuses({ readOnly: true, mount: MOUNT }, 'spec.mount.format');
+    assert.deepEqual(complete({ readOnly: true, mount: { ...MOUNT, format: 'never' } }).mount?.format, 'never');
+  });
+});

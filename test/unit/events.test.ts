@@ -1,0 +1,183 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import fc from 'fast-check';
+import { ShimError } from '../../src/base/errors.ts';
+import { EventLog, type EventLogLimits, type NewEvent, type Watcher } from '../../src/sandbox/events.ts';
+
+const EVENT: NewEvent = {
+  type: 'volume.pending',
+  sandboxId: 's',
+  volumeId: 'v',
+  generation: 1,
+  cause: undefined,
+  timings: [],
+  subject: undefined,
+};
+
+function logOf(limits: Partial<EventLogLimits> = {}): EventLog {
+  return new EventLog({ retainedMax: 10, watchersMax: 10, watcherQueueMax: 10, ...limits });
+}
+
+function emit(log: EventLog, count: number): void {
+  for (let turn = 0; turn < count; turn += 1) log.emit(EVENT);
+}
+
+const open = (): AbortSignal => new AbortController().signal;
+
+/** The sequence numbers that are there to be taken. */
+async function taken(watcher: Watcher): Promise<number[]> {
+  return (await watcher.take(open())).map((event) => event.sequence);
+}
+
+suite('event log', () => {
+  test('numbers follow each other without gaps, and every watcher sees them in order', async () => {
+    const log = logOf();
+    using one = log.watch();
+    using two = log.watch();
+    emit(log, 3);
+    assert.deepEqual(await taken(one), [1, 2, 3]);
+    emit(log, 1);
+    assert.deepEqual(await taken(one), [4]);
+    assert.deepEqual(await taken(two), [1, 2, 3, 4]);
+    assert.equal(log.sequence, 4);
+  });
+
+  test('a watcher begins with the next event unless it says otherwise', async () => {
+    const log = logOf();
+    emit(log, 2);
+    using watcher = log.watch();
+    emit(log, 1);
+    assert.deepEqual(await taken(watcher), [3]);
+  });
+
+  test('a waiting watcher is woken by the event that comes', async () => {
+    const log = logOf();
+    using watcher = log.watch();
+    const next = taken(watcher);
+    emit(log, 1);
+    assert.deepEqual(await next, [1]);
+  });
+
+  test('what a watcher asks for afterwards is what it would have seen, or OUT_OF_RANGE', async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.nat(12), fc.integer({ min: 1, max: 6 }), fc.nat(14), async (count, retainedMax, after) => {
+        const log = logOf({ retainedMax, watcherQueueMax: 100 });
+        emit(log, count);
+        const oldest = Math.max(1, count - retainedMax + 1);
+        if (after + 1 < oldest || after > count) {
+          assert.throws(() => log.watch(after), { code: 'OUT_OF_RANGE', reason: 'EVENTS_LOST' });
+          return;
+        }
+        using watcher = log.watch(after);
+        emit(log, 1);
+        const expected = Array.from({ length: count + 1 - after }, (_, index) => after + 1 + index);
+        assert.deepEqual(await taken(watcher), expected);
+      }),
+    );
+  });
+
+  test('OUT_OF_RANGE says which events there are', () => {
+    const log = logOf({ retainedMax: 2 });
+    emit(log, 5);
+    assert.throws(
+      () => log.watch(1),
+      (error) => {
+        assert.ok(error instanceof ShimError);
+        assert.deepEqual(error.metadata, { oldest: '4', newest: '5' });
+        return true;
+      },
+    );
+  });
+
+  test('a refused watcher takes no place', () => {
+    const log = logOf({ watchersMax: 1 });
+    assert.throws(() => log.watch(5), { code: 'OUT_OF_RANGE' });
+    log.watch()[Symbol.dispose]();
+  });
+
+  test('a slow watcher loses its own stream only, after what it could still take', async () => {
+    const log = logOf({ watcherQueueMax: 3 });
+    using slow = log.watch();
+    using quick = log.watch();
+    for (let turn = 1; turn <= 5; turn += 1) {
+      emit(log, 1);
+      assert.deepEqual(await taken(quick), [turn]);
+    }
+    assert.deepEqual(await taken(slow), [1, 2, 3]);
+    await assert.rejects(slow.take(open()), {
+      code: 'RESOURCE_EXHAUSTED',
+      reason: 'WATCHER_TOO_SLOW',
+      metadata: { lastSequence: '3' },
+    });
+    emit(log, 1);
+    await assert.rejects(slow.take(open()), { reason: 'WATCHER_TOO_SLOW' }, 'no events after the gap');
+    assert.deepEqual(await taken(quick), [6]);
+  });
+
+  test('a queue that is exactly full is no overflow', async () => {
+    const log = logOf({ watcherQueueMax: 3 });
+    using watcher = log.watch();
+    emit(log, 3);
+    assert.deepEqual(await taken(watcher), [1, 2, 3]);
+    emit(log, 3);
+    assert.deepEqual(await taken(watcher), [4, 5, 6]);
+  });
+
+  test('a watcher that asks for more of the past than its queue holds is told so', async () => {
+    const log = logOf({ retainedMax: 10, watcherQueueMax: 3 });
+    emit(log, 6);
+    using watcher = log.watch(0);
+    assert.deepEqual(await taken(watcher), [1, 2, 3]);
+    await assert.rejects(watcher.take(open()), { reason: 'WATCHER_TOO_SLOW' });
+  });
+
+  test('watchers are bounded, and a place comes back when one is disposed of', () => {
+    const log = logOf({ watchersMax: 2 });
+    using _kept = log.watch();
+    const other = log.watch();
+    assert.throws(() => log.watch(), { code: 'RESOURCE_EXHAUSTED', reason: 'TOO_MANY_WATCHERS' });
+    other[Symbol.dispose]();
+    log.watch()[Symbol.dispose]();
+  });
+
+  test('close ends every stream with its cause, after what was queued', async () => {
+    const log = logOf();
+    using waiting = log.watch();
+    using behind = log.watch();
+    const cause = new ShimError('UNAVAILABLE', 'stopping', { reason: 'DAEMON_STOPPING' });
+    const ended = assert.rejects(waiting.take(open()), cause);
+    log.close(cause);
+    await ended;
+    emit(log, 1);
+    await assert.rejects(behind.take(open()), cause);
+    const log2 = logOf();
+    using queued = log2.watch();
+    emit(log2, 1);
+    log2.close(cause);
+    assert.deepEqual(await taken(queued), [1]);
+    await assert.rejects(queued.take(open()), cause);
+  });
+
+  test('a wait ends with its signal, and the stream goes on', async () => {
+    const log = logOf();
+    using watcher = log.watch();
+    const controller = new AbortController();
+    const reason = new Error('enough');
+    const wait = assert.rejects(watcher.take(controller.signal), reason);
+    controller.abort(reason);
+    await wait;
+    await assert.rejects(watcher.take(controller.signal), reason);
+    emit(log, 1);
+    assert.deepEqual(await taken(watcher), [1]);
+  });
+
+  test('a disposed watcher ends whoever waits on it and gets nothing more', async () => {
+    const log = logOf();
+    const watcher = log.watch();
+    const wait = assert.rejects(watcher.take(open()), { code: 'CANCELLED' });
+    watcher[Symbol.dispose]();
+    await wait;
+    emit(log, 1);
+    await assert.rejects(watcher.take(open()), { code: 'CANCELLED' });
+  });
+});

@@ -1,0 +1,100 @@
+import assert from 'node:assert/strict';
+import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { AcceleratorChoice, payloadFirmware, probeAccelerator } from '../../src/qemu/accelerator.ts';
+import { bareQemuBinary, bareQemuMissing } from '../support/bare-qemu.ts';
+
+/** As isa-debug-exit makes it of the payload's 0x2a. */
+const PAYLOAD_EXIT_CODE = 85;
+
+/** A program in QEMU's place. */
+async function program(script: string): Promise<AsyncDisposable & { readonly path: string }> {
+  const directory = await mkdtemp(join(tmpdir(), 'qshim-accel-'));
+  const path = join(directory, 'qemu');
+  await writeFile(path, `#!/bin/sh\n${script}\n`);
+  await chmod(path, 0o755);
+  return { path, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
+}
+
+const probe = (binary: string, timeoutMs = 60_000): ReturnType<typeof probeAccelerator> =>
+  probeAccelerator({ binary, timeoutMs, accelerator: 'tcg' });
+
+async function leftovers(): Promise<string[]> {
+  return (await readdir(tmpdir())).filter((name) => name.startsWith('qshim-probe-'));
+}
+
+suite('accelerator probe', () => {
+  test('the payload runs to its end under TCG', { skip: bareQemuMissing() }, async () => {
+    const found = await probe(bareQemuBinary);
+    assert.deepEqual([found.usable, found.reason], [true, 'a test payload ran']);
+    assert.ok(found.milliseconds > 0);
+  });
+
+  test('the firmware fills 64 KiB and begins at the reset vector', () => {
+    const firmware = payloadFirmware();
+    assert.equal(firmware.length, 65_536);
+    const jump = firmware.subarray(0xfff0, 0xfff3);
+    assert.equal(jump[0], 0xe9);
+    assert.equal((0xfff3 + jump.readInt16LE(1)) & 0xffff, 0, 'it jumps to the first instruction');
+  });
+
+  test('only the exit code of the payload counts as usable', async () => {
+    for (const code of [0, 1, 84, 86, 127]) {
+      await using qemu = await program(`exit ${code}`);
+      const found = await probe(qemu.path);
+      assert.equal(found.usable, false, `exit code ${code}`);
+      assert.ok(found.reason.includes(`exit code ${code}`), found.reason);
+    }
+    await using qemu = await program(`exit ${PAYLOAD_EXIT_CODE}`);
+    assert.equal((await probe(qemu.path)).usable, true);
+  });
+
+  test('what QEMU said last is part of the reason', async () => {
+    await using qemu = await program('echo first >&2; echo "KVM: no such thing" >&2; exit 1');
+    assert.match((await probe(qemu.path)).reason, /KVM: no such thing$/);
+  });
+
+  test('a payload that hangs is ended, and counts as unusable', async () => {
+    await using qemu = await program('exec sleep 600');
+    const found = await probe(qemu.path, 100);
+    assert.deepEqual([found.usable, found.reason], [false, 'a test payload did not finish within 100 ms']);
+  });
+
+  test('a QEMU that dies of a signal is not usable', async () => {
+    await using qemu = await program('kill -ABRT $$');
+    const found = await probe(qemu.path);
+    assert.equal(found.usable, false);
+    assert.match(found.reason, /SIGABRT/);
+  });
+
+  test('a binary that is not there is an answer, not a hang', async () => {
+    const found = await probe('/nowhere/qemu');
+    assert.equal(found.usable, false);
+    assert.notEqual(found.reason, '');
+  });
+
+  test('it leaves nothing behind', async () => {
+    const before = await leftovers();
+    await using qemu = await program('exit 1');
+    await probe(qemu.path);
+    const since = (await leftovers()).filter((name) => !before.includes(name));
+    // Other probes may run beside this one; their directories go soon.
+    for (let turn = 0; turn < 200 && (await leftovers()).some((name) => since.includes(name)); turn += 1) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    const still = await leftovers();
+    assert.deepEqual(
+      since.filter((name) => still.includes(name)),
+      [],
+    );
+  });
+
+  test('the choice is probed once', async () => {
+    const choice = new AcceleratorChoice('/nowhere/qemu', 1000);
+    const first = choice.kvm();
+    assert.equal(choice.kvm(), first);
+    assert.equal((await first).usable, false);
+  });
+});

@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFile, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { sleep } from '../../src/base/deadline.ts';
+import { QemuProcess, describeExit, identify, waitForSocket, type ProcessIdentity } from '../../src/qemu/process.ts';
+
+class Scratch implements AsyncDisposable {
+  readonly directory: string;
+
+  private constructor(directory: string) {
+    this.directory = directory;
+  }
+
+  static async make(): Promise<Scratch> {
+    return new Scratch(await mkdtemp(join(tmpdir(), 'qshim-process-')));
+  }
+
+  get log(): string {
+    return join(this.directory, 'qemu.log');
+  }
+
+  shell(script: string): Promise<QemuProcess> {
+    return QemuProcess.spawn('/bin/sh', ['-c', script], this.directory, this.log);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.directory, { recursive: true });
+  }
+}
+
+/** A child of this test that is not QEMU: somebody else's process. */
+async function bystander(): Promise<AsyncDisposable & { readonly identity: ProcessIdentity }> {
+  const child = spawn('/bin/sleep', ['600'], { stdio: 'ignore' });
+  const exited = once(child, 'exit');
+  await once(child, 'spawn');
+  const identity = await identify(child.pid ?? 0);
+  assert.ok(identity !== undefined);
+  const end = async (): Promise<void> => {
+    child.kill('SIGKILL');
+    await exited;
+  };
+  return { identity, [Symbol.asyncDispose]: end };
+}
+
+suite('process identity', () => {
+  test('one that lives, the same each time', async () => {
+    const mine = await identify(process.pid);
+    assert.ok(mine !== undefined && mine.startTicks > 0);
+    assert.equal(mine.pid, process.pid);
+    assert.deepEqual(await identify(process.pid), mine);
+  });
+
+  test('one that does not exist, and one that is only a zombie', async () => {
+    assert.equal(await identify(2 ** 22 + 1), undefined);
+    // The shell replaces itself by a sleep, which does not reap the child that it inherits.
+    const child = spawn('/bin/sh', ['-c', 'sleep 0.05 & echo $!; exec sleep 600'], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    const exited = once(child, 'exit');
+    try {
+      const [line] = (await once(child.stdout, 'data')) as [Buffer];
+      const zombie = Number(line.toString());
+      while ((await readFile(`/proc/${zombie}/stat`, 'utf8')).split(' ')[2] !== 'Z') await sleep(2);
+      assert.equal(await identify(zombie), undefined);
+    } finally {
+      child.kill('SIGKILL');
+      await exited;
+    }
+  });
+
+  test('a command name with brackets and spaces does not shift the fields', async () => {
+    await using scratch = await Scratch.make();
+    const odd = join(scratch.directory, 'a) S 1 (b');
+    await copyFile('/bin/sleep', odd);
+    const qemu = await QemuProcess.spawn(odd, ['600'], scratch.directory, scratch.log);
+    const plain = await scratch.shell('exec sleep 600');
+    assert.ok(
+      Math.abs(qemu.identity.startTicks - plain.identity.startTicks) < 100 * 60,
+      'started at about the same time',
+    );
+    for (const each of [qemu, plain]) {
+      await each.kill('SIGKILL');
+      await each.exited;
+    }
+  });
+});
+
+suite('QEMU process', () => {
+  test('its exit code is seen, its output is in the log, which is for its owner only', async () => {
+    await using scratch = await Scratch.make();
+    const qemu = await scratch.shell('pwd; echo oops >&2; exit 3');
+    assert.deepEqual(await qemu.exited, { code: 3, signal: undefined });
+    assert.deepEqual(qemu.exit, { code: 3, signal: undefined });
+    assert.equal(await readFile(scratch.log, 'utf8'), `${scratch.directory}\noops\n`);
+    assert.equal((await stat(scratch.log)).mode & 0o777, 0o600);
+  });
+
+  test('its signal is seen, and it leads a session of its own', async () => {
+    await using scratch = await Scratch.make();
+    const qemu = await scratch.shell('exec sleep 600');
+    const fields = (await readFile(`/proc/${qemu.pid}/stat`, 'utf8')).split(') ')[1]?.split(' ');
+    assert.deepEqual(fields?.slice(2, 4), [String(qemu.pid), String(qemu.pid)], 'process group and session');
+    await qemu.kill('SIGKILL');
+    assert.deepEqual(await qemu.exited, { code: undefined, signal: 'SIGKILL' });
+    await qemu.kill('SIGKILL');
+  });
+
+  test('a binary that cannot be run is a clear error', async () => {
+    await using scratch = await Scratch.make();
+    await assert.rejects(QemuProcess.spawn('/nowhere/qemu', [], scratch.directory, scratch.log), {
+      code: 'FAILED_PRECONDITION',
+      reason: 'QEMU_NOT_STARTED',
+      message: /\/nowhere\/qemu/,
+    });
+    await assert.rejects(QemuProcess.spawn('no-such-qemu', [], scratch.directory, scratch.log), {
+      reason: 'QEMU_NOT_STARTED',
+    });
+  });
+
+  test('adoption finds the process, and notices its end without being its parent', async () => {
+    await using other = await bystander();
+    const adopted = await QemuProcess.adopt(other.identity);
+    assert.ok(adopted !== undefined);
+    assert.equal(adopted.exit, undefined);
+    await adopted.kill('SIGKILL');
+    assert.deepEqual(await adopted.exited, { code: undefined, signal: undefined });
+    assert.equal(await QemuProcess.adopt(other.identity), undefined, 'it is gone');
+  });
+
+  test('a pid that belongs to another process now is neither adopted nor killed', async () => {
+    await using other = await bystander();
+    const { pid, startTicks } = other.identity;
+    assert.equal(await QemuProcess.adopt({ pid, startTicks: startTicks - 1 }), undefined);
+    assert.equal(await QemuProcess.adopt({ pid, startTicks: 0 }), undefined);
+
+    const adopted = await QemuProcess.adopt(other.identity);
+    assert.ok(adopted !== undefined);
+    // As if the pid had been given to another process since.
+    Object.assign(adopted, { identity: { pid, startTicks: startTicks - 1 } });
+    await adopted.kill('SIGKILL');
+    assert.deepEqual(await identify(pid), other.identity, 'it still lives');
+  });
+
+  test('waiting for its socket ends when it appears, when the process ends, or with the signal', async () => {
+    await using scratch = await Scratch.make();
+    const never = (): Promise<boolean> => Promise.resolve(false);
+    const dies = await scratch.shell('exit 1');
+    assert.equal(await waitForSocket(never, dies, new AbortController().signal), false);
+
+    const lives = await scratch.shell('exec sleep 600');
+    let looks = 0;
+    const third = (): Promise<boolean> => Promise.resolve((looks += 1) === 3);
+    assert.equal(await waitForSocket(third, lives, new AbortController().signal), true);
+    await assert.rejects(waitForSocket(never, lives, AbortSignal.abort(new Error('enough'))), /enough/);
+    await lives.kill('SIGKILL');
+    await lives.exited;
+  });
+
+  test('exits are told in words', () => {
+    assert.equal(describeExit({ code: 1, signal: undefined }), 'QEMU exited with code 1');
+    assert.equal(describeExit({ code: undefined, signal: 'SIGKILL' }), 'QEMU was ended by SIGKILL');
+    assert.match(describeExit({ code: undefined, signal: undefined }), /no daemon watched/);
+  });
+});

@@ -1,0 +1,330 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import fc from 'fast-check';
+import { ShimError } from '../../src/base/errors.ts';
+import { VOLUME_CAPACITY_MAX, pciPath, slotAt } from '../../src/device/slots.ts';
+import { completeSpec, isDirect, type VolumeSpec } from '../../src/device/spec.ts';
+import type { VolumeState } from '../../src/device/state.ts';
+import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpecFrom } from '../../src/rpc/convert.ts';
+import type { Event__Output } from '../../src/rpc/generated/qshim/v1/Event.ts';
+import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
+import type { SandboxSpec__Output } from '../../src/rpc/generated/qshim/v1/SandboxSpec.ts';
+import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { VolumeSpec__Output } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
+import { loadApi } from '../../src/rpc/schema.ts';
+import type { SandboxSnapshot } from '../../src/sandbox/sandbox.ts';
+import type { SandboxSpec } from '../../src/sandbox/spec.ts';
+import { causeOf, type VolumeSnapshot } from '../../src/sandbox/volume.ts';
+
+const { Volumes, Sandboxes, Events } = loadApi().qshim.v1;
+
+/** What the other side of the wire reads. */
+const volumeOverWire = (message: ReturnType<typeof volumeMessage>): Volume__Output =>
+  Volumes.service.Attach.responseDeserialize(Volumes.service.Attach.responseSerialize(message));
+const sandboxOverWire = (message: ReturnType<typeof sandboxMessage>): Sandbox__Output =>
+  Sandboxes.service.Get.responseDeserialize(Sandboxes.service.Get.responseSerialize(message));
+const eventOverWire = (message: ReturnType<typeof eventMessage>): Event__Output =>
+  Events.service.Watch.responseDeserialize(Events.service.Watch.responseSerialize(message));
+
+const mount = fc.record(
+  {
+    fsType: fc.constantFrom('ext4' as const, 'xfs' as const),
+    mountPoint: fc.constantFrom('/data', '/a/b'),
+    options: fc.array(fc.constantFrom('noatime', 'discard'), { maxLength: 2 }),
+    format: fc.constantFrom('never' as const, 'if_empty' as const),
+  },
+  { noNullPrototype: true },
+);
+const spec: fc.Arbitrary<VolumeSpec> = fc
+  .record(
+    {
+      source: fc.record(
+        {
+          kind: fc.constantFrom('raw-file' as const, 'qcow2-file' as const, 'block-device' as const),
+          path: fc.constantFrom('/volumes/a', '/volumes/ü b'),
+        },
+        { noNullPrototype: true },
+      ),
+      readOnly: fc.boolean(),
+      cache: fc.constantFrom(...(['none', 'writeback', 'writethrough', 'directsync', 'unsafe'] as const)),
+      aio: fc.constantFrom(...(['auto', 'threads', 'native', 'io_uring'] as const)),
+      discard: fc.constantFrom('ignore' as const, 'unmap' as const),
+      detectZeroes: fc.constantFrom('off' as const, 'on' as const, 'unmap' as const),
+      serial: fc.constantFrom('a', 'serial-20-characters'),
+      queues: fc.integer({ min: 1, max: 1024 }),
+      logicalBlockSize: fc.constantFrom(512, 4096),
+      physicalBlockSize: fc.constantFrom(4096, 32_768),
+      mount: fc.option(mount, { nil: undefined }),
+    },
+    { noNullPrototype: true },
+  )
+  .filter(
+    (each) =>
+      !(each.aio === 'native' && !isDirect(each.cache)) &&
+      !(each.detectZeroes === 'unmap' && each.discard !== 'unmap') &&
+      !(each.readOnly && (each.discard === 'unmap' || each.mount?.format === 'if_empty')),
+  );
+
+const slot = slotAt(VOLUME_CAPACITY_MAX - 1);
+const cause = { reason: 'WHY', message: 'because' };
+const guest = { pciAddress: '0000:01:1f.0', device: '/dev/vdb', evidence: ['virtio-status'], formatted: true };
+
+function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): VolumeSnapshot {
+  return {
+    sandboxId: 'one',
+    volumeId: 'v',
+    generation: 3,
+    spec: {
+      source: { kind: 'raw-file', path: '/volumes/a' },
+      readOnly: false,
+      cache: 'writeback',
+      aio: 'auto',
+      discard: 'unmap',
+      detectZeroes: 'off',
+      serial: 'v',
+      queues: 1,
+      logicalBlockSize: 512,
+      physicalBlockSize: 512,
+      mount: undefined,
+    },
+    slot,
+    backingIdentity: 'file:1:2',
+    resolvedPath: '/volumes/a',
+    sizeBytes: 2 ** 40,
+    state,
+    pciPath: pciPath(slot),
+    guest: 'guest' in state ? state.guest : undefined,
+    cause: causeOf(state),
+    aio: undefined,
+    times: { pending: 1_700_000_000_123, attached: undefined, detaching: undefined, removed: undefined },
+    timings: [{ phase: 'device', milliseconds: 1.25 }],
+    ...changes,
+  };
+}
+
+suite('volumes to messages and back', () => {
+  test('a spec comes back over the wire as it went, whatever was chosen', () => {
+    fc.assert(
+      fc.property(spec, (chosen) => {
+        const message = volumeOverWire(volumeMessage(volumeIn({ state: 'removed', cause }, { spec: chosen })));
+        assert.deepEqual(completeSpec(volumeSpecFrom(message.spec), 'unused', 1), chosen);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  const STATES: readonly [VolumeState, Partial<Volume__Output>][] = [
+    [
+      { state: 'pending', phase: 'attaching', slot },
+      { state: 'VOLUME_STATE_PENDING', cause: null, guestDevice: '', guestPciAddress: '', formatted: false },
+    ],
+    [
+      { state: 'pending', phase: 'undoing', slot, cause },
+      { state: 'VOLUME_STATE_PENDING', cause },
+    ],
+    [
+      { state: 'attached', slot, guest, refused: undefined },
+      { state: 'VOLUME_STATE_ATTACHED', cause: null, guestDevice: '/dev/vdb', guestPciAddress: '0000:01:1f.0' },
+    ],
+    [
+      { state: 'attached', slot, guest, refused: cause },
+      { state: 'VOLUME_STATE_ATTACHED', cause, evidence: ['virtio-status'], formatted: true },
+    ],
+    [
+      { state: 'detaching', slot, guest, force: true, deviceGone: true, cause },
+      { state: 'VOLUME_STATE_DETACHING', cause },
+    ],
+    [
+      { state: 'removed', cause },
+      { state: 'VOLUME_STATE_REMOVED', cause },
+    ],
+  ];
+  for (const [state, expected] of STATES) {
+    test(`state ${JSON.stringify(state).slice(0, 60)}`, () => {
+      const message = volumeOverWire(volumeMessage(volumeIn(state)));
+      for (const [name, value] of Object.entries(expected)) {
+        assert.deepEqual({ ...message }[name], value, name);
+      }
+      assert.deepEqual(
+        [message.sandboxId, message.volumeId, message.generation, message.serial, message.pciPath, message.sizeBytes],
+        ['one', 'v', 3, 'v', '16/1f', 2 ** 40],
+      );
+    });
+  }
+
+  test('times, timings and the aio mode that QEMU took', () => {
+    const times = { pending: 1_700_000_000_123, attached: 1_700_000_001_000, detaching: undefined, removed: 0 };
+    const message = volumeOverWire(volumeMessage(volumeIn({ state: 'removed', cause }, { times, aio: 'io_uring' })));
+    assert.deepEqual(message.pendingAt, { seconds: 1_700_000_000, nanos: 123_000_000 });
+    assert.deepEqual(message.attachedAt, { seconds: 1_700_000_001, nanos: 0 });
+    assert.equal(message.detachingAt, null);
+    assert.deepEqual(message.removedAt, { seconds: 0, nanos: 0 });
+    assert.equal(message.aio, 'AIO_MODE_IO_URING');
+    assert.deepEqual(message.timings, [{ phase: 'device', milliseconds: 1.25 }]);
+  });
+});
+
+const EMPTY_SPEC: VolumeSpec__Output = {
+  readOnly: false,
+  cache: 'CACHE_MODE_UNSPECIFIED',
+  aio: 'AIO_MODE_AUTO',
+  discard: 'DISCARD_MODE_UNSPECIFIED',
+  detectZeroes: 'DETECT_ZEROES_UNSPECIFIED',
+  serial: '',
+  queues: 0,
+  logicalBlockSize: 0,
+  physicalBlockSize: 0,
+  mount: null,
+};
+
+suite('what requests may say', () => {
+  test('nothing said is nothing chosen', () => {
+    assert.deepEqual(volumeSpecFrom(EMPTY_SPEC), {
+      source: undefined,
+      readOnly: false,
+      cache: undefined,
+      aio: 'auto',
+      discard: undefined,
+      detectZeroes: undefined,
+      serial: '',
+      queues: 0,
+      logicalBlockSize: 0,
+      physicalBlockSize: 0,
+      mount: undefined,
+    });
+    assert.deepEqual(sandboxSpecFrom(null), {
+      vcpus: 0,
+      memoryMib: 0,
+      kernel: '',
+      initrd: '',
+      kernelParameters: '',
+      accelerator: 'auto',
+      volumeCapacity: 0,
+      labels: {},
+      readyWhen: 'agent',
+    });
+  });
+
+  test('each source', () => {
+    for (const [member, kind] of [
+      ['rawFile', 'raw-file'],
+      ['qcow2File', 'qcow2-file'],
+      ['blockDevice', 'block-device'],
+    ] as const) {
+      const found = volumeSpecFrom({ ...EMPTY_SPEC, source: member, [member]: { path: '/p' } });
+      assert.deepEqual(found.source, { kind, path: '/p' });
+    }
+  });
+
+  test('values that this version does not know are refused by field: numbers, and names of objects', () => {
+    const CASES: readonly [Record<string, unknown>, string][] = [
+      [{ cache: 99 }, 'spec.cache'],
+      [{ aio: 99 }, 'spec.aio'],
+      [{ discard: 99 }, 'spec.discard'],
+      [{ detectZeroes: 99 }, 'spec.detect_zeroes'],
+      [{ cache: 'toString' }, 'spec.cache'],
+      [{ mount: { fsType: 'btrfs', mountPoint: '/d', options: [], format: 'FORMAT_NEVER' } }, 'spec.mount.fs_type'],
+      [{ mount: { fsType: 'ext4', mountPoint: '/d', options: [], format: 99 } }, 'spec.mount.format'],
+    ];
+    for (const [change, field] of CASES) {
+      assert.throws(
+        () => volumeSpecFrom({ ...EMPTY_SPEC, ...change }),
+        (error) => error instanceof ShimError && error.code === 'INVALID_ARGUMENT' && error.metadata['field'] === field,
+        field,
+      );
+    }
+    assert.throws(() => volumeSpecFrom(null), { code: 'INVALID_ARGUMENT' });
+    for (const change of [{ accelerator: 99 }, { readyWhen: 99 }]) {
+      const message = { accelerator: 'ACCELERATOR_AUTO', readyWhen: 'READY_WHEN_AGENT', ...change };
+      assert.throws(() => sandboxSpecFrom(message as unknown as SandboxSpec__Output), { code: 'INVALID_ARGUMENT' });
+    }
+  });
+});
+
+suite('sandboxes and events to messages', () => {
+  const sandboxSpec: SandboxSpec = {
+    vcpus: 2,
+    memoryMib: 512,
+    kernel: '/k',
+    initrd: '/i',
+    kernelParameters: 'a=b',
+    accelerator: 'tcg',
+    volumeCapacity: 62,
+    labels: { team: 'x' },
+    readyWhen: 'started',
+  };
+  const sandbox: SandboxSnapshot = {
+    id: 'one',
+    spec: sandboxSpec,
+    uuid: 'u',
+    createdAtMs: 1500,
+    directory: '/s/one',
+    state: 'stopped',
+    cause,
+    accelerator: 'tcg',
+    acceleratorReason: 'asked for',
+    qemuVersion: '7.2.22',
+    qemuPid: 0,
+    volumesInUse: 5,
+    timings: [],
+    agentReady: true,
+    runState: 'paused',
+  };
+
+  test('a sandbox, its spec included, in every state', () => {
+    for (const [state, expected] of [
+      ['creating', 'SANDBOX_STATE_CREATING'],
+      ['running', 'SANDBOX_STATE_RUNNING'],
+      ['stopping', 'SANDBOX_STATE_STOPPING'],
+      ['stopped', 'SANDBOX_STATE_STOPPED'],
+    ] as const) {
+      assert.equal(sandboxOverWire(sandboxMessage({ ...sandbox, state })).state, expected);
+    }
+    const message = sandboxOverWire(sandboxMessage(sandbox));
+    assert.deepEqual(sandboxSpecFrom(message.spec), sandboxSpec);
+    assert.deepEqual(
+      [message.sandboxId, message.stateDir, message.volumesInUse, message.volumeCapacity, message.agentReady],
+      ['one', '/s/one', 5, 62, true],
+    );
+    assert.deepEqual(
+      [message.accelerator, message.acceleratorReason, message.qemuVersion, message.runState, message.cause],
+      ['ACCELERATOR_TCG', 'asked for', '7.2.22', 'paused', cause],
+    );
+    assert.deepEqual(message.createdAt, { seconds: 1, nanos: 500_000_000 });
+  });
+
+  test('each accelerator and readiness comes back', () => {
+    for (const accelerator of ['auto', 'kvm', 'tcg'] as const) {
+      for (const readyWhen of ['agent', 'started'] as const) {
+        const chosen = { ...sandboxSpec, accelerator, readyWhen };
+        const message = sandboxOverWire(sandboxMessage({ ...sandbox, spec: chosen }));
+        assert.deepEqual(sandboxSpecFrom(message.spec), chosen);
+      }
+    }
+  });
+
+  test('an event', () => {
+    const event = {
+      sequence: 12,
+      timeMs: 2250,
+      type: 'volume.attached',
+      sandboxId: 'one',
+      volumeId: 'v',
+      generation: 3,
+      cause: undefined,
+      timings: [{ phase: 'driver', milliseconds: 2 }],
+      subject: undefined,
+    } as const;
+    assert.deepEqual(eventOverWire(eventMessage(event)), {
+      sequence: 12,
+      time: { seconds: 2, nanos: 250_000_000 },
+      sandboxId: 'one',
+      volumeId: 'v',
+      generation: 3,
+      type: 'volume.attached',
+      cause: null,
+      timings: [{ phase: 'driver', milliseconds: 2 }],
+    });
+    assert.equal(eventOverWire(eventMessage({ ...event, volumeId: undefined })).volumeId, '');
+  });
+});

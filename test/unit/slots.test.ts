@@ -1,0 +1,150 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import fc from 'fast-check';
+import {
+  BRIDGES_MAX,
+  FIRST_BRIDGE_ADDRESS,
+  SLOTS_PER_BRIDGE,
+  SlotBook,
+  VOLUME_CAPACITY_MAX,
+  bridgesFor,
+  pciPath,
+  qemuAddress,
+  slotAt,
+  slotIndex,
+  type Slot,
+} from '../../src/device/slots.ts';
+
+const anyIndex = fc.integer({ min: 0, max: VOLUME_CAPACITY_MAX - 1 });
+
+function taken(book: SlotBook, generation: number): Slot {
+  const slot = book.take(generation);
+  assert.ok(slot !== undefined, 'a slot was free');
+  return slot;
+}
+
+suite('slot addresses', () => {
+  test('slotIndex is the inverse of slotAt, and every slot has a place of its own', () => {
+    const places = new Set<string>();
+    for (let index = 0; index < VOLUME_CAPACITY_MAX; index += 1) {
+      const slot = slotAt(index);
+      assert.equal(slotIndex(slot), index);
+      assert.ok(slot.device >= 1 && slot.device <= 31, 'device 0 of a bridge is the bridge controller itself');
+      places.add(pciPath(slot));
+    }
+    assert.equal(places.size, VOLUME_CAPACITY_MAX);
+  });
+
+  test('the first and last slots are where they should be', () => {
+    assert.deepEqual(slotAt(0), { bridge: { id: 'bridge0', address: 0x10 }, device: 1 });
+    assert.deepEqual(slotAt(30), { bridge: { id: 'bridge0', address: 0x10 }, device: 31 });
+    assert.deepEqual(slotAt(31), { bridge: { id: 'bridge1', address: 0x11 }, device: 1 });
+    assert.deepEqual(slotAt(216), { bridge: { id: 'bridge6', address: 0x16 }, device: 31 });
+  });
+
+  test('every slot of a capacity lies on a bridge that the sandbox is launched with, and none is superfluous', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: VOLUME_CAPACITY_MAX }), (capacity) => {
+        const bridges = bridgesFor(capacity);
+        assert.ok(bridges.length <= BRIDGES_MAX);
+        assert.equal(bridges.length, Math.ceil(capacity / SLOTS_PER_BRIDGE));
+        assert.deepEqual(slotAt(capacity - 1).bridge, bridges.at(-1));
+        assert.deepEqual(slotAt(0).bridge, bridges[0]);
+        for (const [index, bridge] of bridges.entries()) assert.equal(bridge.address, FIRST_BRIDGE_ADDRESS + index);
+      }),
+    );
+  });
+
+  test('addresses are hexadecimal: QEMU reads "10" as 16', () => {
+    assert.equal(qemuAddress(1), '0x1');
+    assert.equal(qemuAddress(10), '0xa');
+    assert.equal(qemuAddress(31), '0x1f');
+    for (let device = 1; device <= 31; device += 1) assert.equal(Number.parseInt(qemuAddress(device), 16), device);
+  });
+
+  test('PCI paths are two hexadecimal digits each', () => {
+    assert.equal(pciPath(slotAt(0)), '10/01');
+    assert.equal(pciPath(slotAt(VOLUME_CAPACITY_MAX - 1)), '16/1f');
+    fc.assert(
+      fc.property(anyIndex, (index) => {
+        assert.match(pciPath(slotAt(index)), /^[0-9a-f]{2}\/[0-9a-f]{2}$/);
+      }),
+    );
+  });
+});
+
+suite('slot book', () => {
+  test('never two holders: against a plain model, for any order of takes, claims and releases', () => {
+    const step = fc.oneof(
+      fc.constant({ act: 'take' as const, pick: 0 }),
+      fc.record({ act: fc.constantFrom('release' as const, 'steal' as const, 'claim' as const), pick: fc.nat(40) }),
+    );
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 12 }), fc.array(step, { maxLength: 60 }), (capacity, steps) => {
+        const book = new SlotBook(capacity);
+        const holders = new Map<number, number>();
+        for (const [order, { act, pick }] of steps.entries()) {
+          const generation = order + 1;
+          const index = pick % capacity;
+          const holder = holders.get(index);
+          switch (act) {
+            case 'take': {
+              const slot = book.take(generation);
+              assert.equal(slot === undefined, holders.size === capacity, 'refused only when all are taken');
+              if (slot === undefined) break;
+              assert.ok(!holders.has(slotIndex(slot)), 'the slot was free');
+              assert.ok(slotIndex(slot) < capacity);
+              holders.set(slotIndex(slot), generation);
+              break;
+            }
+            case 'claim':
+              assert.equal(book.claim(slotAt(index), generation), holder === undefined);
+              if (holder === undefined) holders.set(index, generation);
+              break;
+            case 'release':
+              book.release(slotAt(index), holder ?? generation);
+              holders.delete(index);
+              break;
+            case 'steal':
+              book.release(slotAt(index), generation);
+              break;
+          }
+          assert.equal(book.inUse, holders.size);
+        }
+      }),
+    );
+  });
+
+  test('release by another generation has no effect', () => {
+    const book = new SlotBook(1);
+    const slot = taken(book, 7);
+    book.release(slot, 6);
+    book.release(slot, 8);
+    assert.equal(book.take(8), undefined);
+    book.release(slot, 7);
+    assert.deepEqual(book.take(8), slot);
+  });
+
+  test('a claim may be repeated by its own generation only', () => {
+    const book = new SlotBook(2);
+    assert.equal(book.claim(slotAt(1), 5), true);
+    assert.equal(book.claim(slotAt(1), 5), true);
+    assert.equal(book.claim(slotAt(1), 6), false);
+    assert.equal(book.inUse, 1);
+    assert.deepEqual(book.take(9), slotAt(0));
+    assert.equal(book.take(10), undefined);
+  });
+
+  test('round robin: a slot that was just freed is taken again last', () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 2, max: 40 }), fc.nat(100), (capacity, warmUp) => {
+        const book = new SlotBook(capacity);
+        for (let turn = 0; turn < warmUp; turn += 1) book.release(taken(book, turn), turn);
+        const first = taken(book, 1000);
+        book.release(first, 1000);
+        for (let turn = 1; turn < capacity; turn += 1) assert.notDeepEqual(taken(book, 1000 + turn), first);
+        assert.deepEqual(taken(book, 5000), first);
+      }),
+    );
+  });
+});
