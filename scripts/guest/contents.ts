@@ -57,6 +57,7 @@ export const demandModules: readonly string[] = [
   'button',
   'evdev',
   'xfs',
+  'pvpanic_mmio',
   'overlay',
   'loop',
   'dm_mod',
