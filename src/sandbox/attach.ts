@@ -64,7 +64,10 @@ async function addToQemu(host: VolumeHost, volume: Volume, watch: Stopwatch): Pr
   }
   watch.lap('block-node');
   const addDevice = planStep(volume, 'add-device');
-  await qmp.run(addDevice.command, addDevice.arguments);
+  await qmp.run(addDevice.command, addDevice.arguments).catch((error: unknown) => {
+    // A raw file is locked only now, when the front end says what it wants to do with the node.
+    throw isLockConflict(error) ? heldElsewhere(volume, error) : error;
+  });
   watch.lap('device');
 }
 
@@ -207,6 +210,7 @@ function vanished(volume: Volume): ShimError {
 
 function blockNodeFailure(volume: Volume, aio: AioMode, error: unknown): unknown {
   if (!isQmpError(error)) return error;
+  if (isLockConflict(error)) return heldElsewhere(volume, error);
   const chosen = volume.spec.aio !== 'auto';
   return new ShimError(
     'FAILED_PRECONDITION',
@@ -216,6 +220,20 @@ function blockNodeFailure(volume: Volume, aio: AioMode, error: unknown): unknown
       metadata: { volumeId: volume.id, path: volume.identity.resolvedPath, aio },
       cause: error,
     },
+  );
+}
+
+/** QEMU has no error class for it. Only which status a failure gets hangs on this text, never what is done about it. */
+function isLockConflict(error: unknown): boolean {
+  return isQmpError(error) && /\bFailed to get .* lock\b/.test(error.message);
+}
+
+function heldElsewhere(volume: Volume, error: unknown): ShimError {
+  const { resolvedPath } = volume.identity;
+  return new ShimError(
+    'FAILED_PRECONDITION',
+    `${resolvedPath} is in use by another process, which holds a lock on it: ${messageOf(error)}`,
+    { reason: 'BACKING_IN_USE', metadata: { path: resolvedPath, holder: 'another process' }, cause: error },
   );
 }
 

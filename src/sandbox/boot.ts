@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { access, mkdir, open, readFile, rm } from 'node:fs/promises';
+import { access, mkdir, open, readFile, rm, stat } from 'node:fs/promises';
 import { waitFor } from '../base/deadline.ts';
-import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
 import { bridgesFor } from '../device/slots.ts';
 import { qemuArguments, type RunningAccelerator } from '../qemu/argv.ts';
 import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
@@ -25,7 +25,7 @@ export function newUuid(): string {
  * Boots a sandbox that was just made: accelerator, QEMU, QMP, the checks of what QEMU really is, and the guest agent.
  * When a phase fails, the process and the state directory are gone before this throws.
  * @throws ShimError FAILED_PRECONDITION (KVM_UNUSABLE, QEMU_EXITED, ACPI_HOTPLUG_OFF, BOOT_IMAGE_NOT_FOUND),
- *   DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT, UNIMPLEMENTED / QEMU_TOO_OLD
+ *   INVALID_ARGUMENT / WRONG_FILE_TYPE and PERMISSION_DENIED for boot images, DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT, UNIMPLEMENTED / QEMU_TOO_OLD
  */
 export async function bootSandbox(sandbox: Sandbox): Promise<void> {
   const { config } = sandbox;
@@ -69,16 +69,21 @@ async function bootImages(
     try {
       await access(resolved, constants.R_OK);
     } catch (error) {
+      const denied = errnoOf(error) === 'EACCES';
       const hint = path === configured ? ' (npm run guest builds the reference guest)' : '';
       throw new ShimError(
-        'FAILED_PRECONDITION',
-        `${field} = ${JSON.stringify(path)} cannot be read: ${messageOf(error)}${hint}`,
+        denied ? 'PERMISSION_DENIED' : 'FAILED_PRECONDITION',
+        `${field} = ${JSON.stringify(path)} cannot be read: ${messageOf(error)}${denied ? '' : hint}`,
         {
-          reason: 'BOOT_IMAGE_NOT_FOUND',
+          reason: denied ? 'SOURCE_NOT_ACCESSIBLE' : 'BOOT_IMAGE_NOT_FOUND',
           metadata: { field, value: path },
           cause: error,
         },
       );
+    }
+    // QEMU would wait at a FIFO for ever.
+    if (!(await stat(resolved)).isFile()) {
+      throw invalidArgument(field, path, 'is not a regular file', 'WRONG_FILE_TYPE');
     }
     return resolved;
   };

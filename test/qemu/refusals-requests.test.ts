@@ -306,6 +306,15 @@ await describe('requests that are wrong in themselves', { skip }, async () => {
       field: 'spec.initrd',
       value: initrd,
     });
+    const directory = await refusedWithoutTrace(daemon, () =>
+      daemon.client.createSandbox({ sandboxId: 'bad', spec: { kernel: daemon.volumeDir } }),
+    );
+    assertRefusal(directory, {
+      code: 'INVALID_ARGUMENT',
+      reason: 'WRONG_FILE_TYPE',
+      field: 'spec.kernel',
+      value: daemon.volumeDir,
+    });
     // QEMU itself refuses this one, after it was started.
     const kernel = join(daemon.volumeDir, 'no-kernel');
     await writeFile(kernel, 'this is no kernel\n'.repeat(1000));

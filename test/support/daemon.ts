@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtemp, open, readFile, readdir, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, open, readFile, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -104,6 +104,7 @@ export interface DaemonOptions {
   readonly config?: Partial<Record<OptionName, string | number>>;
   /** Keeps the directory of an earlier daemon, to start a second one on it. */
   readonly directory?: string;
+  /** Runs the daemon, and so QEMU, as this user; the directories become its own. Needs root. */
   readonly uid?: number;
 }
 
@@ -133,6 +134,9 @@ export class TestDaemon implements AsyncDisposable {
     const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'qshim-t-')));
     await chmod(directory, 0o755);
     for (const name of ['volumes', 'cache']) await mkdir(join(directory, name), { recursive: true });
+    if (options.uid !== undefined) {
+      for (const name of ['', 'volumes', 'cache']) await chown(join(directory, name), options.uid, options.uid);
+    }
     await using log = await open(join(directory, 'qshimd.log'), 'a');
     const settings: Partial<Record<OptionName, string | number>> = {
       socket: join(directory, 'run/api.sock'),
