@@ -87,6 +87,12 @@ const configSchema = z.strictObject({
   mount_timeout_ms: milliseconds
     .default(120_000)
     .describe('How long formatting and mounting, or unmounting, may take in the guest.'),
+  no_space_retry_ms: milliseconds
+    .default(1000)
+    .describe('How often room is looked for when a VM has paused because a volume could not grow.'),
+  no_space_free_bytes: bytes
+    .default(16_777_216)
+    .describe('Free bytes on the file system of such a volume that let its VM go on.'),
   stop_timeout_ms: milliseconds
     .default(10_000)
     .describe('Deadline of each graceful step of Stop: the agent first, then the ACPI power button.'),
@@ -108,6 +114,9 @@ const configSchema = z.strictObject({
     .default(256)
     .describe('Removed volumes that each sandbox remembers for Get, List and repeated Detach.'),
   events_retained: count.default(4096).describe('Past events that a watcher can still ask for.'),
+  calls_max: count
+    .default(1024)
+    .describe('Calls that may be in progress at once; further ones answer RESOURCE_EXHAUSTED.'),
   watchers_max: count.default(256).describe('Watch and console streams that may be open at once.'),
   watcher_queue_max: count
     .default(2048)

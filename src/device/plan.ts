@@ -73,6 +73,8 @@ export interface DeviceArguments {
   readonly 'write-cache': 'on' | 'off';
   readonly discard: boolean;
   readonly 'share-rw': boolean;
+  readonly werror: 'report' | 'ignore' | 'stop' | 'enospc';
+  readonly rerror: 'report' | 'ignore' | 'stop' | 'auto';
 }
 
 export type AttachStep =
@@ -178,5 +180,8 @@ function frontEnd(spec: VolumeSpec, names: QemuNames, slot: Slot): DeviceArgumen
     discard: spec.discard === 'unmap',
     // One writer only: a second front end on the node is refused by QEMU.
     'share-rw': false,
+    werror: spec.writeErrors,
+    // A spec never has `enospc` here (completeSpec); QEMU would refuse it.
+    rerror: spec.readErrors === 'enospc' ? 'auto' : spec.readErrors,
   };
 }

@@ -7,6 +7,8 @@ export type CacheMode = 'none' | 'writeback' | 'writethrough' | 'directsync' | '
 export type AioMode = 'threads' | 'native' | 'io_uring';
 export type DiscardMode = 'ignore' | 'unmap';
 export type DetectZeroes = 'off' | 'on' | 'unmap';
+/** QAPI BlockdevOnError; `enospc` stops the VM when there is no space and reports everything else. */
+export type IoErrorPolicy = 'report' | 'ignore' | 'stop' | 'enospc';
 export type FsType = 'ext4' | 'xfs';
 
 export interface MountSpec {
@@ -33,6 +35,8 @@ export interface VolumeSpec {
   /** Bytes. */
   readonly physicalBlockSize: number;
   readonly mount: MountSpec | undefined;
+  readonly writeErrors: IoErrorPolicy;
+  readonly readErrors: IoErrorPolicy;
 }
 
 /** As VolumeSpec, where empty strings, zeroes and undefined ask for the default. */
@@ -48,6 +52,8 @@ export interface RequestedSpec {
   readonly logicalBlockSize: number;
   readonly physicalBlockSize: number;
   readonly mount: MountSpec | undefined;
+  readonly writeErrors?: IoErrorPolicy | undefined;
+  readonly readErrors?: IoErrorPolicy | undefined;
 }
 
 export const SERIAL_BYTES_MAX = 20;
@@ -86,6 +92,8 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
     logicalBlockSize,
     physicalBlockSize: requested.physicalBlockSize === 0 ? logicalBlockSize : requested.physicalBlockSize,
     mount: requested.mount === undefined ? undefined : checkMount(requested.mount, readOnly),
+    writeErrors: requested.writeErrors ?? 'enospc',
+    readErrors: requested.readErrors ?? 'report',
   };
   checkContradictions(spec);
   return spec;
@@ -100,6 +108,9 @@ function checkContradictions(spec: VolumeSpec): void {
   }
   if (spec.readOnly && spec.discard === 'unmap') {
     throw invalidArgument('spec.discard', 'unmap', 'a read-only volume discards nothing');
+  }
+  if (spec.readErrors === 'enospc') {
+    throw invalidArgument('spec.read_errors', 'enospc', 'a read never runs out of space');
   }
   if (spec.queues < 1 || spec.queues > QUEUES_MAX) {
     throw invalidArgument('spec.queues', spec.queues, `must be from 1 to ${QUEUES_MAX}`);

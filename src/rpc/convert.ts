@@ -4,6 +4,7 @@ import type {
   CacheMode,
   DetectZeroes,
   DiscardMode,
+  IoErrorPolicy,
   MountSpec,
   RequestedSpec,
   SourceKind,
@@ -13,7 +14,7 @@ import type { Cause } from '../device/state.ts';
 import type { ShimEvent, Timing } from '../sandbox/events.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { SandboxSpec } from '../sandbox/spec.ts';
-import type { VolumeSnapshot } from '../sandbox/volume.ts';
+import type { VolumeHealth, VolumeSnapshot } from '../sandbox/volume.ts';
 import type { Timestamp } from './generated/google/protobuf/Timestamp.ts';
 import type { Cause as CauseMessage } from './generated/qshim/v1/Cause.ts';
 import type { Event as EventMessage } from './generated/qshim/v1/Event.ts';
@@ -21,6 +22,7 @@ import type { Mount as MountMessage, Mount__Output } from './generated/qshim/v1/
 import type { Sandbox as SandboxMessage } from './generated/qshim/v1/Sandbox.ts';
 import type { SandboxSpec as SandboxSpecMessage, SandboxSpec__Output } from './generated/qshim/v1/SandboxSpec.ts';
 import type { Volume as VolumeMessage } from './generated/qshim/v1/Volume.ts';
+import type { VolumeHealth as VolumeHealthMessage } from './generated/qshim/v1/VolumeHealth.ts';
 import type { VolumeSpec as VolumeSpecMessage, VolumeSpec__Output } from './generated/qshim/v1/VolumeSpec.ts';
 
 /** Proto messages to domain values and back. An enum number that this version does not know arrives as a number. */
@@ -51,6 +53,14 @@ const DETECT_ZEROES: Readonly<Record<string, DetectZeroes | undefined>> = {
   DETECT_ZEROES_OFF: 'off',
   DETECT_ZEROES_ON: 'on',
   DETECT_ZEROES_UNMAP: 'unmap',
+};
+
+const ERROR_POLICIES: Readonly<Record<string, IoErrorPolicy | undefined>> = {
+  IO_ERROR_POLICY_UNSPECIFIED: undefined,
+  IO_ERROR_POLICY_REPORT: 'report',
+  IO_ERROR_POLICY_IGNORE: 'ignore',
+  IO_ERROR_POLICY_STOP: 'stop',
+  IO_ERROR_POLICY_STOP_ON_ENOSPC: 'enospc',
 };
 
 function known<T>(field: string, table: Readonly<Record<string, T>>, value: string | number): T {
@@ -92,6 +102,8 @@ export function volumeSpecFrom(message: VolumeSpec__Output | null): RequestedSpe
     logicalBlockSize: message.logicalBlockSize,
     physicalBlockSize: message.physicalBlockSize,
     mount: message.mount === null ? undefined : mountFrom(message.mount),
+    writeErrors: known('spec.write_errors', ERROR_POLICIES, message.writeErrors),
+    readErrors: known('spec.read_errors', ERROR_POLICIES, message.readErrors),
   };
 }
 
@@ -178,8 +190,29 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     detachingAt: timestamp(times.detaching),
     removedAt: timestamp(times.removed),
     formatted: volume.guest?.formatted ?? false,
+    health: healthMessage(volume.health),
   };
 }
+
+function healthMessage(health: VolumeHealth): VolumeHealthMessage {
+  const { last } = health;
+  return {
+    failing: health.failing,
+    errors: health.errors,
+    lastOperation: last?.operation ?? '',
+    lastMessage: last?.message ?? '',
+    lastAction: last?.action ?? '',
+    lastNoSpace: last?.noSpace ?? false,
+    lastAt: timestamp(last?.timeMs),
+  };
+}
+
+const POLICY_MESSAGES = {
+  report: 'IO_ERROR_POLICY_REPORT',
+  ignore: 'IO_ERROR_POLICY_IGNORE',
+  stop: 'IO_ERROR_POLICY_STOP',
+  enospc: 'IO_ERROR_POLICY_STOP_ON_ENOSPC',
+} as const;
 
 const CACHE_MESSAGES = {
   none: 'CACHE_MODE_NONE',
@@ -204,6 +237,8 @@ function volumeSpecMessage(spec: VolumeSpec): VolumeSpecMessage {
     logicalBlockSize: spec.logicalBlockSize,
     physicalBlockSize: spec.physicalBlockSize,
     mount: mountMessage(spec.mount),
+    writeErrors: POLICY_MESSAGES[spec.writeErrors],
+    readErrors: POLICY_MESSAGES[spec.readErrors],
   };
 }
 

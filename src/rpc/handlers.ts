@@ -53,19 +53,52 @@ export interface CallContext {
   readonly log: Logger;
 }
 
+/** How many of something may be in progress at once; one more is refused, and those in progress do not notice. */
+export class Budget {
+  readonly #what: string;
+  readonly #max: number;
+  #used = 0;
+
+  constructor(what: string, max: number) {
+    this.#what = what;
+    this.#max = max;
+  }
+
+  /** @throws ShimError RESOURCE_EXHAUSTED / TOO_MANY_CALLS */
+  enter(): Disposable {
+    if (this.#used >= this.#max) {
+      throw new ShimError('RESOURCE_EXHAUSTED', `${this.#max} ${this.#what} are in progress already`, {
+        reason: 'TOO_MANY_CALLS',
+        metadata: { what: this.#what, max: String(this.#max) },
+      });
+    }
+    this.#used += 1;
+    return { [Symbol.dispose]: () => (this.#used -= 1) };
+  }
+}
+
+/** What all handlers share. */
+export interface Edge {
+  readonly log: Logger;
+  readonly calls: Budget;
+  readonly streams: Budget;
+}
+
 /** Wraps an async function as a unary handler: cancellation as a signal, errors mapped and logged once. */
 export function unary<Request, Response>(
-  log: Logger,
+  edge: Edge,
   rpc: string,
   act: (request: Request, context: CallContext) => Promise<Response>,
 ): handleUnaryCall<Request, Response> {
+  const log = edge.log.child({ rpc });
   return (call, callback) => {
-    void answer(log.child({ rpc }), call, callback, act);
+    void answer(log, edge.calls, call, callback, act);
   };
 }
 
 async function answer<Request, Response>(
   log: Logger,
+  budget: Budget,
   call: ServerUnaryCall<Request, Response>,
   callback: sendUnaryData<Response>,
   act: (request: Request, context: CallContext) => Promise<Response>,
@@ -74,6 +107,7 @@ async function answer<Request, Response>(
   const controller = new AbortController();
   call.on('cancelled', () => controller.abort(callerGone()));
   try {
+    using _counted = budget.enter();
     const response = await act(decoded(call.request), { signal: controller.signal, log });
     log.debug({ milliseconds: monotonicMs() - startedMs }, 'rpc answered');
     callback(null, response);
@@ -85,17 +119,19 @@ async function answer<Request, Response>(
 
 /** Wraps an async function as a server-streaming handler; `send` resolves when the stream takes more. */
 export function streaming<Request, Response>(
-  log: Logger,
+  edge: Edge,
   rpc: string,
   act: (request: Request, send: (message: Response) => Promise<void>, context: CallContext) => Promise<void>,
 ): handleServerStreamingCall<Request, Response> {
+  const log = edge.log.child({ rpc });
   return (call) => {
-    void stream(log.child({ rpc }), call, act);
+    void stream(log, edge.streams, call, act);
   };
 }
 
 async function stream<Request, Response>(
   log: Logger,
+  budget: Budget,
   call: ServerWritableStream<Request, Response>,
   act: (request: Request, send: (message: Response) => Promise<void>, context: CallContext) => Promise<void>,
 ): Promise<void> {
@@ -108,6 +144,7 @@ async function stream<Request, Response>(
     if (!call.write(message)) await once(call, 'drain', { signal });
   };
   try {
+    using _counted = budget.enter();
     // The headers tell the client that the stream is open, before the first message.
     call.sendMetadata(new Metadata());
     await act(decoded(call.request), send, { signal, log });

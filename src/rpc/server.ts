@@ -7,7 +7,7 @@ import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
-import { tolerant } from './handlers.ts';
+import { Budget, tolerant } from './handlers.ts';
 import { loadApi, loadApiDefinition } from './schema.ts';
 import { eventsHandlers, sandboxesHandlers, volumesHandlers } from './services.ts';
 import { claimSocket } from './socket.ts';
@@ -32,10 +32,15 @@ export class ShimServer {
       'grpc.max_receive_message_length': bytesMax,
       'grpc.max_send_message_length': -1,
     });
+    const edge = {
+      log,
+      calls: new Budget('calls', config.calls_max),
+      streams: new Budget('streams', config.watchers_max),
+    };
     const { Sandboxes, Volumes, Events } = loadApi().qshim.v1;
-    this.#add(Sandboxes.service, sandboxesHandlers(manager, log));
-    this.#add(Volumes.service, volumesHandlers(manager, log));
-    this.#add(Events.service, eventsHandlers(manager, log));
+    this.#add(Sandboxes.service, sandboxesHandlers(manager, edge));
+    this.#add(Volumes.service, volumesHandlers(manager, edge));
+    this.#add(Events.service, eventsHandlers(manager, edge));
     this.#health = new HealthImplementation({ '': 'NOT_SERVING' });
     this.#health.addToServer(this.#server);
     new ReflectionService(loadApiDefinition()).addToServer(this.#server);

@@ -1,5 +1,4 @@
 import { invalidArgument } from '../base/errors.ts';
-import type { Logger } from '../base/log.ts';
 import { execInGuest } from '../sandbox/exec.ts';
 import { followConsole } from '../sandbox/console.ts';
 import type { ShimEvent } from '../sandbox/events.ts';
@@ -10,25 +9,25 @@ import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpe
 import type { EventsHandlers } from './generated/qshim/v1/Events.ts';
 import type { SandboxesHandlers } from './generated/qshim/v1/Sandboxes.ts';
 import type { VolumesHandlers } from './generated/qshim/v1/Volumes.ts';
-import { streaming, unary, type CallContext } from './handlers.ts';
+import { streaming, unary, type CallContext, type Edge } from './handlers.ts';
 
-export function sandboxesHandlers(manager: SandboxManager, log: Logger): SandboxesHandlers {
+export function sandboxesHandlers(manager: SandboxManager, edge: Edge): SandboxesHandlers {
   return {
-    Create: unary(log, 'Sandboxes.Create', async ({ sandboxId, spec }, { signal }) =>
+    Create: unary(edge, 'Sandboxes.Create', async ({ sandboxId, spec }, { signal }) =>
       sandboxMessage(await manager.create(sandboxId, sandboxSpecFrom(spec), signal)),
     ),
-    Get: unary(log, 'Sandboxes.Get', ({ sandboxId }) => Promise.resolve(sandboxMessage(manager.get(sandboxId)))),
-    List: unary(log, 'Sandboxes.List', ({ labels }) =>
+    Get: unary(edge, 'Sandboxes.Get', ({ sandboxId }) => Promise.resolve(sandboxMessage(manager.get(sandboxId)))),
+    List: unary(edge, 'Sandboxes.List', ({ labels }) =>
       Promise.resolve({ sandboxes: manager.list(labels).map(sandboxMessage) }),
     ),
-    Stop: unary(log, 'Sandboxes.Stop', async ({ sandboxId, force, gracefulTimeoutMs }) =>
+    Stop: unary(edge, 'Sandboxes.Stop', async ({ sandboxId, force, gracefulTimeoutMs }) =>
       sandboxMessage(await manager.stop(sandboxId, { force, gracefulTimeoutMs })),
     ),
-    Delete: unary(log, 'Sandboxes.Delete', async ({ sandboxId, force }) => {
+    Delete: unary(edge, 'Sandboxes.Delete', async ({ sandboxId, force }) => {
       await manager.delete(sandboxId, force);
       return {};
     }),
-    Exec: unary(log, 'Sandboxes.Exec', async (request, { signal }) => {
+    Exec: unary(edge, 'Sandboxes.Exec', async (request, { signal }) => {
       const result = await execInGuest(manager.sandbox(request.sandboxId), {
         path: request.path,
         args: request.arguments,
@@ -45,10 +44,10 @@ export function sandboxesHandlers(manager: SandboxManager, log: Logger): Sandbox
         truncated: result.truncated,
       };
     }),
-    Console: streaming(log, 'Sandboxes.Console', async ({ sandboxId, follow }, send, { signal }) => {
+    Console: streaming(edge, 'Sandboxes.Console', async ({ sandboxId, follow }, send, { signal }) => {
       for await (const data of followConsole(manager.sandbox(sandboxId), { follow, signal })) await send({ data });
     }),
-    Watch: streaming(log, 'Sandboxes.Watch', async ({ sandboxId }, send, context) => {
+    Watch: streaming(edge, 'Sandboxes.Watch', async ({ sandboxId }, send, context) => {
       if (sandboxId !== '') manager.get(sandboxId);
       // The watcher is open before the snapshot is taken, and nothing is awaited in between: no change is missed.
       using watcher = manager.environment.events.watch();
@@ -66,21 +65,21 @@ export function sandboxesHandlers(manager: SandboxManager, log: Logger): Sandbox
   };
 }
 
-export function volumesHandlers(manager: SandboxManager, log: Logger): VolumesHandlers {
+export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHandlers {
   return {
-    Attach: unary(log, 'Volumes.Attach', async ({ sandboxId, volumeId, spec, timeoutMs }, { signal }) =>
+    Attach: unary(edge, 'Volumes.Attach', async ({ sandboxId, volumeId, spec, timeoutMs }, { signal }) =>
       volumeMessage(await manager.attach(sandboxId, volumeId, volumeSpecFrom(spec), { timeoutMs, callerWait: signal })),
     ),
-    Detach: unary(log, 'Volumes.Detach', async ({ sandboxId, volumeId, force, timeoutMs }, { signal }) =>
+    Detach: unary(edge, 'Volumes.Detach', async ({ sandboxId, volumeId, force, timeoutMs }, { signal }) =>
       volumeMessage(await manager.detach(sandboxId, volumeId, { force, timeoutMs, callerWait: signal })),
     ),
-    Get: unary(log, 'Volumes.Get', ({ sandboxId, volumeId }) =>
+    Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
     ),
-    List: unary(log, 'Volumes.List', ({ sandboxId }) =>
+    List: unary(edge, 'Volumes.List', ({ sandboxId }) =>
       Promise.resolve({ volumes: manager.volumes(sandboxId).map(volumeMessage) }),
     ),
-    Watch: streaming(log, 'Volumes.Watch', async ({ sandboxId }, send, context) => {
+    Watch: streaming(edge, 'Volumes.Watch', async ({ sandboxId }, send, context) => {
       using watcher = manager.environment.events.watch();
       for (const volume of manager.volumes(sandboxId)) {
         const event = { ...snapshotEvent(manager, 'volume.snapshot', volume.sandboxId), volumeId: volume.volumeId };
@@ -95,9 +94,9 @@ export function volumesHandlers(manager: SandboxManager, log: Logger): VolumesHa
   };
 }
 
-export function eventsHandlers(manager: SandboxManager, log: Logger): EventsHandlers {
+export function eventsHandlers(manager: SandboxManager, edge: Edge): EventsHandlers {
   return {
-    Watch: streaming(log, 'Events.Watch', async ({ sandboxId, afterSequence }, send, context) => {
+    Watch: streaming(edge, 'Events.Watch', async ({ sandboxId, afterSequence }, send, context) => {
       if (!Number.isSafeInteger(afterSequence)) {
         throw invalidArgument('after_sequence', afterSequence, 'is not a sequence number');
       }

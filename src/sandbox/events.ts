@@ -23,7 +23,7 @@ export type EventType =
   | 'volume.attached'
   | 'volume.detaching'
   | 'volume.removed'
-  | 'volume.io_error'
+  | 'volume.health'
   | 'volume.snapshot';
 
 /** One observed change. `subject` is a snapshot of the sandbox or volume as it was right after. */
@@ -87,10 +87,14 @@ export class EventLog {
     return this.#delivered;
   }
 
-  /** The newest retained event about a volume's generation (or, without a volume, about the sandbox itself). */
+  /** The newest retained event about the state of a volume's generation (or, without a volume, about the sandbox itself). */
   latest(sandboxId: string, volumeId: string | undefined, generation: number): ShimEvent | undefined {
     return [...this.#retained, ...this.#waiting].findLast(
-      (event) => event.sandboxId === sandboxId && event.volumeId === volumeId && event.generation === generation,
+      (event) =>
+        event.sandboxId === sandboxId &&
+        event.volumeId === volumeId &&
+        event.generation === generation &&
+        event.type !== 'volume.health',
     );
   }
 

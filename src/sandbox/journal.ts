@@ -148,7 +148,10 @@ const stateSchema = z.union([
   }),
   z.strictObject({ state: z.literal('removed'), cause: causeSchema }),
 ]);
+const errorPolicy = z.enum(['report', 'ignore', 'stop', 'enospc']);
 const specSchema = z.strictObject({
+  writeErrors: errorPolicy.default('enospc'),
+  readErrors: errorPolicy.default('report'),
   source: z.strictObject({ kind: z.enum(['raw-file', 'qcow2-file', 'block-device']), path: z.string() }),
   readOnly: z.boolean(),
   cache: z.enum(['none', 'writeback', 'writethrough', 'directsync', 'unsafe']),

@@ -2,6 +2,7 @@ import { messageOf } from '../base/errors.ts';
 import { probeCapabilities } from '../qmp/capabilities.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { QmpListener } from '../qmp/listener.ts';
+import { onIoError, onResumed, resumeWhenThereIsRoom } from './io-errors.ts';
 import { deviceVanished, reconcile } from './reconcile.ts';
 import type { Sandbox } from './sandbox.ts';
 
@@ -32,7 +33,15 @@ export async function observe(sandbox: Sandbox, client: QmpClient): Promise<void
   });
   const { status } = await client.run('query-status');
   sandbox.runState = status;
+  // It may have paused for want of space while nobody watched.
+  if (status === 'io-error') resumeWhenThereIsRoom(sandbox);
   await reconcile(sandbox, client);
+}
+
+/** STOP does not say why; the run state does: "paused", "io-error", "guest-panicked". */
+async function readRunState(sandbox: Sandbox): Promise<void> {
+  const { status } = await sandbox.link.current.run('query-status');
+  sandbox.runState = status;
 }
 
 async function consume(sandbox: Sandbox, events: QmpListener<Watched>): Promise<void> {
@@ -57,10 +66,11 @@ function handle(sandbox: Sandbox, event: Awaited<ReturnType<QmpListener<Watched>
       onReset(sandbox);
       return;
     case 'STOP':
-      sandbox.runState = 'paused';
+      sandbox.inBackground('run state', readRunState(sandbox));
       return;
     case 'RESUME':
       sandbox.runState = 'running';
+      onResumed(sandbox);
       return;
     case 'GUEST_PANICKED':
       sandbox.log.warn('guest panicked');
@@ -70,7 +80,7 @@ function handle(sandbox: Sandbox, event: Awaited<ReturnType<QmpListener<Watched>
       sandbox.agent.nudge();
       return;
     case 'BLOCK_IO_ERROR':
-      sandbox.log.warn({ node: event.data['node-name'], operation: event.data.operation }, 'block i/o error');
+      onIoError(sandbox, event);
       return;
   }
 }

@@ -264,6 +264,9 @@ export class Sandbox implements VolumeHost {
   #exitCause(exit: ExitInfo): Cause {
     const message = describeExit(exit);
     if (this.#state === 'stopping') return { reason: 'STOPPED', message: `stopped on request; ${message}` };
+    if (this.shutdownReason === 'guest-panic') {
+      return { reason: 'GUEST_PANICKED', message: `the guest's kernel panicked; ${message}` };
+    }
     if (this.shutdownReason?.startsWith('guest') === true) {
       return { reason: 'GUEST_SHUTDOWN', message: `the guest shut itself down (${this.shutdownReason}); ${message}` };
     }

@@ -3,7 +3,7 @@ import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { SlotBook } from '../device/slots.ts';
 import type { VolumeSpec } from '../device/spec.ts';
-import { transition, type Transition, type VolumeInput, type VolumeState } from '../device/state.ts';
+import { transition, type Cause, type Transition, type VolumeInput, type VolumeState } from '../device/state.ts';
 import type { Backing, BackingClaims } from './backing.ts';
 import type { EventLog } from './events.ts';
 import type { JournalVolume } from './journal.ts';
@@ -188,6 +188,19 @@ export class VolumeStore {
       const last = events.latest(sandboxId, volume.id, volume.generation);
       if (last?.type !== `volume.${volume.state.state}`) this.#announce(volume, 'adoption');
     }
+  }
+
+  /** Tells watchers of a change of health; the state stays as it is. */
+  announceHealth(volume: Volume, cause: Cause): void {
+    this.#options.events.emit({
+      type: 'volume.health',
+      sandboxId: this.#options.sandboxId,
+      volumeId: volume.id,
+      generation: volume.generation,
+      cause,
+      timings: [],
+      subject: volume.snapshot(),
+    });
   }
 
   #announce(volume: Volume, input: string | undefined): void {

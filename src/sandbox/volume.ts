@@ -28,6 +28,19 @@ export interface VolumeIdentity {
   readonly sizeBytes: number;
 }
 
+/** What QEMU has told of a volume's I/O errors. */
+export interface VolumeHealth {
+  readonly failing: boolean;
+  readonly errors: number;
+  readonly last?: {
+    readonly operation: string;
+    readonly message: string;
+    readonly action: string;
+    readonly noSpace: boolean;
+    readonly timeMs: number;
+  };
+}
+
 /** A volume as callers and watchers see it: a copy, safe to keep. */
 export interface VolumeSnapshot extends VolumeIdentity {
   readonly state: VolumeState;
@@ -37,6 +50,7 @@ export interface VolumeSnapshot extends VolumeIdentity {
   readonly aio: AioMode | undefined;
   readonly times: StateTimes;
   readonly timings: readonly Timing[];
+  readonly health: VolumeHealth;
 }
 
 /**
@@ -56,6 +70,7 @@ export class Volume {
   guest: GuestView | undefined;
   /** True from before the guest is asked to mount until it is seen to be unmounted (or its boot ended). */
   mounted = false;
+  health: VolumeHealth = { failing: false, errors: 0 };
   /** The attach in progress; repeats of Attach join it. */
   attaching: Promise<void> | undefined;
   /** The removal in progress; repeats of Detach join it. */
@@ -100,6 +115,7 @@ export class Volume {
       aio: this.aio,
       times: this.times,
       timings: this.timings,
+      health: this.health,
     };
   }
 }

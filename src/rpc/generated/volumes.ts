@@ -16,6 +16,7 @@ import type { RawFile as _qshim_v1_RawFile, RawFile__Output as _qshim_v1_RawFile
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './qshim/v1/Timing.ts';
 import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from './qshim/v1/Volume.ts';
 import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from './qshim/v1/VolumeEvent.ts';
+import type { VolumeHealth as _qshim_v1_VolumeHealth, VolumeHealth__Output as _qshim_v1_VolumeHealth__Output } from './qshim/v1/VolumeHealth.ts';
 import type { VolumeSpec as _qshim_v1_VolumeSpec, VolumeSpec__Output as _qshim_v1_VolumeSpec__Output } from './qshim/v1/VolumeSpec.ts';
 import type { VolumesClient as _qshim_v1_VolumesClient, VolumesDefinition as _qshim_v1_VolumesDefinition } from './qshim/v1/Volumes.ts';
 import type { WatchVolumesRequest as _qshim_v1_WatchVolumesRequest, WatchVolumesRequest__Output as _qshim_v1_WatchVolumesRequest__Output } from './qshim/v1/WatchVolumesRequest.ts';
@@ -43,6 +44,7 @@ export interface ProtoGrpcType {
       Event: MessageTypeDefinition<_qshim_v1_Event, _qshim_v1_Event__Output>
       Format: EnumTypeDefinition
       GetVolumeRequest: MessageTypeDefinition<_qshim_v1_GetVolumeRequest, _qshim_v1_GetVolumeRequest__Output>
+      IoErrorPolicy: EnumTypeDefinition
       ListVolumesRequest: MessageTypeDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesRequest__Output>
       ListVolumesResponse: MessageTypeDefinition<_qshim_v1_ListVolumesResponse, _qshim_v1_ListVolumesResponse__Output>
       Mount: MessageTypeDefinition<_qshim_v1_Mount, _qshim_v1_Mount__Output>
@@ -51,6 +53,7 @@ export interface ProtoGrpcType {
       Timing: MessageTypeDefinition<_qshim_v1_Timing, _qshim_v1_Timing__Output>
       Volume: MessageTypeDefinition<_qshim_v1_Volume, _qshim_v1_Volume__Output>
       VolumeEvent: MessageTypeDefinition<_qshim_v1_VolumeEvent, _qshim_v1_VolumeEvent__Output>
+      VolumeHealth: MessageTypeDefinition<_qshim_v1_VolumeHealth, _qshim_v1_VolumeHealth__Output>
       VolumeSpec: MessageTypeDefinition<_qshim_v1_VolumeSpec, _qshim_v1_VolumeSpec__Output>
       VolumeState: EnumTypeDefinition
       Volumes: SubtypeConstructor<typeof grpc.Client, _qshim_v1_VolumesClient> & { service: _qshim_v1_VolumesDefinition }

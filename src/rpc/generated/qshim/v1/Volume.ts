@@ -6,6 +6,7 @@ import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output
 import type { AioMode as _qshim_v1_AioMode, AioMode__Output as _qshim_v1_AioMode__Output } from '../../qshim/v1/AioMode.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from '../../qshim/v1/Timing.ts';
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from '../../google/protobuf/Timestamp.ts';
+import type { VolumeHealth as _qshim_v1_VolumeHealth, VolumeHealth__Output as _qshim_v1_VolumeHealth__Output } from '../../qshim/v1/VolumeHealth.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface Volume {
@@ -28,6 +29,7 @@ export interface Volume {
   'detachingAt'?: (_google_protobuf_Timestamp | null);
   'removedAt'?: (_google_protobuf_Timestamp | null);
   'formatted'?: (boolean);
+  'health'?: (_qshim_v1_VolumeHealth | null);
 }
 
 export interface Volume__Output {
@@ -50,4 +52,5 @@ export interface Volume__Output {
   'detachingAt': (_google_protobuf_Timestamp__Output | null);
   'removedAt': (_google_protobuf_Timestamp__Output | null);
   'formatted': (boolean);
+  'health': (_qshim_v1_VolumeHealth__Output | null);
 }

@@ -8,6 +8,7 @@ import type { AioMode as _qshim_v1_AioMode, AioMode__Output as _qshim_v1_AioMode
 import type { DiscardMode as _qshim_v1_DiscardMode, DiscardMode__Output as _qshim_v1_DiscardMode__Output } from '../../qshim/v1/DiscardMode.ts';
 import type { DetectZeroes as _qshim_v1_DetectZeroes, DetectZeroes__Output as _qshim_v1_DetectZeroes__Output } from '../../qshim/v1/DetectZeroes.ts';
 import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output } from '../../qshim/v1/Mount.ts';
+import type { IoErrorPolicy as _qshim_v1_IoErrorPolicy, IoErrorPolicy__Output as _qshim_v1_IoErrorPolicy__Output } from '../../qshim/v1/IoErrorPolicy.ts';
 
 export interface VolumeSpec {
   'rawFile'?: (_qshim_v1_RawFile | null);
@@ -23,6 +24,8 @@ export interface VolumeSpec {
   'logicalBlockSize'?: (number);
   'physicalBlockSize'?: (number);
   'mount'?: (_qshim_v1_Mount | null);
+  'writeErrors'?: (_qshim_v1_IoErrorPolicy);
+  'readErrors'?: (_qshim_v1_IoErrorPolicy);
   'source'?: "rawFile"|"qcow2File"|"blockDevice";
 }
 
@@ -40,5 +43,7 @@ export interface VolumeSpec__Output {
   'logicalBlockSize': (number);
   'physicalBlockSize': (number);
   'mount': (_qshim_v1_Mount__Output | null);
+  'writeErrors': (_qshim_v1_IoErrorPolicy__Output);
+  'readErrors': (_qshim_v1_IoErrorPolicy__Output);
   'source'?: "rawFile"|"qcow2File"|"blockDevice";
 }
