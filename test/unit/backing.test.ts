@@ -61,6 +61,8 @@ const SPEC: VolumeSpec = {
   logicalBlockSize: 512,
   physicalBlockSize: 512,
   mount: undefined,
+  writeErrors: 'enospc',
+  readErrors: 'report',
 };
 
 const isRoot = process.getuid?.() === 0;

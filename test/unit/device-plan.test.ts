@@ -28,6 +28,8 @@ const BASE: VolumeSpec = {
   logicalBlockSize: 512,
   physicalBlockSize: 512,
   mount: undefined,
+  writeErrors: 'enospc',
+  readErrors: 'report',
 };
 const NAMES = namesFor('a', 1);
 
@@ -91,6 +93,8 @@ suite('attach plan', () => {
           'write-cache': 'on',
           discard: true,
           'share-rw': false,
+          werror: 'enospc',
+          rerror: 'report',
         },
         undo: { kind: 'remove-device', command: 'device_del', arguments: { id: 'vol-1-a' } },
       },

@@ -49,6 +49,8 @@ suite('volume spec defaults', () => {
       logicalBlockSize: 512,
       physicalBlockSize: 512,
       mount: undefined,
+      writeErrors: 'enospc',
+      readErrors: 'report',
     });
   });
 
@@ -65,6 +67,8 @@ suite('volume spec defaults', () => {
       logicalBlockSize: 1024,
       physicalBlockSize: 4096,
       mount: MOUNT,
+      writeErrors: 'stop' as const,
+      readErrors: 'ignore' as const,
     } as const;
     assert.deepEqual(complete(said), said);
   });

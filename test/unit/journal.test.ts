@@ -230,6 +230,8 @@ const volume: fc.Arbitrary<JournalVolume> = fc.record({
     logicalBlockSize: fc.constantFrom(512, 4096),
     physicalBlockSize: fc.constantFrom(512, 4096),
     mount: maybe(mount),
+    writeErrors: fc.constantFrom(...(['report', 'ignore', 'stop', 'enospc'] as const)),
+    readErrors: fc.constantFrom(...(['report', 'ignore', 'stop'] as const)),
   }),
   slot,
   backingIdentity: text,

@@ -55,6 +55,8 @@ const spec: fc.Arbitrary<VolumeSpec> = fc
       logicalBlockSize: fc.constantFrom(512, 4096),
       physicalBlockSize: fc.constantFrom(4096, 32_768),
       mount: fc.option(mount, { nil: undefined }),
+      writeErrors: fc.constantFrom(...(['report', 'ignore', 'stop', 'enospc'] as const)),
+      readErrors: fc.constantFrom(...(['report', 'ignore', 'stop'] as const)),
     },
     { noNullPrototype: true },
   )
@@ -86,11 +88,14 @@ function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): Vo
       logicalBlockSize: 512,
       physicalBlockSize: 512,
       mount: undefined,
+      writeErrors: 'enospc',
+      readErrors: 'report',
     },
     slot,
     backingIdentity: 'file:1:2',
     resolvedPath: '/volumes/a',
     sizeBytes: 2 ** 40,
+    health: { failing: false, errors: 0 },
     state,
     pciPath: pciPath(slot),
     guest: 'guest' in state ? state.guest : undefined,
@@ -175,6 +180,8 @@ const EMPTY_SPEC: VolumeSpec__Output = {
   logicalBlockSize: 0,
   physicalBlockSize: 0,
   mount: null,
+  writeErrors: 'IO_ERROR_POLICY_UNSPECIFIED',
+  readErrors: 'IO_ERROR_POLICY_UNSPECIFIED',
 };
 
 suite('what requests may say', () => {
@@ -191,6 +198,8 @@ suite('what requests may say', () => {
       logicalBlockSize: 0,
       physicalBlockSize: 0,
       mount: undefined,
+      writeErrors: undefined,
+      readErrors: undefined,
     });
     assert.deepEqual(sandboxSpecFrom(null), {
       vcpus: 0,
