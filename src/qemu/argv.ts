@@ -22,9 +22,16 @@ export interface Launch {
 /**
  * `anonymous`: QEMU's own. `template`: a file on tmpfs, shared, so that what the guest writes is in the file. `clone`: the
  * same file, privately: the guest sees a template's memory and what it writes is its own; QEMU waits for `migrate-incoming`.
+ * Both have one more port, through which a clone is given an identity of its own.
  */
 export type GuestMemory =
-  { readonly kind: 'anonymous' } | { readonly kind: 'template' | 'clone'; readonly file: string };
+  | { readonly kind: 'anonymous' }
+  | {
+      readonly kind: 'template' | 'clone';
+      readonly file: string;
+      /** The socket of the port named IDENTITY_PORT_NAME. */
+      readonly identitySocket: string;
+    };
 
 /** Paths of everything that QEMU makes for one sandbox, all inside its state directory. */
 export interface SandboxFiles {
@@ -42,6 +49,9 @@ export const AGENT_PORT_NAME = 'org.qemu.guest_agent.0';
 
 /** The id is part of the migration stream: a template and its clones must agree on it. */
 const MEMORY_ID = 'memory0';
+
+/** Name of the virtio-serial port on which a template's guest waits for its identity (guest/identity.ts). */
+export const IDENTITY_PORT_NAME = 'org.qshim.identity.0';
 
 /** Options of `-sandbox`: no obsolete calls, no privilege changes, no fork or exec, no affinity or scheduling changes. */
 const SECCOMP = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
@@ -76,6 +86,7 @@ export function qemuArguments(launch: Launch): readonly string[] {
     ...['-device', 'virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3'],
     ...['-chardev', `socket,id=agent,path=${escape(files.agentSocket)},server=on,wait=off`],
     ...['-device', `virtserialport,id=agent,bus=serial0.0,nr=1,chardev=agent,name=${AGENT_PORT_NAME}`],
+    ...identityPort(memory),
     ...launch.bridges.flatMap((bridge, index) => ['-device', bridgeDevice(bridge, index)]),
   ];
 }
@@ -94,6 +105,14 @@ function memoryArguments(memory: GuestMemory, memoryMib: number): readonly strin
       `memory-backend-file,id=${MEMORY_ID},size=${memoryMib}M,mem-path=${escape(memory.file)},share=${share}`,
     ],
     ...(memory.kind === 'clone' ? ['-incoming', 'defer'] : []),
+  ];
+}
+
+function identityPort(memory: GuestMemory): readonly string[] {
+  if (memory.kind === 'anonymous') return [];
+  return [
+    ...['-chardev', `socket,id=identity,path=${escape(memory.identitySocket)},server=on,wait=off`],
+    ...['-device', `virtserialport,id=identity,bus=serial0.0,nr=2,chardev=identity,name=${IDENTITY_PORT_NAME}`],
   ];
 }
 
