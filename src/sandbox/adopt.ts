@@ -1,21 +1,30 @@
-import { readdir } from 'node:fs/promises';
+import { readdir, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import { QemuProcess } from '../qemu/process.ts';
+import { LEFT_OVER_MARK, resumeBoot } from './boot.ts';
 import { readJournal, type JournalRecord } from './journal.ts';
 import { awaitAgent } from './observe.ts';
-import { JOURNAL_FILE, Sandbox, type SandboxEnvironment } from './sandbox.ts';
+import { findQemu, sandboxFromArguments } from './recover.ts';
+import { JOURNAL_FILE, Sandbox, sandboxFiles, type SandboxEnvironment } from './sandbox.ts';
+import { stopSandbox } from './stop.ts';
+
+export interface Adopted {
+  readonly sandbox: Sandbox;
+  /** A boot that the last daemon had begun: to be joined as a Create is, failing as a Create does. */
+  readonly booting: Promise<void> | undefined;
+}
 
 /**
- * Takes over every sandbox that an earlier daemon left in the state directory, all at once. Directories without a
- * readable journal are left alone, and named in the log.
+ * Takes over every sandbox that an earlier daemon left in the state directory, all at once. A directory that has neither a
+ * readable journal nor a QEMU is left alone, and named in the log.
  */
-export async function adoptAll(environment: SandboxEnvironment): Promise<readonly Sandbox[]> {
+export async function adoptAll(environment: SandboxEnvironment): Promise<readonly Adopted[]> {
   const { config, log } = environment;
   const entries = await readdir(config.state_dir, { withFileTypes: true });
   const adopted = await Promise.all(
     entries
-      .filter((entry) => entry.isDirectory())
+      .filter((entry) => entry.isDirectory() && !entry.name.includes(LEFT_OVER_MARK))
       .map(async (entry) => {
         const directory = join(config.state_dir, entry.name);
         try {
@@ -26,38 +35,66 @@ export async function adoptAll(environment: SandboxEnvironment): Promise<readonl
         }
       }),
   );
-  return adopted.filter((sandbox) => sandbox !== undefined);
+  return adopted.filter((one) => one !== undefined);
 }
 
-async function adopt(environment: SandboxEnvironment, directory: string): Promise<Sandbox | undefined> {
-  const record = await readJournal(join(directory, JOURNAL_FILE), environment.log);
+async function adopt(environment: SandboxEnvironment, directory: string): Promise<Adopted | undefined> {
+  const { log } = environment;
+  const journal = await readJournal(join(directory, JOURNAL_FILE), log);
+  const record = journal ?? (await recordFromProcess(environment, directory));
   if (record === undefined) {
-    environment.log.warn({ directory }, 'directory without a readable journal left alone');
+    // Empty when the daemon was killed between making the directory and writing the first record.
+    const removed = await rmdir(directory).then(
+      () => true,
+      () => false,
+    );
+    if (!removed) log.warn({ directory }, 'directory without a readable journal and without a qemu left alone');
     return undefined;
   }
   const { id, spec, uuid, createdAtMs } = record.sandbox;
   const sandbox = new Sandbox(environment, { id, spec, uuid, createdAtMs, directory });
   sandbox.restore(record);
-  const qemu = await findProcess(record);
+  const qemu = await findProcess(record, sandbox);
   if (qemu === undefined) {
     await sandbox.foundDead();
-    return sandbox;
+    return { sandbox, booting: undefined };
   }
   sandbox.own(qemu);
+  if (record.sandbox.state === 'creating') return { sandbox, booting: resumeBoot(sandbox, qemu) };
   sandbox.inBackground('adoption', connect(sandbox));
-  return sandbox;
+  return { sandbox, booting: undefined };
 }
 
-async function findProcess(record: JournalRecord): Promise<QemuProcess | undefined> {
-  if (record.sandbox.process === undefined || record.sandbox.state === 'stopped') return undefined;
-  return await QemuProcess.adopt(record.sandbox.process);
+async function recordFromProcess(
+  { config, log }: SandboxEnvironment,
+  directory: string,
+): Promise<JournalRecord | undefined> {
+  const found = await findQemu(sandboxFiles(directory).qmpSocket);
+  if (found === undefined) return undefined;
+  const sandbox = sandboxFromArguments(found.args, found.identity, config.kernel_parameters);
+  if (sandbox === undefined) return undefined;
+  log.warn({ directory, sandboxId: sandbox.id, pid: found.identity.pid }, 'sandbox recovered from its qemu process');
+  return { version: 1, sandbox, volumes: [] };
+}
+
+async function findProcess(record: JournalRecord, sandbox: Sandbox): Promise<QemuProcess | undefined> {
+  const { state, process } = record.sandbox;
+  if (state === 'stopped') return undefined;
+  if (process !== undefined) return await QemuProcess.adopt(process);
+  // The daemon was killed between starting QEMU and writing down its pid.
+  const found = await findQemu(sandbox.files.qmpSocket);
+  return found === undefined ? undefined : await QemuProcess.adopt(found.identity);
 }
 
 /** Connects to a VM that runs; reconciling its volumes is part of the connecting (observe.ts). */
 async function connect(sandbox: Sandbox): Promise<void> {
   await sandbox.link.open();
-  sandbox.enter('running', { reason: 'ADOPTED', message: 'taken over from an earlier daemon' });
-  sandbox.announce('sandbox.adopted', undefined);
+  if (sandbox.state === 'stopping') {
+    const gracefulTimeoutMs = sandbox.config.stop_timeout_ms;
+    await stopSandbox(sandbox, { force: false, gracefulTimeoutMs });
+    return;
+  }
+  sandbox.announce('sandbox.adopted', { reason: 'ADOPTED', message: 'taken over from an earlier daemon' });
   sandbox.commitSoon();
   if (sandbox.identity.spec.readyWhen === 'agent') await awaitAgent(sandbox);
 }

@@ -34,14 +34,14 @@ export async function inspectBacking(spec: VolumeSpec, allowedRoots: readonly st
     await (await openAs(field, path, spec.readOnly)).close();
     const { major, minor } = deviceNumbers(found.rdev);
     const sizeBytes = await blockDeviceSize(major, minor);
-    return { path, identity: `block:${major}:${minor}`, sizeBytes: checkSize(path, sizeBytes, spec.logicalBlockSize) };
+    return { path, identity: fileIdentity(found), sizeBytes: checkSize(path, sizeBytes, spec.logicalBlockSize) };
   }
   if (!found.isFile()) throw invalidArgument(field, path, `is ${kindOf(found)}, not a regular file`, 'WRONG_FILE_TYPE');
   await using handle = await openAs(field, path, spec.readOnly);
   const sizeBytes = spec.source.kind === 'qcow2-file' ? await qcow2Size(path, handle) : found.size;
   return {
     path,
-    identity: `file:${found.dev}:${found.ino}`,
+    identity: fileIdentity(found),
     sizeBytes: checkSize(path, sizeBytes, spec.logicalBlockSize),
   };
 }
@@ -131,6 +131,13 @@ function checkSize(path: string, sizeBytes: number, blockSize: number): number {
     );
   }
   return sizeBytes;
+}
+
+/** The same for every name of the same file or device. */
+export function fileIdentity(found: Stats): string {
+  if (!found.isBlockDevice()) return `file:${found.dev}:${found.ino}`;
+  const { major, minor } = deviceNumbers(found.rdev);
+  return `block:${major}:${minor}`;
 }
 
 /** Layout: docs/interop/qcow2.txt in QEMU's sources. */

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { access, mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import { access, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
 import { bridgesFor } from '../device/slots.ts';
@@ -12,6 +12,8 @@ import type { Sandbox, SandboxEnvironment } from './sandbox.ts';
 import type { SandboxSpec } from './spec.ts';
 import { Stopwatch } from './stopwatch.ts';
 
+/** In the names of directories that were put aside; adoption passes them over. */
+export const LEFT_OVER_MARK = '.left-';
 const CONSOLE_TAIL_BYTES = 2000;
 const QEMU_START_TIMEOUT_MS = 30_000;
 const EXIT_SEEN_MS = 1000;
@@ -34,17 +36,32 @@ export async function bootSandbox(sandbox: Sandbox): Promise<void> {
   const [kernel, initrd] = await bootImages(sandbox.identity.spec, config);
   await chooseAccelerator(sandbox);
   watch.lap('probe');
-  await mkdir(sandbox.files.directory, { mode: 0o700 });
+  await makeDirectory(sandbox);
   undo.defer(() => rm(sandbox.files.directory, { recursive: true, force: true }));
   await sandbox.commit();
   const qemu = await spawn(sandbox, kernel, initrd);
-  undo.defer(async () => {
-    await qemu.kill('SIGKILL');
-    await sandbox.stopped;
-  });
+  undo.defer(() => endQemu(sandbox, qemu));
   sandbox.own(qemu);
   // Journalled at once: a daemon that dies now finds the process when it comes back.
   await sandbox.commit();
+  await completeBoot(sandbox, qemu, watch);
+  undo.move();
+}
+
+/**
+ * Goes on with a boot whose daemon was killed: QEMU runs, and nobody has heard of the guest yet. Ends as bootSandbox does.
+ * @throws as bootSandbox
+ */
+export async function resumeBoot(sandbox: Sandbox, qemu: QemuProcess): Promise<void> {
+  await using undo = new AsyncDisposableStack();
+  undo.defer(() => rm(sandbox.files.directory, { recursive: true, force: true }));
+  undo.defer(() => endQemu(sandbox, qemu));
+  await completeBoot(sandbox, qemu, new Stopwatch());
+  undo.move();
+}
+
+/** From a QEMU process to a sandbox that is ready. */
+async function completeBoot(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): Promise<void> {
   const client = await openQmp(sandbox, qemu, watch);
   watch.lap('qmp');
   await assertAcpiHotplug(client);
@@ -56,7 +73,25 @@ export async function bootSandbox(sandbox: Sandbox): Promise<void> {
   sandbox.timings = watch.timings;
   sandbox.enter('running', undefined);
   await sandbox.commit();
-  undo.move();
+}
+
+async function endQemu(sandbox: Sandbox, qemu: QemuProcess): Promise<void> {
+  await qemu.kill('SIGKILL');
+  await sandbox.stopped;
+}
+
+/** A directory that no sandbox owns any more, left by a host that crashed, is put aside under another name. */
+async function makeDirectory(sandbox: Sandbox): Promise<void> {
+  const { directory } = sandbox.files;
+  try {
+    await mkdir(directory, { mode: 0o700 });
+  } catch (error) {
+    if (errnoOf(error) !== 'EEXIST') throw error;
+    const aside = `${directory}${LEFT_OVER_MARK}${Date.now()}`;
+    await rename(directory, aside);
+    sandbox.log.warn({ directory, aside }, 'left-over directory put aside');
+    await mkdir(directory, { mode: 0o700 });
+  }
 }
 
 /** The kernel and ramdisk to boot. Those that the configuration names are trusted; a caller's must lie in allowed_roots. */

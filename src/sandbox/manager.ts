@@ -43,19 +43,24 @@ export class SandboxManager {
   async start(): Promise<void> {
     const { config } = this.environment;
     await mkdir(config.state_dir, { recursive: true, mode: 0o700 });
-    for (const sandbox of await adoptAll(this.environment)) this.#sandboxes.set(sandbox.id, sandbox);
+    for (const { sandbox, booting } of await adoptAll(this.environment)) {
+      this.#sandboxes.set(sandbox.id, sandbox);
+      if (booting !== undefined) this.#follow(sandbox, booting);
+    }
   }
 
   /** Lets go of every sandbox and leaves the VMs running. */
   async release(): Promise<void> {
     this.#draining = true;
-    await Promise.allSettled(this.#creating.values());
+    const creating = [...this.#creating.values()];
     const results = await Promise.allSettled([...this.#sandboxes.values()].map((sandbox) => sandbox.release()));
     for (const result of results) {
       if (result.status === 'rejected') {
         this.environment.log.error({ problem: messageOf(result.reason) }, 'sandbox not released cleanly');
       }
     }
+    // A boot that is cut short by this undoes itself: nobody was told of a sandbox yet.
+    await Promise.allSettled(creating);
   }
 
   /**
@@ -98,18 +103,23 @@ export class SandboxManager {
     });
     this.#sandboxes.set(sandboxId, sandbox);
     sandbox.enter('creating', undefined);
-    const work = bootSandbox(sandbox)
+    this.#follow(sandbox, bootSandbox(sandbox));
+  }
+
+  /** Follows a boot to its end; one that fails leaves nothing behind. */
+  #follow(sandbox: Sandbox, boot: Promise<void>): void {
+    const work = boot
       .catch(async (error: unknown) => {
         const problem = asShimError(error);
-        this.#sandboxes.delete(sandboxId);
+        this.#sandboxes.delete(sandbox.id);
         await sandbox.release().catch(() => undefined);
         sandbox.log.warn({ reason: problem.reason, problem: problem.message }, 'sandbox not created');
         sandbox.announce('sandbox.deleted', { reason: problem.reason, message: problem.message });
         throw problem;
       })
-      .finally(() => this.#creating.delete(sandboxId));
+      .finally(() => this.#creating.delete(sandbox.id));
     work.catch(() => undefined); // Every caller may have gone; the failure is logged above.
-    this.#creating.set(sandboxId, work);
+    this.#creating.set(sandbox.id, work);
   }
 
   /** @throws ShimError NOT_FOUND / SANDBOX_NOT_FOUND */

@@ -2,6 +2,7 @@ import { Deadline } from '../base/deadline.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { asShimError, causeFrom, settleInGuest } from './attach.ts';
 import { startRemoval } from './detach.ts';
+import { recoverVolumes } from './recover.ts';
 import { removeFromQemu } from './removal.ts';
 import type { Sandbox } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
@@ -13,6 +14,7 @@ import type { Volume } from './volume.ts';
  * was not asked for.
  */
 export async function reconcile(sandbox: Sandbox, client: QmpClient): Promise<void> {
+  await recoverVolumes(sandbox, client);
   const open = sandbox.volumes.all().filter((volume) => !volume.isRemoved());
   if (open.length === 0) return;
   const children = await client.run('qom-list', { path: '/machine/peripheral' });

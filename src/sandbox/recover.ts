@@ -1,0 +1,181 @@
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { messageOf } from '../base/errors.ts';
+import { namesFor, parseDeviceId, type QemuNames } from '../device/plan.ts';
+import { FIRST_BRIDGE_ADDRESS, SLOTS_PER_BRIDGE, type Slot } from '../device/slots.ts';
+import type { CacheMode, IoErrorPolicy, VolumeSpec } from '../device/spec.ts';
+import { identify, type ProcessIdentity } from '../qemu/process.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import type { BlockNodeInfo } from '../qmp/protocol.ts';
+import { fileIdentity } from './backing.ts';
+import type { JournalSandbox, JournalVolume } from './journal.ts';
+import type { Sandbox } from './sandbox.ts';
+
+/**
+ * Adoption without a journal: what can be known of a sandbox from its QEMU process and from QEMU itself. Used when the
+ * journal is missing or cannot be understood. Labels, mounts and the original spelling of paths are lost; no volume is.
+ */
+
+/**
+ * The QEMU process that serves the QMP socket of a state directory, by its command line; undefined when there is none.
+ * VMs that this daemon's configuration did not make have other socket paths, and are never found.
+ */
+export async function findQemu(
+  qmpSocket: string,
+): Promise<{ readonly identity: ProcessIdentity; readonly args: readonly string[] } | undefined> {
+  const wanted = `path=${qmpSocket.replaceAll(',', ',,')},`;
+  for (const name of await readdir('/proc')) {
+    if (!/^[0-9]+$/.test(name)) continue;
+    // Processes end while they are looked at.
+    const text = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+    const args = text.split('\0');
+    if (!args.some((arg) => arg.startsWith('socket,id=qmp,') && arg.includes(wanted))) continue;
+    const identity = await identify(Number(name));
+    if (identity !== undefined) return { identity, args };
+  }
+  return undefined;
+}
+
+/** The sandbox's own record, read back from the arguments that qemu/argv.ts made; undefined when they are not ours. */
+export function sandboxFromArguments(
+  args: readonly string[],
+  identity: ProcessIdentity,
+  configuredParameters: string,
+): JournalSandbox | undefined {
+  const valueOf = (flag: string): string => args[args.indexOf(flag) + 1] ?? '';
+  const id = /^guest=qshim-(.+?),debug-threads=on$/.exec(valueOf('-name'))?.[1]?.replaceAll(',,', ',');
+  const vcpus = Number(/^cpus=([0-9]+)/.exec(valueOf('-smp'))?.[1]);
+  const memoryMib = Number(/^size=([0-9]+)M/.exec(valueOf('-m'))?.[1]);
+  if (id === undefined || !Number.isInteger(vcpus) || !Number.isInteger(memoryMib)) return undefined;
+  const accelerator = valueOf('-machine').includes('accel=kvm') ? 'kvm' : 'tcg';
+  const bridges = args.filter((arg) => arg.startsWith('pci-bridge,id=bridge')).length;
+  const parameters = valueOf('-append');
+  return {
+    id,
+    spec: {
+      vcpus,
+      memoryMib,
+      kernel: valueOf('-kernel'),
+      initrd: valueOf('-initrd'),
+      kernelParameters: parameters.startsWith(configuredParameters)
+        ? parameters.slice(configuredParameters.length).trim()
+        : parameters,
+      accelerator: 'auto',
+      volumeCapacity: bridges * SLOTS_PER_BRIDGE,
+      labels: {},
+      readyWhen: 'agent',
+    },
+    uuid: valueOf('-uuid'),
+    createdAtMs: Date.now(),
+    accelerator,
+    acceleratorReason: 'seen in the running QEMU',
+    state: 'running',
+    cause: undefined,
+    process: identity,
+    nextGeneration: 1,
+    timings: [],
+  };
+}
+
+/**
+ * Finds volumes that QEMU has and the records do not. Each is put back as PENDING, so that it becomes ATTACHED only once
+ * its driver has been seen; block nodes without a device are removed.
+ */
+export async function recoverVolumes(sandbox: Sandbox, qmp: QmpClient): Promise<void> {
+  const [children, nodes] = await Promise.all([
+    qmp.run('qom-list', { path: '/machine/peripheral' }),
+    qmp.run('query-named-block-nodes', { flat: true }),
+  ]);
+  const known = new Set(sandbox.volumes.all().flatMap((volume) => allNames(volume.names)));
+  for (const { name } of children) {
+    const parsed = parseDeviceId(name);
+    if (parsed === undefined || known.has(name)) continue;
+    try {
+      const record = await volumeFromQemu(qmp, nodes, parsed);
+      const volume = sandbox.volumes.restore(record);
+      allNames(volume.names).forEach((one) => known.add(one));
+      sandbox.log.warn({ volumeId: volume.id, generation: volume.generation }, 'volume recovered from qemu');
+    } catch (error) {
+      sandbox.log.error({ device: name, problem: messageOf(error) }, 'volume could not be recovered; left as it is');
+    }
+  }
+  for (const node of nodes) {
+    const name = node['node-name'];
+    if (name === undefined || !/^vol-[0-9]+-fmt$/.test(name) || known.has(name)) continue;
+    sandbox.log.warn({ node: name }, 'block node without a volume removed');
+    await qmp.run('blockdev-del', { 'node-name': name }).catch((error: unknown) => {
+      sandbox.log.error({ node: name, problem: messageOf(error) }, 'block node not removed');
+    });
+  }
+}
+
+function allNames({ device, formatNode, fileNode }: QemuNames): readonly string[] {
+  return [device, formatNode, fileNode];
+}
+
+async function volumeFromQemu(
+  qmp: QmpClient,
+  nodes: readonly BlockNodeInfo[],
+  { volumeId, generation }: { readonly volumeId: string; readonly generation: number },
+): Promise<JournalVolume> {
+  const names = namesFor(volumeId, generation);
+  const get = (property: string): Promise<unknown> =>
+    qmp.run('qom-get', { path: `/machine/peripheral/${names.device}`, property });
+  const format = nodes.find((node) => node['node-name'] === names.formatNode);
+  const file = nodes.find((node) => node['node-name'] === names.fileNode);
+  if (format === undefined || file === undefined) throw new Error('its block nodes are not there');
+  const slot = slotFrom(String(await get('parent_bus')), Number(await get('addr')));
+  const writeThrough = String(await get('write-cache')) === 'off';
+  const discard = (await get('discard')) === true ? 'unmap' : 'ignore';
+  const spec: VolumeSpec = {
+    source: {
+      kind: file.drv === 'host_device' ? 'block-device' : format.drv === 'qcow2' ? 'qcow2-file' : 'raw-file',
+      path: file.file,
+    },
+    readOnly: format.ro,
+    cache: cacheMode(file.cache, writeThrough),
+    aio: 'auto',
+    discard: format.ro ? 'ignore' : discard,
+    detectZeroes: 'off',
+    serial: String(await get('serial')),
+    queues: Number(await get('num-queues')),
+    logicalBlockSize: Number(await get('logical_block_size')),
+    physicalBlockSize: Number(await get('physical_block_size')),
+    mount: undefined,
+    writeErrors: errorPolicy(await get('werror'), 'enospc'),
+    readErrors: errorPolicy(await get('rerror'), 'report'),
+  };
+  // A file that was deleted under the VM has no identity that another volume could ask for.
+  const found = await stat(file.file).catch(() => undefined);
+  return {
+    volumeId,
+    generation,
+    spec,
+    slot,
+    backingIdentity: found === undefined ? `gone:${file.file}` : fileIdentity(found),
+    resolvedPath: file.file,
+    sizeBytes: format.image['virtual-size'],
+    state: { state: 'pending', phase: 'attaching', slot },
+    times: { pending: Date.now(), attached: undefined, detaching: undefined, removed: undefined },
+    aio: undefined,
+    mounted: false,
+  };
+}
+
+/** `parent_bus` is ".../bridge0/bridge0" (the bus has the bridge's id); `addr` is the devfn. */
+function slotFrom(parentBus: string, devfn: number): Slot {
+  const id = parentBus.split('/').at(-1) ?? '';
+  const index = Number(/^bridge([0-9]+)$/.exec(id)?.[1]);
+  if (!Number.isInteger(index) || !Number.isInteger(devfn))
+    throw new Error(`it sits on ${parentBus}, address ${devfn}`);
+  return { bridge: { id, address: FIRST_BRIDGE_ADDRESS + index }, device: devfn >> 3 };
+}
+
+function cacheMode(cache: BlockNodeInfo['cache'], writeThrough: boolean): CacheMode {
+  if (cache['no-flush']) return 'unsafe';
+  if (cache.direct) return writeThrough ? 'directsync' : 'none';
+  return writeThrough ? 'writethrough' : 'writeback';
+}
+
+function errorPolicy(value: unknown, fallback: IoErrorPolicy): IoErrorPolicy {
+  return value === 'report' || value === 'ignore' || value === 'stop' || value === 'enospc' ? value : fallback;
+}
