@@ -12,6 +12,8 @@ import {
   DISCARD_MODES,
   FORMATS,
   FS_TYPES,
+  READ_ERROR_POLICIES,
+  WRITE_ERROR_POLICIES,
 } from './volume-requests.ts';
 
 const BY_DAEMON = "(default: the daemon's configuration)";
@@ -62,9 +64,21 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
         'turn written zeroes into holes; unmap needs --discard unmap (default: off)',
       ).choices(keysOf(DETECT_ZEROES)),
     )
+    .addOption(
+      new Option(
+        '--write-errors <policy>',
+        'when the host cannot write; stop-on-enospc pauses the VM until there is room (default: stop-on-enospc)',
+      ).choices(keysOf(WRITE_ERROR_POLICIES)),
+    )
+    .addOption(
+      new Option(
+        '--read-errors <policy>',
+        'when the host cannot read (default: report, the guest gets the error)',
+      ).choices(keysOf(READ_ERROR_POLICIES)),
+    )
     .option('--serial <text>', 'serial that the guest sees, at most 20 bytes (default: made from the volume id)')
     .option('--queues <n>', 'virtqueues (default: the number of vCPUs, at most 4)', wholeNumber(1))
-    .option('--logical-block-size <bytes>', 'power of two from 512 to 32768 (default: 512)', wholeNumber(1))
+    .option('--logical-block-size <bytes>', 'power of two from 512 to 4096 (default: 512)', wholeNumber(1))
     .option('--physical-block-size <bytes>', 'power of two (default: the logical block size)', wholeNumber(1))
     .optionsGroup('Mount in the guest:')
     .option('--mount <point>', 'mount it there, and unmount it when it is detached (default: only the bare disk)')

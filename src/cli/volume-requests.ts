@@ -31,6 +31,19 @@ export const DETECT_ZEROES = {
   unmap: 'DETECT_ZEROES_UNMAP',
 } as const;
 
+export const WRITE_ERROR_POLICIES = {
+  report: 'IO_ERROR_POLICY_REPORT',
+  ignore: 'IO_ERROR_POLICY_IGNORE',
+  stop: 'IO_ERROR_POLICY_STOP',
+  'stop-on-enospc': 'IO_ERROR_POLICY_STOP_ON_ENOSPC',
+} as const;
+
+export const READ_ERROR_POLICIES = {
+  report: 'IO_ERROR_POLICY_REPORT',
+  ignore: 'IO_ERROR_POLICY_IGNORE',
+  stop: 'IO_ERROR_POLICY_STOP',
+} as const;
+
 export const FORMATS = {
   never: 'FORMAT_NEVER',
   'if-empty': 'FORMAT_IF_EMPTY',
@@ -47,6 +60,8 @@ export interface AttachOptions {
   readonly aio?: keyof typeof AIO_MODES | undefined;
   readonly discard?: keyof typeof DISCARD_MODES | undefined;
   readonly detectZeroes?: keyof typeof DETECT_ZEROES | undefined;
+  readonly writeErrors?: keyof typeof WRITE_ERROR_POLICIES | undefined;
+  readonly readErrors?: keyof typeof READ_ERROR_POLICIES | undefined;
   readonly serial?: string | undefined;
   readonly queues?: number | undefined;
   readonly logicalBlockSize?: number | undefined;
@@ -65,7 +80,7 @@ export function attachRequest(
   options: AttachOptions,
   cwd: string,
 ): AttachVolumeRequest {
-  const { cache, aio, discard, detectZeroes } = options;
+  const { cache, aio, discard, detectZeroes, writeErrors, readErrors } = options;
   const spec = {
     ...sourceOf(options, cwd),
     ...present({
@@ -74,6 +89,8 @@ export function attachRequest(
       aio: aio === undefined ? undefined : AIO_MODES[aio],
       discard: discard === undefined ? undefined : DISCARD_MODES[discard],
       detectZeroes: detectZeroes === undefined ? undefined : DETECT_ZEROES[detectZeroes],
+      writeErrors: writeErrors === undefined ? undefined : WRITE_ERROR_POLICIES[writeErrors],
+      readErrors: readErrors === undefined ? undefined : READ_ERROR_POLICIES[readErrors],
       serial: options.serial,
       queues: options.queues,
       logicalBlockSize: options.logicalBlockSize,

@@ -54,6 +54,9 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
     ['aio', enumWord('AIO_MODE_', volume.aio)],
     ['discard', enumWord('DISCARD_MODE_', spec?.discard ?? '')],
     ['detect zeroes', enumWord('DETECT_ZEROES_', spec?.detectZeroes ?? '')],
+    ['write errors', enumWord('IO_ERROR_POLICY_', spec?.writeErrors ?? '')],
+    ['read errors', enumWord('IO_ERROR_POLICY_', spec?.readErrors ?? '')],
+    ['health', healthText(volume)],
     ['queues', countOrNothing(spec?.queues ?? 0)],
     ['block sizes', `logical ${blockSize(spec?.logicalBlockSize)}, physical ${blockSize(spec?.physicalBlockSize)}`],
     ['pending', timestampOrNothing(volume.pendingAt)],
@@ -62,6 +65,12 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
     ['removed', timestampOrNothing(volume.removedAt)],
   ];
   return table([], rows, widthMax) + timingsSheet(volume.timings);
+}
+
+function healthText({ health }: Volume): string {
+  if (health === null || health.errors === 0) return 'no errors seen';
+  const last = `last: ${visible(health.lastOperation)}, ${visible(health.lastMessage)}, action ${visible(health.lastAction)}`;
+  return `${health.failing ? 'failing' : 'recovered'}, ${health.errors} errors seen, ${last}`;
 }
 
 /** One line after attach and detach. */

@@ -113,7 +113,8 @@ export class QmpClient implements AsyncDisposable {
       await waitFor(connected(socket, options.path), limits());
       const client = new QmpClient(socket, options);
       await waitFor(client.#greeted.promise, limits());
-      await waitFor(client.run('qmp_capabilities', undefined, { timeoutMs: deadline.totalMs }), limits());
+      // The deadline ends this wait; the call's own limit must not get ahead of it with another error.
+      await waitFor(client.run('qmp_capabilities', undefined, { timeoutMs: 2 * deadline.totalMs }), limits());
       options.log.debug({ path: options.path, version: client.greeting.version }, 'qmp connected');
       return client;
     } catch (error) {
