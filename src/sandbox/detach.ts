@@ -63,7 +63,10 @@ async function beginDetach(
         metadata: { sandboxId: host.id, volumeId: volume.id, state: volume.state.state },
       });
     case 'ignored':
-      return { removal: volume.isRemoved() ? undefined : volume.removal };
+      if (volume.isRemoved()) return { removal: undefined };
+      // DETACHING with nobody at it: an adopted volume whose VM is not connected yet.
+      if (volume.removal === undefined) startRemoval(host, volume);
+      return { removal: volume.removal };
     case 'next':
       // A stronger demand (force) on a detach in progress joins it; it sees the new state.
       if (volume.removal === undefined) startRemoval(host, volume);

@@ -191,26 +191,34 @@ export class SandboxManager {
     const spec = completeSpec(requested, defaultSerial(volumeId), sandbox.identity.spec.vcpus);
     this.#refuseUnlessRunning(sandbox);
     const repeated = sandbox.volumes.repeated(volumeId, spec);
-    if (repeated !== undefined) return await this.#joinAttach(repeated, options.callerWait);
+    if (repeated !== undefined) return await this.#joinAttach(sandbox, repeated, options.callerWait);
     const backing = await inspectBacking(spec, config.allowed_roots);
     // Between the look at the file and here others may have come first: the checks below run without an await.
     this.#refuseUnlessRunning(sandbox);
     const raced = sandbox.volumes.repeated(volumeId, spec);
-    if (raced !== undefined) return await this.#joinAttach(raced, options.callerWait);
+    if (raced !== undefined) return await this.#joinAttach(sandbox, raced, options.callerWait);
     const volume = sandbox.volumes.add(volumeId, spec, backing);
     const timeoutMs = options.timeoutMs === 0 ? config.attach_timeout_ms : options.timeoutMs;
     volume.attaching = attachVolume(sandbox, volume, timeoutMs).finally(() => {
       volume.attaching = undefined;
     });
-    return await this.#joinAttach(volume, options.callerWait);
+    return await this.#joinAttach(sandbox, volume, options.callerWait);
   }
 
-  async #joinAttach(volume: Volume, callerWait: AbortSignal | undefined): Promise<VolumeSnapshot> {
+  async #joinAttach(sandbox: Sandbox, volume: Volume, callerWait: AbortSignal | undefined): Promise<VolumeSnapshot> {
+    const limits = callerWait === undefined ? {} : { signal: callerWait };
+    // An adopted volume that is still PENDING is taken up once QEMU can be asked (reconcile.ts).
+    if (volume.state.state === 'pending' && volume.attaching === undefined) await waitFor(sandbox.link.ready(), limits);
     if (volume.attaching !== undefined) {
       volume.attaching.catch(() => undefined); // The caller may go before the end; the record keeps the cause.
-      await waitFor(volume.attaching, callerWait === undefined ? {} : { signal: callerWait });
+      await waitFor(volume.attaching, limits);
     }
-    return volume.snapshot();
+    const snapshot = volume.snapshot();
+    if (snapshot.state.state === 'attached') return snapshot;
+    throw new ShimError('ABORTED', `volume ${volume.id} is ${snapshot.state.state}: a concurrent operation won`, {
+      reason: 'CONCURRENT_OPERATION',
+      metadata: { sandboxId: sandbox.id, volumeId: volume.id, state: snapshot.state.state },
+    });
   }
 
   /** Detaches a volume; a repeat joins the detach in progress, or finds the volume removed and is content. */
