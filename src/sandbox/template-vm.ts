@@ -1,0 +1,182 @@
+import { randomUUID } from 'node:crypto';
+import { access, chmod, mkdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { Deadline, sleep } from '../base/deadline.ts';
+import { ShimError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { GuestAgent } from '../guest/agent.ts';
+import {
+  IdentityPort,
+  installPlayer,
+  type AssumedIdentity,
+  type IdentityFiles,
+  type MachineIdentity,
+} from '../guest/identity.ts';
+import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch, type SandboxFiles } from '../qemu/argv.ts';
+import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
+import { restoreState, saveState } from '../qemu/template-migrate.ts';
+import type { TemplateNotes } from '../qemu/template-record.ts';
+import type { TemplateLease, TemplateTarget } from '../qemu/template-store.ts';
+import { QmpClient } from '../qmp/client.ts';
+import { sandboxFiles } from './sandbox.ts';
+
+/** What a template's VM and its clones have in common. */
+export type TemplateLaunch = Omit<Launch, 'sandboxId' | 'uuid' | 'files' | 'memory'>;
+
+export interface MakeTemplateOptions {
+  readonly binary: string;
+  readonly launch: TemplateLaunch;
+  readonly log: Logger;
+  /** From QEMU's start to a saved state. */
+  readonly timeoutMs: number;
+}
+
+const IDENTITY_SOCKET = 'ident.sock';
+const STATE_SOCKET = 'state.sock';
+const CLOCK_TICK_MS = 10;
+const QUIET_WINDOW_MS = 200;
+/** Of one CPU: what an idle guest's timers take under emulation is less. */
+const QUIET_SHARE = 0.15;
+const QUIET_WAIT_MS = 5000;
+
+const notesSchema = z.object({
+  productUuid: z.string().optional(),
+  bootId: z.string().optional(),
+  machineId: z.string().optional(),
+});
+
+/**
+ * Boots a VM until its guest agent answers and the guest has come to rest, has it wait for an identity, and saves it. For
+ * TemplateStore.build. When this settles, QEMU has ended and nothing but the two files is left in the directory.
+ * @throws ShimError FAILED_PRECONDITION / TEMPLATE_GUEST_UNFIT, TEMPLATE_SAVE_FAILED, QEMU_EXITED; DEADLINE_EXCEEDED; the
+ *   signal's reason
+ */
+export async function makeTemplate(target: TemplateTarget, options: MakeTemplateOptions): Promise<TemplateNotes> {
+  const deadline = Deadline.after(options.timeoutMs);
+  const { signal } = target;
+  const limits = (): { timeoutMs: number; signal: AbortSignal } => ({ timeoutMs: deadline.remainingMs, signal });
+  await using owned = new AsyncDisposableStack();
+  const files = sandboxFiles(join(target.directory, 'vm'));
+  await mkdir(files.directory, { mode: 0o700 });
+  owned.defer(() => rm(files.directory, { recursive: true, force: true }));
+  const qemu = await startTemplate(target, files, options);
+  owned.defer(async () => {
+    await qemu.kill('SIGKILL');
+    await qemu.exited;
+  });
+  await listening(qemu, files, AbortSignal.any([signal, AbortSignal.timeout(options.timeoutMs)]));
+  const qmp = owned.use(await QmpClient.connect({ path: files.qmpSocket, log: options.log, signal }));
+  // Both stay connected until the state is saved. A port that was saved without a host lets qemu-ga sleep for 100 ms at
+  // a time, and the player end; see IdentityPort.
+  const port = owned.use(await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET)));
+  const agent = owned.use(new GuestAgent({ path: files.agentSocket, log: options.log }));
+  await agent.waitReady(limits());
+  const identityFiles = await installPlayer(agent, IDENTITY_PORT_NAME, limits());
+  await port.greeted(limits());
+  await atRest(qemu.pid, signal);
+  const socketPath = join(files.directory, STATE_SOCKET);
+  await saveState(qmp, { stateFile: target.stateFile, socketPath, ...limits() });
+  await qemu.kill('SIGKILL');
+  await qemu.exited;
+  await Promise.all([chmod(target.memoryFile, 0o400), chmod(target.stateFile, 0o400)]);
+  return { ...identityFiles };
+}
+
+async function startTemplate(
+  target: TemplateTarget,
+  files: SandboxFiles,
+  options: MakeTemplateOptions,
+): Promise<QemuProcess> {
+  const memory = {
+    kind: 'template',
+    file: target.memoryFile,
+    identitySocket: join(files.directory, IDENTITY_SOCKET),
+  } as const;
+  const args = qemuArguments({ ...options.launch, sandboxId: 'template', uuid: randomUUID(), files, memory });
+  return await QemuProcess.spawn(options.binary, args, files.directory, files.qemuLog);
+}
+
+async function listening(qemu: QemuProcess, files: SandboxFiles, signal: AbortSignal): Promise<void> {
+  const exists = (): Promise<boolean> =>
+    access(files.qmpSocket).then(
+      () => true,
+      () => false,
+    );
+  if (await waitForSocket(exists, qemu, signal)) return;
+  const said = (await readFile(files.qemuLog, 'utf8').catch(() => '')).trim().slice(-2000);
+  throw new ShimError('FAILED_PRECONDITION', `${describeExit(qemu.exit ?? noExit)}: ${said}`, {
+    reason: 'QEMU_EXITED',
+  });
+}
+
+const noExit = { code: undefined, signal: undefined };
+
+/**
+ * Waits until the guest has little to do, for a few seconds at most: what it still does after its agent answers (drivers,
+ * services) would otherwise be done again by every clone.
+ */
+async function atRest(pid: number, signal: AbortSignal): Promise<void> {
+  const deadline = Deadline.after(QUIET_WAIT_MS);
+  let before = await cpuMs(pid);
+  while (!deadline.expired) {
+    await sleep(QUIET_WINDOW_MS, signal);
+    const now = await cpuMs(pid);
+    if (now - before < QUIET_WINDOW_MS * QUIET_SHARE) return;
+    before = now;
+  }
+}
+
+/** CPU time that a process has taken, from fields 14 and 15 of /proc/PID/stat. */
+async function cpuMs(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * CLOCK_TICK_MS;
+}
+
+/** The memory with which a clone's QEMU is started, for Launch. */
+export function cloneMemory(lease: TemplateLease, files: SandboxFiles): GuestMemory {
+  return { kind: 'clone', file: lease.memoryFile, identitySocket: join(files.directory, IDENTITY_SOCKET) };
+}
+
+export interface Clone {
+  /** Of a QEMU that was started with cloneMemory, and has been sent nothing that changes its state. */
+  readonly qmp: Pick<QmpClient, 'run' | 'listen'>;
+  /** Not used before. */
+  readonly agent: GuestAgent;
+  readonly files: SandboxFiles;
+  readonly lease: TemplateLease;
+  readonly identity: MachineIdentity;
+}
+
+/**
+ * Makes a running machine of its own out of a clone's QEMU: restores the template's state, lets it run, gives it its
+ * identity, and returns once the guest agent has answered. When this throws, that QEMU is of no use: end it.
+ * @throws ShimError FAILED_PRECONDITION / TEMPLATE_RESTORE_FAILED; UNAVAILABLE / CLONE_IDENTITY_FAILED; DEADLINE_EXCEEDED
+ */
+export async function startClone(
+  clone: Clone,
+  limits: { readonly timeoutMs: number; readonly signal: AbortSignal },
+): Promise<AssumedIdentity> {
+  const { qmp, agent, files, lease } = clone;
+  const stop = new AbortController();
+  const signal = AbortSignal.any([limits.signal, stop.signal]);
+  // Both ports are connected before the state is restored, as they were when it was saved.
+  const answered = agent.waitReady({ timeoutMs: limits.timeoutMs, signal });
+  answered.catch(() => undefined);
+  try {
+    await using port = await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET));
+    const socketPath = join(files.directory, STATE_SOCKET);
+    await restoreState(qmp, { stateFile: lease.stateFile, socketPath, ...limits });
+    const assumed = await port.assume(clone.identity, identityFiles(lease.notes), limits);
+    await answered;
+    return assumed;
+  } finally {
+    stop.abort();
+  }
+}
+
+function identityFiles(notes: TemplateNotes): IdentityFiles {
+  const { productUuid, bootId, machineId } = notesSchema.parse(notes);
+  return { ...(productUuid && { productUuid }), ...(bootId && { bootId }), ...(machineId && { machineId }) };
+}
