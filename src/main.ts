@@ -57,7 +57,9 @@ async function serve(config: Config, log: Logger): Promise<void> {
   const events = await EventLog.open(join(config.state_dir, 'events.jsonl'), limits, log);
   cleanup.defer(() => events.flush());
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
-  void accelerators.kvm().then((probe) => log.info({ ...probe }, 'kvm probed'));
+  const probed = accelerators.kvm().then((probe) => log.info({ ...probe }, 'kvm probed'));
+  // The probe has a time limit, and a directory that it removes.
+  cleanup.defer(() => probed);
   const manager = new SandboxManager({ config, log, events, claims: new BackingClaims(), accelerators });
   await manager.start();
   cleanup.defer(() => manager.release());
@@ -122,4 +124,5 @@ async function ifExists(path: string): Promise<string | undefined> {
   }
 }
 
-process.exitCode = await main();
+// Everything is closed by now; a client that only holds its connection open must not keep the process.
+process.exit(await main());

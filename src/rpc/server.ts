@@ -1,7 +1,8 @@
 import { chmod } from 'node:fs/promises';
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
-import { HealthImplementation } from 'grpc-health-check';
+import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -43,7 +44,7 @@ export class ShimServer {
     this.#add(Events.service, eventsHandlers(manager, edge));
     this.#health = new HealthImplementation({ '': 'NOT_SERVING' });
     this.#health.addToServer(this.#server);
-    new ReflectionService(loadApiDefinition()).addToServer(this.#server);
+    new ReflectionService({ ...loadApiDefinition(), ...loadSync(healthProto) }).addToServer(this.#server);
   }
 
   #add(definition: ServiceDefinition, handlers: object): void {
