@@ -177,7 +177,7 @@ async function openQmp(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): P
   try {
     await waitForSocket(() => exists(sandbox.files.qmpSocket), qemu, AbortSignal.any([sandbox.ended, limit]));
     watch.lap('spawn');
-    return await sandbox.link.open();
+    return await sandbox.link.open({ handshakeTimeoutMs: QEMU_START_TIMEOUT_MS });
   } catch (error) {
     // A connection breaks a moment before the process that broke it is seen to have ended.
     const ended = await waitFor(qemu.exited, { milliseconds: EXIT_SEEN_MS }).then(

@@ -33,10 +33,11 @@ export class QmpLink implements AsyncDisposable {
 
   /**
    * Makes the first connection and keeps the link up from then on.
+   * @param limits a QEMU that was just started greets only once its machine is made, which takes long with many vCPUs
    * @throws what QmpClient.connect and onConnected throw: then there is no link
    */
-  async open(): Promise<QmpClient> {
-    const client = await QmpClient.connect({ ...this.#options.connect, signal: this.#options.gone });
+  async open(limits: Pick<QmpConnectOptions, 'handshakeTimeoutMs'> = {}): Promise<QmpClient> {
+    const client = await QmpClient.connect({ ...this.#options.connect, ...limits, signal: this.#options.gone });
     try {
       await this.#options.onConnected(client);
     } catch (error) {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import type { MessageTypeDefinition } from '@grpc/proto-loader';
 import type { ErrorInfo__Output } from '../../src/rpc/generated/google/rpc/ErrorInfo.ts';
@@ -18,6 +19,8 @@ export interface Refusal {
 }
 
 const DETAILS_KEY = 'grpc-status-details-bin';
+const SETTLE_MAX_MS = 30_000;
+const SETTLE_PAUSE_MS = 10;
 const ERROR_INFO_URL = 'type.googleapis.com/google.rpc.ErrorInfo';
 const definitions = loadStatusDefinition();
 
@@ -104,8 +107,22 @@ export interface WorldState {
   readonly qemus: Readonly<Record<string, QemuInventory>>;
 }
 
-/** The daemon by its own lists, its files and descriptors, and each QEMU by QEMU's own lists and descriptors. */
+/**
+ * The daemon by its own lists, its files and descriptors, and each QEMU by QEMU's own lists and descriptors. Taken when the
+ * daemon is not writing a journal, which it may still do right after an answer; a journal that stays open is a failure.
+ */
 export async function worldState(daemon: TestDaemon): Promise<WorldState> {
+  const end = Date.now() + SETTLE_MAX_MS;
+  for (;;) {
+    const world = await look(daemon);
+    const writing = world.daemonFiles.filter((path) => path.startsWith(`${daemon.stateDir}/`));
+    if (writing.length === 0) return world;
+    assert.ok(Date.now() < end, `the daemon keeps ${writing.join(', ')} open`);
+    await sleep(SETTLE_PAUSE_MS);
+  }
+}
+
+async function look(daemon: TestDaemon): Promise<WorldState> {
   const sandboxes = await daemon.client.listSandboxes();
   const qemus: Record<string, QemuInventory> = {};
   for (const { sandboxId, stateDir, qemuPid } of sandboxes) {
