@@ -106,6 +106,8 @@ export interface DaemonOptions {
   readonly directory?: string;
   /** Runs the daemon, and so QEMU, as this user; the directories become its own. Needs root. */
   readonly uid?: number;
+  /** Arguments of node itself, such as `--import FILE`. */
+  readonly nodeArguments?: readonly string[];
 }
 
 /**
@@ -149,7 +151,7 @@ export class TestDaemon implements AsyncDisposable {
     const flags = Object.entries(settings).map(([name, value]) => `--${name.replaceAll('_', '-')}=${value}`);
     const child = spawn(
       process.execPath,
-      ['--disable-warning=ExperimentalWarning', join(root, 'src/main.ts'), ...flags],
+      ['--disable-warning=ExperimentalWarning', ...(options.nodeArguments ?? []), join(root, 'src/main.ts'), ...flags],
       {
         stdio: ['ignore', log.fd, log.fd],
         ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
