@@ -181,6 +181,7 @@ export class TemplateStore implements AsyncDisposable {
     await using undo = new AsyncDisposableStack();
     undo.defer(() => rm(directory, { recursive: true, force: true }));
     await mkdir(directory, { mode: 0o700 });
+    signal.throwIfAborted();
     const { memory, state } = templateFiles(directory);
     const notes = await make({ directory, memoryFile: memory, stateFile: state, signal });
     if ((await keyNow()) !== key) {

@@ -1,0 +1,302 @@
+import assert from 'node:assert/strict';
+import { chmod, mkdir, mkdtemp, readFile, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { ShimError } from '../../src/base/errors.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { identify } from '../../src/qemu/process.ts';
+import {
+  TemplateStore,
+  type TemplateBuild,
+  type TemplateStoreOptions,
+  type TemplateTarget,
+} from '../../src/qemu/template-store.ts';
+
+const KEYS = ['a', 'b', 'c', 'd'].map((digit) => digit.repeat(64));
+const [A = '', B = '', C = '', D = ''] = KEYS;
+/** What one template of these tests takes: 8 KiB of memory and 4 KiB of state, in whole pages. */
+const ONE = 12_288;
+
+interface Place extends AsyncDisposable {
+  readonly directory: string;
+  open(options?: Partial<TemplateStoreOptions>): Promise<TemplateStore>;
+}
+
+async function place(): Promise<Place> {
+  const root = await mkdtemp(join(tmpdir(), 'qshim-templates-'));
+  const directory = join(root, 'store');
+  return {
+    directory,
+    open: (options = {}) => TemplateStore.open({ directory, bytesMax: 10 * ONE, log: silentLogger(), ...options }),
+    [Symbol.asyncDispose]: () => rm(root, { recursive: true }),
+  };
+}
+
+function build(key: string, change: Partial<TemplateBuild> = {}): TemplateBuild {
+  return { key, keyNow: () => Promise.resolve(key), bytesNeeded: ONE, make, ...change };
+}
+
+async function make({ memoryFile, stateFile }: TemplateTarget): Promise<Record<string, string>> {
+  await writeFile(memoryFile, Buffer.alloc(8192, 1));
+  await writeFile(stateFile, Buffer.alloc(4096, 2));
+  return { machineId: '/etc/machine-id' };
+}
+
+const keysOf = (store: TemplateStore): string[] => store.list().map(({ key }) => key);
+
+suite('template store', () => {
+  test('there is none until it was made; then it has its files and notes', async () => {
+    await using at = await place();
+    await using store = await at.open();
+    assert.equal(await store.lookup(A), undefined);
+    await store.build(build(A));
+    using lease = await store.lookup(A);
+    assert.equal(lease?.key, A);
+    assert.deepEqual(lease.notes, { machineId: '/etc/machine-id' });
+    assert.deepEqual(await readFile(lease.memoryFile), Buffer.alloc(8192, 1));
+    assert.deepEqual(await readFile(lease.stateFile), Buffer.alloc(4096, 2));
+    assert.equal(store.bytes, ONE);
+    assert.deepEqual(await readdir(at.directory), [A], 'nothing unfinished is left');
+  });
+
+  test('callers that come while it is made wait for that one; it is not made again', async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const go = Promise.withResolvers<void>();
+    let made = 0;
+    const slowly = build(A, {
+      make: async (target) => {
+        made += 1;
+        await go.promise;
+        return make(target);
+      },
+    });
+    const all = Promise.all([store.build(slowly), store.build(slowly), store.build(slowly)]);
+    assert.equal(await store.lookup(A), undefined, 'not before it is whole');
+    go.resolve();
+    await all;
+    await store.build(slowly);
+    assert.equal(made, 1);
+  });
+
+  for (const [what, damage] of [
+    ['memory cut short', (directory: string) => truncate(join(directory, 'memory'), 4096)],
+    [
+      'memory replaced',
+      async (directory: string) => {
+        await rm(join(directory, 'memory'));
+        await writeFile(join(directory, 'memory'), Buffer.alloc(8192, 1));
+      },
+    ],
+    ['state cut short', (directory: string) => truncate(join(directory, 'state'), 100)],
+    ['state gone', (directory: string) => rm(join(directory, 'state'))],
+  ] as const) {
+    test(`${what}: it is not handed out, and removed`, async () => {
+      await using at = await place();
+      await using store = await at.open();
+      await store.build(build(A));
+      await damage(join(at.directory, A));
+      assert.equal(await store.lookup(A), undefined);
+      assert.deepEqual(await readdir(at.directory), []);
+      await store.build(build(A));
+      using again = await store.lookup(A);
+      assert.ok(again, 'it can be made anew');
+    });
+  }
+
+  test('inputs that change while it is made: it is thrown away', async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const changing = build(A, { keyNow: () => Promise.resolve(B) });
+    await assert.rejects(store.build(changing), { code: 'ABORTED', reason: 'TEMPLATE_INPUTS_CHANGED' });
+    assert.equal(await store.lookup(A), undefined);
+    assert.equal(await store.lookup(B), undefined);
+    assert.deepEqual(await readdir(at.directory), []);
+  });
+
+  test('a failure leaves nothing, and is not repeated for a while', async () => {
+    await using at = await place();
+    await using store = await at.open({ retryAfterMs: 60_000 });
+    let tries = 0;
+    const failing = build(A, {
+      make: async ({ memoryFile }) => {
+        tries += 1;
+        await writeFile(memoryFile, 'half');
+        throw new Error('no guest');
+      },
+    });
+    await assert.rejects(store.build(failing), { message: 'no guest' });
+    await assert.rejects(store.build(failing), { message: 'no guest' });
+    assert.equal(tries, 1);
+    assert.deepEqual(await readdir(at.directory), []);
+    await using patient = await at.open({ retryAfterMs: 0 });
+    await assert.rejects(patient.build(failing), { message: 'no guest' });
+    await patient.build(build(A));
+    using lease = await patient.lookup(A);
+    assert.ok(lease);
+  });
+
+  test('above the limit the least recently used goes first', async () => {
+    await using at = await place();
+    await using store = await at.open({ bytesMax: 2 * ONE });
+    await store.build(build(A));
+    await store.build(build(B));
+    (await store.lookup(A))?.[Symbol.dispose]();
+    await store.build(build(C));
+    assert.deepEqual(keysOf(store), [A, C]);
+    assert.deepEqual((await readdir(at.directory)).sort(), [A, C]);
+  });
+
+  test('what is in use stays, however often its lease is given back', async () => {
+    await using at = await place();
+    await using store = await at.open({ bytesMax: 2 * ONE });
+    await store.build(build(A));
+    using first = await store.lookup(A);
+    using second = await store.lookup(A);
+    assert.ok(first !== undefined && second !== undefined);
+    first[Symbol.dispose]();
+    first[Symbol.dispose]();
+    await store.build(build(B));
+    await store.build(build(C));
+    assert.deepEqual(keysOf(store), [A, C], 'B was used later, and by nobody now');
+    second[Symbol.dispose]();
+    await store.build(build(D));
+    assert.deepEqual(keysOf(store), [C, D]);
+  });
+
+  test('one that alone is above the limit, or for which there is no room, is refused', async () => {
+    await using at = await place();
+    await using store = await at.open({ bytesMax: ONE - 1 });
+    await assert.rejects(store.build(build(A)), { code: 'RESOURCE_EXHAUSTED', reason: 'TEMPLATE_TOO_LARGE' });
+    let made = false;
+    const huge = build(B, {
+      bytesNeeded: 2 ** 60,
+      make: (target) => {
+        made = true;
+        return make(target);
+      },
+    });
+    await assert.rejects(store.build(huge), { code: 'RESOURCE_EXHAUSTED', reason: 'TEMPLATE_NO_SPACE' });
+    assert.ok(!made);
+    assert.deepEqual(await readdir(at.directory), []);
+  });
+
+  test('a template from which no clone could be started is discarded', async () => {
+    await using at = await place();
+    await using store = await at.open();
+    await store.build(build(A));
+    await store.discard(A, new Error('restore failed'));
+    assert.equal(await store.lookup(A), undefined);
+    await assert.rejects(store.build(build(A)), { message: 'restore failed' });
+  });
+
+  test('closing ends what is being made', async () => {
+    await using at = await place();
+    const store = await at.open();
+    const begun = Promise.withResolvers<void>();
+    const endless = build(A, {
+      make: async ({ signal }) => {
+        begun.resolve();
+        const { promise, reject } = Promise.withResolvers<never>();
+        signal.addEventListener('abort', () => reject(signal.reason), { once: true });
+        return promise;
+      },
+    });
+    const building = assert.rejects(store.build(endless), { reason: 'TEMPLATE_STORE_CLOSED' });
+    const late = assert.rejects(
+      begun.promise.then(() => store.build(build(B))),
+      { reason: 'TEMPLATE_STORE_CLOSED' },
+    );
+    await begun.promise;
+    await store[Symbol.asyncDispose]();
+    await Promise.all([building, late]);
+    assert.deepEqual(await readdir(at.directory), []);
+    await assert.rejects(store.build(build(B)), ShimError);
+  });
+});
+
+suite('template store, opened again', () => {
+  test('whole templates stay, the oldest the first to go', async () => {
+    await using at = await place();
+    const before = await at.open();
+    for (const key of [B, A, C]) await before.build(build(key));
+    await before[Symbol.asyncDispose]();
+    await using store = await at.open({ bytesMax: 2 * ONE });
+    assert.deepEqual(keysOf(store), [A, C]);
+    using lease = await store.lookup(A);
+    assert.ok(lease);
+  });
+
+  test('what is damaged, of another format or without a record is removed', async () => {
+    await using at = await place();
+    const before = await at.open();
+    for (const key of [A, B, C]) await before.build(build(key));
+    await before[Symbol.asyncDispose]();
+    await truncate(join(at.directory, A, 'memory'), 1);
+    const record = join(at.directory, B, 'template.json');
+    await writeFile(record, (await readFile(record, 'utf8')).replace('"format":1', '"format":0'));
+    await rm(join(at.directory, C, 'template.json'));
+    await mkdir(join(at.directory, D));
+    await using store = await at.open();
+    assert.deepEqual(keysOf(store), []);
+    assert.deepEqual(await readdir(at.directory), []);
+  });
+
+  test('a record under another key is not believed', async () => {
+    await using at = await place();
+    const before = await at.open();
+    await before.build(build(A));
+    await before[Symbol.asyncDispose]();
+    await mkdir(join(at.directory, B));
+    await writeFile(join(at.directory, B, 'template.json'), await readFile(join(at.directory, A, 'template.json')));
+    await using store = await at.open();
+    assert.deepEqual(keysOf(store), [A]);
+  });
+
+  test('what a maker that has died left is removed; what one that lives makes, and what is not ours, stays', async () => {
+    await using at = await place();
+    await (await at.open())[Symbol.asyncDispose]();
+    const self = await identify(process.pid);
+    const living = `building-${process.pid}-${self?.startTicks ?? 0}-00000000`;
+    const names = [living, `building-${process.pid}-1-00000000`, 'removing-999999999-1-00000000', 'notes'];
+    for (const name of names) await mkdir(join(at.directory, name));
+    await using store = await at.open();
+    assert.deepEqual(keysOf(store), []);
+    assert.deepEqual((await readdir(at.directory)).sort(), [living, 'notes'].sort());
+  });
+
+  test('two stores on one directory: each finds what the other made, and two that make the same get on', async () => {
+    await using at = await place();
+    await using one = await at.open();
+    await using two = await at.open();
+    await one.build(build(A));
+    using lease = await two.lookup(A);
+    assert.ok(lease);
+    const go = Promise.withResolvers<void>();
+    const together = build(B, {
+      make: async (target) => {
+        await go.promise;
+        return make(target);
+      },
+    });
+    const both = Promise.all([one.build(together), two.build(together)]);
+    go.resolve();
+    await both;
+    using first = await one.lookup(B);
+    using second = await two.lookup(B);
+    assert.ok(first !== undefined && second !== undefined);
+    assert.deepEqual((await readdir(at.directory)).sort(), [A, B]);
+  });
+
+  test('a directory that others may enter, or that is a link, is refused', async () => {
+    await using at = await place();
+    await mkdir(at.directory);
+    await chmod(at.directory, 0o755);
+    await assert.rejects(at.open(), { code: 'FAILED_PRECONDITION', reason: 'TEMPLATE_DIR_UNSAFE' });
+    await chmod(at.directory, 0o700);
+    const link = `${at.directory}-link`;
+    await symlink(at.directory, link);
+    await assert.rejects(at.open({ directory: link }), { reason: 'TEMPLATE_DIR_UNSAFE' });
+  });
+});
