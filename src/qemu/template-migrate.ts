@@ -3,7 +3,7 @@ import { createReadStream, createWriteStream } from 'node:fs';
 import { rm, stat } from 'node:fs/promises';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
-import { Deadline, waitFor } from '../base/deadline.ts';
+import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { QmpListener } from '../qmp/listener.ts';
@@ -29,6 +29,8 @@ const CAPABILITIES = {
     { capability: 'x-ignore-shared', state: true },
   ],
 } as const;
+
+const SILENCE_MS = 5000;
 
 type Migration = QmpListener<'MIGRATION'>;
 type Client = Pick<QmpClient, 'run' | 'listen'>;
@@ -77,7 +79,7 @@ export async function restoreState(client: Client, options: MigrateOptions): Pro
     const stop = owned.adopt(new AbortController(), (controller) => controller.abort());
     const copied = pipeline(createReadStream(stateFile), createConnection(socketPath), { signal: stop.signal });
     try {
-      await waitFor(Promise.all([completion(events), copied]), limits());
+      await waitFor(Promise.race([completion(events), silenceAfter(copied, stop.signal)]), limits());
     } finally {
       await rm(socketPath, { force: true });
     }
@@ -90,6 +92,20 @@ async function receive(server: Server, stateFile: string, signal: AbortSignal): 
   server.once('connection', resolve);
   const socket = await waitFor(promise, { signal });
   await pipeline(socket, createWriteStream(stateFile, { mode: 0o600 }), { signal });
+}
+
+/**
+ * Rejects when the copying has failed and QEMU has said nothing for a while since. The copy's own end decides nothing:
+ * QEMU closes the connection when it has what it needs, at times before the last write is seen to have ended.
+ */
+async function silenceAfter(copied: Promise<void>, signal: AbortSignal): Promise<never> {
+  try {
+    await copied;
+  } catch (error) {
+    await sleep(SILENCE_MS, signal);
+    throw error;
+  }
+  return await waitFor(Promise.withResolvers<never>().promise, { signal });
 }
 
 async function completion(events: Migration): Promise<void> {

@@ -1,0 +1,244 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { after, before, suite, test } from 'node:test';
+import { Deadline, sleep } from '../../src/base/deadline.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import { TemplateStore, type TemplateLease } from '../../src/qemu/template-store.ts';
+import { cloneMemory, makeTemplate, startClone } from '../../src/sandbox/template-vm.ts';
+import { bareQemuBinary } from '../support/bare-qemu.ts';
+import { realVmSkipReason } from '../support/guest-image.ts';
+import {
+  START_TIMEOUT_MS,
+  keyOf,
+  startTestClone,
+  startVm,
+  templateBuild,
+  testLaunch,
+  type StartedVm,
+} from '../support/template-vm.ts';
+
+const EVENT_TIMEOUT_MS = 30_000;
+const SECTOR_BYTES = 512;
+
+suite('templates', { skip: await realVmSkipReason() }, () => {
+  let root = '';
+  let store: TemplateStore;
+  let key = '';
+
+  before(async () => {
+    root = await mkdtemp('/dev/shm/qshim-test-');
+    store = await TemplateStore.open({ directory: join(root, 'store'), bytesMax: 2 ** 31, log: silentLogger() });
+    const build = await templateBuild(testLaunch);
+    key = build.key;
+    await store.build(build);
+  });
+
+  after(async () => {
+    await store[Symbol.asyncDispose]();
+    await rm(root, { recursive: true });
+  });
+
+  async function lease(): Promise<TemplateLease> {
+    const found = await store.lookup(key);
+    assert.ok(found, 'there is a template');
+    return found;
+  }
+
+  test('it is two files and a record, of which the memory is mostly holes', async () => {
+    assert.deepEqual((await readdir(join(root, 'store', key))).sort(), ['memory', 'state', 'template.json']);
+    assert.ok(store.bytes < testLaunch.memoryMib * 1_048_576, `${store.bytes} bytes`);
+  });
+
+  test('two clones side by side are two machines', async () => {
+    using held = await lease();
+    await using one = await startTestClone(testLaunch, held, 'clone-one');
+    await using two = await startTestClone(testLaunch, held, 'clone-two');
+    const facts = await Promise.all([one, two].map(machineFacts));
+    const [first = {}, second = {}] = facts;
+    for (const name of ['random', 'kernelUuid', 'bootId', 'productUuid', 'hostname'] as const) {
+      assert.notEqual(first[name], second[name], name);
+      assert.ok(first[name] !== undefined && first[name] !== '', name);
+    }
+    assert.equal(first['hostname'], 'clone-one');
+    assert.equal(first['productUuid'], one.uuid);
+    assert.equal((await one.qmp.run('query-uuid')).UUID, one.uuid);
+    assert.notDeepEqual(one.assumed.randomSample, two.assumed.randomSample);
+    for (const { clockErrorMs } of [one.assumed, two.assumed]) assert.ok(Math.abs(clockErrorMs) < 1000);
+    for (const vm of [one, two]) await assertClockRight(vm);
+  });
+
+  test('disks come and go in both, with the right bytes, beside each other', async () => {
+    using held = await lease();
+    await using one = await startTestClone(testLaunch, held, 'clone-one');
+    await using two = await startTestClone(testLaunch, held, 'clone-two');
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-template-disks-'));
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => rm(directory, { recursive: true }));
+    const disks = [one, two].map(async (vm, index) => {
+      const filename = join(directory, `disk${index}`);
+      const content = `the disk of clone ${index}`;
+      await writeFile(filename, Buffer.alloc(8 * 1_048_576, content.padEnd(SECTOR_BYTES)));
+      // The last slot of the second bridge: bus numbers and windows of the template's boot are those of the clone.
+      await attach(vm, filename);
+      assert.equal(
+        (await guest(vm, 'until [ -b /dev/vda ]; do sleep 0.02; done; head -c 512 /dev/vda')).trim(),
+        content,
+      );
+      await detach(vm);
+      assert.equal(await guest(vm, 'ls /sys/block | grep vd || echo none'), 'none\n');
+    });
+    await Promise.all(disks);
+  });
+
+  test('what clones write stays theirs; the template serves further clones after they have gone', async () => {
+    using held = await lease();
+    const before = await Promise.all([checksum(held.memoryFile), checksum(held.stateFile)]);
+    {
+      await using one = await startTestClone(testLaunch, held, 'clone-one');
+      await guest(one, 'dd if=/dev/urandom of=/tmp/noise bs=1M count=16 2> /dev/null; echo mine > /tmp/mark; sync');
+      await using beside = await startTestClone(testLaunch, held, 'clone-two');
+      assert.equal(await guest(beside, 'cat /tmp/mark 2> /dev/null || echo none'), 'none\n');
+    }
+    assert.deepEqual(await Promise.all([checksum(held.memoryFile), checksum(held.stateFile)]), before);
+    using again = await lease();
+    await using later = await startTestClone(testLaunch, again, 'clone-three');
+    assert.equal(await guest(later, 'hostname; cat /tmp/mark 2> /dev/null || echo none'), 'clone-three\nnone\n');
+  });
+
+  test('a clone can be reset: it boots like any VM', async () => {
+    using held = await lease();
+    await using clone = await startTestClone(testLaunch, held, 'clone-one');
+    using reset = clone.qmp.listen('RESET');
+    await clone.qmp.run('system_reset');
+    await reset.next({ timeoutMs: EVENT_TIMEOUT_MS });
+    await clone.agent.waitReady({ timeoutMs: START_TIMEOUT_MS });
+    const deadline = Deadline.after(START_TIMEOUT_MS);
+    while ((await guest(clone, 'hostname')) === 'clone-one\n' && !deadline.expired) await sleep(100);
+    assert.equal(await guest(clone, 'hostname'), 'sandbox\n');
+    assert.equal(await guest(clone, 'cat /sys/class/dmi/id/product_uuid'), `${clone.uuid}\n`);
+  });
+
+  test('another key never finds it', async () => {
+    const copy = join(root, 'initrd.img');
+    await copyFile(testLaunch.initrd, copy);
+    const launch = { ...testLaunch, initrd: copy };
+    const original = await keyOf(launch);
+    await utimes(copy, 1, 1);
+    const touched = await keyOf(launch);
+    const others = [
+      original,
+      touched,
+      await keyOf({ ...testLaunch, memoryMib: testLaunch.memoryMib + 1 }),
+      await keyOf({ ...testLaunch, bridges: testLaunch.bridges.slice(1) }),
+    ];
+    assert.equal(new Set([key, ...others]).size, 5);
+    for (const other of others) assert.equal(await store.lookup(other), undefined);
+  });
+
+  test('a kernel that does not boot makes no template, and leaves nothing', async () => {
+    const directory = join(root, 'making');
+    await mkdir(directory);
+    const target = {
+      directory,
+      memoryFile: join(directory, 'memory'),
+      stateFile: join(directory, 'state'),
+      signal: AbortSignal.timeout(START_TIMEOUT_MS),
+    };
+    const make = (kernel: string, timeoutMs: number) =>
+      makeTemplate(target, {
+        binary: bareQemuBinary,
+        launch: { ...testLaunch, kernel },
+        log: silentLogger(),
+        timeoutMs,
+      });
+    await assert.rejects(make(join(root, 'no-such-kernel'), START_TIMEOUT_MS), { reason: 'QEMU_EXITED' });
+    await rm(target.memoryFile, { force: true });
+    await assert.rejects(make(testLaunch.kernel, 400), { code: 'DEADLINE_EXCEEDED' });
+    assert.deepEqual(
+      (await readdir(directory)).filter((name) => name !== 'memory'),
+      [],
+    );
+  });
+
+  for (const keepBytes of [0, 1000, 200_000]) {
+    test(`a state cut to ${keepBytes} bytes: the restore fails, cleanly`, async () => {
+      using held = await lease();
+      const stateFile = join(root, 'cut-state');
+      await copyFile(held.stateFile, stateFile);
+      await truncate(stateFile, keepBytes);
+      const cut = { ...held, stateFile };
+      await using vm = await startVm(testLaunch, (files) => cloneMemory(cut, files));
+      const started = startClone(
+        { ...vm, lease: cut, identity: { uuid: vm.uuid, hostname: 'cut' } },
+        { timeoutMs: START_TIMEOUT_MS, signal: AbortSignal.timeout(START_TIMEOUT_MS) },
+      );
+      await assert.rejects(started, { code: 'FAILED_PRECONDITION', reason: 'TEMPLATE_RESTORE_FAILED' });
+    });
+  }
+
+  test('a memory file that was cut: QEMU does not start', async () => {
+    using held = await lease();
+    const memoryFile = join(root, 'cut-memory');
+    await writeFile(memoryFile, '');
+    await truncate(memoryFile, (testLaunch.memoryMib - 1) * 1_048_576);
+    const started = startVm(testLaunch, (files) => cloneMemory({ ...held, memoryFile }, files));
+    await assert.rejects(started, /does not match 'size' option/);
+  });
+});
+
+/** Runs a script in the guest and gives its output. */
+async function guest(vm: Pick<StartedVm, 'agent'>, script: string): Promise<string> {
+  const result = await vm.agent.exec({ path: '/bin/sh', args: ['-c', script], timeoutMs: START_TIMEOUT_MS });
+  assert.equal(result.exitCode, 0, result.stderr.toString());
+  return result.stdout.toString();
+}
+
+async function machineFacts(vm: StartedVm): Promise<Readonly<Record<string, string>>> {
+  const said = await guest(
+    vm,
+    [
+      'echo "random=$(head -c 16 /dev/urandom | od -An -tx1)"',
+      'echo "kernelUuid=$(cat /proc/sys/kernel/random/uuid)"',
+      'echo "bootId=$(cat /proc/sys/kernel/random/boot_id)"',
+      'echo "productUuid=$(cat /sys/class/dmi/id/product_uuid)"',
+      'echo "hostname=$(hostname)"',
+    ].join('\n'),
+  );
+  return Object.fromEntries(
+    said
+      .trim()
+      .split('\n')
+      .map((line) => [line.split('=')[0] ?? '', line.split('=')[1] ?? '']),
+  );
+}
+
+/** The guest's clock lies between the host's before and after the question, but for a second. */
+async function assertClockRight(vm: StartedVm): Promise<void> {
+  const before = Math.floor(Date.now() / 1000);
+  const seen = Number(await guest(vm, 'date +%s'));
+  const after = Math.floor(Date.now() / 1000);
+  assert.ok(seen >= before - 1 && seen <= after + 1, `${before} <= ${seen} <= ${after}`);
+}
+
+async function attach(vm: StartedVm, filename: string): Promise<void> {
+  await vm.qmp.run('blockdev-add', { driver: 'raw', 'node-name': 'node', file: { driver: 'file', filename } });
+  await vm.qmp.run('device_add', { driver: 'virtio-blk-pci', id: 'disk', bus: 'bridge1', addr: '0x1f', drive: 'node' });
+}
+
+async function detach(vm: StartedVm): Promise<void> {
+  using gone = vm.qmp.listen('DEVICE_DELETED', ({ data }) => data.device === 'disk');
+  await vm.qmp.run('device_del', { id: 'disk' });
+  await gone.next({ timeoutMs: EVENT_TIMEOUT_MS });
+  await vm.qmp.run('blockdev-del', { 'node-name': 'node' });
+}
+
+async function checksum(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  await pipeline(createReadStream(path), hash);
+  return hash.digest('hex');
+}

@@ -1,0 +1,118 @@
+import { randomUUID } from 'node:crypto';
+import { access, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { silentLogger } from '../../src/base/log.ts';
+import { bridgesFor } from '../../src/device/slots.ts';
+import { GuestAgent } from '../../src/guest/agent.ts';
+import type { AssumedIdentity } from '../../src/guest/identity.ts';
+import { qemuArguments, type GuestMemory, type SandboxFiles } from '../../src/qemu/argv.ts';
+import { findProgram, identifyFile } from '../../src/qemu/file-identity.ts';
+import { QemuProcess, waitForSocket } from '../../src/qemu/process.ts';
+import { templateKey } from '../../src/qemu/template-key.ts';
+import type { TemplateBuild, TemplateLease } from '../../src/qemu/template-store.ts';
+import { QmpClient } from '../../src/qmp/client.ts';
+import { sandboxFiles } from '../../src/sandbox/sandbox.ts';
+import { cloneMemory, makeTemplate, startClone, type TemplateLaunch } from '../../src/sandbox/template-vm.ts';
+import { bareQemuBinary } from './bare-qemu.ts';
+import { INITRD, KERNEL } from './guest-image.ts';
+
+/** VMs from templates without a daemon: what src/sandbox/boot.ts does, cut down to the part that is tested. */
+
+export const START_TIMEOUT_MS = 60_000;
+
+export const testLaunch: TemplateLaunch = {
+  accelerator: 'tcg',
+  vcpus: 2,
+  memoryMib: 256,
+  kernel: KERNEL,
+  initrd: INITRD,
+  kernelParameters: 'console=ttyS0 quiet panic=-1 cryptomgr.notests',
+  bridges: bridgesFor(62),
+};
+
+/** The key of the template for a launch, from the files as they are now. */
+export async function keyOf(launch: TemplateLaunch): Promise<string> {
+  return templateKey({
+    launch,
+    qemu: await identifyFile(await findProgram(bareQemuBinary)),
+    qemuVersion: 'of the tests',
+    kernel: await identifyFile(launch.kernel),
+    initrd: await identifyFile(launch.initrd),
+    qshimVersion: 'of the tests',
+    hostBoot: 'of the tests',
+  });
+}
+
+export async function templateBuild(launch: TemplateLaunch): Promise<TemplateBuild> {
+  return {
+    key: await keyOf(launch),
+    keyNow: () => keyOf(launch),
+    bytesNeeded: launch.memoryMib * 1_048_576,
+    make: (target) =>
+      makeTemplate(target, { binary: bareQemuBinary, launch, log: silentLogger(), timeoutMs: START_TIMEOUT_MS }),
+  };
+}
+
+/** A QEMU that has greeted; disposing kills it and removes its directory. */
+export interface StartedVm extends AsyncDisposable {
+  readonly qemu: QemuProcess;
+  readonly qmp: QmpClient;
+  readonly agent: GuestAgent;
+  readonly files: SandboxFiles;
+  readonly uuid: string;
+}
+
+/**
+ * Starts QEMU and connects to its QMP socket; the agent's client is there, and not used yet.
+ * @throws with QEMU's own words when it ends first
+ */
+export async function startVm(
+  launch: TemplateLaunch,
+  memory: (files: SandboxFiles) => GuestMemory = () => ({ kind: 'anonymous' }),
+): Promise<StartedVm> {
+  await using stack = new AsyncDisposableStack();
+  const root = await mkdtemp(join(tmpdir(), 'qshim-template-vm-'));
+  stack.defer(() => rm(root, { recursive: true }));
+  const files = sandboxFiles(join(root, 'vm'));
+  await mkdir(files.directory);
+  const uuid = randomUUID();
+  const args = qemuArguments({ ...launch, sandboxId: 'test', uuid, files, memory: memory(files) });
+  const qemu = await QemuProcess.spawn(bareQemuBinary, args, files.directory, files.qemuLog);
+  stack.defer(async () => {
+    await qemu.kill('SIGKILL');
+    await qemu.exited;
+  });
+  const exists = (): Promise<boolean> =>
+    access(files.qmpSocket).then(
+      () => true,
+      () => false,
+    );
+  if (!(await waitForSocket(exists, qemu, AbortSignal.timeout(START_TIMEOUT_MS)))) {
+    throw new Error(`QEMU ended: ${await readFile(files.qemuLog, 'utf8')}`);
+  }
+  const qmp = stack.use(await QmpClient.connect({ path: files.qmpSocket, log: silentLogger() }));
+  const agent = stack.use(new GuestAgent({ path: files.agentSocket, log: silentLogger() }));
+  const owned = stack.move();
+  return { qemu, qmp, agent, files, uuid, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+export interface StartedClone extends StartedVm {
+  readonly assumed: AssumedIdentity;
+}
+
+/** Starts a clone; the caller keeps the lease. */
+export async function startTestClone(
+  launch: TemplateLaunch,
+  lease: TemplateLease,
+  hostname: string,
+): Promise<StartedClone> {
+  await using stack = new AsyncDisposableStack();
+  const vm = stack.use(await startVm(launch, (files) => cloneMemory(lease, files)));
+  const assumed = await startClone(
+    { ...vm, lease, identity: { uuid: vm.uuid, hostname } },
+    { timeoutMs: START_TIMEOUT_MS, signal: AbortSignal.timeout(START_TIMEOUT_MS) },
+  );
+  const owned = stack.move();
+  return { ...vm, assumed, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
