@@ -1,9 +1,8 @@
-import { access, constants, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { access, constants } from 'node:fs/promises';
 import { execa } from 'execa';
 import { monotonicMs } from '../base/deadline.ts';
 import { errnoOf } from '../base/errors.ts';
+import { unnamedFile } from './unnamed-file.ts';
 
 export interface AcceleratorProbe {
   readonly usable: boolean;
@@ -17,6 +16,8 @@ const PAYLOAD_VALUE = 0x2a;
 const PAYLOAD_EXIT_CODE = (PAYLOAD_VALUE << 1) | 1;
 const FIRMWARE_BYTES = 65_536;
 const RESET_VECTOR = 0xfff0;
+/** QEMU inherits the payload, which has no name, as its standard input. */
+const FIRMWARE_PATH = '/proc/self/fd/0';
 
 /**
  * Firmware of 64 KiB that counts down from 2^24 and leaves through isa-debug-exit. Native code does that in some 10 ms.
@@ -62,33 +63,29 @@ export async function probeAccelerator(options: {
       return answer(false, missing ? '/dev/kvm does not exist' : '/dev/kvm may not be opened by this user');
     }
   }
-  const directory = await mkdtemp(join(tmpdir(), 'qshim-probe-'));
-  try {
-    const firmware = join(directory, 'payload.bin');
-    await writeFile(firmware, payloadFirmware(), { mode: 0o600 });
-    const result = await execa(options.binary, payloadArguments(accelerator, firmware), {
-      reject: false,
-      stdin: 'ignore',
-      stdout: 'ignore',
-      timeout: options.timeoutMs,
-      killSignal: 'SIGKILL',
-      maxBuffer: 65_536,
-    });
-    if (result.exitCode === PAYLOAD_EXIT_CODE) return answer(true, 'a test payload ran');
-    if (result.timedOut) return answer(false, `a test payload did not finish within ${options.timeoutMs} ms`);
-    const said = lastLine(result.stderr);
-    const how = result.signal === undefined ? `exit code ${result.exitCode ?? 'unknown'}` : result.signal;
-    return answer(false, `QEMU failed on a test payload (${how})${said === '' ? '' : `: ${said}`}`);
-  } finally {
-    await rm(directory, { recursive: true, force: true });
-  }
+  // Without a name: a daemon that is killed during the probe leaves no file behind.
+  await using firmware = await unnamedFile(payloadFirmware());
+  const result = await execa(options.binary, payloadArguments(accelerator), {
+    reject: false,
+    // A stream over a descriptor is inherited as that descriptor; nothing is piped.
+    stdin: firmware.createReadStream({ autoClose: false }),
+    stdout: 'ignore',
+    timeout: options.timeoutMs,
+    killSignal: 'SIGKILL',
+    maxBuffer: 65_536,
+  });
+  if (result.exitCode === PAYLOAD_EXIT_CODE) return answer(true, 'a test payload ran');
+  if (result.timedOut) return answer(false, `a test payload did not finish within ${options.timeoutMs} ms`);
+  const said = lastLine(result.stderr);
+  const how = result.signal === undefined ? `exit code ${result.exitCode ?? 'unknown'}` : result.signal;
+  return answer(false, `QEMU failed on a test payload (${how})${said === '' ? '' : `: ${said}`}`);
 }
 
-function payloadArguments(accelerator: 'kvm' | 'tcg', firmware: string): readonly string[] {
+function payloadArguments(accelerator: 'kvm' | 'tcg'): readonly string[] {
   return [
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
     ...['-machine', `q35,accel=${accelerator}`, '-cpu', accelerator === 'kvm' ? 'host' : 'max', '-m', '16M'],
-    ...['-bios', firmware, '-device', 'isa-debug-exit,iobase=0xf4,iosize=0x04'],
+    ...['-bios', FIRMWARE_PATH, '-device', 'isa-debug-exit,iobase=0xf4,iosize=0x04'],
   ];
 }
 
