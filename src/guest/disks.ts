@@ -1,17 +1,11 @@
-import { invalidArgument, ShimError, type ShimCode } from '../base/errors.ts';
-import { GuestAgentError, type GuestAgent, type PciAddress } from './agent.ts';
+import { invalidArgument } from '../base/errors.ts';
+import type { GuestAgent } from './agent.ts';
+import { busyProcesses, refusal, runScript, type BusyProcess, type DiskIdentity } from './run-script.ts';
 import { HOLDERS, PREPARE_MOUNT, UNMOUNT } from './scripts.ts';
 
-const HOLDERS_TIMEOUT_MS = 10_000;
-const SCRIPT_OUTPUT_BYTES_MAX = 256 * 1024;
-const BUSY_MAX = 64;
-const DETAIL_CHARS_MAX = 300;
+export type { BusyProcess, DiskIdentity } from './run-script.ts';
 
-/** Where a disk is in the guest, and what it must say of itself. The serial has at most 20 bytes (virtio-blk). */
-export interface DiskIdentity {
-  readonly pci: Pick<PciAddress, 'domain' | 'bus' | 'slot'> & { readonly function?: number };
-  readonly serial: string;
-}
+const HOLDERS_TIMEOUT_MS = 10_000;
 
 export interface PrepareMountRequest extends DiskIdentity {
   readonly fsType: 'ext4' | 'xfs';
@@ -37,19 +31,6 @@ export interface UnmountRequest extends DiskIdentity {
   /** Lazy (`umount -l`): takes the mounts out of sight although files are open. Kills nobody. */
   readonly force: boolean;
   readonly timeoutMs: number;
-}
-
-/** Something that keeps a disk or its file system in use. */
-export interface BusyProcess {
-  /** 0: the kernel itself. */
-  readonly pid: number;
-  /** The process's name (comm), `kernel` for pid 0. */
-  readonly command: string;
-  /**
-   * `fd/N`, `cwd`, `root`, `exe`, `maps`: what lies on the disk or is the disk. `mount-namespace`: it is mounted where
-   * that process lives. `mount:PATH`, `swap:DEVICE`, `holder:DEVICE` (as dm-crypt), `mount`: the kernel's own uses.
-   */
-  readonly what: string;
 }
 
 /**
@@ -79,14 +60,11 @@ export async function findDisk(agent: GuestAgent, identity: DiskIdentity): Promi
  * work goes on in the guest, and a second call waits for it.
  */
 export async function prepareMount(agent: GuestAgent, request: PrepareMountRequest): Promise<PreparedMount> {
-  const { fsType, mountPoint, options, format, readOnly, timeoutMs } = request;
-  checkMountPoint(mountPoint);
-  options.forEach(checkOption);
-  const all = [readOnly ? 'ro' : 'rw', ...options].join(',');
+  const { mountPoint, timeoutMs } = request;
   const facts = await runScript(agent, PREPARE_MOUNT, {
     identity: request,
     mountPoint,
-    args: [fsType, mountPoint, escapeForMountinfo(mountPoint), all, format],
+    args: mountArguments(request),
     timeoutMs,
     fallback: 'GUEST_MOUNT_FAILED',
   });
@@ -137,93 +115,21 @@ export async function holders(agent: GuestAgent, identity: DiskIdentity): Promis
   return busyProcesses(facts);
 }
 
-type Facts = ReadonlyMap<string, readonly string[]>;
-
-interface Script extends Subject {
-  readonly args: readonly string[];
-  readonly timeoutMs: number;
-  /** The reason when the script ends badly without giving one. */
-  readonly fallback: string;
-}
-
-async function runScript(agent: GuestAgent, text: string, script: Script): Promise<Facts> {
-  const { identity, args, timeoutMs, fallback } = script;
-  if (identity.serial === '') throw invalidArgument('serial', identity.serial, 'must not be empty');
-  const argv = ['-c', text, 'sh', sysfsPci(identity.pci), identity.serial, ...args];
-  const result = await agent
-    .exec({ path: '/bin/sh', args: argv, timeoutMs, outputBytesMax: SCRIPT_OUTPUT_BYTES_MAX })
-    .catch((error: unknown) => {
-      if (!(error instanceof GuestAgentError)) throw error;
-      throw refusal('GUEST_TOOL_MISSING', script, '/bin/sh cannot be run', error);
-    });
-  const facts = parseFacts(result.stdout.toString('utf8'));
-  const [reason] = facts.get('error') ?? [];
-  if (reason !== undefined || result.exitCode !== 0) {
-    const detail = oneLine(result.stderr.toString('utf8'));
-    throw refusal(reason !== undefined && reason in SENTENCES ? reason : fallback, script, detail);
-  }
-  return facts;
-}
-
-/** Lines `key=value`, in order, by key. */
-function parseFacts(text: string): Facts {
-  const facts = new Map<string, string[]>();
-  for (const line of text.split('\n')) {
-    const equals = line.indexOf('=');
-    if (equals === -1) continue;
-    const key = line.slice(0, equals);
-    facts.set(key, [...(facts.get(key) ?? []), line.slice(equals + 1)]);
-  }
-  return facts;
-}
-
-function busyProcesses(facts: Facts): readonly BusyProcess[] {
-  const found = (facts.get('busy') ?? []).flatMap((line) => {
-    const match = /^(\d+) (\S+) (.*)$/.exec(line);
-    const [, pid = '', what = '', command = ''] = match ?? [];
-    return match === null ? [] : [{ pid: Number(pid), command, what }];
-  });
-  return found.slice(0, BUSY_MAX);
-}
-
-const SENTENCES: Readonly<Record<string, string>> = {
-  GUEST_DISK_NOT_FOUND: 'the guest has no such disk',
-  GUEST_DISK_MISMATCH: 'the guest has another disk there',
-  GUEST_FS_MISMATCH: 'the disk holds another file system than the one asked for',
-  GUEST_DISK_NOT_EMPTY: 'the disk has no file system but is not empty',
-  GUEST_NO_FILESYSTEM: 'the disk has no file system and must not be formatted',
-  GUEST_MOUNT_POINT_BUSY: 'something else is mounted at the mount point',
-  GUEST_MOUNT_FAILED: 'the guest could not mount the disk',
-  GUEST_FORMAT_FAILED: 'the guest could not format the disk',
-  GUEST_UNMOUNT_FAILED: 'the guest could not unmount the disk',
-  GUEST_PROBE_FAILED: 'the guest could not tell who uses the disk',
-  GUEST_TOOL_MISSING: 'the guest lacks a program that this needs',
-};
-
-interface Subject {
-  readonly identity: DiskIdentity;
-  readonly mountPoint?: string;
-}
-
-function refusal(reason: string, subject: Subject, detail: string, cause?: unknown): ShimError {
-  const { identity, mountPoint } = subject;
-  const { serial } = identity;
-  const code: ShimCode = reason === 'GUEST_TOOL_MISSING' ? 'UNIMPLEMENTED' : 'FAILED_PRECONDITION';
-  const pci = sysfsPci(identity.pci);
-  const message = `${SENTENCES[reason] ?? reason} (disk ${serial} at ${pci})${detail === '' ? '' : `: ${detail}`}`;
-  const metadata = { pci, serial, ...(mountPoint !== undefined && { mountPoint }) };
-  return new ShimError(code, message, { reason, metadata, cause });
-}
-
-/** `0000:01:05.0`, the name of a directory in /sys/bus/pci/devices. */
-function sysfsPci(pci: DiskIdentity['pci']): string {
-  const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
-  return `${hex(pci.domain, 4)}:${hex(pci.bus, 2)}:${hex(pci.slot, 2)}.${hex(pci.function ?? 0, 1)}`;
-}
-
 /** As the kernel writes paths in mountinfo (fs/proc_namespace.c: octal for blank, tab, newline and backslash). */
 function escapeForMountinfo(path: string): string {
   return path.replace(/[ \t\n\\]/g, (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`);
+}
+
+/**
+ * The arguments that describe a mount to a script: type, mount point, the same as in mountinfo, options, format.
+ * @throws ShimError INVALID_ARGUMENT: INVALID_MOUNT_POINT, INVALID_MOUNT_OPTION
+ */
+export function mountArguments(mount: Omit<PrepareMountRequest, keyof DiskIdentity | 'timeoutMs'>): readonly string[] {
+  const { fsType, mountPoint, options, format, readOnly } = mount;
+  checkMountPoint(mountPoint);
+  options.forEach(checkOption);
+  const all = [readOnly ? 'ro' : 'rw', ...options].join(',');
+  return [fsType, mountPoint, escapeForMountinfo(mountPoint), all, format];
 }
 
 function checkMountPoint(path: string): void {
@@ -239,8 +145,4 @@ function checkOption(option: string): void {
   if (!/^[A-Za-z0-9_.:/@%+-][A-Za-z0-9_.:/@%+=-]*$/.test(option) || option === 'ro' || option === 'rw') {
     throw invalidArgument('options', option, 'is not a plain mount option', 'INVALID_MOUNT_OPTION');
   }
-}
-
-function oneLine(text: string): string {
-  return text.replace(/\s+/g, ' ').trim().slice(0, DETAIL_CHARS_MAX);
 }

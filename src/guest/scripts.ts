@@ -8,7 +8,7 @@
  */
 
 /** Arguments 1 and 2 of every script: the PCI address as sysfs writes it, and the serial. Sets name, number, numbers. */
-const FIND = `
+export const FIND = `
 PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 export PATH LC_ALL
 fail() { echo "error=$1"; echo "$2" >&2; exit 1; }
@@ -36,24 +36,32 @@ echo "device=$dev"
  * takes away a fresh one. (busybox of Debian has no flock. A mkfs that outlives its killed shell has the disk open
  * exclusively, and a second mkfs fails.)
  */
-const LOCK = `
-lock=/run/qshim-$name.lock
+export const LOCK = `
 [ -w /run ] || fail GUEST_TOOL_MISSING 'a writable /run'
-until (set -C; echo $$ > "$lock") 2> /dev/null; do
-  if mkdir "$lock.stale" 2> /dev/null; then
-    holder=
-    if [ -e "$lock" ]; then read -r holder < "$lock"; fi
-    if [ -n "$holder" ] && ! [ -e "/proc/$holder" ]; then rm -f "$lock"; fi
-    rmdir "$lock.stale"
-  fi
-  sleep 0.05
-done
-trap 'rm -f "$lock"' EXIT
+locks=
+trap 'rm -f $locks' EXIT
+hold() { # LOCK
+  lock=$1
+  until (set -C; echo $$ > "$lock") 2> /dev/null; do
+    if mkdir "$lock.stale" 2> /dev/null; then
+      holder=
+      if [ -e "$lock" ]; then read -r holder < "$lock"; fi
+      if [ -n "$holder" ] && ! [ -e "/proc/$holder" ]; then rm -f "$lock"; fi
+      rmdir "$lock.stale"
+    fi
+    sleep 0.05
+  done
+  locks="$locks $lock"
+}
+hold "/run/qshim-$name.lock"
 `;
 
-/** PCI SERIAL FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty. */
-export const PREPARE_MOUNT = `${FIND}${LOCK}
-fstype=$3 point=$4 escaped=$5 options=$6 format=$7
+/**
+ * The function prepare_mount for $dev, whose numbers are $number and whose directory in /sys/block is $name: takes
+ * $fstype, $point, $escaped (the same as in mountinfo), $options and $format. With $fresh set, $dev holds only noise.
+ */
+export const MOUNTING = `
+mkfs_options= fresh=
 
 # What is on top at the mount point: found (device number), root, state (options), type.
 mounted() {
@@ -71,7 +79,7 @@ wanted() {
   [ "$found" = "$number" ] && [ "$root" = / ] && [ "$type" = "$fstype" ] && [ "$is" = "$want" ]
 }
 probe() {
-  known= kind= uuid=
+  known= kind= uuid= version= subsystem=
   out=$(blkid -p -o export "$dev" 2>&1)
   code=$?
   while IFS= read -r line; do
@@ -79,6 +87,8 @@ probe() {
       DEVNAME=*) known=1 ;;
       TYPE=*) kind=\${line#*=} ;;
       UUID=*) uuid=\${line#*=} ;;
+      VERSION=*) version=\${line#*=} ;;
+      SUBSYSTEM=*) subsystem=\${line#*=} ;;
     esac
   done <<END
 $out
@@ -95,7 +105,7 @@ blank() {
   dd if="$dev" bs=65536 skip="$skip" 2> /dev/null | cmp -n "$((size - skip * 65536))" - /dev/zero > /dev/null 2>&1
 }
 format() {
-  err=$("mkfs.$fstype" -q "$dev" 2>&1 > /dev/null < /dev/null)
+  err=$("mkfs.$fstype" -q $mkfs_options "$dev" 2>&1 > /dev/null < /dev/null)
   case $? in
     0) ;;
     126 | 127) fail GUEST_TOOL_MISSING "mkfs.$fstype" ;;
@@ -105,12 +115,32 @@ format() {
   [ "$code" = 0 ] && [ "$kind" = "$fstype" ] || fail GUEST_FORMAT_FAILED "the disk has no $fstype afterwards"
 }
 
-formatted=0
-mounted
-if [ -n "$found" ]; then
-  wanted || fail GUEST_MOUNT_POINT_BUSY "$type of device $found is mounted there ($state)"
-  probe
-else
+put() {
+  err=$(mkdir -p "$point" 2>&1) || fail GUEST_MOUNT_FAILED "$err"
+  real=$(cd "$point" && pwd -P)
+  [ "$real" = "$point" ] || fail GUEST_MOUNT_FAILED "the mount point is really $real"
+  err=$(mount -t "$fstype" -o "$options" "$dev" "$point" 2>&1) || fail GUEST_MOUNT_FAILED "$err"
+  mounted
+  wanted || fail GUEST_MOUNT_FAILED "mountinfo has device $found, $type, $state there afterwards"
+}
+make_if_allowed() {
+  [ "$format" = if_empty ] || fail GUEST_NO_FILESYSTEM 'it is blank'
+  format
+  formatted=1
+}
+prepare_mount() {
+  formatted=0
+  mounted
+  if [ -n "$found" ]; then
+    wanted || fail GUEST_MOUNT_POINT_BUSY "$type of device $found is mounted there ($state)"
+    probe
+    return
+  fi
+  if [ -n "$fresh" ]; then
+    make_if_allowed
+    put
+    return
+  fi
   probe
   case $code in
     0)
@@ -120,42 +150,44 @@ else
       ;;
     2)
       blank || fail GUEST_DISK_NOT_EMPTY 'it holds no file system that blkid knows, and is not all zero'
-      [ "$format" = if_empty ] || fail GUEST_NO_FILESYSTEM 'it is blank'
-      format
-      formatted=1
+      make_if_allowed
       ;;
     126 | 127) fail GUEST_TOOL_MISSING 'blkid of util-linux' ;;
     *) fail GUEST_DISK_NOT_EMPTY "what it holds is not clear (blkid ended with $code) $out" ;;
   esac
-  err=$(mkdir -p "$point" 2>&1) || fail GUEST_MOUNT_FAILED "$err"
-  real=$(cd "$point" && pwd -P)
-  [ "$real" = "$point" ] || fail GUEST_MOUNT_FAILED "the mount point is really $real"
-  err=$(mount -t "$fstype" -o "$options" "$dev" "$point" 2>&1) || fail GUEST_MOUNT_FAILED "$err"
-  mounted
-  wanted || fail GUEST_MOUNT_FAILED "mountinfo has device $found, $type, $state there afterwards"
-fi
+  put
+}
+`;
+
+/** PCI SERIAL FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty. */
+export const PREPARE_MOUNT = `${FIND}${LOCK}${MOUNTING}
+fstype=$3 point=$4 escaped=$5 options=$6 format=$7
+prepare_mount
 echo "formatted=$formatted"
 echo "uuid=$uuid"
 `;
 
 /** Who uses the disk; prints `busy=PID WHAT COMMAND`. Process 0 stands for the kernel. */
-const BUSY = `
+export const BUSY = `
 busy() { # PID WHAT
   who=kernel
   if [ "$1" != 0 ]; then who=; if [ -r "/proc/$1/comm" ]; then read -r who < "/proc/$1/comm"; fi; fi
   echo "busy=$1 $2 $who"
 }
-set -f
-# The numbers as stat and maps write them, for case patterns and grep.
-files=' ' nodes=' ' maps= mounts=
-for each in $numbers; do
-  major=\${each%:*} minor=\${each#*:}
-  files="$files$(((minor & 255) | (major << 8) | ((minor & ~255) << 12))) "
-  nodes="$nodes$(printf '%x:%x' "$major" "$minor") "
-  maps="$maps\${maps:+|}$(printf '%02x:%02x' "$major" "$minor")"
-  mounts="$mounts\${mounts:+|}$each"
-done
-set +f
+spell_numbers() {
+  set -f
+  # The numbers as stat and maps write them, for case patterns and grep.
+  files=' ' nodes=' ' maps= mounts=
+  for each in $numbers; do
+    major=\${each%:*} minor=\${each#*:}
+    files="$files$(((minor & 255) | (major << 8) | ((minor & ~255) << 12))) "
+    nodes="$nodes$(printf '%x:%x' "$major" "$minor") "
+    maps="$maps\${maps:+|}$(printf '%02x:%02x' "$major" "$minor")"
+    mounts="$mounts\${mounts:+|}$each"
+  done
+  set +f
+}
+spell_numbers
 own_mounts() { # sets points (newest first) and ids
   points= ids=' '
   while read -r id _ device _ at _; do
@@ -200,12 +232,11 @@ stacked() {
 }
 `;
 
-/** PCI SERIAL FORCE(0|1). */
-export const UNMOUNT = `${FIND}${LOCK}${BUSY}
-force=$3
-flags=
-if [ "$force" = 1 ]; then flags=-l; fi
+/** The function attempt: takes away what lies on $numbers, with $force lazily; leaves $points and $err. */
+export const UNMOUNTING = `
 attempt() {
+  flags=
+  if [ "$force" = 1 ]; then flags=-l; fi
   own_mounts
   err=
   set -f
@@ -216,6 +247,11 @@ attempt() {
   set +f
   own_mounts
 }
+`;
+
+/** PCI SERIAL FORCE(0|1). */
+export const UNMOUNT = `${FIND}${LOCK}${BUSY}${UNMOUNTING}
+force=$3
 attempt
 if [ "$force" = 1 ]; then
   [ -z "$points" ] || fail GUEST_UNMOUNT_FAILED "$err"
