@@ -114,6 +114,7 @@ const configSchema = z.strictObject({
     .default(256)
     .describe('Removed volumes that each sandbox remembers for Get, List and repeated Detach.'),
   events_retained: count.default(4096).describe('Past events that a watcher can still ask for.'),
+  batch_max: count.default(256).describe('Volumes that one AttachMany, DetachMany or Plan may name.'),
   calls_max: count
     .default(1024)
     .describe('Calls that may be in progress at once; further ones answer RESOURCE_EXHAUSTED.'),

@@ -85,6 +85,16 @@ export class SlotBook {
     return undefined;
   }
 
+  /** The slots that the next `count` takes would give, fewer when there are not so many. */
+  preview(count: number): readonly Slot[] {
+    const free: Slot[] = [];
+    for (let tried = 0; tried < this.capacity && free.length < count; tried += 1) {
+      const index = (this.#next + tried) % this.capacity;
+      if (!this.#holders.has(index)) free.push(slotAt(index));
+    }
+    return free;
+  }
+
   /** Marks a slot as held, when its holder is known from the journal or from QEMU. False when another holds it. */
   claim(slot: Slot, generation: number): boolean {
     const index = slotIndex(slot);

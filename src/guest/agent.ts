@@ -1,3 +1,4 @@
+import { Coalesced } from '../base/coalesce.ts';
 import { Deadline, sleep } from '../base/deadline.ts';
 import { invalidArgument, isShimError, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -76,6 +77,13 @@ export class GuestAgent implements AsyncDisposable {
   readonly #channel: AgentChannel;
   readonly #log: Logger;
   readonly #requestTimeoutMs: number;
+  // The agent's lists grow with the number of disks: callers that ask at the same time share one answer.
+  readonly #diskList = new Coalesced(async () =>
+    parseAs(DISKS, 'guest-get-disks', await this.#ask({ name: 'guest-get-disks' })).map(toDisk),
+  );
+  readonly #mountList = new Coalesced(async () =>
+    parseAs(MOUNTS, 'guest-get-fsinfo', await this.#ask({ name: 'guest-get-fsinfo' })).map(toMount),
+  );
 
   constructor(options: GuestAgentOptions) {
     this.#log = options.log;
@@ -120,13 +128,13 @@ export class GuestAgent implements AsyncDisposable {
   }
 
   /** guest-get-disks (QGA 5.2): all disks and partitions, also those that nothing uses. */
-  async disks(): Promise<readonly GuestDisk[]> {
-    return parseAs(DISKS, 'guest-get-disks', await this.#ask({ name: 'guest-get-disks' })).map(toDisk);
+  disks(): Promise<readonly GuestDisk[]> {
+    return this.#diskList.run();
   }
 
   /** guest-get-fsinfo: the mounts of the agent's own mount namespace that lie on disks. */
-  async mounts(): Promise<readonly GuestMount[]> {
-    return parseAs(MOUNTS, 'guest-get-fsinfo', await this.#ask({ name: 'guest-get-fsinfo' })).map(toMount);
+  mounts(): Promise<readonly GuestMount[]> {
+    return this.#mountList.run();
   }
 
   /**

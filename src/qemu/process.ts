@@ -133,7 +133,7 @@ async function watchUntilGone(identity: ProcessIdentity): Promise<ExitInfo> {
 export function describeExit(exit: ExitInfo): string {
   if (exit.signal !== undefined) return `QEMU was ended by ${exit.signal}`;
   if (exit.code !== undefined) return `QEMU exited with code ${exit.code}`;
-  return 'QEMU ended while no daemon watched it';
+  return 'QEMU ended; how is not known, for an earlier daemon had started it';
 }
 
 /** Waits until `path` appears or the process ends, whichever is first; true when it appeared. */

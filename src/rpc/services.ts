@@ -5,6 +5,8 @@ import type { ShimEvent } from '../sandbox/events.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { VolumeSnapshot } from '../sandbox/volume.ts';
+import { attachMany, detachMany, planAttach } from '../sandbox/batch.ts';
+import { batchMessage, planMessage } from './convert-batch.ts';
 import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpecFrom } from './convert.ts';
 import type { EventsHandlers } from './generated/qshim/v1/Events.ts';
 import type { SandboxesHandlers } from './generated/qshim/v1/Sandboxes.ts';
@@ -73,6 +75,18 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
     Detach: unary(edge, 'Volumes.Detach', async ({ sandboxId, volumeId, force, timeoutMs }, { signal }) =>
       volumeMessage(await manager.detach(sandboxId, volumeId, { force, timeoutMs, callerWait: signal })),
     ),
+    AttachMany: unary(edge, 'Volumes.AttachMany', async ({ sandboxId, volumes, atomic, timeoutMs }, { signal }) => {
+      const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
+      const options = { atomic, timeoutMs, callerWait: signal };
+      return batchMessage(await attachMany(manager, sandboxId, members, options));
+    }),
+    DetachMany: unary(edge, 'Volumes.DetachMany', async ({ sandboxId, volumeIds, force, timeoutMs }, { signal }) =>
+      batchMessage(await detachMany(manager, sandboxId, volumeIds, { force, timeoutMs, callerWait: signal })),
+    ),
+    Plan: unary(edge, 'Volumes.Plan', async ({ sandboxId, volumes }) => {
+      const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
+      return planMessage(await planAttach(manager, sandboxId, members));
+    }),
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
     ),

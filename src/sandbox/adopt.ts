@@ -88,7 +88,7 @@ async function findProcess(record: JournalRecord, sandbox: Sandbox): Promise<Qem
 
 /** Connects to a VM that runs; reconciling its volumes is part of the connecting (observe.ts). */
 async function connect(sandbox: Sandbox): Promise<void> {
-  await sandbox.link.open();
+  await sandbox.link.openEventually();
   if (sandbox.state === 'stopping') {
     const gracefulTimeoutMs = sandbox.config.stop_timeout_ms;
     await stopSandbox(sandbox, { force: false, gracefulTimeoutMs });

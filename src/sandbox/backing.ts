@@ -205,16 +205,21 @@ export class BackingClaims {
    * @throws ShimError FAILED_PRECONDITION / BACKING_IN_USE that names the other holder
    */
   claim(backing: Backing, owner: string, writable: boolean): void {
+    this.check(backing, owner, writable);
     const holders = this.#claims.get(backing.identity) ?? new Map<string, { readonly writable: boolean }>();
-    for (const [holder, claim] of holders) {
+    holders.set(owner, { writable });
+    this.#claims.set(backing.identity, holders);
+  }
+
+  /** Whether `claim` would succeed; throws as it does. */
+  check(backing: Backing, owner: string, writable: boolean): void {
+    for (const [holder, claim] of this.#claims.get(backing.identity) ?? []) {
       if (holder === owner || !(claim.writable || writable)) continue;
       throw new ShimError('FAILED_PRECONDITION', `${backing.path} is in use by ${holder}`, {
         reason: 'BACKING_IN_USE',
         metadata: { path: backing.path, holder },
       });
     }
-    holders.set(owner, { writable });
-    this.#claims.set(backing.identity, holders);
   }
 
   release(identity: string, owner: string): void {

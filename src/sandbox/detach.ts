@@ -55,6 +55,8 @@ async function beginDetach(
   force: boolean,
 ): Promise<{ readonly removal: Promise<void> | undefined }> {
   using _held = await volume.mutex.acquireForCaller();
+  // The phases of the attach are no news of the detach.
+  if (volume.state.state === 'attached') volume.timings = [];
   const result = host.volumes.apply(volume, { kind: 'detach', force });
   switch (result.kind) {
     case 'denied':
@@ -98,9 +100,7 @@ async function carryOut(host: VolumeHost, volume: Volume): Promise<void> {
     if (!overridden && (await refuse(host, volume, asShimError(error)))) throw error;
   }
   watch.lap('ask-guest');
-  await removeFromQemu(host, volume);
-  watch.lap('unplug');
-  volume.timings = watch.timings;
+  await removeFromQemu(host, volume, watch);
 }
 
 /** Back to ATTACHED, unless the device has gone all the same. True when refused. */

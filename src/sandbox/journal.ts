@@ -1,6 +1,7 @@
 import { open, readFile, rename } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
+import { Coalesced } from '../base/coalesce.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { SLOTS_PER_BRIDGE } from '../device/slots.ts';
@@ -22,8 +23,7 @@ import type { StateTimes, VolumeIdentity } from './volume.ts';
 export class Journal {
   readonly #path: string;
   readonly #render: () => JournalRecord;
-  #writing: Promise<void> | undefined;
-  #queued: Promise<void> | undefined;
+  readonly #writes = new Coalesced(() => this.#write());
 
   /** @param render gives the whole record as it is now; called once for each write */
   constructor(path: string, render: () => JournalRecord) {
@@ -35,21 +35,8 @@ export class Journal {
    * Resolves once a record that was rendered after this call is on disk.
    * @throws ShimError UNAVAILABLE / JOURNAL_WRITE_FAILED (disk full, read-only): then QEMU must not be changed
    */
-  async commit(): Promise<void> {
-    if (this.#writing === undefined) {
-      this.#writing = this.#write().finally(() => {
-        this.#writing = undefined;
-      });
-      return this.#writing;
-    }
-    this.#queued ??= this.#afterCurrent();
-    return this.#queued;
-  }
-
-  async #afterCurrent(): Promise<void> {
-    await this.#writing?.catch(() => undefined);
-    this.#queued = undefined;
-    return this.commit();
+  commit(): Promise<void> {
+    return this.#writes.run();
   }
 
   async #write(): Promise<void> {

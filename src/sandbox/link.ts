@@ -49,6 +49,23 @@ export class QmpLink implements AsyncDisposable {
   }
 
   /**
+   * As open, but tries until it succeeds: the VM is known to live, and may be too busy (or stopped) to answer just now.
+   * @throws the reason of `gone`
+   */
+  async openEventually(): Promise<QmpClient> {
+    const { gone, log } = this.#options;
+    for (let pauseMs = RECONNECT_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, RECONNECT_PAUSE_MAX_MS)) {
+      try {
+        return await this.open();
+      } catch (error) {
+        gone.throwIfAborted();
+        log.warn({ problem: messageOf(error) }, 'qmp connection not made, trying again');
+      }
+      await sleep(pauseMs, gone);
+    }
+  }
+
+  /**
    * The connection as it is now.
    * @throws ShimError UNAVAILABLE / QMP_LOST while there is none
    */

@@ -1,9 +1,11 @@
+import { Coalesced } from '../base/coalesce.ts';
 import { monotonicMs, sleep } from '../base/deadline.ts';
 import { isShimError, messageOf } from '../base/errors.ts';
 import { removalSteps } from '../device/plan.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { QmpListener } from '../qmp/listener.ts';
+import { Stopwatch } from './stopwatch.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeHost } from './vm.ts';
 
@@ -14,9 +16,10 @@ const PERIPHERALS = '/machine/peripheral';
  * Drives a volume out of QEMU, whatever of it is there, to a proven end: front end, block nodes, and the look that finds
  * none of them. It serves Detach, the undo of a failed attach, and adoption alike, because it begins by looking, not by
  * remembering. It asks again for as long as the VM lives, and returns once the volume is REMOVED.
+ * @param watch takes the time of the removal; its phases become the volume's timings
  * @throws the reason of `host.gone` when the VM goes first; the VM's end then removes the volume
  */
-export async function removeFromQemu(host: VolumeHost, volume: Volume): Promise<void> {
+export async function removeFromQemu(host: VolumeHost, volume: Volume, watch = new Stopwatch()): Promise<void> {
   const log = host.log.child({ volumeId: volume.id, generation: volume.generation });
   const startedMs = monotonicMs();
   let pauseMs = host.config.unplug_retry_ms;
@@ -24,7 +27,7 @@ export async function removeFromQemu(host: VolumeHost, volume: Volume): Promise<
     host.gone.throwIfAborted();
     try {
       const qmp = await host.link.ready();
-      if (await removeOnce(host, volume, qmp, pauseMs)) {
+      if (await removeOnce(host, volume, qmp, pauseMs, watch)) {
         log.debug({ attempt, milliseconds: monotonicMs() - startedMs }, 'volume removed from qemu');
         return;
       }
@@ -38,7 +41,13 @@ export async function removeFromQemu(host: VolumeHost, volume: Volume): Promise<
   }
 }
 
-async function removeOnce(host: VolumeHost, volume: Volume, qmp: QmpClient, patienceMs: number): Promise<boolean> {
+async function removeOnce(
+  host: VolumeHost,
+  volume: Volume,
+  qmp: QmpClient,
+  patienceMs: number,
+  watch: Stopwatch,
+): Promise<boolean> {
   const { device } = volume.names;
   // The listener is open before the command is sent. QEMU emits the event twice for virtio-blk-pci: the back end's copy
   // has no `device`. Wait for ours.
@@ -57,6 +66,8 @@ async function removeOnce(host: VolumeHost, volume: Volume, qmp: QmpClient, pati
   if (volume.isRemoved()) return true;
   host.volumes.apply(volume, { kind: 'device-gone' });
   if (!(await removeNodesAndProve(qmp, volume))) return false;
+  watch.lap('unplug');
+  volume.timings = watch.timings;
   host.volumes.apply(volume, { kind: 'all-gone' });
   host.commitSoon();
   return true;
@@ -105,14 +116,28 @@ export async function hasDevice(qmp: QmpClient, device: string): Promise<boolean
 async function removeNodesAndProve(qmp: QmpClient, volume: Volume): Promise<boolean> {
   const { device, formatNode, fileNode } = volume.names;
   const [, removeNode] = removalSteps(volume.names);
-  // Sent together; QEMU answers in order. That the node may be gone already is not an error: the look decides.
-  const [, nodes, children] = await Promise.all([
-    qmp.run(removeNode.command, removeNode.arguments).catch((error: unknown) => {
-      if (!isQmpError(error)) throw error;
-    }),
+  // That the node may be gone already is not an error: the look decides.
+  await qmp.run(removeNode.command, removeNode.arguments).catch((error: unknown) => {
+    if (!isQmpError(error)) throw error;
+  });
+  const left = await lookOver(qmp).run();
+  return ![device, formatNode, fileNode].some((name) => left.has(name));
+}
+
+/** One look for many removals at a time: the lists are long when there are many volumes. */
+const looks = new WeakMap<QmpClient, Coalesced<ReadonlySet<string>>>();
+
+/** What QEMU lists: devices with an id, and block nodes. */
+function lookOver(qmp: QmpClient): Coalesced<ReadonlySet<string>> {
+  const known = looks.get(qmp) ?? new Coalesced(() => listNames(qmp));
+  looks.set(qmp, known);
+  return known;
+}
+
+async function listNames(qmp: QmpClient): Promise<ReadonlySet<string>> {
+  const [nodes, children] = await Promise.all([
     qmp.run('query-named-block-nodes', { flat: true }),
     qmp.run('qom-list', { path: PERIPHERALS }),
   ]);
-  const nodeLeft = nodes.some((node) => node['node-name'] === formatNode || node['node-name'] === fileNode);
-  return !nodeLeft && !children.some((child) => child.name === device);
+  return new Set([...nodes.map((node) => node['node-name'] ?? ''), ...children.map((child) => child.name)]);
 }

@@ -235,8 +235,8 @@ export class Sandbox implements VolumeHost {
   }
 
   /** The QEMU process has ended, whatever the reason; what it held is gone with it. */
-  async #onExit(exit: ExitInfo): Promise<void> {
-    const cause = this.#exitCause(exit);
+  async #onExit(exit: ExitInfo, message = describeExit(exit)): Promise<void> {
+    const cause = this.#exitCause(message);
     const error = new ShimError('UNAVAILABLE', `sandbox ${this.id}: ${cause.message}`, { reason: 'VM_GONE' });
     this.preempt(error);
     this.#ended.abort(error);
@@ -257,12 +257,12 @@ export class Sandbox implements VolumeHost {
 
   /** The journal knows of a QEMU that is not there any more. */
   async foundDead(): Promise<void> {
-    if (this.#state !== 'stopped') await this.#onExit({ code: undefined, signal: undefined });
-    else this.#stopped.resolve();
+    if (this.#state !== 'stopped') {
+      await this.#onExit({ code: undefined, signal: undefined }, 'QEMU ended while no daemon watched it');
+    } else this.#stopped.resolve();
   }
 
-  #exitCause(exit: ExitInfo): Cause {
-    const message = describeExit(exit);
+  #exitCause(message: string): Cause {
     if (this.#state === 'stopping') return { reason: 'STOPPED', message: `stopped on request; ${message}` };
     if (this.shutdownReason === 'guest-panic') {
       return { reason: 'GUEST_PANICKED', message: `the guest's kernel panicked; ${message}` };

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { SlotBook } from '../device/slots.ts';
+import { SlotBook, type Slot } from '../device/slots.ts';
 import type { VolumeSpec } from '../device/spec.ts';
 import { transition, type Cause, type Transition, type VolumeInput, type VolumeState } from '../device/state.ts';
 import type { Backing, BackingClaims } from './backing.ts';
@@ -91,13 +91,7 @@ export class VolumeStore {
    */
   add(volumeId: string, spec: VolumeSpec, backing: Backing): Volume {
     const { sandboxId, claims } = this.#options;
-    for (const other of this.#volumes.values()) {
-      if (other.state.state === 'removed' || other.spec.serial !== spec.serial) continue;
-      throw new ShimError('ALREADY_EXISTS', `serial ${spec.serial} is in use by volume ${other.id} of this sandbox`, {
-        reason: 'SERIAL_IN_USE',
-        metadata: { sandboxId, volumeId: other.id, serial: spec.serial },
-      });
-    }
+    this.checkSerial(spec.serial);
     const generation = this.#nextGeneration;
     claims.claim(backing, this.#owner(volumeId, generation), !spec.readOnly);
     const slot = this.#slots.take(generation);
@@ -127,6 +121,22 @@ export class VolumeStore {
     this.#put(volume);
     this.#announce(volume, undefined);
     return volume;
+  }
+
+  /** @throws ShimError ALREADY_EXISTS / SERIAL_IN_USE */
+  checkSerial(serial: string): void {
+    for (const other of this.#volumes.values()) {
+      if (other.state.state === 'removed' || other.spec.serial !== serial) continue;
+      throw new ShimError('ALREADY_EXISTS', `serial ${serial} is in use by volume ${other.id} of this sandbox`, {
+        reason: 'SERIAL_IN_USE',
+        metadata: { sandboxId: this.#options.sandboxId, volumeId: other.id, serial },
+      });
+    }
+  }
+
+  /** The slots that the next volumes would get. */
+  previewSlots(count: number): readonly Slot[] {
+    return this.#slots.preview(count);
   }
 
   /** Puts back a volume that the journal knows. Its slot and claim are taken unless it is removed. */

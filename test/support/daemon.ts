@@ -6,6 +6,13 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, type ServiceError } from '@grpc/grpc-js';
 import type { OptionName } from '../../src/config.ts';
+import type { AttachManyRequest } from '../../src/rpc/generated/qshim/v1/AttachManyRequest.ts';
+import type { BatchResponse__Output } from '../../src/rpc/generated/qshim/v1/BatchResponse.ts';
+import type { BatchResult__Output } from '../../src/rpc/generated/qshim/v1/BatchResult.ts';
+import type { DetachManyRequest } from '../../src/rpc/generated/qshim/v1/DetachManyRequest.ts';
+import type { PlanRequest } from '../../src/rpc/generated/qshim/v1/PlanRequest.ts';
+import type { PlanResponse__Output } from '../../src/rpc/generated/qshim/v1/PlanResponse.ts';
+import type { VolumePlan__Output } from '../../src/rpc/generated/qshim/v1/VolumePlan.ts';
 import type { AttachVolumeRequest } from '../../src/rpc/generated/qshim/v1/AttachVolumeRequest.ts';
 import type { CreateSandboxRequest } from '../../src/rpc/generated/qshim/v1/CreateSandboxRequest.ts';
 import type { DetachVolumeRequest } from '../../src/rpc/generated/qshim/v1/DetachVolumeRequest.ts';
@@ -72,6 +79,15 @@ export class ApiClient implements Disposable {
   }
   detach(request: DetachVolumeRequest): Promise<Volume__Output> {
     return call((done) => this.volumes.detach(request, done));
+  }
+  async attachMany(request: AttachManyRequest): Promise<readonly BatchResult__Output[]> {
+    return (await call<BatchResponse__Output>((done) => this.volumes.attachMany(request, done))).results;
+  }
+  async detachMany(request: DetachManyRequest): Promise<readonly BatchResult__Output[]> {
+    return (await call<BatchResponse__Output>((done) => this.volumes.detachMany(request, done))).results;
+  }
+  async plan(request: PlanRequest): Promise<readonly VolumePlan__Output[]> {
+    return (await call<PlanResponse__Output>((done) => this.volumes.plan(request, done))).volumes;
   }
   getVolume(sandboxId: string, volumeId: string): Promise<Volume__Output> {
     return call((done) => this.volumes.get({ sandboxId, volumeId }, done));

@@ -190,6 +190,9 @@ export class FakeApi implements AsyncDisposable {
     return {
       Attach: this.#unary('Volumes.Attach', VOLUME),
       Detach: this.#unary('Volumes.Detach', { ...VOLUME, state: 'VOLUME_STATE_REMOVED' }),
+      AttachMany: this.#unary('Volumes.AttachMany', { results: [] }),
+      DetachMany: this.#unary('Volumes.DetachMany', { results: [] }),
+      Plan: this.#unary('Volumes.Plan', { volumes: [] }),
       Get: this.#unary('Volumes.Get', VOLUME),
       List: this.#unary('Volumes.List', { volumes: [VOLUME] }),
       Watch: this.#streaming('Volumes.Watch', () => []),

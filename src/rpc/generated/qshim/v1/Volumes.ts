@@ -2,11 +2,16 @@
 
 import type * as grpc from '@grpc/grpc-js'
 import type { MethodDefinition } from '@grpc/proto-loader'
+import type { AttachManyRequest as _qshim_v1_AttachManyRequest, AttachManyRequest__Output as _qshim_v1_AttachManyRequest__Output } from '../../qshim/v1/AttachManyRequest.ts';
 import type { AttachVolumeRequest as _qshim_v1_AttachVolumeRequest, AttachVolumeRequest__Output as _qshim_v1_AttachVolumeRequest__Output } from '../../qshim/v1/AttachVolumeRequest.ts';
+import type { BatchResponse as _qshim_v1_BatchResponse, BatchResponse__Output as _qshim_v1_BatchResponse__Output } from '../../qshim/v1/BatchResponse.ts';
+import type { DetachManyRequest as _qshim_v1_DetachManyRequest, DetachManyRequest__Output as _qshim_v1_DetachManyRequest__Output } from '../../qshim/v1/DetachManyRequest.ts';
 import type { DetachVolumeRequest as _qshim_v1_DetachVolumeRequest, DetachVolumeRequest__Output as _qshim_v1_DetachVolumeRequest__Output } from '../../qshim/v1/DetachVolumeRequest.ts';
 import type { GetVolumeRequest as _qshim_v1_GetVolumeRequest, GetVolumeRequest__Output as _qshim_v1_GetVolumeRequest__Output } from '../../qshim/v1/GetVolumeRequest.ts';
 import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from '../../qshim/v1/ListVolumesRequest.ts';
 import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from '../../qshim/v1/ListVolumesResponse.ts';
+import type { PlanRequest as _qshim_v1_PlanRequest, PlanRequest__Output as _qshim_v1_PlanRequest__Output } from '../../qshim/v1/PlanRequest.ts';
+import type { PlanResponse as _qshim_v1_PlanResponse, PlanResponse__Output as _qshim_v1_PlanResponse__Output } from '../../qshim/v1/PlanResponse.ts';
 import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from '../../qshim/v1/Volume.ts';
 import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from '../../qshim/v1/VolumeEvent.ts';
 import type { WatchVolumesRequest as _qshim_v1_WatchVolumesRequest, WatchVolumesRequest__Output as _qshim_v1_WatchVolumesRequest__Output } from '../../qshim/v1/WatchVolumesRequest.ts';
@@ -21,6 +26,15 @@ export interface VolumesClient extends grpc.Client {
   attach(argument: _qshim_v1_AttachVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   attach(argument: _qshim_v1_AttachVolumeRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   
+  AttachMany(argument: _qshim_v1_AttachManyRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  AttachMany(argument: _qshim_v1_AttachManyRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  AttachMany(argument: _qshim_v1_AttachManyRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  AttachMany(argument: _qshim_v1_AttachManyRequest, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  attachMany(argument: _qshim_v1_AttachManyRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  attachMany(argument: _qshim_v1_AttachManyRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  attachMany(argument: _qshim_v1_AttachManyRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  attachMany(argument: _qshim_v1_AttachManyRequest, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  
   Detach(argument: _qshim_v1_DetachVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   Detach(argument: _qshim_v1_DetachVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   Detach(argument: _qshim_v1_DetachVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
@@ -29,6 +43,15 @@ export interface VolumesClient extends grpc.Client {
   detach(argument: _qshim_v1_DetachVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   detach(argument: _qshim_v1_DetachVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   detach(argument: _qshim_v1_DetachVolumeRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  
+  DetachMany(argument: _qshim_v1_DetachManyRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  DetachMany(argument: _qshim_v1_DetachManyRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  DetachMany(argument: _qshim_v1_DetachManyRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  DetachMany(argument: _qshim_v1_DetachManyRequest, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  detachMany(argument: _qshim_v1_DetachManyRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  detachMany(argument: _qshim_v1_DetachManyRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  detachMany(argument: _qshim_v1_DetachManyRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
+  detachMany(argument: _qshim_v1_DetachManyRequest, callback: grpc.requestCallback<_qshim_v1_BatchResponse__Output>): grpc.ClientUnaryCall;
   
   Get(argument: _qshim_v1_GetVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   Get(argument: _qshim_v1_GetVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
@@ -48,6 +71,15 @@ export interface VolumesClient extends grpc.Client {
   list(argument: _qshim_v1_ListVolumesRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
   list(argument: _qshim_v1_ListVolumesRequest, callback: grpc.requestCallback<_qshim_v1_ListVolumesResponse__Output>): grpc.ClientUnaryCall;
   
+  Plan(argument: _qshim_v1_PlanRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
+  Plan(argument: _qshim_v1_PlanRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
+  Plan(argument: _qshim_v1_PlanRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
+  Plan(argument: _qshim_v1_PlanRequest, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
+  plan(argument: _qshim_v1_PlanRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
+  plan(argument: _qshim_v1_PlanRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
+  plan(argument: _qshim_v1_PlanRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
+  plan(argument: _qshim_v1_PlanRequest, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
+  
   Watch(argument: _qshim_v1_WatchVolumesRequest, metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
   Watch(argument: _qshim_v1_WatchVolumesRequest, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
   watch(argument: _qshim_v1_WatchVolumesRequest, metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
@@ -58,11 +90,17 @@ export interface VolumesClient extends grpc.Client {
 export interface VolumesHandlers extends grpc.UntypedServiceImplementation {
   Attach: grpc.handleUnaryCall<_qshim_v1_AttachVolumeRequest__Output, _qshim_v1_Volume>;
   
+  AttachMany: grpc.handleUnaryCall<_qshim_v1_AttachManyRequest__Output, _qshim_v1_BatchResponse>;
+  
   Detach: grpc.handleUnaryCall<_qshim_v1_DetachVolumeRequest__Output, _qshim_v1_Volume>;
+  
+  DetachMany: grpc.handleUnaryCall<_qshim_v1_DetachManyRequest__Output, _qshim_v1_BatchResponse>;
   
   Get: grpc.handleUnaryCall<_qshim_v1_GetVolumeRequest__Output, _qshim_v1_Volume>;
   
   List: grpc.handleUnaryCall<_qshim_v1_ListVolumesRequest__Output, _qshim_v1_ListVolumesResponse>;
+  
+  Plan: grpc.handleUnaryCall<_qshim_v1_PlanRequest__Output, _qshim_v1_PlanResponse>;
   
   Watch: grpc.handleServerStreamingCall<_qshim_v1_WatchVolumesRequest__Output, _qshim_v1_VolumeEvent>;
   
@@ -70,8 +108,11 @@ export interface VolumesHandlers extends grpc.UntypedServiceImplementation {
 
 export interface VolumesDefinition extends grpc.ServiceDefinition {
   Attach: MethodDefinition<_qshim_v1_AttachVolumeRequest, _qshim_v1_Volume, _qshim_v1_AttachVolumeRequest__Output, _qshim_v1_Volume__Output>
+  AttachMany: MethodDefinition<_qshim_v1_AttachManyRequest, _qshim_v1_BatchResponse, _qshim_v1_AttachManyRequest__Output, _qshim_v1_BatchResponse__Output>
   Detach: MethodDefinition<_qshim_v1_DetachVolumeRequest, _qshim_v1_Volume, _qshim_v1_DetachVolumeRequest__Output, _qshim_v1_Volume__Output>
+  DetachMany: MethodDefinition<_qshim_v1_DetachManyRequest, _qshim_v1_BatchResponse, _qshim_v1_DetachManyRequest__Output, _qshim_v1_BatchResponse__Output>
   Get: MethodDefinition<_qshim_v1_GetVolumeRequest, _qshim_v1_Volume, _qshim_v1_GetVolumeRequest__Output, _qshim_v1_Volume__Output>
   List: MethodDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesResponse, _qshim_v1_ListVolumesRequest__Output, _qshim_v1_ListVolumesResponse__Output>
+  Plan: MethodDefinition<_qshim_v1_PlanRequest, _qshim_v1_PlanResponse, _qshim_v1_PlanRequest__Output, _qshim_v1_PlanResponse__Output>
   Watch: MethodDefinition<_qshim_v1_WatchVolumesRequest, _qshim_v1_VolumeEvent, _qshim_v1_WatchVolumesRequest__Output, _qshim_v1_VolumeEvent__Output>
 }
