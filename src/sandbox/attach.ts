@@ -37,8 +37,10 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
     if (result.kind !== 'next') throw vanished(volume);
     host.commitSoon();
   } catch (error) {
-    await undoAttach(host, volume, asShimError(error), timeoutMs);
-    throw asShimError(error);
+    const problem = asShimError(error);
+    await undoAttach(host, volume, problem, timeoutMs);
+    // A connection breaks a moment before the process that broke it is seen to have ended: that is what to tell.
+    throw problem.reason === 'QMP_LOST' && host.gone.aborted ? asShimError(host.gone.reason) : problem;
   }
 }
 
