@@ -195,6 +195,8 @@ export class SandboxManager {
     const backing = await inspectBacking(spec, config.allowed_roots);
     // Between the look at the file and here others may have come first: the checks below run without an await.
     this.#refuseUnlessRunning(sandbox);
+    // Nothing has begun yet: for a caller that has gone, nothing begins.
+    options.callerWait?.throwIfAborted();
     const raced = sandbox.volumes.repeated(volumeId, spec);
     if (raced !== undefined) return await this.#joinAttach(sandbox, raced, options.callerWait);
     const volume = sandbox.volumes.add(volumeId, spec, backing);
