@@ -1,5 +1,5 @@
-import { monotonicMs, sleep, type Deadline } from '../base/deadline.ts';
-import { ShimError } from '../base/errors.ts';
+import { monotonicMs, sleep, waitFor, type Deadline } from '../base/deadline.ts';
+import { ShimError, isShimError } from '../base/errors.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { Volume } from './volume.ts';
@@ -20,16 +20,16 @@ export type DriverEvidence = 'virtio-status' | 'block-reads';
 export async function awaitDriver(host: VolumeHost, volume: Volume, deadline: Deadline): Promise<DriverEvidence> {
   const startedMs = monotonicMs();
   for (let pauseMs = POLL_MIN_MS; ; pauseMs = Math.min(pauseMs * 1.5, POLL_MAX_MS)) {
-    const qmp = await host.link.ready();
-    const seen = await look(host, qmp, volume);
-    if (seen !== undefined) return seen;
-    if (deadline.expired) {
-      throw new ShimError(
+    const late = (): ShimError =>
+      new ShimError(
         'DEADLINE_EXCEEDED',
-        `the guest's driver did not come up on volume ${volume.id} within ${Math.round(monotonicMs() - startedMs)} ms`,
+        `the guest's driver was not seen to come up on volume ${volume.id} within ${Math.round(monotonicMs() - startedMs)} ms`,
         { reason: 'GUEST_DRIVER_TIMEOUT', metadata: { sandboxId: host.id, volumeId: volume.id } },
       );
-    }
+    const qmp = await waitFor(host.link.ready(), { milliseconds: deadline.remainingMs, onTimeout: late });
+    const seen = await look(host, qmp, volume);
+    if (seen !== undefined) return seen;
+    if (deadline.expired) throw late();
     await sleep(Math.min(pauseMs, deadline.remainingMs), host.gone);
   }
 }
@@ -40,6 +40,8 @@ async function look(host: VolumeHost, qmp: QmpClient, volume: Volume): Promise<D
     // Reads alone could be the firmware's; an agent that answers has left the firmware behind.
     return host.agentReady ? await lookAtReads(qmp, volume) : undefined;
   } catch (error) {
+    // Looking changes nothing, so a connection that broke under it is no reason to give up: the next one shows as much.
+    if (isShimError(error, 'UNAVAILABLE') && error.reason === 'QMP_LOST') return undefined;
     if (!isQmpError(error)) throw error;
     throw new ShimError('FAILED_PRECONDITION', `the device of volume ${volume.id} vanished from QEMU`, {
       reason: 'DEVICE_VANISHED',

@@ -37,15 +37,21 @@ export class QmpLink implements AsyncDisposable {
    * @throws what QmpClient.connect and onConnected throw: then there is no link
    */
   async open(limits: Pick<QmpConnectOptions, 'handshakeTimeoutMs'> = {}): Promise<QmpClient> {
+    const client = await this.#connect(limits);
+    this.#running = this.#keepUp(client);
+    return client;
+  }
+
+  /** One connection, ready to be handed out. QEMU serves one at a time, so one that turns out useless must not stay. */
+  async #connect(limits: Pick<QmpConnectOptions, 'handshakeTimeoutMs'> = {}): Promise<QmpClient> {
     const client = await QmpClient.connect({ ...this.#options.connect, ...limits, signal: this.#options.gone });
     try {
       await this.#options.onConnected(client);
+      return client;
     } catch (error) {
       await client[Symbol.asyncDispose]();
       throw error;
     }
-    this.#running = this.#keepUp(client);
-    return client;
   }
 
   /**
@@ -76,9 +82,14 @@ export class QmpLink implements AsyncDisposable {
 
   /** The connection, as soon as there is one; rejects with the reason of `gone` once the VM is gone. */
   async ready(): Promise<QmpClient> {
-    this.#options.gone.throwIfAborted();
-    if (this.#client?.state === 'ready') return this.#client;
-    return this.#waiting.promise;
+    for (;;) {
+      this.#options.gone.throwIfAborted();
+      const client = this.#client;
+      if (client === undefined) return this.#waiting.promise;
+      if (client.state === 'ready') return client;
+      // It is ending, and `#waiting` is still settled with it.
+      await client.closed;
+    }
   }
 
   async #keepUp(first: QmpClient): Promise<void> {
@@ -96,14 +107,13 @@ export class QmpLink implements AsyncDisposable {
   }
 
   async #reconnect(cause: ShimError): Promise<QmpClient | undefined> {
-    const { gone, log, connect, onConnected } = this.#options;
+    const { gone, log } = this.#options;
     if (!this.#stopped()) log.warn({ cause: cause.message }, 'qmp connection lost');
     for (let pauseMs = RECONNECT_PAUSE_MS; !this.#stopped(); pauseMs = Math.min(pauseMs * 2, RECONNECT_PAUSE_MAX_MS)) {
       try {
         await sleep(pauseMs, gone);
         if (this.#stopped()) return undefined;
-        const client = await QmpClient.connect({ ...connect, signal: gone });
-        await onConnected(client);
+        const client = await this.#connect();
         log.info('qmp connection made again');
         return client;
       } catch (error) {
