@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import type { QmpCommandName } from '../../src/qmp/protocol.ts';
+import { refusal } from '../support/errors.ts';
+import { NO_REPLY, type Handler } from '../support/fake-qmp.ts';
+import type { FakeVm } from '../support/fake-qemu.ts';
+import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+
+/** The real daemon and a QMP connection that breaks: it is made again, and the records are brought to the truth. */
+
+/** The next command of this name cuts the connection, carried out or not. */
+function cutAt(vm: FakeVm, name: QmpCommandName, carriedOut: boolean): void {
+  const usual = vm.qmp.handlerOf(name);
+  vm.qmp.on(name, (args, context) => {
+    vm.qmp.on(name, usual);
+    if (carriedOut) usual(args, { ...context, reply: () => undefined });
+    vm.qmp.drop();
+    return NO_REPLY;
+  });
+}
+
+async function reconnected(vm: FakeVm, connections: number): Promise<void> {
+  await eventually(`connection ${connections} is made`, () => (vm.qmp.connections >= connections ? true : undefined));
+}
+
+suite('QMP connection lost during an attach', { timeout: 120_000 }, () => {
+  for (const name of ['blockdev-add', 'device_add'] as const) {
+    for (const carriedOut of [true, false]) {
+      test(`at ${name}, which QEMU had ${carriedOut ? '' : 'not '}carried out: undone, nothing left`, async () => {
+        await using rig = await FakeVmRig.start();
+        const vm = await rig.sandbox();
+        cutAt(vm, name, carriedOut);
+        const seen = await refusal(rig.attach('a'));
+        assert.deepEqual([seen.code, seen.reason], ['UNAVAILABLE', 'QMP_LOST']);
+        assert.equal((await rig.until('a', 'VOLUME_STATE_REMOVED')).cause?.reason, 'QMP_LOST');
+        assert.deepEqual(vm.held, []);
+        assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
+      });
+    }
+  }
+
+  test('while the driver is awaited: the wait goes on over the next connection', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    vm.model.driver = 'manual';
+    const attach = rig.attach('a');
+    for (const connections of [2, 3]) {
+      cutAt(vm, 'x-query-virtio-status', false);
+      await reconnected(vm, connections);
+    }
+    vm.model.driverLive('vol-1-a');
+    assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
+    assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
+  });
+
+  test('a connection that stays away does not hold an attach beyond its time', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    vm.model.driver = 'manual';
+    const status = vm.qmp.handlerOf('query-status');
+    const attach = refusal(rig.attach('a', 500));
+    await vm.qmp.waitForCommand('x-query-virtio-status');
+    // Every new connection breaks before it is of use.
+    vm.qmp.on('query-status', (_args, { server }) => {
+      server.drop();
+      return NO_REPLY;
+    });
+    vm.qmp.drop();
+    assert.equal((await attach).reason, 'GUEST_DRIVER_TIMEOUT');
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_PENDING', 'nobody could look yet');
+    vm.qmp.on('query-status', status);
+    await rig.until('a', 'VOLUME_STATE_REMOVED');
+    assert.deepEqual(vm.held, []);
+  });
+});
+
+suite('QMP connection lost during a detach', { timeout: 120_000 }, () => {
+  for (const name of ['device_del', 'blockdev-del'] as const) {
+    for (const carriedOut of [true, false]) {
+      test(`at ${name}, which QEMU had ${carriedOut ? '' : 'not '}carried out: REMOVED all the same`, async () => {
+        await using rig = await FakeVmRig.start();
+        const vm = await rig.sandbox();
+        await rig.attach('a');
+        cutAt(vm, name, carriedOut);
+        assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
+        assert.deepEqual(vm.held, []);
+      });
+    }
+  }
+
+  test('while the guest thinks: what happened meanwhile is seen afterwards', async () => {
+    await using rig = await FakeVmRig.start({ unplug_retry_ms: 500 });
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    vm.model.unplug = 'manual';
+    const detach = rig.detach('a');
+    await vm.qmp.waitForCommand('device_del');
+    vm.qmp.drop();
+    // Nobody is connected: the events are lost, as QEMU loses them.
+    vm.model.completeUnplug('vol-1-a');
+    assert.equal((await detach).state, 'VOLUME_STATE_REMOVED');
+    assert.deepEqual(vm.held, []);
+  });
+});
+
+suite('QMP connection lost at rest', { timeout: 120_000 }, () => {
+  test('attached volumes stay attached, and one that left meanwhile is seen to have left', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('stays');
+    await rig.attach('leaves');
+    vm.qmp.drop();
+    vm.model.completeUnplug('vol-2-leaves');
+    assert.equal((await rig.until('leaves', 'VOLUME_STATE_REMOVED')).cause?.reason, 'DEVICE_VANISHED');
+    assert.equal((await rig.volume('stays')).state, 'VOLUME_STATE_ATTACHED');
+    assert.deepEqual(vm.held, ['vol-1-file', 'vol-1-fmt', 'vol-1-stays']);
+    assert.equal(vm.qmp.receivedOf('device_del').length, 0, 'nothing was taken from the guest');
+  });
+
+  const GARBAGE: readonly (readonly [string, string])[] = [
+    ['what is no JSON', '{"return": nonsense}\r\n'],
+    ['JSON that is no object', '[1, 2]\r\n'],
+    [
+      'a second greeting',
+      '{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}, "package": ""}, "capabilities": []}}\r\n',
+    ],
+    ['a line without an end', 'x'.repeat(70_000)],
+    ['a line that is too long', `{"event": "STOP", "data": {"x": "${'x'.repeat(70_000)}"}}\r\n`],
+  ];
+  for (const [name, bytes] of GARBAGE) {
+    test(`${name}: nothing more is believed, the connection is made anew, and work goes on`, async () => {
+      await using rig = await FakeVmRig.start({ qmp_line_bytes_max: 65_536 });
+      const vm = await rig.sandbox();
+      await rig.attach('a');
+      vm.qmp.sendRaw(bytes);
+      await reconnected(vm, 2);
+      const removed = await eventually('detach works', () => rig.detach('a').catch(() => undefined));
+      assert.equal(removed.state, 'VOLUME_STATE_REMOVED');
+      assert.equal(vm.qmp.connections, 2);
+    });
+  }
+
+  test('replies that nobody waits for, unknown events and unknown messages change nothing', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    vm.qmp.sendRaw('{"return": {}, "id": 999999}\r\n{"hello": 1}\r\n{"return": {}}\r\n');
+    vm.qmp.emit('SOMETHING_NEW', { a: 1 });
+    assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
+    assert.equal(vm.qmp.connections, 1);
+  });
+
+  test('a new connection on which QEMU does not answer is given up, not kept: QEMU serves one client at a time', async () => {
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 300 });
+    const vm = await rig.sandbox();
+    const usual = vm.qmp.handlerOf('query-status');
+    const silent: Handler = () => {
+      vm.qmp.on('query-status', usual);
+      return NO_REPLY;
+    };
+    vm.qmp.on('query-status', silent);
+    vm.qmp.drop();
+    await reconnected(vm, 3);
+    const attached = await eventually('attach works', () => rig.attach('a').catch(() => undefined));
+    assert.equal(attached.state, 'VOLUME_STATE_ATTACHED');
+  });
+});
+
+suite('events of the VM', { timeout: 120_000 }, () => {
+  test('a reset: bus numbers and agent are asked anew, volumes stay', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    vm.agent.stop();
+    vm.qmp.emit('RESET', { guest: true, reason: 'guest-reset' });
+    await eventually('the agent counts as away', async () =>
+      (await rig.client.getSandbox('one')).agentReady ? undefined : true,
+    );
+    vm.agent.start();
+    await eventually('the agent is back', async () =>
+      (await rig.client.getSandbox('one')).agentReady ? true : undefined,
+    );
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
+    const asked = vm.qmp.receivedOf('query-pci').length;
+    await rig.attach('b');
+    assert.equal(vm.qmp.receivedOf('query-pci').length, asked + 1);
+  });
+
+  test('paused and running again', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    for (const [event, runState] of [
+      ['STOP', 'paused'],
+      ['RESUME', 'running'],
+    ] as const) {
+      vm.model.status = runState;
+      vm.qmp.emit(event, {});
+      await eventually(`the run state is ${runState}`, async () =>
+        (await rig.client.getSandbox('one')).runState === runState ? true : undefined,
+      );
+    }
+  });
+});

@@ -1,0 +1,18 @@
+/**
+ * The process of a fake QEMU. It does nothing but live: it tells the test its arguments and pid over the control socket, and
+ * the test serves QMP and the guest agent in its place (fake-qemu.ts). Arguments: the control socket, then QEMU's own.
+ */
+import { createInterface } from 'node:readline';
+import { connect } from 'node:net';
+
+const [controlPath = '', ...args] = process.argv.slice(2);
+const control = connect(controlPath);
+// Without its test nothing is left to live for.
+control.on('error', () => process.exit(1));
+control.on('close', () => process.exit(1));
+control.write(`${JSON.stringify({ pid: process.pid, args })}\n`);
+createInterface(control).on('line', (line) => {
+  const { exit, said } = JSON.parse(line) as { exit: number; said: string };
+  if (said !== '') process.stderr.write(said);
+  process.exit(exit);
+});
