@@ -9,18 +9,11 @@ import type { Event__Output } from '../../src/rpc/generated/qshim/v1/Event.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { outcome } from '../support/grpc-errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
+import { until } from '../support/until.ts';
 import { qemuInventory } from '../support/leaks.ts';
 
 const skip = await realVmSkipReason();
 const MIB = 1024 * 1024;
-
-async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 60_000;
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`it never came to be: ${what}`);
-    await sleep(20);
-  }
-}
 
 await describe('a daemon that comes back', { skip }, async () => {
   await it('adopts VM and volumes after kill -9: same boot, same bytes, same records; detach still works', async () => {

@@ -2,22 +2,14 @@ import assert from 'node:assert/strict';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
+import { until } from '../support/until.ts';
 
 const skip = await realVmSkipReason();
 const MIB = 1024 * 1024;
-
-async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const end = Date.now() + 60_000;
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`it never came to be: ${what}`);
-    await sleep(50);
-  }
-}
 
 await describe('I/O errors of the host', { skip }, async () => {
   await it('pauses the VM when the host has no space, says so, and lets it go on once there is room', async (context) => {
