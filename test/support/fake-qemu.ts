@@ -35,12 +35,16 @@ export class FakeVm {
   readonly qmp: FakeQmp;
   readonly model: FakeQemuModel;
   readonly agent: FakeAgent;
+  /** Resolves when the process has ended and its sockets with it. */
+  readonly ended: Promise<undefined>;
+  readonly #ended = Promise.withResolvers<undefined>();
   readonly #control: Socket;
 
   private constructor(hello: Hello, control: Socket, qmp: FakeQmp, agent: FakeAgent, acpiHotplug: boolean) {
     this.args = hello.args;
     this.pid = hello.pid;
     this.sandboxId = sandboxIdOf(hello.args);
+    this.ended = this.#ended.promise;
     this.#control = control;
     this.qmp = qmp;
     this.agent = agent;
@@ -124,6 +128,7 @@ export class FakeVm {
   async close(): Promise<void> {
     await this.qmp[Symbol.asyncDispose]();
     await this.agent[Symbol.asyncDispose]();
+    this.#ended.resolve(undefined);
   }
 
   #disks(): unknown[] {

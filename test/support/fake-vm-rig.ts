@@ -83,8 +83,14 @@ export class FakeVmRig implements AsyncDisposable {
 
   /** Ends the daemon, leaves the VMs, and starts another on the same directory. */
   async restart(signal: NodeJS.Signals): Promise<void> {
+    await this.restartAfter(signal, () => Promise.resolve());
+  }
+
+  /** As restart, with something that happens while no daemon is there. */
+  async restartAfter(signal: NodeJS.Signals, meanwhile: () => Promise<void>): Promise<void> {
     const { directory } = this.daemon;
     await this.daemon.kill(signal);
+    await meanwhile();
     this.daemon = await TestDaemon.start({ config: this.settings, directory });
   }
 

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
+import { suite, test } from 'node:test';
+import { identify } from '../../src/qemu/process.ts';
+import { refusal, type Refusal } from '../support/errors.ts';
+import { NO_REPLY } from '../support/fake-qmp.ts';
+import type { FakeVmOptions } from '../support/fake-qemu.ts';
+import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+
+/** The real daemon and QEMUs that are not what it needs: refused, and nothing of them is left. */
+
+/** The refusal of a sandbox over such a QEMU; afterwards there is no sandbox, no directory and no process. */
+async function refusedSandbox(rig: FakeVmRig, options: FakeVmOptions): Promise<Refusal> {
+  let pid = 0;
+  const { prepare } = options;
+  const seen = await refusal(
+    rig.sandbox('one', {
+      ...options,
+      prepare: (vm) => {
+        pid = vm.pid;
+        prepare?.(vm);
+      },
+    }),
+  );
+  assert.deepEqual(await rig.client.listSandboxes(), []);
+  assert.deepEqual(
+    (await readdir(rig.daemon.stateDir, { withFileTypes: true })).filter((entry) => entry.isDirectory()),
+    [],
+  );
+  if (pid !== 0) assert.equal(await identify(pid), undefined, 'the process is gone');
+  return seen;
+}
+
+suite('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
+  test('too old', async () => {
+    await using rig = await FakeVmRig.start();
+    const seen = await refusedSandbox(rig, { version: [7, 1, 9] });
+    assert.deepEqual([seen.code, seen.reason], ['UNIMPLEMENTED', 'QEMU_TOO_OLD']);
+    assert.match(seen.message, /7\.1\.9.*7\.2/);
+  });
+
+  test('the oldest that will do, and newer ones', async () => {
+    await using rig = await FakeVmRig.start();
+    for (const version of [
+      [7, 2, 0],
+      [11, 1, 0],
+    ] as const) {
+      const vm = await rig.sandbox(`v${version[0]}`, { version });
+      const sandbox = await rig.client.getSandbox(vm.sandboxId);
+      assert.equal(sandbox.qemuVersion, version.join('.'));
+      assert.equal(sandbox.qemuPid, vm.pid);
+    }
+  });
+
+  test('without ACPI hotplug', async () => {
+    await using rig = await FakeVmRig.start();
+    const seen = await refusedSandbox(rig, { acpiHotplug: false });
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'ACPI_HOTPLUG_OFF']);
+  });
+
+  test('on another machine, where nothing can be asked', async () => {
+    await using rig = await FakeVmRig.start();
+    const seen = await refusedSandbox(rig, { prepare: (vm) => void vm.qmp.on('qom-list', () => []) });
+    assert.equal(seen.reason, 'ACPI_HOTPLUG_OFF');
+  });
+
+  test('that ends at once says why', async () => {
+    await using rig = await FakeVmRig.start();
+    const exitsAtOnce = { code: 1, said: 'qemu: could not do it\n' };
+    const seen = await refusedSandbox(rig, { exitsAtOnce });
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'QEMU_EXITED']);
+    assert.match(seen.message, /code 1.*could not do it/);
+  });
+
+  test('that ends while it is asked what it can do', async () => {
+    await using rig = await FakeVmRig.start();
+    const seen = await refusedSandbox(rig, {
+      prepare: (vm) => {
+        vm.qmp.on('query-status', () => {
+          vm.exit(4, 'assertion failed\n');
+          return NO_REPLY;
+        });
+      },
+    });
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'QEMU_EXITED']);
+    assert.match(seen.message, /code 4.*assertion failed/);
+  });
+
+  test('that does not answer', async () => {
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 200 });
+    const seen = await refusedSandbox(rig, {
+      prepare: (vm) => void vm.qmp.on('query-status', () => NO_REPLY),
+    });
+    assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'QMP_REPLY_TIMEOUT']);
+  });
+
+  test('whose guest has no agent', async () => {
+    await using rig = await FakeVmRig.start({ boot_timeout_ms: 300 });
+    const seen = await refusedSandbox(rig, { prepare: (vm) => vm.agent.stop() });
+    assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'GUEST_AGENT_TIMEOUT']);
+  });
+
+  test('after a refusal the same id may be tried again', async () => {
+    await using rig = await FakeVmRig.start();
+    await refusedSandbox(rig, { version: [6, 0, 0] });
+    await rig.sandbox('one');
+    assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
+  });
+});
+
+suite('the end of a VM', { timeout: 120_000 }, () => {
+  test('the guest is asked first, and what it did is told', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const stopped = await rig.client.stopSandbox({ sandboxId: 'one' });
+    assert.deepEqual([stopped.state, stopped.cause?.reason], ['SANDBOX_STATE_STOPPED', 'STOPPED']);
+    assert.ok(vm.agent.seen.includes('guest-shutdown'));
+    assert.equal(vm.qmp.receivedOf('system_powerdown').length, 0);
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_REMOVED');
+    assert.equal(await identify(vm.pid), undefined);
+  });
+
+  test('a guest that takes no notice is ended in the end: agent, power button, signals', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    vm.agent.answer = () => ({});
+    const stopped = await rig.client.stopSandbox({ sandboxId: 'one', gracefulTimeoutMs: 100 });
+    assert.equal(stopped.state, 'SANDBOX_STATE_STOPPED');
+    assert.equal(vm.qmp.receivedOf('system_powerdown').length, 1);
+    assert.match(stopped.cause?.message ?? '', /SIGTERM/);
+  });
+
+  test('by the guest itself', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    vm.qmp.emit('SHUTDOWN', { guest: true, reason: 'guest-shutdown' });
+    vm.exit(0);
+    const stopped = await eventually('the sandbox is stopped', async () => {
+      const sandbox = await rig.client.getSandbox('one');
+      return sandbox.state === 'SANDBOX_STATE_STOPPED' ? sandbox : undefined;
+    });
+    assert.equal(stopped.cause?.reason, 'GUEST_SHUTDOWN');
+    assert.equal((await refusal(rig.attach('a'))).reason, 'SANDBOX_NOT_RUNNING');
+  });
+});

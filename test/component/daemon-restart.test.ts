@@ -1,0 +1,155 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { refusal } from '../support/errors.ts';
+import { NO_REPLY } from '../support/fake-qmp.ts';
+import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+
+/** The real daemon ends at every moment, asked or killed; the next one on the directory finishes what was begun. */
+
+const SIGNALS = ['SIGTERM', 'SIGKILL'] as const;
+
+/** The sandbox is the new daemon's own: adopted, and connected. */
+async function adopted(rig: FakeVmRig): Promise<void> {
+  await eventually('the sandbox is adopted', async () => {
+    const [sandbox] = await rig.client.listSandboxes();
+    return sandbox?.state === 'SANDBOX_STATE_RUNNING' && sandbox.qemuVersion !== '' && sandbox.agentReady
+      ? true
+      : undefined;
+  });
+}
+
+suite('a daemon that comes back', { timeout: 120_000 }, () => {
+  for (const signal of SIGNALS) {
+    test(`after ${signal}: attached volumes are attached, as they were, and QEMU was not touched`, async () => {
+      await using rig = await FakeVmRig.start();
+      const vm = await rig.sandbox('one', {}, 2);
+      await rig.attach('a');
+      const before = await eventually('the journal says so', async () => {
+        const { volumes } = await rig.journal();
+        return volumes[0]?.state.state === 'attached' ? await rig.volume('a') : undefined;
+      });
+      await rig.restart(signal);
+      await adopted(rig);
+      // How long the attach took is not kept.
+      assert.deepEqual(await rig.volume('a'), { ...before, timings: [] });
+      assert.deepEqual(await rig.attach('a'), await rig.volume('a'), 'the same request is the same volume');
+      assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
+      assert.equal((await rig.attach('b')).generation, 2);
+      assert.equal((await refusal(rig.attach('c'))).reason, 'NO_SLOT', 'the slot of the first is known');
+      assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
+      assert.equal((await rig.client.getSandbox('one')).qemuPid, vm.pid);
+    });
+
+    test(`after ${signal} in the middle of a detach: it is finished`, async () => {
+      await using rig = await FakeVmRig.start();
+      const vm = await rig.sandbox();
+      await rig.attach('a');
+      vm.model.unplug = 'manual';
+      rig.detach('a').catch(() => undefined);
+      await vm.qmp.waitForCommand('device_del');
+      const asked = vm.qmp.receivedOf('device_del').length;
+      await rig.restart(signal);
+      await vm.qmp.waitForCommand('device_del', asked + 1);
+      assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_DETACHING');
+      vm.model.unplug = 'at once';
+      assert.equal((await rig.until('a', 'VOLUME_STATE_REMOVED')).cause?.reason, 'DETACH_REQUESTED');
+      assert.deepEqual(vm.held, []);
+      assert.equal((await rig.attach('a')).generation, 2);
+    });
+
+    test(`after ${signal} while the driver of a new volume was awaited: it becomes ATTACHED`, async () => {
+      await using rig = await FakeVmRig.start();
+      const vm = await rig.sandbox();
+      vm.model.driver = 'manual';
+      rig.attach('a').catch(() => undefined);
+      await vm.qmp.waitForCommand('x-query-virtio-status');
+      await rig.restart(signal);
+      await adopted(rig);
+      assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_PENDING');
+      vm.model.driverLive('vol-1-a');
+      assert.equal((await rig.until('a', 'VOLUME_STATE_ATTACHED')).generation, 1);
+      assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
+    });
+
+    test(`after ${signal} between block node and front end: undone, and the id is free`, async () => {
+      await using rig = await FakeVmRig.start();
+      const vm = await rig.sandbox();
+      const usual = vm.qmp.handlerOf('device_add');
+      vm.qmp.on('device_add', () => NO_REPLY);
+      rig.attach('a').catch(() => undefined);
+      await vm.qmp.waitForCommand('device_add');
+      vm.qmp.on('device_add', usual);
+      await rig.restart(signal);
+      await rig.until('a', 'VOLUME_STATE_REMOVED');
+      assert.deepEqual(vm.held, []);
+      assert.equal((await rig.attach('a')).generation, 2);
+    });
+
+    test(`after ${signal} in the middle of an undo: it is finished, with its first cause`, async () => {
+      await using rig = await FakeVmRig.start();
+      const vm = await rig.sandbox();
+      Object.assign(vm.model, { driver: 'manual', unplug: 'manual' });
+      assert.equal((await refusal(rig.attach('a', 100))).reason, 'GUEST_DRIVER_TIMEOUT');
+      await eventually('the journal says so', async () =>
+        (await rig.journal()).volumes[0]?.state.phase === 'undoing' ? true : undefined,
+      );
+      await rig.restart(signal);
+      await adopted(rig);
+      assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_PENDING');
+      vm.model.unplug = 'at once';
+      assert.equal((await rig.until('a', 'VOLUME_STATE_REMOVED')).cause?.reason, 'GUEST_DRIVER_TIMEOUT');
+      assert.deepEqual(vm.held, []);
+    });
+  }
+
+  test('what the guest did meanwhile is seen: a device that left, and a detach that ended', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    for (const id of ['stays', 'left', 'leaving']) await rig.attach(id);
+    vm.model.unplug = 'manual';
+    rig.detach('leaving').catch(() => undefined);
+    await vm.qmp.waitForCommand('device_del');
+    await rig.restartAfter('SIGKILL', () => {
+      vm.model.completeUnplug('vol-2-left');
+      vm.model.completeUnplug('vol-3-leaving');
+      return Promise.resolve();
+    });
+    assert.equal((await rig.until('left', 'VOLUME_STATE_REMOVED')).cause?.reason, 'DEVICE_VANISHED');
+    assert.equal((await rig.until('leaving', 'VOLUME_STATE_REMOVED')).cause?.reason, 'DETACH_REQUESTED');
+    assert.equal((await rig.volume('stays')).state, 'VOLUME_STATE_ATTACHED');
+    assert.deepEqual(vm.held, ['vol-1-file', 'vol-1-fmt', 'vol-1-stays']);
+  });
+
+  test('a VM that ended while nobody watched: STOPPED, its volumes REMOVED, their files free', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    await rig.restartAfter('SIGKILL', async () => {
+      vm.exit(0);
+      await vm.ended;
+    });
+    const [sandbox] = await rig.client.listSandboxes();
+    assert.deepEqual([sandbox?.state, sandbox?.qemuPid], ['SANDBOX_STATE_STOPPED', 0]);
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_REMOVED');
+    await rig.sandbox('two');
+    assert.equal((await rig.attach('a', 0, 'two')).state, 'VOLUME_STATE_ATTACHED');
+  });
+
+  test('a QEMU that is not to be spoken to at first is asked until it answers', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const usual = vm.qmp.handlerOf('qmp_capabilities');
+    let refusals = 0;
+    vm.qmp.on('qmp_capabilities', (_args, { server }) => {
+      refusals += 1;
+      if (refusals === 3) vm.qmp.on('qmp_capabilities', usual);
+      server.drop();
+      return NO_REPLY;
+    });
+    await rig.restart('SIGTERM');
+    await adopted(rig);
+    assert.equal(refusals, 3);
+    assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
+  });
+});
