@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { access, chmod, mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { Deadline, sleep } from '../base/deadline.ts';
+import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { GuestAgent } from '../guest/agent.ts';
@@ -32,8 +32,14 @@ export interface MakeTemplateOptions {
   readonly timeoutMs: number;
 }
 
+interface Limits {
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+}
+
 const IDENTITY_SOCKET = 'ident.sock';
 const STATE_SOCKET = 'state.sock';
+const EXIT_SEEN_MS = 1000;
 const CLOCK_TICK_MS = 10;
 const QUIET_WINDOW_MS = 200;
 /** Of one CPU: what an idle guest's timers take under emulation is less. */
@@ -55,7 +61,7 @@ const notesSchema = z.object({
 export async function makeTemplate(target: TemplateTarget, options: MakeTemplateOptions): Promise<TemplateNotes> {
   const deadline = Deadline.after(options.timeoutMs);
   const { signal } = target;
-  const limits = (): { timeoutMs: number; signal: AbortSignal } => ({ timeoutMs: deadline.remainingMs, signal });
+  const limits = (): Limits => ({ timeoutMs: deadline.remainingMs, signal });
   await using owned = new AsyncDisposableStack();
   const files = sandboxFiles(join(target.directory, 'vm'));
   await mkdir(files.directory, { mode: 0o700 });
@@ -65,8 +71,7 @@ export async function makeTemplate(target: TemplateTarget, options: MakeTemplate
     await qemu.kill('SIGKILL');
     await qemu.exited;
   });
-  await listening(qemu, files, AbortSignal.any([signal, AbortSignal.timeout(options.timeoutMs)]));
-  const qmp = owned.use(await QmpClient.connect({ path: files.qmpSocket, log: options.log, signal }));
+  const qmp = owned.use(await connectQmp(qemu, files, options.log, limits()));
   // Both stay connected until the state is saved. A port that was saved without a host lets qemu-ga sleep for 100 ms at
   // a time, and the player end; see IdentityPort.
   const port = owned.use(await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET)));
@@ -97,20 +102,44 @@ async function startTemplate(
   return await QemuProcess.spawn(options.binary, args, files.directory, files.qemuLog);
 }
 
-async function listening(qemu: QemuProcess, files: SandboxFiles, signal: AbortSignal): Promise<void> {
+/**
+ * Connects as soon as QEMU listens.
+ * @throws ShimError FAILED_PRECONDITION / QEMU_EXITED, with QEMU's own words, when it ends instead; DEADLINE_EXCEEDED /
+ *   TEMPLATE_TIMEOUT; what QmpClient.connect throws
+ */
+export async function connectQmp(
+  qemu: QemuProcess,
+  files: SandboxFiles,
+  log: Logger,
+  { timeoutMs, signal: givenUp }: Limits,
+): Promise<QmpClient> {
+  const limit = AbortSignal.timeout(Math.ceil(timeoutMs));
+  const signal = AbortSignal.any([givenUp, limit]);
   const exists = (): Promise<boolean> =>
     access(files.qmpSocket).then(
       () => true,
       () => false,
     );
-  if (await waitForSocket(exists, qemu, signal)) return;
-  const said = (await readFile(files.qemuLog, 'utf8').catch(() => '')).trim().slice(-2000);
-  throw new ShimError('FAILED_PRECONDITION', `${describeExit(qemu.exit ?? noExit)}: ${said}`, {
-    reason: 'QEMU_EXITED',
-  });
+  try {
+    await waitForSocket(exists, qemu, signal);
+    return await QmpClient.connect({ path: files.qmpSocket, log, signal });
+  } catch (error) {
+    givenUp.throwIfAborted();
+    if (limit.aborted) {
+      throw new ShimError('DEADLINE_EXCEEDED', `QEMU did not start within ${timeoutMs} ms`, {
+        reason: 'TEMPLATE_TIMEOUT',
+      });
+    }
+    // The socket is there before QEMU has read its kernel, and breaks a moment before the process is seen to have ended.
+    const exit = await waitFor(qemu.exited, { milliseconds: EXIT_SEEN_MS }).catch(() => undefined);
+    if (exit === undefined) throw error;
+    const said = (await readFile(files.qemuLog, 'utf8').catch(() => '')).trim().slice(-2000);
+    throw new ShimError('FAILED_PRECONDITION', `${describeExit(exit)}: ${said}`, {
+      reason: 'QEMU_EXITED',
+      cause: error,
+    });
+  }
 }
-
-const noExit = { code: undefined, signal: undefined };
 
 /**
  * Waits until the guest has little to do, for a few seconds at most: what it still does after its agent answers (drivers,
@@ -154,10 +183,7 @@ export interface Clone {
  * identity, and returns once the guest agent has answered. When this throws, that QEMU is of no use: end it.
  * @throws ShimError FAILED_PRECONDITION / TEMPLATE_RESTORE_FAILED; UNAVAILABLE / CLONE_IDENTITY_FAILED; DEADLINE_EXCEEDED
  */
-export async function startClone(
-  clone: Clone,
-  limits: { readonly timeoutMs: number; readonly signal: AbortSignal },
-): Promise<AssumedIdentity> {
+export async function startClone(clone: Clone, limits: Limits): Promise<AssumedIdentity> {
   const { qmp, agent, files, lease } = clone;
   const stop = new AbortController();
   const signal = AbortSignal.any([limits.signal, stop.signal]);

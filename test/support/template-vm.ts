@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { access, mkdir, mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLogger } from '../../src/base/log.ts';
@@ -8,12 +8,18 @@ import { GuestAgent } from '../../src/guest/agent.ts';
 import type { AssumedIdentity } from '../../src/guest/identity.ts';
 import { qemuArguments, type GuestMemory, type SandboxFiles } from '../../src/qemu/argv.ts';
 import { findProgram, identifyFile } from '../../src/qemu/file-identity.ts';
-import { QemuProcess, waitForSocket } from '../../src/qemu/process.ts';
+import { QemuProcess } from '../../src/qemu/process.ts';
 import { templateKey } from '../../src/qemu/template-key.ts';
 import type { TemplateBuild, TemplateLease } from '../../src/qemu/template-store.ts';
-import { QmpClient } from '../../src/qmp/client.ts';
+import type { QmpClient } from '../../src/qmp/client.ts';
 import { sandboxFiles } from '../../src/sandbox/sandbox.ts';
-import { cloneMemory, makeTemplate, startClone, type TemplateLaunch } from '../../src/sandbox/template-vm.ts';
+import {
+  cloneMemory,
+  connectQmp,
+  makeTemplate,
+  startClone,
+  type TemplateLaunch,
+} from '../../src/sandbox/template-vm.ts';
 import { bareQemuBinary } from './bare-qemu.ts';
 import { INITRD, KERNEL } from './guest-image.ts';
 
@@ -83,15 +89,12 @@ export async function startVm(
     await qemu.kill('SIGKILL');
     await qemu.exited;
   });
-  const exists = (): Promise<boolean> =>
-    access(files.qmpSocket).then(
-      () => true,
-      () => false,
-    );
-  if (!(await waitForSocket(exists, qemu, AbortSignal.timeout(START_TIMEOUT_MS)))) {
-    throw new Error(`QEMU ended: ${await readFile(files.qemuLog, 'utf8')}`);
-  }
-  const qmp = stack.use(await QmpClient.connect({ path: files.qmpSocket, log: silentLogger() }));
+  const qmp = stack.use(
+    await connectQmp(qemu, files, silentLogger(), {
+      timeoutMs: START_TIMEOUT_MS,
+      signal: new AbortController().signal,
+    }),
+  );
   const agent = stack.use(new GuestAgent({ path: files.agentSocket, log: silentLogger() }));
   const owned = stack.move();
   return { qemu, qmp, agent, files, uuid, [Symbol.asyncDispose]: () => owned.disposeAsync() };

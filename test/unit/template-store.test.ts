@@ -249,9 +249,13 @@ suite('template store, opened again', () => {
     await before.build(build(A));
     await before[Symbol.asyncDispose]();
     await mkdir(join(at.directory, B));
-    await writeFile(join(at.directory, B, 'template.json'), await readFile(join(at.directory, A, 'template.json')));
+    const record = await readFile(join(at.directory, A, 'template.json'));
+    await writeFile(join(at.directory, B, 'template.json'), record);
     await using store = await at.open();
     assert.deepEqual(keysOf(store), [A]);
+    await mkdir(join(at.directory, C));
+    await writeFile(join(at.directory, C, 'template.json'), record);
+    assert.equal(await store.lookup(C), undefined, 'nor one that comes later');
   });
 
   test('what a maker that has died left is removed; what one that lives makes, and what is not ours, stays', async () => {
