@@ -24,10 +24,13 @@ export class QemuProcess {
   readonly identity: ProcessIdentity;
   /** Settles when the process has been seen to be gone; never rejects. */
   readonly exited: Promise<ExitInfo>;
+  /** Started by this daemon: until its exit was seen, nobody else can have its pid. */
+  readonly #isChild: boolean;
   #exit: ExitInfo | undefined;
 
-  private constructor(identity: ProcessIdentity, exited: Promise<ExitInfo>) {
+  private constructor(identity: ProcessIdentity, exited: Promise<ExitInfo>, isChild: boolean) {
     this.identity = identity;
+    this.#isChild = isChild;
     this.exited = exited.then((info) => {
       this.#exit = info;
       return info;
@@ -67,14 +70,24 @@ export class QemuProcess {
     }
     subprocess.unref();
     const exited = subprocess.then(({ exitCode, signal }) => ({ code: exitCode, signal }));
-    const identity = await identify(pid);
-    return new QemuProcess(identity ?? { pid, startTicks: 0 }, exited);
+    try {
+      const identity = await identify(pid);
+      return new QemuProcess(identity ?? { pid, startTicks: 0 }, exited, true);
+    } catch (error) {
+      // Nobody would own it.
+      subprocess.kill('SIGKILL');
+      throw new ShimError('UNAVAILABLE', `QEMU was started and could not be looked at: ${messageOf(error)}`, {
+        reason: 'QEMU_NOT_STARTED',
+        metadata: { binary },
+        cause: error,
+      });
+    }
   }
 
   /** Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now. */
   static async adopt(identity: ProcessIdentity): Promise<QemuProcess | undefined> {
     if (!(await isAlive(identity))) return undefined;
-    return new QemuProcess(identity, watchUntilGone(identity));
+    return new QemuProcess(identity, watchUntilGone(identity), false);
   }
 
   get pid(): number {
@@ -86,9 +99,17 @@ export class QemuProcess {
     return this.#exit;
   }
 
-  /** Sends a signal; without effect when the process is gone or its pid belongs to another process now. */
+  /**
+   * Sends a signal; without effect when the process is gone or its pid belongs to another process now.
+   * @throws the system error when an adopted process cannot be looked at (no descriptor left): nothing was sent
+   */
   async kill(signal: NodeJS.Signals): Promise<void> {
-    if (this.#exit !== undefined || !(await isAlive(this.identity))) return;
+    if (this.#exit !== undefined) return;
+    const alive = await isAlive(this.identity).catch((error: unknown) => {
+      if (!this.#isChild) throw error;
+      return true;
+    });
+    if (!alive) return;
     try {
       process.kill(this.pid, signal);
     } catch (error) {
@@ -121,7 +142,8 @@ async function isAlive(identity: ProcessIdentity): Promise<boolean> {
 // The kernel tells only a parent of an exit. For a process that an earlier daemon started, looking is all there is;
 // the end of its QMP connection is noticed at once all the same.
 async function watchUntilGone(identity: ProcessIdentity): Promise<ExitInfo> {
-  while (await isAlive(identity)) {
+  // One that cannot be looked at now (no descriptor left) is not taken for dead.
+  while (await isAlive(identity).catch(() => true)) {
     const { promise, resolve } = Promise.withResolvers<void>();
     setTimeout(resolve, WATCH_INTERVAL_MS).unref();
     await promise;

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
 import { access, mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises';
-import { waitFor } from '../base/deadline.ts';
+import { sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
 import { bridgesFor } from '../device/slots.ts';
 import { qemuArguments, type RunningAccelerator } from '../qemu/argv.ts';
@@ -17,6 +17,7 @@ export const LEFT_OVER_MARK = '.left-';
 const CONSOLE_TAIL_BYTES = 2000;
 const QEMU_START_TIMEOUT_MS = 30_000;
 const EXIT_SEEN_MS = 1000;
+const KILL_RETRY_MS = 200;
 
 /** A random UUID for a new sandbox. */
 export function newUuid(): string {
@@ -37,7 +38,7 @@ export async function bootSandbox(sandbox: Sandbox): Promise<void> {
   await chooseAccelerator(sandbox);
   watch.lap('probe');
   await makeDirectory(sandbox);
-  undo.defer(() => rm(sandbox.files.directory, { recursive: true, force: true }));
+  undo.defer(() => removeDirectory(sandbox));
   await sandbox.commit();
   const qemu = await spawn(sandbox, kernel, initrd);
   undo.defer(() => endQemu(sandbox, qemu));
@@ -54,7 +55,7 @@ export async function bootSandbox(sandbox: Sandbox): Promise<void> {
  */
 export async function resumeBoot(sandbox: Sandbox, qemu: QemuProcess): Promise<void> {
   await using undo = new AsyncDisposableStack();
-  undo.defer(() => rm(sandbox.files.directory, { recursive: true, force: true }));
+  undo.defer(() => removeDirectory(sandbox));
   undo.defer(() => endQemu(sandbox, qemu));
   await completeBoot(sandbox, qemu, new Stopwatch());
   undo.move();
@@ -75,9 +76,29 @@ async function completeBoot(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatc
   await sandbox.commit();
 }
 
+/** Never gives up: a QEMU that nobody owns must not be left. */
 async function endQemu(sandbox: Sandbox, qemu: QemuProcess): Promise<void> {
-  await qemu.kill('SIGKILL');
+  for (;;) {
+    try {
+      await qemu.kill('SIGKILL');
+      break;
+    } catch (error) {
+      sandbox.log.warn({ pid: qemu.pid, problem: messageOf(error) }, 'qemu not killed, trying again');
+      await sleep(KILL_RETRY_MS);
+    }
+  }
   await sandbox.stopped;
+}
+
+/** Never throws, so that a caller hears why the start failed: what resists is left to the manager, which goes on trying. */
+async function removeDirectory(sandbox: Sandbox): Promise<void> {
+  const { directory } = sandbox.files;
+  try {
+    await rm(directory, { recursive: true, force: true });
+  } catch (error) {
+    sandbox.directoryLeft = true;
+    sandbox.log.warn({ directory, problem: messageOf(error) }, 'state directory of a failed start not removed');
+  }
 }
 
 /** A directory that no sandbox owns any more, left by a host that crashed, is put aside under another name. */

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { waitFor } from '../base/deadline.ts';
+import { sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
 import { completeSpec, type RequestedSpec } from '../device/spec.ts';
@@ -19,6 +19,7 @@ import { defaultSerial, type Volume, type VolumeSnapshot } from './volume.ts';
 /** Longest id that names its own directory; sockets lie below it and their paths may have 107 bytes. */
 const DIRECTORY_NAME_MAX = 36;
 const HASH_DIGITS = 12;
+const CLEAR_RETRY_MS = 500;
 
 /** Name of a sandbox's state directory: its id where that is short enough, else a prefix and a hash. */
 export function directoryName(sandboxId: string): string {
@@ -33,6 +34,9 @@ export class SandboxManager {
   readonly #sandboxes = new Map<string, Sandbox>();
   /** Creates in progress; repeats join them. A create that fails leaves nothing behind. */
   readonly #creating = new Map<string, Promise<void>>();
+  /** Directories of failed creates that could not be removed (read-only, no descriptor left); tried until they are. */
+  readonly #clearing = new Map<string, Promise<void>>();
+  readonly #leaving = new AbortController();
   #draining = false;
 
   constructor(environment: SandboxEnvironment) {
@@ -61,6 +65,8 @@ export class SandboxManager {
     }
     // A boot that is cut short by this undoes itself: nobody was told of a sandbox yet.
     await Promise.allSettled(creating);
+    this.#leaving.abort();
+    await Promise.all(this.#clearing.values());
   }
 
   /**
@@ -74,6 +80,7 @@ export class SandboxManager {
     const spec = completeSandboxSpec(requested, config);
     const existing = this.#sandboxes.get(sandboxId);
     if (existing === undefined) {
+      this.#refuseWhileClearing(sandboxId);
       this.#begin(sandboxId, spec);
     } else if (!isDeepStrictEqual(existing.identity.spec, spec)) {
       throw new ShimError('ALREADY_EXISTS', `sandbox ${sandboxId} exists already, with another spec`, {
@@ -113,6 +120,7 @@ export class SandboxManager {
         const problem = asShimError(error);
         this.#sandboxes.delete(sandbox.id);
         await sandbox.release().catch(() => undefined);
+        if (sandbox.directoryLeft) this.#clearAway(sandbox);
         sandbox.log.warn({ reason: problem.reason, problem: problem.message }, 'sandbox not created');
         sandbox.announce('sandbox.deleted', { reason: problem.reason, message: problem.message });
         throw problem;
@@ -120,6 +128,35 @@ export class SandboxManager {
       .finally(() => this.#creating.delete(sandbox.id));
     work.catch(() => undefined); // Every caller may have gone; the failure is logged above.
     this.#creating.set(sandbox.id, work);
+  }
+
+  /** Removes the directory of a create that failed, as soon as that is possible. Until then its id is not free. */
+  #clearAway({ id, files, log }: Sandbox): void {
+    const { signal } = this.#leaving;
+    const work = (async () => {
+      while (!signal.aborted) {
+        await sleep(CLEAR_RETRY_MS, signal).catch(() => undefined);
+        try {
+          await rm(files.directory, { recursive: true, force: true });
+          return;
+        } catch (error) {
+          log.debug({ problem: messageOf(error) }, 'state directory still not removed');
+        }
+      }
+    })().finally(() => this.#clearing.delete(id));
+    this.#clearing.set(id, work);
+  }
+
+  #refuseWhileClearing(sandboxId: string): void {
+    if (!this.#clearing.has(sandboxId)) return;
+    throw new ShimError(
+      'FAILED_PRECONDITION',
+      `what a failed start of sandbox ${sandboxId} has left cannot be removed yet`,
+      {
+        reason: 'SANDBOX_CREATING',
+        metadata: { sandboxId },
+      },
+    );
   }
 
   /** @throws ShimError NOT_FOUND / SANDBOX_NOT_FOUND */

@@ -95,6 +95,8 @@ export class Sandbox implements VolumeHost {
   timings: readonly Timing[] = [];
   /** Why QEMU said that it shuts down (QAPI ShutdownCause), when it said so. */
   shutdownReason: string | undefined;
+  /** The start failed, and the state directory could not be removed then. */
+  directoryLeft = false;
   /** The stop in progress; repeats of Stop join it. */
   stopping: Promise<void> | undefined;
   /** Work that nobody waits for, by what it is for; awaited when the sandbox is left. */

@@ -18,7 +18,11 @@ export async function whyNoMounts(directory: string): Promise<string | undefined
 /** A small file system of its own for a directory. */
 export async function mountSmall(directory: string, size: string): Promise<AsyncDisposable> {
   await execa('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=0700`, 'tmpfs', directory]);
-  return { [Symbol.asyncDispose]: async () => void (await execa('umount', [directory])) };
+  return {
+    [Symbol.asyncDispose]: async () => {
+      await execa('umount', [directory]);
+    },
+  };
 }
 
 /** Fills a file system to the last byte. */
@@ -42,7 +46,11 @@ export async function fill(directory: string): Promise<AsyncDisposable> {
 export async function makeReadOnly(directory: string): Promise<AsyncDisposable> {
   await execa('mount', ['--bind', directory, directory]);
   await execa('mount', ['-o', 'remount,bind,ro', directory]);
-  return { [Symbol.asyncDispose]: async () => void (await execa('umount', [directory])) };
+  return {
+    [Symbol.asyncDispose]: async () => {
+      await execa('umount', [directory]);
+    },
+  };
 }
 
 /** Lets a process open no further descriptor. */
@@ -55,8 +63,9 @@ export async function exhaustDescriptors(pid: number): Promise<AsyncDisposable> 
     '--noheadings',
     '--raw',
   ]);
-  const set = async (soft: string): Promise<void> =>
-    void (await execa('prlimit', ['--pid', String(pid), `--nofile=${soft}:`]));
+  const set = async (soft: string): Promise<void> => {
+    await execa('prlimit', ['--pid', String(pid), `--nofile=${soft}:`]);
+  };
   await set(String(NO_MORE_DESCRIPTORS));
   return { [Symbol.asyncDispose]: () => set(stdout.trim()) };
 }

@@ -9,6 +9,7 @@ import { openFiles } from '../support/leaks.ts';
 import type { Expectation, Fault, Point, StatusName } from './cell.ts';
 import type { CellVolume, FaultRig, Vm } from './rig.ts';
 import { isEvent, lineOf, type Moment, type Step } from './steps.ts';
+import type { Held } from './wire.ts';
 
 /** No call may hang, whatever happens. */
 const ANSWER_MAX_MS = 60_000;
@@ -99,11 +100,19 @@ function hold(rig: FaultRig, vm: Vm, { volumeId }: CellVolume, step: Step, momen
     return { armed: armed.then(() => undefined), reached };
   }
   const wire = step.on === 'agent' ? vm.agent : vm.qmp;
-  const reached = wire.hold(lineOf(step, isEvent(step) ? 'asked' : moment)).then((held) => ({
-    pass: () => Promise.resolve(held.pass()),
-    drop: () => held.drop(),
-  }));
+  const reached = wire.hold(lineOf(step, isEvent(step) ? 'asked' : moment)).then(passing);
   return { armed: Promise.resolve(), reached };
+}
+
+/** What a held line offers to a fault. */
+export function passing(held: Held): Pick<Point, 'pass' | 'drop'> {
+  return {
+    pass: () => {
+      held.pass();
+      return Promise.resolve();
+    },
+    drop: () => held.drop(),
+  };
 }
 
 function attachCall(rig: FaultRig, volume: CellVolume): Call<Volume__Output> {
