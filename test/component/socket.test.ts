@@ -16,10 +16,10 @@ import { ReflectionClient } from '../support/reflection.ts';
 /** The daemon's door: its socket, its options, its signals, its health, and what it tells of itself. No VM is needed. */
 
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
-const EXIT_MAX_MS = 60_000;
+const EXIT_MAX_MS = 30_000;
 const KVM_PROBE_MS = 50;
 /** A daemon that has not ended by then is killed, and its test fails. */
-const DAEMON_MAX_MS = 60_000;
+const DAEMON_MAX_MS = 45_000;
 
 /** Runs a daemon that must not start. */
 async function failedStart(
