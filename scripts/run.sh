@@ -7,7 +7,7 @@ node="$here/node_modules/.bin/node"
 stamp="$here/node_modules/.package-lock.json"
 if [ ! -x "$node" ] || [ ! -f "$stamp" ] || [ "$here/package-lock.json" -nt "$stamp" ]; then
   echo "installing npm packages ..." >&2
-  (cd "$here" && npm ci --no-audit --no-fund >&2)
+  (cd "$here" && npm ci --no-audit --no-fund --loglevel=error >&2)
   touch "$stamp"
 fi
 cd "$here"
