@@ -2,7 +2,7 @@ import { waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { unmount, type BusyProcess } from '../guest/disks.ts';
 import { asShimError, causeFrom } from './attach.ts';
-import { removeFromQemu } from './removal.ts';
+import { hasDevice, removeFromQemu } from './removal.ts';
 import { Stopwatch } from './stopwatch.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeHost } from './vm.ts';
@@ -103,9 +103,11 @@ async function carryOut(host: VolumeHost, volume: Volume): Promise<void> {
   await removeFromQemu(host, volume, watch);
 }
 
-/** Back to ATTACHED, unless the device has gone all the same. True when refused. */
+/** Back to ATTACHED, unless the device has gone all the same: an earlier daemon may have asked for that. True when refused. */
 async function refuse(host: VolumeHost, volume: Volume, error: ShimError): Promise<boolean> {
+  const qmp = await host.link.ready();
   using _held = await volume.mutex.acquire();
+  if (!(await hasDevice(qmp, volume.names.device))) return false;
   const result = host.volumes.apply(volume, { kind: 'guest-refused', cause: causeFrom(error) });
   host.commitSoon();
   return result.kind === 'next';
@@ -119,7 +121,13 @@ function isForced(volume: Volume): boolean {
 async function askGuest(host: VolumeHost, volume: Volume): Promise<void> {
   if (volume.state.state === 'detaching' && volume.state.deviceGone) return;
   if (volume.spec.mount !== undefined && volume.mounted) {
-    await unmountInGuest(host, volume);
+    try {
+      await unmountInGuest(host, volume);
+    } catch (error) {
+      // A guest that has let go of the disk has nothing mounted from it. The unplug was asked for before, by a daemon that
+      // did not live to see it.
+      if (!isShimError(error) || error.reason !== 'GUEST_DISK_NOT_FOUND') throw error;
+    }
     return;
   }
   if (!host.agentReady || isForced(volume)) return;
