@@ -3,7 +3,7 @@ import { access, chmod, mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { Deadline, sleep, waitFor } from '../base/deadline.ts';
-import { ShimError } from '../base/errors.ts';
+import { ShimError, isShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { GuestAgent } from '../guest/agent.ts';
 import {
@@ -39,6 +39,7 @@ interface Limits {
 
 const IDENTITY_SOCKET = 'ident.sock';
 const STATE_SOCKET = 'state.sock';
+const CONNECT_PAUSE_MS = 2;
 const EXIT_SEEN_MS = 1000;
 const CLOCK_TICK_MS = 10;
 const QUIET_WINDOW_MS = 200;
@@ -122,7 +123,7 @@ export async function connectQmp(
     );
   try {
     await waitForSocket(exists, qemu, signal);
-    return await QmpClient.connect({ path: files.qmpSocket, log, signal });
+    return await greeting(qemu, files.qmpSocket, log, signal);
   } catch (error) {
     givenUp.throwIfAborted();
     if (limit.aborted) {
@@ -138,6 +139,19 @@ export async function connectQmp(
       reason: 'QEMU_EXITED',
       cause: error,
     });
+  }
+}
+
+/** The socket's name is there a moment before QEMU listens on it, and stays when QEMU ends. */
+async function greeting(qemu: QemuProcess, path: string, log: Logger, signal: AbortSignal): Promise<QmpClient> {
+  for (;;) {
+    try {
+      return await QmpClient.connect({ path, log, signal });
+    } catch (error) {
+      const early = isShimError(error) && error.metadata['errno'] === 'ECONNREFUSED';
+      if (!early || qemu.exit !== undefined) throw error;
+    }
+    await sleep(CONNECT_PAUSE_MS, signal);
   }
 }
 
