@@ -51,7 +51,8 @@ export async function probeAio(options: {
     await qemu.exited;
   });
   await waitForSocket(() => exists(socket), qemu, AbortSignal.timeout(options.timeoutMs));
-  await using qmp = await QmpClient.connect({ path: socket, log: options.log, handshakeTimeoutMs: options.timeoutMs });
+  const { log, timeoutMs } = options;
+  await using qmp = await QmpClient.connect({ path: socket, log, handshakeTimeoutMs: timeoutMs, startingUp: true });
   const found: AioProbe[] = [];
   for (const mode of ['io_uring', 'native', 'threads'] as const) found.push(await probeMode(qmp, file, mode));
   return found;

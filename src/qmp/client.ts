@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect as connectSocket, type Socket } from 'node:net';
-import { Deadline, waitFor } from '../base/deadline.ts';
+import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { errnoOf, isShimError, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { PendingCalls } from './calls.ts';
@@ -15,6 +15,7 @@ const PENDING_MAX = 512;
 const LISTENERS_MAX = 4096;
 const QUEUE_MAX = 1024;
 const HANDSHAKE_TIMEOUT_MS = 5000;
+const REFUSED_PAUSE_MS = 5;
 const REPLY_TIMEOUT_MS = 30_000;
 /** How long a close waits for a server that does not take our last bytes. */
 const CLOSE_GRACE_MS = 1000;
@@ -31,6 +32,8 @@ export interface QmpConnectOptions {
   readonly handshakeTimeoutMs?: number;
   /** For each call that sets no limit of its own. 30000. */
   readonly replyTimeoutMs?: number;
+  /** QEMU was just started: it binds its socket a moment before it listens, so a refusal is tried again until the limit. */
+  readonly startingUp?: boolean;
   /** Ends the connecting only, not the client. */
   readonly signal?: AbortSignal;
 }
@@ -102,6 +105,18 @@ export class QmpClient implements AsyncDisposable {
    */
   static async connect(options: QmpConnectOptions): Promise<QmpClient> {
     const deadline = Deadline.after(options.handshakeTimeoutMs ?? HANDSHAKE_TIMEOUT_MS);
+    for (;;) {
+      try {
+        return await QmpClient.#attempt(options, deadline);
+      } catch (error) {
+        const refused = isShimError(error) && error.metadata['errno'] === 'ECONNREFUSED';
+        if (options.startingUp !== true || !refused || deadline.expired) throw error;
+        await sleep(REFUSED_PAUSE_MS, options.signal);
+      }
+    }
+  }
+
+  static async #attempt(options: QmpConnectOptions, deadline: Deadline): Promise<QmpClient> {
     const limits = (): Parameters<typeof waitFor>[1] => ({
       milliseconds: deadline.remainingMs,
       onTimeout: () => noGreeting(options.path, deadline.totalMs),

@@ -198,7 +198,7 @@ async function openQmp(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): P
   try {
     await waitForSocket(() => exists(sandbox.files.qmpSocket), qemu, AbortSignal.any([sandbox.ended, limit]));
     watch.lap('spawn');
-    return await sandbox.link.open({ handshakeTimeoutMs: QEMU_START_TIMEOUT_MS });
+    return await sandbox.link.open({ handshakeTimeoutMs: QEMU_START_TIMEOUT_MS, startingUp: true });
   } catch (error) {
     // A connection breaks a moment before the process that broke it is seen to have ended.
     const ended = await waitFor(qemu.exited, { milliseconds: EXIT_SEEN_MS }).then(
@@ -246,7 +246,7 @@ async function awaitFirstAnswer(sandbox: Sandbox, qemu: QemuProcess): Promise<vo
 async function startFailure(sandbox: Sandbox, qemu: QemuProcess): Promise<ShimError> {
   const log = (await readFile(sandbox.files.qemuLog, 'utf8').catch(() => '')).trim().slice(-CONSOLE_TAIL_BYTES);
   const said = log.split(/\s*\n\s*/).join('; ');
-  const how = qemu.exit === undefined ? 'QEMU opened no QMP socket' : describeExit(qemu.exit);
+  const how = qemu.exit === undefined ? 'QEMU did not answer on its QMP socket in time' : describeExit(qemu.exit);
   return new ShimError('FAILED_PRECONDITION', `${how}${said === '' ? '' : `: ${said}`}`, {
     reason: 'QEMU_EXITED',
     metadata: { sandboxId: sandbox.id },
@@ -261,9 +261,9 @@ async function consoleTail(sandbox: Sandbox): Promise<string> {
     const length = Math.min(size, CONSOLE_TAIL_BYTES);
     const { buffer } = await file.read(Buffer.alloc(length), 0, length, size - length);
     return `; the console ends with: ${JSON.stringify(buffer.toString('utf8').trim())}`;
-  } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return '';
-    throw error;
+  } catch {
+    // It only adds to a message; the failure that it is about is told without it.
+    return '';
   }
 }
 

@@ -18,6 +18,8 @@ export interface QmpLinkOptions {
   readonly onConnected: (client: QmpClient) => Promise<void>;
 }
 
+type ConnectLimits = Pick<QmpConnectOptions, 'handshakeTimeoutMs' | 'startingUp'>;
+
 /** The QMP connection of one VM, made again whenever it breaks while the VM lives. */
 export class QmpLink implements AsyncDisposable {
   readonly #options: QmpLinkOptions;
@@ -36,14 +38,14 @@ export class QmpLink implements AsyncDisposable {
    * @param limits a QEMU that was just started greets only once its machine is made, which takes long with many vCPUs
    * @throws what QmpClient.connect and onConnected throw: then there is no link
    */
-  async open(limits: Pick<QmpConnectOptions, 'handshakeTimeoutMs'> = {}): Promise<QmpClient> {
+  async open(limits: ConnectLimits = {}): Promise<QmpClient> {
     const client = await this.#connect(limits);
     this.#running = this.#keepUp(client);
     return client;
   }
 
   /** One connection, ready to be handed out. QEMU serves one at a time, so one that turns out useless must not stay. */
-  async #connect(limits: Pick<QmpConnectOptions, 'handshakeTimeoutMs'> = {}): Promise<QmpClient> {
+  async #connect(limits: ConnectLimits = {}): Promise<QmpClient> {
     const client = await QmpClient.connect({ ...this.#options.connect, ...limits, signal: this.#options.gone });
     try {
       await this.#options.onConnected(client);

@@ -45,7 +45,12 @@ export async function startBareQemu(args: readonly string[]): Promise<BareQemu> 
     await sleep(10);
   }
   const qmp = stack.use(
-    await QmpClient.connect({ path: qmpPath, log: silentLogger(), handshakeTimeoutMs: deadline.remainingMs }),
+    await QmpClient.connect({
+      path: qmpPath,
+      log: silentLogger(),
+      handshakeTimeoutMs: deadline.remainingMs,
+      startingUp: true,
+    }),
   );
   const owned = stack.move();
   return { qmp, qmpPath, directory, [Symbol.asyncDispose]: () => owned.disposeAsync() };

@@ -214,9 +214,26 @@ export class TestDaemon implements AsyncDisposable {
     await exited;
   }
 
+  /** Waits for a sandbox that is still being created, as after a `before` hook that failed. */
+  async #delete(sandboxId: string): Promise<void> {
+    const end = Date.now() + START_TIMEOUT_MS;
+    const creating = async (): Promise<boolean> =>
+      (await this.client.listSandboxes()).some(
+        (sandbox) => sandbox.sandboxId === sandboxId && sandbox.state === 'SANDBOX_STATE_CREATING',
+      );
+    while (Date.now() < end && (await creating())) await sleep(100);
+    await this.client.deleteSandbox(sandboxId);
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#keepDirectory) return;
-    for (const { sandboxId } of await this.client.listSandboxes()) await this.client.deleteSandbox(sandboxId);
+    try {
+      for (const { sandboxId } of await this.client.listSandboxes()) await this.#delete(sandboxId);
+    } catch (error) {
+      // A daemon that is left running would keep the test's process, and so the whole run, waiting.
+      await this.kill('SIGKILL');
+      throw error;
+    }
     const left = await readdir(this.stateDir);
     await this.kill('SIGTERM');
     if (this.child.exitCode !== 0)
