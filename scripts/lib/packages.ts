@@ -1,4 +1,4 @@
-import { accessSync, constants, createWriteStream, mkdirSync, readFileSync } from 'node:fs';
+import { accessSync, constants, createWriteStream, mkdirSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
@@ -44,13 +44,6 @@ export async function ensureCommands(commands: readonly Command[]): Promise<void
   await installPackages(missing.map((command) => packageOfCommand[command]));
   const still = missingCommands(missing);
   if (still.length > 0) throw new Error(`still missing after the installation: ${still.join(', ')}`);
-}
-
-/** Like ensureCommands, for packages by name. Asks dpkg's database, and apt only when something is missing. */
-export async function ensurePackages(packages: readonly string[]): Promise<void> {
-  const installed = installedPackages();
-  const missing = packages.filter((name) => !installed.has(name));
-  if (missing.length > 0) await installPackages(missing);
 }
 
 /** Runs `apt-get update`; ends the process with status 2, saying the command, if this process is not root. */
@@ -141,19 +134,4 @@ function isOnPath(command: string): boolean {
       return false;
     }
   });
-}
-
-/** Reads dpkg's own database: one stanza per package, `Status: install ok installed` when it is there. */
-function installedPackages(): Set<string> {
-  let status: string;
-  try {
-    status = readFileSync('/var/lib/dpkg/status', 'utf8');
-  } catch {
-    return new Set();
-  }
-  const installed = status
-    .split('\n\n')
-    .filter((stanza) => /^Status: \S+ \S+ installed$/m.test(stanza))
-    .map((stanza) => /^Package: (\S+)$/m.exec(stanza)?.[1] ?? '');
-  return new Set(installed);
 }
