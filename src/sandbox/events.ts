@@ -138,7 +138,8 @@ export class EventLog {
   }
 
   /**
-   * Opens a stream of events, beginning after `afterSequence` (undefined: with the next one).
+   * Opens a stream of events, beginning after `afterSequence` (undefined: with the next one to be emitted; those that are
+   * still on their way to the disk are older than the state that the watcher can see now).
    * @throws ShimError OUT_OF_RANGE / EVENTS_LOST when events after that number are no longer retained
    * @throws ShimError RESOURCE_EXHAUSTED / TOO_MANY_WATCHERS
    */
@@ -149,7 +150,8 @@ export class EventLog {
         metadata: { max: String(this.#limits.watchersMax) },
       });
     }
-    const watcher = new Watcher(this.#limits.watcherQueueMax, () => this.#watchers.delete(watcher));
+    const { watcherQueueMax } = this.#limits;
+    const watcher = new Watcher(watcherQueueMax, afterSequence ?? this.#emitted, () => this.#watchers.delete(watcher));
     if (afterSequence !== undefined) {
       const oldest = this.#retained[0]?.sequence ?? this.#delivered + 1;
       if (afterSequence + 1 < oldest || afterSequence > this.#delivered) {
@@ -159,7 +161,7 @@ export class EventLog {
           { reason: 'EVENTS_LOST', metadata: { oldest: String(oldest), newest: String(this.#delivered) } },
         );
       }
-      for (const event of this.#retained) if (event.sequence > afterSequence) watcher.offer(event);
+      for (const event of this.#retained) watcher.offer(event);
     }
     this.#watchers.add(watcher);
     return watcher;
@@ -174,18 +176,20 @@ export class EventLog {
 /** One stream of events with a bounded queue. Whoever opened it disposes of it. */
 export class Watcher implements Disposable {
   readonly #queueMax: number;
+  readonly #afterSequence: number;
   readonly #onDispose: () => void;
   #queue: ShimEvent[] = [];
   #failure: Error | undefined;
   #wake: PromiseWithResolvers<void> | undefined;
 
-  constructor(queueMax: number, onDispose: () => void) {
+  constructor(queueMax: number, afterSequence: number, onDispose: () => void) {
     this.#queueMax = queueMax;
+    this.#afterSequence = afterSequence;
     this.#onDispose = onDispose;
   }
 
   offer(event: ShimEvent): void {
-    if (this.#failure !== undefined) return;
+    if (this.#failure !== undefined || event.sequence <= this.#afterSequence) return;
     if (this.#queue.length >= this.#queueMax) {
       this.fail(
         new ShimError('RESOURCE_EXHAUSTED', `the watcher fell more than ${this.#queueMax} events behind`, {

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { EventLog, type EventLogLimits, type NewEvent, type Watcher } from '../../src/sandbox/events.ts';
 
 const EVENT: NewEvent = {
@@ -48,6 +52,22 @@ suite('event log', () => {
     using watcher = log.watch();
     emit(log, 1);
     assert.deepEqual(await taken(watcher), [3]);
+  });
+
+  test('events that are still on their way to the disk are older than a watcher that opens now', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-events-'));
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => rm(directory, { recursive: true }));
+    const limits = { retainedMax: 10, watchersMax: 10, watcherQueueMax: 10 };
+    const log = await EventLog.open(join(directory, 'events.jsonl'), limits, silentLogger());
+    emit(log, 2);
+    assert.equal(log.sequence, 0, 'none is delivered yet');
+    using late = log.watch();
+    using early = log.watch(0);
+    emit(log, 1);
+    await log.flush();
+    assert.deepEqual(await taken(late), [3]);
+    assert.deepEqual(await taken(early), [1, 2, 3]);
   });
 
   test('a waiting watcher is woken by the event that comes', async () => {
