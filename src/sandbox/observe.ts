@@ -27,7 +27,8 @@ export async function observe(sandbox: Sandbox, client: QmpClient): Promise<void
   sandbox.inBackground('events', consume(sandbox, events));
   const { config, log } = sandbox;
   sandbox.capabilities = await probeCapabilities(client, {
-    binary: config.qemu_binary,
+    // What is being run: the configured name may be one on PATH, and may mean another file by now.
+    binary: sandbox.qemu === undefined ? config.qemu_binary : `/proc/${sandbox.qemu.pid}/exe`,
     cacheDir: config.cache_dir,
     log,
   });
