@@ -14,6 +14,7 @@ const EXIT_TIMEOUT_MS = 60_000;
 /** The KVM probe's own QEMU, which lives for two seconds at most. */
 const PROBE_MARK = 'isa-debug-exit';
 const PROBE_END_MS = 5000;
+const INTERRUPTED = 130;
 
 /** What the daemon says of everything that it knows, at one moment. */
 export interface DaemonView {
@@ -39,6 +40,12 @@ export class Rig {
   static async start(config: Partial<Record<OptionName, string | number>> = {}): Promise<Rig> {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-soak-'));
     const rig = new Rig(directory, config);
+    // Whoever is tired of waiting is left without the VMs, which would outlive this process.
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.once(signal, () => {
+        void rig.abandon().finally(() => process.exit(INTERRUPTED));
+      });
+    }
     // The daemon's temporary files lie here and nobody else's do: what is left at the end is a leak.
     await mkdir(rig.temporaryDirectory);
     process.env['TMPDIR'] = rig.temporaryDirectory;
