@@ -154,7 +154,7 @@ suite('attach: aio modes', { timeout: 120_000 }, () => {
 suite('attach: replies that fail or do not come', { timeout: 120_000 }, () => {
   for (const name of ['blockdev-add', 'device_add'] as const) {
     test(`${name} is done and its reply lost: undone all the same, and the id is free again`, async () => {
-      await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 300 });
+      await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
       const vm = await rig.sandbox();
       vm.loseReply(name);
       await undone(rig, vm, rig.attach('a'), 'DEADLINE_EXCEEDED', 'QMP_REPLY_TIMEOUT');
@@ -164,7 +164,7 @@ suite('attach: replies that fail or do not come', { timeout: 120_000 }, () => {
   }
 
   test('a reply that comes after its time changes nothing', async () => {
-    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 300 });
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
     const vm = await rig.sandbox();
     const held = vm.hold('device_add');
     const seen = await refusal(rig.attach('a'));
@@ -261,7 +261,7 @@ suite('attach: callers that leave, VMs that end', { timeout: 120_000 }, () => {
     const held = vm.hold('device_add');
     const path = await rig.daemon.rawFile('a');
     const request = { sandboxId: 'one', volumeId: 'a', spec: { rawFile: { path } } };
-    const late = call((done) => rig.client.volumes.attach(request, { deadline: Date.now() + 300 }, done));
+    const late = call((done) => rig.client.volumes.attach(request, { deadline: Date.now() + 2000 }, done));
     await assert.rejects(late, (error) => isServiceError(error) && error.code === status.DEADLINE_EXCEEDED);
     await held.came;
     held.release();

@@ -108,6 +108,33 @@ suite('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
   });
 });
 
+suite('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
+  test('killed: the next one waits on for the same guest', async () => {
+    await using rig = await FakeVmRig.start();
+    rig.sandbox('one', { prepare: (vm) => vm.agent.stop() }).catch(() => undefined);
+    const vm = await rig.qemu.vm('one');
+    await vm.qmp.waitForCommand('qom-get');
+    await rig.restart('SIGKILL');
+    const [sandbox] = await rig.client.listSandboxes();
+    assert.deepEqual([sandbox?.state, sandbox?.qemuPid], ['SANDBOX_STATE_CREATING', vm.pid]);
+    vm.agent.start();
+    await eventually('the sandbox is running', async () =>
+      (await rig.client.getSandbox('one')).state === 'SANDBOX_STATE_RUNNING' ? true : undefined,
+    );
+    assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
+  });
+
+  test('asked to stop: nobody was told of a sandbox yet, so none is left', async () => {
+    await using rig = await FakeVmRig.start();
+    rig.sandbox('one', { prepare: (vm) => vm.agent.stop() }).catch(() => undefined);
+    const vm = await rig.qemu.vm('one');
+    await vm.qmp.waitForCommand('qom-get');
+    await rig.restart('SIGTERM');
+    assert.deepEqual(await rig.client.listSandboxes(), []);
+    assert.equal(await identify(vm.pid), undefined);
+  });
+});
+
 suite('the end of a VM', { timeout: 120_000 }, () => {
   test('the guest is asked first, and what it did is told', async () => {
     await using rig = await FakeVmRig.start();

@@ -71,7 +71,7 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
   });
 
   test('the reply to device_del is lost', async () => {
-    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 300 });
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
     const vm = await rig.sandbox();
     await rig.attach('a');
     vm.loseReply('device_del');
@@ -175,7 +175,7 @@ suite('detach: guests that hold on', { timeout: 120_000 }, () => {
     await rig.attach('a');
     vm.model.unplug = 'manual';
     const request = { sandboxId: 'one', volumeId: 'a' };
-    const late = call((done) => rig.client.volumes.detach(request, { deadline: Date.now() + 150 }, done));
+    const late = call((done) => rig.client.volumes.detach(request, { deadline: Date.now() + 2000 }, done));
     await assert.rejects(late, (error) => isServiceError(error) && error.code === status.DEADLINE_EXCEEDED);
     assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_DETACHING');
     vm.model.unplug = 'at once';

@@ -150,7 +150,7 @@ suite('QMP connection lost at rest', { timeout: 120_000 }, () => {
   });
 
   test('a new connection on which QEMU does not answer is given up, not kept: QEMU serves one client at a time', async () => {
-    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 300 });
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
     const vm = await rig.sandbox();
     const usual = vm.qmp.handlerOf('query-status');
     const silent: Handler = () => {

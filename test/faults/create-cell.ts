@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
-import { access } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
 import { call as promised } from '../support/daemon.ts';
 import { outcome, type Outcome } from '../support/grpc-errors.ts';
 import type { Fault, Point } from './cell.ts';
-import { processesNaming } from './host.ts';
-import type { FaultRig } from './rig.ts';
+import { exists, processesNaming } from './host.ts';
+import type { FaultRig, ReadyWhen } from './rig.ts';
 import { lineOf, type Moment, type Step } from './steps.ts';
 import { bounded, checkAnswer, describe, passing } from './volume-cell.ts';
 
@@ -43,7 +42,7 @@ export async function createCell(rig: FaultRig, step: Step, fault: Fault, moment
 }
 
 /** Without a guest that has booted, but for the step that waits for one: it takes seconds. */
-function readyWhenOf(step: Step): 'READY_WHEN_AGENT' | 'READY_WHEN_STARTED' {
+function readyWhenOf(step: Step): ReadyWhen {
   return step.on === 'agent' ? 'READY_WHEN_AGENT' : 'READY_WHEN_STARTED';
 }
 
@@ -112,11 +111,4 @@ async function checkNothingLeft(rig: FaultRig): Promise<void> {
   }
   // The daemon takes note of it a moment later.
   await sleep(20);
-}
-
-async function exists(path: string): Promise<boolean> {
-  return await access(path).then(
-    () => true,
-    () => false,
-  );
 }

@@ -1,4 +1,4 @@
-import { open, readdir, rm } from 'node:fs/promises';
+import { access, open, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 
@@ -85,4 +85,11 @@ export async function processesNaming(text: string): Promise<readonly number[]> 
     }),
   );
   return found.flat();
+}
+
+export async function exists(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  );
 }

@@ -6,7 +6,6 @@ import { readFileSync } from 'node:fs';
 import promises from 'node:fs/promises';
 import { syncBuiltinESMExports } from 'node:module';
 import { createConnection } from 'node:net';
-import { basename } from 'node:path';
 import { createInterface } from 'node:readline';
 
 /** What the test sends, one JSON line each; each is answered by `{"done": KIND}`. */
@@ -33,27 +32,43 @@ function tell(news: HookNews): void {
 let armed: Extract<HookCommand, { kind: 'hold' }> | undefined;
 let release = Promise.withResolvers<undefined>();
 
-const rename = promises.rename;
-async function heldRename(from: string, to: string): Promise<void> {
-  const mine = armed !== undefined && basename(to) === 'state.json' && isAbout(from, armed) ? armed : undefined;
-  if (mine === undefined) {
-    await rename(from, to);
-    return;
-  }
+/** True once for the write that the test waits for, so that the plan that it begins is held there. */
+function takes(text: string, moment: 'asked' | 'answered'): boolean {
+  if (armed?.moment !== moment) return false;
+  const { volumeId, state } = armed;
+  const { volumes } = JSON.parse(text) as JournalText;
+  if (!volumes.some((volume) => volume.volumeId === volumeId && volume.state.state === state)) return false;
   armed = undefined;
-  if (mine.moment === 'answered') await rename(from, to);
+  return true;
+}
+
+async function wait(): Promise<void> {
   release = Promise.withResolvers<undefined>();
   tell({ held: true });
   await release.promise;
-  if (mine.moment === 'asked') await rename(from, to);
 }
-Object.assign(promises, { rename: heldRename });
-syncBuiltinESMExports();
 
-function isAbout(path: string, hold: Extract<HookCommand, { kind: 'hold' }>): boolean {
-  const { volumes } = JSON.parse(readFileSync(path, 'utf8')) as JournalText;
-  return volumes.some((volume) => volume.volumeId === hold.volumeId && volume.state.state === hold.state);
+const { open, rename } = promises;
+/** Held when the temporary file is open and nothing has been written to it. */
+async function heldOpen(...parameters: Parameters<typeof open>): ReturnType<typeof open> {
+  const handle = await open(...parameters);
+  const [path] = parameters;
+  if (typeof path !== 'string' || !path.endsWith('/state.json.new')) return handle;
+  const writeFile = handle.writeFile.bind(handle);
+  handle.writeFile = async (data, options): Promise<void> => {
+    if (typeof data === 'string' && takes(data, 'asked')) await wait();
+    await writeFile(data, options);
+  };
+  return handle;
 }
+/** Held when the new record has taken the place of the old one. */
+async function heldRename(from: string, to: string): Promise<void> {
+  const mine = to.endsWith('/state.json') && takes(readFileSync(from, 'utf8'), 'answered');
+  await rename(from, to);
+  if (mine) await wait();
+}
+Object.assign(promises, { open: heldOpen, rename: heldRename });
+syncBuiltinESMExports();
 
 let offsetMs = 0;
 const RealDate = Date;

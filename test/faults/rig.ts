@@ -1,4 +1,4 @@
-import { access, chmod, mkdir, mkdtemp, open, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, open, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -11,13 +11,13 @@ import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts'
 import { TestDaemon, type ApiClient } from '../support/daemon.ts';
 import { qemuInventory, type QemuInventory } from '../support/leaks.ts';
 import { Hook } from './hook.ts';
-import { mountSmall, processesNaming, whyNoMounts } from './host.ts';
+import { exists, mountSmall, processesNaming, whyNoMounts } from './host.ts';
 import { Wire } from './wire.ts';
 
-export const MIB = 1024 * 1024;
+const MIB = 1024 * 1024;
 /** The daemon's patience with one QMP reply and one answer of the agent: long for a busy host, short for a test. */
-export const REPLY_TIMEOUT_MS = 2000;
-export const LINE_BYTES_MAX = MIB;
+export const REPLY_TIMEOUT_MS = 3000;
+export const LINE_BYTES_MAX = 1_048_576;
 const SETTLE_TIMEOUT_MS = 60_000;
 const POLL_MS = 10;
 const STATE_SIZE = '24m';
@@ -30,7 +30,10 @@ const SETTINGS: Partial<Record<OptionName, string | number>> = {
   unplug_retry_ms: 500,
   unplug_retry_max_ms: 1000,
   drain_timeout_ms: 1000,
+  volume_capacity: 31,
 };
+
+export type ReadyWhen = 'READY_WHEN_AGENT' | 'READY_WHEN_STARTED';
 
 interface VmWires {
   readonly qmp: Wire;
@@ -153,18 +156,18 @@ export class FaultRig implements AsyncDisposable {
   }
 
   /** Creates a sandbox and puts wires on its sockets. */
-  async boot(sandboxId: string): Promise<{ readonly sandbox: Sandbox__Output; readonly wires: VmWires }> {
+  async boot(
+    sandboxId: string,
+    readyWhen?: ReadyWhen,
+  ): Promise<{ readonly sandbox: Sandbox__Output; readonly wires: VmWires }> {
     const coming = this.expectVm(sandboxId);
-    const created = this.create(sandboxId);
+    const created = this.create(sandboxId, readyWhen);
     created.catch(() => undefined);
     const wires = await Promise.race([coming.wires, created.then(() => coming.wires)]);
     return { sandbox: await created, wires };
   }
 
-  create(
-    sandboxId: string,
-    readyWhen: 'READY_WHEN_AGENT' | 'READY_WHEN_STARTED' = 'READY_WHEN_AGENT',
-  ): Promise<Sandbox__Output> {
+  create(sandboxId: string, readyWhen: ReadyWhen = 'READY_WHEN_AGENT'): Promise<Sandbox__Output> {
     return this.client.createSandbox({ sandboxId, spec: { vcpus: 1, accelerator: 'ACCELERATOR_TCG', readyWhen } });
   }
 
@@ -260,11 +263,18 @@ export class FaultRig implements AsyncDisposable {
     await this.daemon.kill('SIGKILL');
   }
 
-  async startDaemon(): Promise<void> {
+  /** Another daemon in place of this one, with other settings until the next restart. */
+  async restart(settings: Partial<Record<OptionName, string | number>> = {}): Promise<void> {
+    await this.daemon.kill('SIGTERM');
+    await this.startDaemon(settings);
+  }
+
+  async startDaemon(settings: Partial<Record<OptionName, string | number>> = {}): Promise<void> {
     await rename(join(this.directory, 'qshimd.log'), join(this.directory, `qshimd-${this.#daemons}.log`));
     this.#daemons += 1;
     const { directory, hook } = this;
-    this.daemon = await TestDaemon.start({ directory, config: this.#settings, nodeArguments: hook.nodeArguments });
+    const config = { ...this.#settings, ...settings };
+    this.daemon = await TestDaemon.start({ directory, config, nodeArguments: hook.nodeArguments });
   }
 
   /** Waits until nothing is under way. The VM runs with its agent, or is stopped. */
@@ -361,12 +371,3 @@ for arg do
 done
 exec qemu-system-x86_64 "$@"
 `;
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
-  }
-}

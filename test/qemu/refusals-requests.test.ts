@@ -2,11 +2,12 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { Client, credentials, status, type ServiceError } from '@grpc/grpc-js';
+import { status } from '@grpc/grpc-js';
 import type { SandboxSpec } from '../../src/rpc/generated/qshim/v1/SandboxSpec.ts';
 import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
 import { call, TestDaemon, type ApiClient } from '../support/daemon.ts';
 import { assertRefusal, isServiceError, refusedWithoutTrace, worldState } from '../support/errors.ts';
+import { RawClient, firstOf } from '../support/raw-client.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 
 /** Requests that are wrong in themselves, sent to a real daemon with a real VM. */
@@ -183,58 +184,6 @@ const sandboxRows: readonly Row<SandboxSpec>[] = [
     value: String(UNKNOWN_ENUM_NUMBER),
   },
 ];
-
-/** A client that sends bytes as they are. */
-class RawClient implements Disposable {
-  readonly #client: Client;
-
-  constructor(socket: string) {
-    this.#client = new Client(`unix:${socket}`, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 });
-  }
-
-  unary(method: string, bytes: Buffer): Promise<Buffer> {
-    return call((done) =>
-      this.#client.makeUnaryRequest(
-        `/qshim.v1.${method}`,
-        (raw: Buffer) => raw,
-        (raw) => raw,
-        bytes,
-        done,
-      ),
-    );
-  }
-
-  stream(method: string, bytes: Buffer): Promise<unknown> {
-    const path = `/qshim.v1.${method}`;
-    return firstOf(
-      this.#client.makeServerStreamRequest(
-        path,
-        (raw: Buffer) => raw,
-        (raw) => raw,
-        bytes,
-      ),
-    );
-  }
-
-  [Symbol.dispose](): void {
-    this.#client.close();
-  }
-}
-
-/** The first message of a stream, or its error. */
-function firstOf(stream: {
-  on(event: 'data', listener: (message: unknown) => void): unknown;
-  on(event: 'error', listener: (error: ServiceError) => void): unknown;
-  cancel(): void;
-}): Promise<unknown> {
-  const { promise, resolve, reject } = Promise.withResolvers<unknown>();
-  stream.on('error', reject);
-  stream.on('data', (message) => {
-    resolve(message);
-    stream.cancel();
-  });
-  return promise;
-}
 
 await describe('requests that are wrong in themselves', { skip }, async () => {
   let daemon: TestDaemon;

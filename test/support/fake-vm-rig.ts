@@ -13,7 +13,7 @@ const EVENTUALLY_MS = 30_000;
 const QUICK: Partial<Record<OptionName, string | number>> = {
   unplug_retry_ms: 100,
   unplug_retry_max_ms: 200,
-  stop_timeout_ms: 500,
+  stop_timeout_ms: 10_000,
   drain_timeout_ms: 300,
   qmp_reply_timeout_ms: 20_000,
 };

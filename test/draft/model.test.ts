@@ -1,0 +1,45 @@
+import { suite, test } from 'node:test';
+import fc from 'fast-check';
+import { assertModel, modelParameters, type Regression } from '../support/model-seed.ts';
+import { ModelHost } from '../support/model-run.ts';
+import { sequences, type Step } from '../support/model-steps.ts';
+
+/**
+ * Random sequences of calls, faults, restarts and exits against the real daemon over a fake QEMU. After each step the
+ * daemon's records must agree with QEMU's own lists, the events and the journal on disk (model-oracle.ts).
+ */
+
+const LENGTH_MAX = 14;
+
+/** Sequences that once failed. Kept by seed and path, or as the steps themselves once they have been shrunk. */
+const regressions: readonly Regression[] = [];
+const shortest: readonly { readonly found: string; readonly steps: readonly Step[] }[] = [];
+
+suite('random sequences against the daemon', { timeout: 3_600_000 }, () => {
+  test('records, QEMU, events and journal agree after each step', async (context) => {
+    await using host = new ModelHost();
+    const parameters = modelParameters<[readonly Step[]]>(25, false);
+    context.diagnostic(`seed ${parameters.seed ?? ''}`);
+    await assertModel(
+      fc.asyncProperty(sequences(LENGTH_MAX), (steps) => host.run(steps)),
+      parameters,
+    );
+  });
+
+  for (const { found, steps } of shortest) {
+    test(`regression: ${found}`, async () => {
+      await using host = new ModelHost();
+      await host.run(steps);
+    });
+  }
+
+  for (const { found, seed, path } of regressions) {
+    test(`regression: ${found}`, async () => {
+      await using host = new ModelHost();
+      await assertModel(
+        fc.asyncProperty(sequences(LENGTH_MAX), (steps) => host.run(steps)),
+        { seed, path, endOnFailure: true },
+      );
+    });
+  }
+});

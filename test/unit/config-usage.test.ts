@@ -1,0 +1,33 @@
+import assert from 'node:assert/strict';
+import { glob, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { OPTIONS } from '../../src/config.ts';
+
+const source = join(import.meta.dirname, '../../src');
+
+/** The text of all code but the table of options itself. */
+async function code(): Promise<string> {
+  const texts: string[] = [];
+  for await (const file of glob('**/*.ts', { cwd: source })) {
+    if (file === 'config.ts' || file.startsWith('rpc/generated/')) continue;
+    texts.push(await readFile(join(source, file), 'utf8'));
+  }
+  return texts.join('\n');
+}
+
+suite('every option is there for something', () => {
+  test('each is read somewhere: a bound that nobody looks at bounds nothing', async () => {
+    const text = await code();
+    const unused = OPTIONS.filter(
+      ({ name }) => !new RegExp(`\\b[cC]onfig(\\(\\))?\\.${name}\\b|\\b${name}\\b.*= .*config`).test(text),
+    ).map(({ name }) => name);
+    assert.deepEqual(unused, []);
+  });
+
+  test('each bound says its unit or what it counts', () => {
+    const bounds = OPTIONS.filter(({ defaultValue }) => typeof defaultValue === 'number').map(({ name }) => name);
+    const unclear = bounds.filter((name) => !/_(max|ms|mib|bytes|retained)$/.test(name));
+    assert.deepEqual(unclear, ['vcpus', 'volume_capacity']);
+  });
+});
