@@ -14,6 +14,8 @@ export interface AcceleratorProbe {
 /** What the payload writes to the debug-exit port; QEMU exits with (value << 1) | 1. */
 const PAYLOAD_VALUE = 0x2a;
 const PAYLOAD_EXIT_CODE = (PAYLOAD_VALUE << 1) | 1;
+/** Of util-linux: the kernel ends the process when its parent ends (PR_SET_PDEATHSIG), which Node cannot ask for. */
+const SETPRIV = '/usr/bin/setpriv';
 const FIRMWARE_BYTES = 65_536;
 const RESET_VECTOR = 0xfff0;
 /** QEMU inherits the payload, which has no name, as its standard input. */
@@ -65,7 +67,13 @@ export async function probeAccelerator(options: {
   }
   // Without a name: a daemon that is killed during the probe leaves no file behind.
   await using firmware = await unnamedFile(payloadFirmware());
-  const result = await execa(options.binary, payloadArguments(accelerator), {
+  // Dies with this process: a daemon that is killed during the probe must not leave a QEMU that runs for ever.
+  const tied = await access(SETPRIV).then(
+    () => [SETPRIV, '--pdeathsig', 'KILL', '--', options.binary],
+    () => [options.binary],
+  );
+  const [file = options.binary, ...prefix] = tied;
+  const result = await execa(file, [...prefix, ...payloadArguments(accelerator)], {
     reject: false,
     // A stream over a descriptor is inherited as that descriptor; nothing is piped.
     stdin: firmware.createReadStream({ autoClose: false }),
