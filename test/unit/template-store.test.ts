@@ -3,6 +3,7 @@ import { chmod, mkdir, mkdtemp, readFile, readdir, rm, symlink, truncate, writeF
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
+import { sleep } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { identify } from '../../src/qemu/process.ts';
@@ -220,7 +221,11 @@ suite('template store, opened again', () => {
   test('whole templates stay, the oldest the first to go', async () => {
     await using at = await place();
     const before = await at.open();
-    for (const key of [B, A, C]) await before.build(build(key));
+    for (const key of [B, A, C]) {
+      await before.build(build(key));
+      // Their age is kept in whole milliseconds.
+      await sleep(5);
+    }
     await before[Symbol.asyncDispose]();
     await using store = await at.open({ bytesMax: 2 * ONE });
     assert.deepEqual(keysOf(store), [A, C]);
