@@ -38,6 +38,7 @@ function sends(at: Rig, status: 'completed' | 'failed'): void {
   at.fake.on('migrate', () => {
     at.fake.emit('MIGRATION', { status: 'setup' });
     const socket = createConnection(at.options.socketPath);
+    socket.on('error', () => undefined); // The saving side may have given up.
     socket.end(STATE, () => at.fake.emit('MIGRATION', { status }));
     return {};
   });
@@ -74,6 +75,7 @@ suite('restoring a state', () => {
   /** QEMU's side of `migrate-incoming`: listens, reads `bytes` and closes. */
   async function takes(at: Rig, bytes: number, then: () => void): Promise<AsyncDisposable> {
     const server = createServer((socket) => {
+      socket.on('error', () => undefined); // The other side may hang up first.
       let left = bytes;
       socket.on('data', (chunk: Buffer) => {
         left -= chunk.length;
