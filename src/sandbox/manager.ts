@@ -34,6 +34,8 @@ export class SandboxManager {
   readonly #sandboxes = new Map<string, Sandbox>();
   /** Creates in progress; repeats join them. A create that fails leaves nothing behind. */
   readonly #creating = new Map<string, Promise<void>>();
+  /** Deletes in progress; repeats join them. */
+  readonly #deleting = new Map<string, Promise<void>>();
   /** Directories of failed creates that could not be removed (read-only, no descriptor left); tried until they are. */
   readonly #clearing = new Map<string, Promise<void>>();
   readonly #leaving = new AbortController();
@@ -207,11 +209,25 @@ export class SandboxManager {
           },
         );
       }
-      await stopSandbox(sandbox, { force: true, gracefulTimeoutMs: 1 });
     }
-    await sandbox.release();
-    await rm(sandbox.files.directory, { recursive: true, force: true });
-    if (this.#sandboxes.delete(sandboxId)) sandbox.announce('sandbox.deleted', undefined);
+    const deleting = this.#deleting.get(sandboxId) ?? this.#remove(sandbox);
+    this.#deleting.set(sandboxId, deleting);
+    await deleting;
+  }
+
+  /** Stops what still runs, then removes every trace. The id is free for another sandbox only when this is over. */
+  async #remove(sandbox: Sandbox): Promise<void> {
+    try {
+      await stopSandbox(sandbox, { force: true, gracefulTimeoutMs: 1 });
+      // The last record of a stopped sandbox may still be on its way to the disk: it must not come to the next one's.
+      await sandbox.stopped;
+      await sandbox.release();
+      await rm(sandbox.files.directory, { recursive: true, force: true });
+      this.#sandboxes.delete(sandbox.id);
+      sandbox.announce('sandbox.deleted', undefined);
+    } finally {
+      this.#deleting.delete(sandbox.id);
+    }
   }
 
   /** Attaches a volume, or answers as the first time when id and spec are the same. */
