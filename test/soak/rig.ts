@@ -1,8 +1,8 @@
-import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, readdir, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { waitFor } from '../../src/base/deadline.ts';
 import type { OptionName } from '../../src/config.ts';
 import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
 import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
@@ -96,11 +96,10 @@ export class Rig {
       throw new Error(`the daemon had ended by itself: ${ending(daemon)}`);
     }
     this.#daemon = undefined;
-    const limit = AbortSignal.timeout(EXIT_TIMEOUT_MS);
-    const late = once(limit, 'abort').then(() => {
-      throw new Error(`the daemon did not end within ${EXIT_TIMEOUT_MS} ms after ${signal}`);
+    await waitFor(daemon.kill(signal), {
+      milliseconds: EXIT_TIMEOUT_MS,
+      onTimeout: () => new Error(`the daemon did not end within ${EXIT_TIMEOUT_MS} ms after ${signal}`),
     });
-    await Promise.race([daemon.kill(signal), late]);
     if (signal === 'SIGTERM' && ending(daemon) !== 'exit code 0') {
       throw new Error(`the daemon ended with ${ending(daemon)} on SIGTERM`);
     }
