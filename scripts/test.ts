@@ -28,13 +28,15 @@ const KINDS: readonly Kind[] = [
   { name: 'unit', needsVm: false, concurrency: 2, timeoutMs: 180_000 },
   { name: 'component', needsVm: false, concurrency: 2, timeoutMs: 300_000 },
   { name: 'qemu', needsVm: true, concurrency: 2, timeoutMs: 600_000 },
+  // Encrypted volumes in all their cases: `npm run test:confidential`. A shorter part of it is among the qemu tests.
+  { name: 'confidential', needsVm: true, concurrency: 2, timeoutMs: 600_000 },
   // Tests that are still being worked on: run only when asked for by name.
   { name: 'draft', needsVm: true, concurrency: 1, timeoutMs: 600_000 },
 ];
 
 const command = new Command('npm test --')
   .description('Runs every check of the project.')
-  .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, draft')
+  .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, confidential, draft')
   .option('--files <text>', 'only test files whose path contains this text')
   .option('--verbose', 'name every test, not only those that failed')
   .parse();
@@ -43,7 +45,7 @@ const only = options.only?.split(',');
 const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
 
 function wanted(kind: string): boolean {
-  if (kind === 'draft') return only?.includes(kind) === true;
+  if (kind === 'draft' || kind === 'confidential') return only?.includes(kind) === true;
   return only === undefined
     ? options.files === undefined || KINDS.some(({ name }) => name === kind)
     : only.includes(kind);

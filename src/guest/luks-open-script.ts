@@ -193,11 +193,12 @@ zero_from() { # BLOCK BYTES
     cmp -n "$2" - /dev/zero > /dev/null 2>&1
 }
 # Without a wipe no sector can be read before it was written: give blkid, and mkfs itself, the places where they look
-# for older contents. blkid looks at most 3087 sectors before the end (Promise RAID).
+# for older contents. blkid looks up to 4 MiB from the start (the second header of LUKS2), and from
+# 3087 sectors before the end (Promise RAID).
 write_ends() {
   mib=$((mapped_sectors / 2048)) from=0
-  if [ "$mib" -gt 4 ]; then from=$((mib - 3)); fi
-  dd if=/dev/zero of="$dev" bs=1048576 count=2 2> /dev/null
+  if [ "$mib" -gt 8 ]; then from=$((mib - 3)); fi
+  dd if=/dev/zero of="$dev" bs=1048576 count=5 2> /dev/null
   dd if=/dev/zero of="$dev" bs=1048576 seek="$from" 2> /dev/null
   sync "$dev" 2> /dev/null || sync
 }
