@@ -3,7 +3,8 @@
  * `N passed, N failed` (`, N skipped` may follow). `npm test -- --help` lists the options.
  */
 import { once } from 'node:events';
-import { glob } from 'node:fs/promises';
+import { chmod, glob, mkdtemp, rm } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { run } from 'node:test';
 import { Command } from '@commander-js/extra-typings';
 import { execa } from 'execa';
@@ -34,10 +35,23 @@ const KINDS: readonly Kind[] = [
   { name: 'draft', needsVm: true, concurrency: 1, timeoutMs: 600_000 },
 ];
 
+/** The part of the real-QEMU tests that `npm test` runs a second time, with clones: everything that a guest takes part in. */
+const ALSO_AS_CLONES: readonly string[] = [
+  'volumes.test.ts',
+  'options.test.ts',
+  'adoption.test.ts',
+  'sandbox-life.test.ts',
+  'batch.test.ts',
+];
+
 const command = new Command('npm test --')
   .description('Runs every check of the project.')
   .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, confidential, draft')
   .option('--files <text>', 'only test files whose path contains this text')
+  .option(
+    '--template <use>',
+    'how sandboxes of the real-QEMU tests start that do not say: off (they boot), required (clones). Default: off, and a part of the tests once more as clones',
+  )
   .option('--verbose', 'name every test, not only those that failed')
   .parse();
 const options = command.opts();
@@ -65,10 +79,12 @@ async function check(name: string, file: string, args: readonly string[]): Promi
   }
 }
 
-async function runKind(kind: Kind): Promise<void> {
+/** Runs test files; those of `picked` when given. */
+async function runKind(kind: Kind, title: string, picked?: readonly string[]): Promise<void> {
   const files: string[] = [];
   for await (const file of glob(`test/${kind.name}/**/*.test.ts`)) {
-    if (options.files === undefined || file.includes(options.files)) files.push(file);
+    const named = options.files === undefined || file.includes(options.files);
+    if (named && (picked?.includes(basename(file)) ?? true)) files.push(file);
   }
   if (files.length === 0) return;
   files.sort();
@@ -97,9 +113,25 @@ async function runKind(kind: Kind): Promise<void> {
   await once(stream, 'end');
   const seconds = ((performance.now() - started) / 1000).toFixed(1);
   console.log(
-    `${kind.name}: ${tally.passed - before.passed} passed, ${tally.failed - before.failed} failed, ` +
+    `${title}: ${tally.passed - before.passed} passed, ${tally.failed - before.failed} failed, ` +
       `${tally.skipped - before.skipped} skipped, ${files.length} files, ${seconds} s`,
   );
+}
+
+/** Has the tests' daemons start sandboxes from templates, which they share (test/support/daemon.ts reads this). */
+async function inTemplateMode(use: string, work: () => Promise<void>): Promise<void> {
+  const directory = await mkdtemp('/dev/shm/qshim-tests-');
+  // Some daemons run as another user, with a directory of their own below it.
+  await chmod(directory, 0o755);
+  process.env['QSHIM_TEST_TEMPLATE'] = use;
+  process.env['QSHIM_TEST_TEMPLATES_DIR'] = directory;
+  try {
+    await work();
+  } finally {
+    delete process.env['QSHIM_TEST_TEMPLATE'];
+    delete process.env['QSHIM_TEST_TEMPLATES_DIR'];
+    await rm(directory, { recursive: true });
+  }
 }
 
 function describe(error: Error): string {
@@ -115,8 +147,17 @@ if (wanted('lint')) {
 if (wanted('types')) await check('types: tsc', 'tsc', []);
 for (const kind of KINDS) {
   if (!wanted(kind.name)) continue;
-  if (kind.needsVm) await ensureTestTools();
-  await runKind(kind);
+  if (!kind.needsVm) {
+    await runKind(kind, kind.name);
+    continue;
+  }
+  await ensureTestTools();
+  const use = options.template ?? 'off';
+  if (use !== 'off') await inTemplateMode(use, () => runKind(kind, `${kind.name} (template ${use})`));
+  else await runKind(kind, kind.name);
+  if (options.template === undefined && options.files === undefined) {
+    await inTemplateMode('required', () => runKind(kind, `${kind.name} (as clones)`, ALSO_AS_CLONES));
+  }
 }
 const skipped = tally.skipped > 0 ? `, ${tally.skipped} skipped` : '';
 console.log(`${tally.passed} passed, ${tally.failed} failed${skipped}`);

@@ -11,6 +11,9 @@ import { VOLUME_CAPACITY_MAX } from './device/slots.ts';
  * docs/config.md all follow. Later sources win: file, then environment (QSHIM_NAME), then flags (--name).
  */
 
+/** How a sandbox may start: see TemplateUse in proto/qshim/v1/sandboxes.proto. */
+export const TEMPLATE_USES = ['auto', 'off', 'required'] as const;
+
 const projectRoot = join(import.meta.dirname, '..');
 
 const absolutePath = z.string().startsWith('/', 'must be an absolute path');
@@ -68,6 +71,39 @@ const configSchema = z.strictObject({
     .max(VOLUME_CAPACITY_MAX)
     .default(62)
     .describe(`Volumes attached at once in sandboxes that name no capacity, at most ${VOLUME_CAPACITY_MAX}.`),
+  template: z
+    .enum(TEMPLATE_USES)
+    .default('auto')
+    .describe(
+      'How sandboxes start that do not say: auto (as a clone of a template when there is one; a missing one is made in the background), off, required.',
+    ),
+  templates_dir: absolutePath
+    .max(60, 'is too long for the sockets that lie below it (60 bytes)')
+    .default('/dev/shm/qshim-templates')
+    .describe("Directory of the templates, on tmpfs: they are guests' memory. Mode 0700."),
+  templates_bytes_max: z
+    .int()
+    .min(1_048_576)
+    .default(4_294_967_296)
+    .describe('Memory that all templates together may take; those that were not used for longest make room.'),
+  template_timeout_ms: milliseconds
+    .default(180_000)
+    .describe('How long the making of a template may take, from the start of its VM to its saved state.'),
+  template_delay_ms: milliseconds
+    .default(2000)
+    .describe('How long after the start of a sandbox the making of its template begins in the background.'),
+  template_free_mib: z
+    .int()
+    .min(0)
+    .default(512)
+    .describe(
+      "Available memory in MiB that the host must keep beside a new template's guest memory; else none is made.",
+    ),
+  clone_timeout_ms: milliseconds
+    .default(10_000)
+    .describe(
+      'How long a clone may take from the start of QEMU to the answer of its guest agent, before it counts as failed.',
+    ),
   kvm_probe_timeout_ms: milliseconds
     .default(2000)
     .describe('How long a tiny payload may take under KVM before KVM counts as unusable.'),

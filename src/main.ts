@@ -11,6 +11,7 @@ import { claimSocket } from './rpc/socket.ts';
 import { BackingClaims } from './sandbox/backing.ts';
 import { EventLog } from './sandbox/events.ts';
 import { SandboxManager } from './sandbox/manager.ts';
+import { Templates } from './sandbox/templates.ts';
 
 /** The daemon: composition root, signals, exit code. */
 
@@ -60,7 +61,8 @@ async function serve(config: Config, log: Logger): Promise<void> {
   const probed = accelerators.kvm().then((probe) => log.info({ ...probe }, 'kvm probed'));
   // The probe has a time limit, and a directory that it removes.
   cleanup.defer(() => probed);
-  const manager = new SandboxManager({ config, log, events, claims: new BackingClaims(), accelerators });
+  const templates = cleanup.use(await Templates.open(config, log));
+  const manager = new SandboxManager({ config, log, events, claims: new BackingClaims(), accelerators, templates });
   await manager.start();
   cleanup.defer(() => manager.release());
   const server = new ShimServer(manager, config, log);

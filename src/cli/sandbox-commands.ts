@@ -7,7 +7,7 @@ import type { ListSandboxesResponse__Output } from '../rpc/generated/qshim/v1/Li
 import type { Sandbox__Output } from '../rpc/generated/qshim/v1/Sandbox.ts';
 import { exitCodeOfGuest } from './exit-codes.ts';
 import { collectAssignment, collectPair, keysOf, present, wholeNumber } from './options.ts';
-import { ACCELERATORS, createRequest, execRequest, READY_WHEN } from './sandbox-requests.ts';
+import { ACCELERATORS, createRequest, execRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';
 import type { Session } from './session.ts';
 import { readStandardInput } from './standard-input.ts';
 
@@ -50,12 +50,19 @@ function addCreate(parent: CommandUnknownOpts, session: Session): void {
         'answer when the guest agent answers, or already when QEMU runs (default: agent)',
       ).choices(keysOf(READY_WHEN)),
     )
+    .addOption(
+      new Option(
+        '--template <use>',
+        `start as a clone of a template: when there is one, never, or always ${BY_DAEMON}`,
+      ).choices(keysOf(TEMPLATE_USES)),
+    )
     .addHelpText(
       'after',
       `
 Examples:
   qshim sandbox create sb1
-  qshim sandbox create sb2 --vcpus 2 --memory 1024 --label team=storage`,
+  qshim sandbox create sb2 --vcpus 2 --memory 1024 --label team=storage
+  qshim sandbox create sb3 --template required   # a clone; makes the template if there is none`,
     )
     .action(async (sandboxId, options) => {
       const work = {

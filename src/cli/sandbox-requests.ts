@@ -14,6 +14,12 @@ export const READY_WHEN = {
   started: 'READY_WHEN_STARTED',
 } as const;
 
+export const TEMPLATE_USES = {
+  auto: 'TEMPLATE_AUTO',
+  off: 'TEMPLATE_OFF',
+  required: 'TEMPLATE_REQUIRED',
+} as const;
+
 export interface CreateOptions {
   readonly vcpus?: number | undefined;
   readonly memory?: number | undefined;
@@ -24,11 +30,12 @@ export interface CreateOptions {
   readonly volumeCapacity?: number | undefined;
   readonly label?: Readonly<Record<string, string>> | undefined;
   readonly readyWhen?: keyof typeof READY_WHEN | undefined;
+  readonly template?: keyof typeof TEMPLATE_USES | undefined;
 }
 
 /** What is not given is left out, so that the daemon's configuration decides it. */
 export function createRequest(sandboxId: string, options: CreateOptions, cwd: string): CreateSandboxRequest {
-  const { kernel, initrd, accelerator, readyWhen, label } = options;
+  const { kernel, initrd, accelerator, readyWhen, template, label } = options;
   return {
     sandboxId,
     spec: present({
@@ -41,6 +48,7 @@ export function createRequest(sandboxId: string, options: CreateOptions, cwd: st
       volumeCapacity: options.volumeCapacity,
       labels: label === undefined ? undefined : { ...label },
       readyWhen: readyWhen === undefined ? undefined : READY_WHEN[readyWhen],
+      template: template === undefined ? undefined : TEMPLATE_USES[template],
     }),
   };
 }

@@ -14,6 +14,9 @@ import {
 } from './values.ts';
 import { timingsSheet } from './timings-view.ts';
 
+/** Digits of a template's id that people get to see. */
+const TEMPLATE_ID_SHOWN = 12;
+
 const state = (sandbox: Sandbox): string => enumWord('SANDBOX_STATE_', sandbox.state);
 
 export function sandboxTable(sandboxes: readonly Sandbox[], widthMax: number | undefined): string {
@@ -44,6 +47,7 @@ export function sandboxSheet(sandbox: Sandbox, widthMax: number | undefined): st
     ['memory', memoryText(sandbox)],
     ['volumes', volumesText(sandbox)],
     ['accelerator', acceleratorText(sandbox)],
+    ['start', startText(sandbox)],
     ['QEMU', sandbox.qemuPid === 0 ? orNothing(sandbox.qemuVersion) : qemuText(sandbox)],
     ['kernel', orNothing(spec?.kernel)],
     ['initrd', orNothing(spec?.initrd)],
@@ -60,6 +64,7 @@ export function sandboxSummary(sandbox: Sandbox): string {
   const parts = [state(sandbox)];
   if (sandbox.agentReady) parts.push('guest agent ready');
   if (sandbox.qemuPid !== 0) parts.push(enumWord('ACCELERATOR_', sandbox.accelerator), qemuText(sandbox));
+  if (sandbox.state === 'SANDBOX_STATE_RUNNING') parts.push(startText(sandbox));
   if (causeText(sandbox.cause) !== NOTHING) parts.push(causeText(sandbox.cause));
   if (sandbox.state === 'SANDBOX_STATE_RUNNING' && sandbox.timings.length > 0) parts.push(timingsText(sandbox.timings));
   return `${visible(sandbox.sandboxId)}: ${parts.join(', ')}`;
@@ -77,6 +82,14 @@ function volumesText(sandbox: Sandbox): string {
 function acceleratorText(sandbox: Sandbox): string {
   const inUse = enumWord('ACCELERATOR_', sandbox.accelerator);
   return sandbox.acceleratorReason === '' ? inUse : `${inUse} (${visible(sandbox.acceleratorReason)})`;
+}
+
+/** "clone of 0123456789ab", or "cold_boot (there was no template for it)". */
+function startText({ start }: Sandbox): string {
+  if (start === null) return NOTHING;
+  const kind = enumWord('START_KIND_', start.kind);
+  if (start.templateId !== '') return `${kind} of ${visible(start.templateId.slice(0, TEMPLATE_ID_SHOWN))}`;
+  return start.reason === '' ? kind : `${kind} (${visible(start.reason)})`;
 }
 
 function qemuText(sandbox: Sandbox): string {

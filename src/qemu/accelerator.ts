@@ -2,6 +2,7 @@ import { access, constants } from 'node:fs/promises';
 import { execa } from 'execa';
 import { monotonicMs } from '../base/deadline.ts';
 import { errnoOf } from '../base/errors.ts';
+import { tiedCommand } from './tied.ts';
 import { unnamedFile } from './unnamed-file.ts';
 
 export interface AcceleratorProbe {
@@ -14,8 +15,6 @@ export interface AcceleratorProbe {
 /** What the payload writes to the debug-exit port; QEMU exits with (value << 1) | 1. */
 const PAYLOAD_VALUE = 0x2a;
 const PAYLOAD_EXIT_CODE = (PAYLOAD_VALUE << 1) | 1;
-/** Of util-linux: the kernel ends the process when its parent ends (PR_SET_PDEATHSIG), which Node cannot ask for. */
-const SETPRIV = '/usr/bin/setpriv';
 const FIRMWARE_BYTES = 65_536;
 const RESET_VECTOR = 0xfff0;
 /** QEMU inherits the payload, which has no name, as its standard input. */
@@ -68,11 +67,7 @@ export async function probeAccelerator(options: {
   // Without a name: a daemon that is killed during the probe leaves no file behind.
   await using firmware = await unnamedFile(payloadFirmware());
   // Dies with this process: a daemon that is killed during the probe must not leave a QEMU that runs for ever.
-  const tied = await access(SETPRIV).then(
-    () => [SETPRIV, '--pdeathsig', 'KILL', '--', options.binary],
-    () => [options.binary],
-  );
-  const [file = options.binary, ...prefix] = tied;
+  const { file, prefix } = await tiedCommand(options.binary);
   const result = await execa(file, [...prefix, ...payloadArguments(accelerator)], {
     reject: false,
     // A stream over a descriptor is inherited as that descriptor; nothing is piped.

@@ -12,6 +12,8 @@ export interface Launch {
   readonly kernel: string;
   readonly initrd: string;
   readonly kernelParameters: string;
+  /** For the reference guest's start-up script, which reads `qshim.hostname=` from its kernel parameters. */
+  readonly hostname?: string;
   /** Conventional PCI bridges on pcie.0 for hot-plugged volumes. */
   readonly bridges: readonly { readonly id: string; readonly address: number }[];
   readonly files: SandboxFiles;
@@ -47,6 +49,9 @@ export interface SandboxFiles {
 /** Name of the virtio-serial port that qemu-guest-agent looks for. */
 export const AGENT_PORT_NAME = 'org.qemu.guest_agent.0';
 
+/** What a sandbox's own host name follows on its kernel command line. */
+export const HOSTNAME_PARAMETER = 'qshim.hostname=';
+
 /** The id is part of the migration stream: a template and its clones must agree on it. */
 const MEMORY_ID = 'memory0';
 
@@ -58,7 +63,9 @@ const SECCOMP = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecont
 
 /** Arguments for qemu-system-x86_64. Values are escaped, so ids and paths may hold commas. */
 export function qemuArguments(launch: Launch): readonly string[] {
-  const { files, memory = { kind: 'anonymous' } } = launch;
+  const { files, hostname, memory = { kind: 'anonymous' } } = launch;
+  // First, so that a parameter of the same name that a caller gave comes later and wins.
+  const parameters = `${hostname === undefined ? '' : `${HOSTNAME_PARAMETER}${hostname} `}${launch.kernelParameters}`;
   return [
     ...['-name', `guest=${escape(`qshim-${launch.sandboxId}`)},debug-threads=on`],
     ...['-uuid', launch.uuid],
@@ -71,11 +78,13 @@ export function qemuArguments(launch: Launch): readonly string[] {
     ...['-smp', `cpus=${launch.vcpus}`],
     ...['-m', `size=${launch.memoryMib}M`],
     ...memoryArguments(memory, launch.memoryMib),
-    ...['-kernel', launch.kernel, '-initrd', launch.initrd, '-append', launch.kernelParameters],
+    ...['-kernel', launch.kernel, '-initrd', launch.initrd, '-append', parameters],
     // Asserted here and read back over QMP: with native PCIe hotplug every detach would take 6 s.
     ...['-global', 'ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on'],
     ...['-object', 'rng-random,id=rng0,filename=/dev/urandom'],
     ...['-device', 'virtio-rng-pci,rng=rng0,bus=pcie.0,addr=0x2'],
+    // A new one for every QEMU: by it a guest with a driver for it notices that it was cloned.
+    ...['-device', 'vmgenid,guid=auto'],
     // Tells of a guest kernel's panic (GUEST_PANICKED); QEMU then ends, as it does by default.
     ...['-device', 'pvpanic'],
     ...['-chardev', `socket,id=qmp,path=${escape(files.qmpSocket)},server=on,wait=off`],

@@ -22,6 +22,8 @@ export interface TemplateStoreOptions {
   readonly log: Logger;
   /** How long after a failure the same template is not tried again. Default 60 s. */
   readonly retryAfterMs?: number;
+  /** Ends what a maker that died has left running in its directory; called before that is removed. */
+  readonly abandoned?: (directory: string) => Promise<void>;
 }
 
 /** A template that stays while this is held. Dispose it when the clone has ended: until then its pages are in use. */
@@ -76,7 +78,8 @@ export class TemplateStore implements AsyncDisposable {
   readonly #entries = new Map<string, Entry>();
   readonly #builds = new Map<string, Promise<void>>();
   readonly #removals = new Map<string, Promise<void>>();
-  readonly #failures = new Map<string, { readonly error: unknown; readonly atMs: number }>();
+  readonly #failures = new Map<string, { readonly error: Error; readonly atMs: number }>();
+  readonly #trims = new Set<Promise<void>>();
   readonly #closing = new AbortController();
   #uses = 0;
 
@@ -143,10 +146,8 @@ export class TemplateStore implements AsyncDisposable {
     const { key } = build;
     const running = this.#builds.get(key);
     if (running !== undefined) return running;
-    const failure = this.#failures.get(key);
-    if (failure !== undefined && monotonicMs() - failure.atMs < (this.#options.retryAfterMs ?? 60_000)) {
-      throw failure.error;
-    }
+    const failure = this.failure(key);
+    if (failure !== undefined) throw failure;
     const work = this.#build(build)
       .catch((error: unknown) => {
         if (!this.#closing.signal.aborted) this.#fail(key, error);
@@ -155,6 +156,23 @@ export class TemplateStore implements AsyncDisposable {
       .finally(() => this.#builds.delete(key));
     this.#builds.set(key, work);
     return work;
+  }
+
+  /** Evicts what is too much. Opening does not: who was using them is known only later. */
+  async trim(): Promise<void> {
+    while (this.bytes > this.#options.bytesMax && (await this.#evictOne()));
+  }
+
+  /** True while the template of this key is being made. */
+  building(key: string): boolean {
+    return this.#builds.has(key);
+  }
+
+  /** Why the template of this key is not tried again for now; undefined when it may be. */
+  failure(key: string): Error | undefined {
+    const failure = this.#failures.get(key);
+    const recent = failure !== undefined && monotonicMs() - failure.atMs < (this.#options.retryAfterMs ?? 60_000);
+    return recent ? failure.error : undefined;
   }
 
   /** Removes a template from which a clone could not be started. It is not made again for a while. */
@@ -168,7 +186,7 @@ export class TemplateStore implements AsyncDisposable {
     this.#closing.abort(
       new ShimError('UNAVAILABLE', 'the template store is closed', { reason: 'TEMPLATE_STORE_CLOSED' }),
     );
-    await Promise.allSettled([...this.#builds.values(), ...this.#removals.values()]);
+    await Promise.allSettled([...this.#builds.values(), ...this.#trims, ...this.#removals.values()]);
   }
 
   async #build({ key, keyNow, bytesNeeded, make }: TemplateBuild): Promise<void> {
@@ -263,7 +281,9 @@ export class TemplateStore implements AsyncDisposable {
       const [, pid, startTicks] = UNFINISHED.exec(name) ?? [];
       if (pid !== undefined) {
         const maker = await identify(Number(pid));
-        if (String(maker?.startTicks) !== startTicks) await this.#takeAway(name);
+        if (String(maker?.startTicks) === startTicks) continue;
+        await this.#options.abandoned?.(join(this.#directory, name));
+        await this.#takeAway(name);
       } else if (KEY.test(name)) {
         const entry = await this.#read(name);
         const problem = entry === undefined ? 'it has no record' : await recordProblem(entry.record);
@@ -275,7 +295,6 @@ export class TemplateStore implements AsyncDisposable {
     }
     found.sort((one, other) => one.record.createdAtMs - other.record.createdAtMs);
     for (const entry of found) this.#touch(entry);
-    while (this.bytes > this.#options.bytesMax && (await this.#evictOne()));
   }
 
   async #read(key: string): Promise<Entry | undefined> {
@@ -314,15 +333,25 @@ export class TemplateStore implements AsyncDisposable {
       stateFile: state.path,
       notes,
       [Symbol.dispose]: () => {
-        if (held) entry.leases -= 1;
+        if (!held) return;
         held = false;
+        entry.leases -= 1;
+        if (entry.leases === 0 && this.bytes > this.#options.bytesMax) this.#trimSoon();
       },
     };
   }
 
+  #trimSoon(): void {
+    const work = this.trim()
+      .catch((error: unknown) => this.#options.log.warn({ problem: messageOf(error) }, 'templates not trimmed'))
+      .finally(() => this.#trims.delete(work));
+    this.#trims.add(work);
+  }
+
   #fail(key: string, error: unknown): void {
     this.#failures.delete(key);
-    this.#failures.set(key, { error, atMs: monotonicMs() });
+    const kept = error instanceof Error ? error : new Error(messageOf(error), { cause: error });
+    this.#failures.set(key, { error: kept, atMs: monotonicMs() });
     const [oldest] = this.#failures.keys();
     if (this.#failures.size > FAILURES_MAX && oldest !== undefined) this.#failures.delete(oldest);
   }

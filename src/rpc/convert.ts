@@ -13,7 +13,7 @@ import type {
 import type { Cause } from '../device/state.ts';
 import type { ShimEvent, Timing } from '../sandbox/events.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
-import type { SandboxSpec } from '../sandbox/spec.ts';
+import type { RequestedSandboxSpec, SandboxSpec, TemplateUse } from '../sandbox/spec.ts';
 import type { VolumeHealth, VolumeSnapshot } from '../sandbox/volume.ts';
 import type { Timestamp } from './generated/google/protobuf/Timestamp.ts';
 import type { Cause as CauseMessage } from './generated/qshim/v1/Cause.ts';
@@ -29,6 +29,14 @@ import type { VolumeSpec as VolumeSpecMessage, VolumeSpec__Output } from './gene
 
 const ACCELERATORS = { ACCELERATOR_AUTO: 'auto', ACCELERATOR_KVM: 'kvm', ACCELERATOR_TCG: 'tcg' } as const;
 const READY_WHENS = { READY_WHEN_AGENT: 'agent', READY_WHEN_STARTED: 'started' } as const;
+const TEMPLATE_USES: Readonly<Record<string, TemplateUse | undefined>> = {
+  TEMPLATE_UNSPECIFIED: undefined,
+  TEMPLATE_AUTO: 'auto',
+  TEMPLATE_OFF: 'off',
+  TEMPLATE_REQUIRED: 'required',
+};
+const TEMPLATE_MESSAGES = { auto: 'TEMPLATE_AUTO', off: 'TEMPLATE_OFF', required: 'TEMPLATE_REQUIRED' } as const;
+const START_KINDS = { cold: 'START_KIND_COLD_BOOT', clone: 'START_KIND_CLONE', pool: 'START_KIND_POOL' } as const;
 const CACHE_MODES: Readonly<Record<string, CacheMode | undefined>> = {
   CACHE_MODE_UNSPECIFIED: undefined,
   CACHE_MODE_NONE: 'none',
@@ -71,7 +79,7 @@ function known<T>(field: string, table: Readonly<Record<string, T>>, value: stri
 const SOURCE_KINDS = { rawFile: 'raw-file', qcow2File: 'qcow2-file', blockDevice: 'block-device' } as const;
 
 /** @throws ShimError INVALID_ARGUMENT for unknown enum values */
-export function sandboxSpecFrom(message: SandboxSpec__Output | null): SandboxSpec {
+export function sandboxSpecFrom(message: SandboxSpec__Output | null): RequestedSandboxSpec {
   return {
     vcpus: message?.vcpus ?? 0,
     memoryMib: message?.memoryMib ?? 0,
@@ -82,6 +90,7 @@ export function sandboxSpecFrom(message: SandboxSpec__Output | null): SandboxSpe
     volumeCapacity: message?.volumeCapacity ?? 0,
     labels: { ...message?.labels },
     readyWhen: known('spec.ready_when', READY_WHENS, message?.readyWhen ?? 'READY_WHEN_AGENT'),
+    template: known('spec.template', TEMPLATE_USES, message?.template ?? 'TEMPLATE_UNSPECIFIED'),
   };
 }
 
@@ -144,6 +153,7 @@ export function sandboxMessage(sandbox: SandboxSnapshot): SandboxMessage {
     agentReady: sandbox.agentReady,
     runState: sandbox.runState,
     stateDir: sandbox.directory,
+    start: { ...sandbox.start, kind: START_KINDS[sandbox.start.kind] },
   };
 }
 
@@ -158,6 +168,7 @@ function sandboxSpecMessage(spec: SandboxSpec): SandboxSpecMessage {
     volumeCapacity: spec.volumeCapacity,
     labels: { ...spec.labels },
     readyWhen: keyOf(READY_WHENS, spec.readyWhen),
+    template: TEMPLATE_MESSAGES[spec.template],
   };
 }
 

@@ -2,7 +2,7 @@ import { readdir, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import { QemuProcess } from '../qemu/process.ts';
-import { LEFT_OVER_MARK, resumeBoot } from './boot.ts';
+import { LEFT_OVER_MARK, restartClone, resumeBoot } from './boot.ts';
 import { readJournal, type JournalRecord } from './journal.ts';
 import { awaitAgent } from './observe.ts';
 import { findQemu, sandboxFromArguments } from './recover.ts';
@@ -55,14 +55,26 @@ async function adopt(environment: SandboxEnvironment, directory: string): Promis
   const sandbox = new Sandbox(environment, { id, spec, uuid, createdAtMs, directory });
   sandbox.restore(record);
   const qemu = await findProcess(record, sandbox);
+  if (record.sandbox.state === 'creating' && record.sandbox.start.kind === 'clone') {
+    return { sandbox, booting: restartClone(sandbox, qemu) };
+  }
   if (qemu === undefined) {
     await sandbox.foundDead();
     return { sandbox, booting: undefined };
   }
+  await holdTemplate(sandbox);
   sandbox.own(qemu);
   if (record.sandbox.state === 'creating') return { sandbox, booting: resumeBoot(sandbox, qemu) };
   sandbox.inBackground('adoption', connect(sandbox));
   return { sandbox, booting: undefined };
+}
+
+/** A clone goes on to count as a user of its template. */
+async function holdTemplate(sandbox: Sandbox): Promise<void> {
+  const { templateId } = sandbox.start;
+  if (templateId === '') return;
+  const lease = await sandbox.environment.templates.hold(templateId);
+  if (lease !== undefined) sandbox.holdTemplate(lease);
 }
 
 async function recordFromProcess(

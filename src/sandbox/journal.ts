@@ -10,7 +10,7 @@ import type { Cause, VolumeState } from '../device/state.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { ProcessIdentity } from '../qemu/process.ts';
 import type { Timing } from './events.ts';
-import type { SandboxSpec, SandboxState } from './spec.ts';
+import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
 import type { StateTimes, VolumeIdentity } from './volume.ts';
 
 /**
@@ -85,6 +85,7 @@ export interface JournalSandbox {
   readonly process: ProcessIdentity | undefined;
   readonly nextGeneration: number;
   readonly timings: readonly Timing[];
+  readonly start: StartKind;
 }
 
 export interface JournalRecord {
@@ -188,6 +189,7 @@ const sandboxSchema = z.strictObject({
     volumeCapacity: z.int(),
     labels: z.record(z.string(), z.string()),
     readyWhen: z.enum(['agent', 'started']),
+    template: z.enum(['auto', 'off', 'required']).default('auto'),
   }),
   uuid: z.string(),
   createdAtMs: z.number(),
@@ -198,6 +200,9 @@ const sandboxSchema = z.strictObject({
   process: optional(z.strictObject({ pid: z.int(), startTicks: z.number() })),
   nextGeneration: z.int(),
   timings: z.array(z.strictObject({ phase: z.string(), milliseconds: z.number() })),
+  start: z
+    .strictObject({ kind: z.enum(['cold', 'clone', 'pool']), templateId: z.string(), reason: z.string() })
+    .default({ kind: 'cold', templateId: '', reason: '' }),
 });
 const journalSchema: z.ZodType<JournalRecord> = z.strictObject({
   version: z.literal(1),

@@ -44,9 +44,21 @@ export class QmpLink implements AsyncDisposable {
     return client;
   }
 
+  /**
+   * Takes over a first connection that was made elsewhere, and keeps the link up from then on.
+   * @throws what onConnected throws: then there is no link, and the connection is closed
+   */
+  async take(client: QmpClient): Promise<void> {
+    this.#running = this.#keepUp(await this.#ready(client));
+  }
+
   /** One connection, ready to be handed out. QEMU serves one at a time, so one that turns out useless must not stay. */
   async #connect(limits: ConnectLimits = {}): Promise<QmpClient> {
-    const client = await QmpClient.connect({ ...this.#options.connect, ...limits, signal: this.#options.gone });
+    const { connect, gone } = this.#options;
+    return await this.#ready(await QmpClient.connect({ ...connect, ...limits, signal: gone }));
+  }
+
+  async #ready(client: QmpClient): Promise<QmpClient> {
     try {
       await this.#options.onConnected(client);
       return client;

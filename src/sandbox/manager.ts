@@ -12,7 +12,7 @@ import { inspectBacking } from './backing.ts';
 import { bootSandbox, newUuid } from './boot.ts';
 import { detachVolume } from './detach.ts';
 import { Sandbox, type SandboxEnvironment, type SandboxSnapshot } from './sandbox.ts';
-import { completeSandboxSpec, type SandboxSpec } from './spec.ts';
+import { completeSandboxSpec, type RequestedSandboxSpec, type SandboxSpec } from './spec.ts';
 import { stopSandbox } from './stop.ts';
 import { defaultSerial, type Volume, type VolumeSnapshot } from './volume.ts';
 
@@ -53,6 +53,7 @@ export class SandboxManager {
       this.#sandboxes.set(sandbox.id, sandbox);
       if (booting !== undefined) this.#follow(sandbox, booting);
     }
+    await this.environment.templates.trim();
   }
 
   /** Lets go of every sandbox and leaves the VMs running. */
@@ -75,7 +76,7 @@ export class SandboxManager {
    * Starts a sandbox, or answers as the first time when id and spec are the same.
    * @param callerWait ends only this caller's waiting
    */
-  async create(sandboxId: string, requested: SandboxSpec, callerWait?: AbortSignal): Promise<SandboxSnapshot> {
+  async create(sandboxId: string, requested: RequestedSandboxSpec, callerWait?: AbortSignal): Promise<SandboxSnapshot> {
     this.#refuseWhenDraining();
     checkId('sandbox_id', sandboxId);
     const { config } = this.environment;

@@ -3,6 +3,7 @@ import { messageOf } from '../base/errors.ts';
 import { namesFor, parseDeviceId, type QemuNames } from '../device/plan.ts';
 import { FIRST_BRIDGE_ADDRESS, SLOTS_PER_BRIDGE, type Slot } from '../device/slots.ts';
 import type { CacheMode, IoErrorPolicy, VolumeSpec } from '../device/spec.ts';
+import { HOSTNAME_PARAMETER } from '../qemu/argv.ts';
 import { identify, type ProcessIdentity } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { BlockNodeInfo } from '../qmp/protocol.ts';
@@ -35,6 +36,9 @@ export async function findQemu(
   return undefined;
 }
 
+const OWN_HOSTNAME = new RegExp(`^${HOSTNAME_PARAMETER.replaceAll('.', '\\.')}\\S+ ?`);
+const TEMPLATE_MEMORY = /,mem-path=[^,]*\/([0-9a-f]{64})\/memory,/;
+
 /** The sandbox's own record, read back from the arguments that qemu/argv.ts made; undefined when they are not ours. */
 export function sandboxFromArguments(
   args: readonly string[],
@@ -48,7 +52,8 @@ export function sandboxFromArguments(
   if (id === undefined || !Number.isInteger(vcpus) || !Number.isInteger(memoryMib)) return undefined;
   const accelerator = valueOf('-machine').includes('accel=kvm') ? 'kvm' : 'tcg';
   const bridges = args.filter((arg) => arg.startsWith('pci-bridge,id=bridge')).length;
-  const parameters = valueOf('-append');
+  const parameters = valueOf('-append').replace(OWN_HOSTNAME, '');
+  const templateId = TEMPLATE_MEMORY.exec(args.find((arg) => arg.startsWith('memory-backend-file,')) ?? '')?.[1] ?? '';
   return {
     id,
     spec: {
@@ -63,6 +68,7 @@ export function sandboxFromArguments(
       volumeCapacity: bridges * SLOTS_PER_BRIDGE,
       labels: {},
       readyWhen: 'agent',
+      template: 'auto',
     },
     uuid: valueOf('-uuid'),
     createdAtMs: Date.now(),
@@ -73,6 +79,7 @@ export function sandboxFromArguments(
     process: identity,
     nextGeneration: 1,
     timings: [],
+    start: { kind: templateId === '' ? 'cold' : 'clone', templateId, reason: '' },
   };
 }
 

@@ -15,7 +15,8 @@ import { GuestAddresses } from './guest-addresses.ts';
 import { Journal, type JournalRecord } from './journal.ts';
 import { QmpLink } from './link.ts';
 import { observe } from './observe.ts';
-import type { SandboxSpec, SandboxState } from './spec.ts';
+import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
+import type { Templates } from './templates.ts';
 import type { VolumeHost } from './vm.ts';
 import { VolumeStore } from './volume-store.ts';
 
@@ -26,6 +27,7 @@ export interface SandboxEnvironment {
   readonly events: EventLog;
   readonly claims: BackingClaims;
   readonly accelerators: AcceleratorChoice;
+  readonly templates: Templates;
 }
 
 /** What is fixed before QEMU starts. */
@@ -49,6 +51,7 @@ export interface SandboxSnapshot extends SandboxIdentity {
   readonly timings: readonly Timing[];
   readonly agentReady: boolean;
   readonly runState: string;
+  readonly start: StartKind;
 }
 
 export const JOURNAL_FILE = 'state.json';
@@ -93,6 +96,9 @@ export class Sandbox implements VolumeHost {
   agentReady = false;
   runState = '';
   timings: readonly Timing[] = [];
+  start: StartKind = { kind: 'cold', templateId: '', reason: '' };
+  /** Keeps the template of a clone from being evicted while its pages are in use. */
+  #lease: Disposable | undefined;
   /** Why QEMU said that it shuts down (QAPI ShutdownCause), when it said so. */
   shutdownReason: string | undefined;
   /** The start failed, and the state directory could not be removed then. */
@@ -197,6 +203,12 @@ export class Sandbox implements VolumeHost {
     void qemu.exited.then((exit) => this.#onExit(exit));
   }
 
+  /** Holds on to the template that this VM's memory rests on, until QEMU has ended. */
+  holdTemplate(lease: Disposable): void {
+    this.#lease?.[Symbol.dispose]();
+    this.#lease = lease;
+  }
+
   /** Moves to another state, with one log line and one event. */
   enter(state: SandboxState, cause: Cause | undefined): void {
     if (this.#state === state && state !== 'creating') return;
@@ -226,6 +238,7 @@ export class Sandbox implements VolumeHost {
     this.accelerator = sandbox.accelerator;
     this.acceleratorReason = sandbox.acceleratorReason;
     this.timings = sandbox.timings;
+    this.start = sandbox.start;
     this.volumes.reserveGenerations(sandbox.nextGeneration);
     for (const volume of record.volumes) this.volumes.restore(volume);
     this.volumes.announceMissed();
@@ -244,6 +257,7 @@ export class Sandbox implements VolumeHost {
     this.#ended.abort(error);
     this.agentReady = false;
     this.runState = '';
+    this.#lease?.[Symbol.dispose]();
     for (const volume of this.volumes.all()) {
       using _held = await volume.mutex.acquire();
       this.volumes.apply(volume, { kind: 'vm-gone', cause: { reason: 'VM_GONE', message: cause.message } });
@@ -300,6 +314,7 @@ export class Sandbox implements VolumeHost {
       timings: this.timings,
       agentReady: this.agentReady,
       runState: this.runState,
+      start: this.start,
     };
   }
 
@@ -319,6 +334,7 @@ export class Sandbox implements VolumeHost {
         process: this.#qemu?.identity,
         nextGeneration: this.volumes.nextGeneration,
         timings: this.timings,
+        start: this.start,
       },
       volumes: this.volumes.records(),
     };

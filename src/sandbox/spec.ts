@@ -17,12 +17,28 @@ export interface SandboxSpec {
   readonly volumeCapacity: number;
   readonly labels: Readonly<Record<string, string>>;
   readonly readyWhen: 'agent' | 'started';
+  readonly template: TemplateUse;
+}
+
+export type TemplateUse = 'auto' | 'off' | 'required';
+
+/** A spec as it comes from a caller: zeroes, empty strings and undefined stand for the configured defaults. */
+export type RequestedSandboxSpec = Omit<SandboxSpec, 'template'> & { readonly template: TemplateUse | undefined };
+
+/** How a VM came to run. */
+export interface StartKind {
+  readonly kind: 'cold' | 'clone' | 'pool';
+  /** The template's key; empty for a cold boot. */
+  readonly templateId: string;
+  /** Why it was a cold boot although a template was wanted; else empty. */
+  readonly reason: string;
 }
 
 const VCPUS_MAX = 255;
 const MEMORY_MIB_MIN = 64;
 const MEMORY_MIB_MAX = 4_194_304;
 const KERNEL_PARAMETERS_BYTES_MAX = 1024;
+const HOSTNAME_LENGTH_MAX = 63;
 const LABELS_MAX = 64;
 const LABEL_BYTES_MAX = 256;
 
@@ -31,8 +47,8 @@ const LABEL_BYTES_MAX = 256;
  * @throws ShimError INVALID_ARGUMENT that names the field
  */
 export function completeSandboxSpec(
-  requested: SandboxSpec,
-  config: Pick<Config, 'vcpus' | 'memory_mib' | 'kernel' | 'initrd' | 'volume_capacity'>,
+  requested: RequestedSandboxSpec,
+  config: Pick<Config, 'vcpus' | 'memory_mib' | 'kernel' | 'initrd' | 'volume_capacity' | 'template'>,
 ): SandboxSpec {
   const spec: SandboxSpec = {
     ...requested,
@@ -41,6 +57,7 @@ export function completeSandboxSpec(
     kernel: requested.kernel === '' ? config.kernel : requested.kernel,
     initrd: requested.initrd === '' ? config.initrd : requested.initrd,
     volumeCapacity: requested.volumeCapacity === 0 ? config.volume_capacity : requested.volumeCapacity,
+    template: requested.template ?? (requested.readyWhen === 'agent' ? config.template : 'off'),
   };
   checkRange('spec.vcpus', spec.vcpus, 1, VCPUS_MAX);
   checkRange('spec.memory_mib', spec.memoryMib, MEMORY_MIB_MIN, MEMORY_MIB_MAX);
@@ -49,7 +66,17 @@ export function completeSandboxSpec(
   checkHostPath('spec.initrd', spec.initrd);
   checkKernelParameters(spec.kernelParameters);
   checkLabels(spec.labels);
+  // A template is saved when its agent answers, and a clone is known to run by the same sign.
+  if (spec.template === 'required' && spec.readyWhen === 'started') {
+    throw invalidArgument('spec.template', 'required', 'needs ready_when = agent');
+  }
   return spec;
+}
+
+/** The guest's host name: what the kernel parameters say (qshim.hostname=), else the sandbox's id made fit. */
+export function hostnameOf(sandboxId: string, kernelParameters: string): string {
+  const given = [...kernelParameters.matchAll(/(?:^|\s)qshim\.hostname=(\S+)/g)].at(-1)?.[1];
+  return (given ?? sandboxId.replaceAll(/[._]/g, '-')).slice(0, HOSTNAME_LENGTH_MAX).replace(/-+$/, '');
 }
 
 function checkRange(field: string, value: number, min: number, max: number): void {

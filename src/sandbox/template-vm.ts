@@ -3,7 +3,7 @@ import { access, chmod, mkdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { Deadline, sleep, waitFor } from '../base/deadline.ts';
-import { ShimError, isShimError } from '../base/errors.ts';
+import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { GuestAgent } from '../guest/agent.ts';
 import {
@@ -15,14 +15,17 @@ import {
 } from '../guest/identity.ts';
 import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch, type SandboxFiles } from '../qemu/argv.ts';
 import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
+import { tiedCommand } from '../qemu/tied.ts';
 import { restoreState, saveState } from '../qemu/template-migrate.ts';
 import type { TemplateNotes } from '../qemu/template-record.ts';
 import type { TemplateLease, TemplateTarget } from '../qemu/template-store.ts';
-import { QmpClient } from '../qmp/client.ts';
+import { QmpClient, type QmpConnectOptions } from '../qmp/client.ts';
+import { assertAcpiHotplug } from './acpi-hotplug.ts';
 import { sandboxFiles } from './sandbox.ts';
+import type { Stopwatch } from './stopwatch.ts';
 
 /** What a template's VM and its clones have in common. */
-export type TemplateLaunch = Omit<Launch, 'sandboxId' | 'uuid' | 'files' | 'memory'>;
+export type TemplateLaunch = Omit<Launch, 'sandboxId' | 'uuid' | 'hostname' | 'files' | 'memory'>;
 
 export interface MakeTemplateOptions {
   readonly binary: string;
@@ -37,9 +40,10 @@ interface Limits {
   readonly signal: AbortSignal;
 }
 
+/** Where in a template's directory its VM's files are while it is made. */
+export const VM_DIRECTORY = 'vm';
 const IDENTITY_SOCKET = 'ident.sock';
 const STATE_SOCKET = 'state.sock';
-const CONNECT_PAUSE_MS = 2;
 const EXIT_SEEN_MS = 1000;
 const CLOCK_TICK_MS = 10;
 const QUIET_WINDOW_MS = 200;
@@ -64,7 +68,7 @@ export async function makeTemplate(target: TemplateTarget, options: MakeTemplate
   const { signal } = target;
   const limits = (): Limits => ({ timeoutMs: deadline.remainingMs, signal });
   await using owned = new AsyncDisposableStack();
-  const files = sandboxFiles(join(target.directory, 'vm'));
+  const files = sandboxFiles(join(target.directory, VM_DIRECTORY));
   await mkdir(files.directory, { mode: 0o700 });
   owned.defer(() => rm(files.directory, { recursive: true, force: true }));
   const qemu = await startTemplate(target, files, options);
@@ -72,7 +76,9 @@ export async function makeTemplate(target: TemplateTarget, options: MakeTemplate
     await qemu.kill('SIGKILL');
     await qemu.exited;
   });
-  const qmp = owned.use(await connectQmp(qemu, files, options.log, limits()));
+  const qmp = owned.use(await connectQmp(qemu, files, { log: options.log }, limits()));
+  // Holds for every clone as well: their command line is the same, and so is the binary.
+  await assertAcpiHotplug(qmp);
   // Both stay connected until the state is saved. A port that was saved without a host lets qemu-ga sleep for 100 ms at
   // a time, and the player end; see IdentityPort.
   const port = owned.use(await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET)));
@@ -85,7 +91,8 @@ export async function makeTemplate(target: TemplateTarget, options: MakeTemplate
   await saveState(qmp, { stateFile: target.stateFile, socketPath, ...limits() });
   await qemu.kill('SIGKILL');
   await qemu.exited;
-  await Promise.all([chmod(target.memoryFile, 0o400), chmod(target.stateFile, 0o400)]);
+  // QEMU opens a memory file for writing, also where it maps it privately: the memory stays at 0600.
+  await Promise.all([chmod(target.memoryFile, 0o600), chmod(target.stateFile, 0o400)]);
   return { ...identityFiles };
 }
 
@@ -100,7 +107,8 @@ async function startTemplate(
     identitySocket: join(files.directory, IDENTITY_SOCKET),
   } as const;
   const args = qemuArguments({ ...options.launch, sandboxId: 'template', uuid: randomUUID(), files, memory });
-  return await QemuProcess.spawn(options.binary, args, files.directory, files.qemuLog);
+  const { file, prefix } = await tiedCommand(options.binary);
+  return await QemuProcess.spawn(file, [...prefix, ...args], files.directory, files.qemuLog);
 }
 
 /**
@@ -111,7 +119,7 @@ async function startTemplate(
 export async function connectQmp(
   qemu: QemuProcess,
   files: SandboxFiles,
-  log: Logger,
+  connect: Omit<QmpConnectOptions, 'path' | 'signal' | 'startingUp' | 'handshakeTimeoutMs'>,
   { timeoutMs, signal: givenUp }: Limits,
 ): Promise<QmpClient> {
   const limit = AbortSignal.timeout(Math.ceil(timeoutMs));
@@ -123,7 +131,9 @@ export async function connectQmp(
     );
   try {
     await waitForSocket(exists, qemu, signal);
-    return await greeting(qemu, files.qmpSocket, log, signal);
+    const { qmpSocket: path } = files;
+    // The limit ends the waiting with its own words.
+    return await QmpClient.connect({ ...connect, path, startingUp: true, handshakeTimeoutMs: 2 * timeoutMs, signal });
   } catch (error) {
     givenUp.throwIfAborted();
     if (limit.aborted) {
@@ -139,19 +149,6 @@ export async function connectQmp(
       reason: 'QEMU_EXITED',
       cause: error,
     });
-  }
-}
-
-/** The socket's name is there a moment before QEMU listens on it, and stays when QEMU ends. */
-async function greeting(qemu: QemuProcess, path: string, log: Logger, signal: AbortSignal): Promise<QmpClient> {
-  for (;;) {
-    try {
-      return await QmpClient.connect({ path, log, signal });
-    } catch (error) {
-      const early = isShimError(error) && error.metadata['errno'] === 'ECONNREFUSED';
-      if (!early || qemu.exit !== undefined) throw error;
-    }
-    await sleep(CONNECT_PAUSE_MS, signal);
   }
 }
 
@@ -190,6 +187,7 @@ export interface Clone {
   readonly files: SandboxFiles;
   readonly lease: TemplateLease;
   readonly identity: MachineIdentity;
+  readonly watch?: Stopwatch;
 }
 
 /**
@@ -198,7 +196,7 @@ export interface Clone {
  * @throws ShimError FAILED_PRECONDITION / TEMPLATE_RESTORE_FAILED; UNAVAILABLE / CLONE_IDENTITY_FAILED; DEADLINE_EXCEEDED
  */
 export async function startClone(clone: Clone, limits: Limits): Promise<AssumedIdentity> {
-  const { qmp, agent, files, lease } = clone;
+  const { qmp, agent, files, lease, watch } = clone;
   const stop = new AbortController();
   const signal = AbortSignal.any([limits.signal, stop.signal]);
   // Both ports are connected before the state is restored, as they were when it was saved.
@@ -208,8 +206,11 @@ export async function startClone(clone: Clone, limits: Limits): Promise<AssumedI
     await using port = await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET));
     const socketPath = join(files.directory, STATE_SOCKET);
     await restoreState(qmp, { stateFile: lease.stateFile, socketPath, ...limits });
+    watch?.lap('restore');
     const assumed = await port.assume(clone.identity, identityFiles(lease.notes), limits);
+    watch?.lap('identity');
     await answered;
+    watch?.lap('agent');
     return assumed;
   } finally {
     stop.abort();

@@ -28,6 +28,24 @@ import { loadApi } from '../../src/rpc/schema.ts';
 const root = join(import.meta.dirname, '../..');
 const START_TIMEOUT_MS = 60_000;
 
+/** Set by scripts/test.ts: how sandboxes that do not say start (default: off), and a directory on tmpfs for templates. */
+const TEMPLATE_MODE = process.env['QSHIM_TEST_TEMPLATE'];
+const TEMPLATES_DIR = process.env['QSHIM_TEST_TEMPLATES_DIR'];
+
+/** Boots by default, without templates beside them. In template mode all daemons of one user share their templates. */
+async function templateSettings(
+  directory: string,
+  uid = process.getuid?.(),
+): Promise<Partial<Record<OptionName, string>>> {
+  if (TEMPLATE_MODE === undefined || TEMPLATES_DIR === undefined) {
+    return { template: 'off', templates_dir: join(directory, 'templates') };
+  }
+  const templates = join(TEMPLATES_DIR, String(uid));
+  await mkdir(templates, { recursive: true, mode: 0o700 });
+  if (uid !== undefined) await chown(templates, uid, uid);
+  return { template: TEMPLATE_MODE, templates_dir: templates };
+}
+
 /** Typed promise calls over one gRPC channel. */
 export class ApiClient implements Disposable {
   readonly sandboxes: SandboxesClient;
@@ -162,6 +180,7 @@ export class TestDaemon implements AsyncDisposable {
       cache_dir: join(directory, 'cache'),
       allowed_roots: join(directory, 'volumes'),
       log_level: 'debug',
+      ...(await templateSettings(directory, options.uid)),
       ...options.config,
     };
     const flags = Object.entries(settings).map(([name, value]) => `--${name.replaceAll('_', '-')}=${value}`);

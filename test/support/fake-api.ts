@@ -54,6 +54,7 @@ export const SANDBOX: Sandbox = {
   agentReady: true,
   runState: 'running',
   stateDir: '/run/qshim/state/sb1',
+  start: { kind: 'START_KIND_COLD_BOOT', reason: 'there was no template' },
 };
 
 export const VOLUME: Volume = {

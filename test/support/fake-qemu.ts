@@ -205,7 +205,7 @@ export class FakeQemu implements AsyncDisposable {
   /** Options of the daemon that make it use this QEMU and find files to boot. */
   get config(): Partial<Record<OptionName, string | number>> {
     const boot = join(this.directory, 'boot');
-    return { qemu_binary: join(this.directory, 'qemu'), kernel: boot, initrd: boot };
+    return { qemu_binary: join(this.directory, 'qemu'), kernel: boot, initrd: boot, template: 'off' };
   }
 
   /** The VM of a sandbox, as soon as its process runs and its sockets are there. */

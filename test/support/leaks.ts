@@ -1,4 +1,4 @@
-import { readdir, readlink } from 'node:fs/promises';
+import { readdir, readFile, readlink } from 'node:fs/promises';
 import { silentLogger } from '../../src/base/log.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
 
@@ -33,4 +33,17 @@ export async function openFiles(pid: number): Promise<readonly string[]> {
   );
   // Sockets come and go with monitors and gRPC connections; files, devices and rings are what a volume leaves behind.
   return links.filter((link) => link !== '' && !link.startsWith('socket:') && !link.startsWith('pipe:')).sort();
+}
+
+/** Pids of the QEMUs whose sockets lie below a directory, by their command lines. */
+export async function qemuProcessesBelow(directory: string): Promise<readonly number[]> {
+  const pids = (await readdir('/proc')).filter((name) => /^[0-9]+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      // Processes end while they are looked at.
+      const args = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      return args.includes(`socket,id=qmp,path=${directory}/`) ? [Number(pid)] : [];
+    }),
+  );
+  return found.flat();
 }

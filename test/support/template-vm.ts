@@ -90,10 +90,15 @@ export async function startVm(
     await qemu.exited;
   });
   const qmp = stack.use(
-    await connectQmp(qemu, files, silentLogger(), {
-      timeoutMs: START_TIMEOUT_MS,
-      signal: new AbortController().signal,
-    }),
+    await connectQmp(
+      qemu,
+      files,
+      { log: silentLogger() },
+      {
+        timeoutMs: START_TIMEOUT_MS,
+        signal: new AbortController().signal,
+      },
+    ),
   );
   const agent = stack.use(new GuestAgent({ path: files.agentSocket, log: silentLogger() }));
   const owned = stack.move();

@@ -94,5 +94,6 @@ suite('QEMU arguments', () => {
     assert.equal(valuesOf('-chardev', launch)[0], 'socket,id=qmp,path=/run/x,,y/qmp.sock,server=on,wait=off');
     assert.equal(valuesOf('-chardev', launch)[2], 'file,id=console,path=/run/x,,y/console.log');
     assert.deepEqual(valuesOf('-append', launch), ['a=1,2']);
+    assert.deepEqual(valuesOf('-append', { ...launch, hostname: 'box' }), ['qshim.hostname=box a=1,2']);
   });
 });

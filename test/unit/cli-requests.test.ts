@@ -59,6 +59,7 @@ describe('create', () => {
         volumeCapacity: 5,
         label: { a: 'b' },
         readyWhen: 'started',
+        template: 'required',
       },
       '/cwd',
     );
@@ -72,6 +73,7 @@ describe('create', () => {
       volumeCapacity: 5,
       labels: { a: 'b' },
       readyWhen: 'READY_WHEN_STARTED',
+      template: 'TEMPLATE_REQUIRED',
     });
   });
 });

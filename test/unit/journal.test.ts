@@ -51,6 +51,7 @@ function record(generation: number, volumes: readonly JournalVolume[] = []): Jou
         volumeCapacity: 62,
         labels: { a: 'b' },
         readyWhen: 'agent',
+        template: 'auto',
       },
       uuid: '6f1c24e8-0000-4000-8000-000000000000',
       createdAtMs: 1,
@@ -61,6 +62,7 @@ function record(generation: number, volumes: readonly JournalVolume[] = []): Jou
       process: { pid: 7, startTicks: 8 },
       nextGeneration: generation,
       timings: [{ phase: 'spawn', milliseconds: 1.5 }],
+      start: { kind: 'clone', templateId: '0123', reason: '' },
     },
     volumes,
   };

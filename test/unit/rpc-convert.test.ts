@@ -211,6 +211,7 @@ suite('what requests may say', () => {
       volumeCapacity: 0,
       labels: {},
       readyWhen: 'agent',
+      template: undefined,
     });
   });
 
@@ -243,7 +244,7 @@ suite('what requests may say', () => {
       );
     }
     assert.throws(() => volumeSpecFrom(null), { code: 'INVALID_ARGUMENT' });
-    for (const change of [{ accelerator: 99 }, { readyWhen: 99 }]) {
+    for (const change of [{ accelerator: 99 }, { readyWhen: 99 }, { template: 99 }]) {
       const message = { accelerator: 'ACCELERATOR_AUTO', readyWhen: 'READY_WHEN_AGENT', ...change };
       assert.throws(() => sandboxSpecFrom(message as unknown as SandboxSpec__Output), { code: 'INVALID_ARGUMENT' });
     }
@@ -261,6 +262,7 @@ suite('sandboxes and events to messages', () => {
     volumeCapacity: 62,
     labels: { team: 'x' },
     readyWhen: 'started',
+    template: 'auto',
   };
   const sandbox: SandboxSnapshot = {
     id: 'one',
@@ -278,6 +280,7 @@ suite('sandboxes and events to messages', () => {
     timings: [],
     agentReady: true,
     runState: 'paused',
+    start: { kind: 'clone', templateId: '0123', reason: '' },
   };
 
   test('a sandbox, its spec included, in every state', () => {
@@ -299,6 +302,7 @@ suite('sandboxes and events to messages', () => {
       [message.accelerator, message.acceleratorReason, message.qemuVersion, message.runState, message.cause],
       ['ACCELERATOR_TCG', 'asked for', '7.2.22', 'paused', cause],
     );
+    assert.deepEqual(message.start, { kind: 'START_KIND_CLONE', templateId: '0123', reason: '' });
     assert.deepEqual(message.createdAt, { seconds: 1, nanos: 500_000_000 });
   });
 
@@ -309,6 +313,21 @@ suite('sandboxes and events to messages', () => {
         const message = sandboxOverWire(sandboxMessage({ ...sandbox, spec: chosen }));
         assert.deepEqual(sandboxSpecFrom(message.spec), chosen);
       }
+    }
+  });
+
+  test('each use of templates and each kind of start comes back', () => {
+    for (const template of ['auto', 'off', 'required'] as const) {
+      const message = sandboxOverWire(sandboxMessage({ ...sandbox, spec: { ...sandboxSpec, template } }));
+      assert.equal(sandboxSpecFrom(message.spec).template, template);
+    }
+    for (const [kind, expected] of [
+      ['cold', 'START_KIND_COLD_BOOT'],
+      ['clone', 'START_KIND_CLONE'],
+      ['pool', 'START_KIND_POOL'],
+    ] as const) {
+      const start = { kind, templateId: '', reason: 'r' };
+      assert.deepEqual(sandboxOverWire(sandboxMessage({ ...sandbox, start })).start, { ...start, kind: expected });
     }
   });
 

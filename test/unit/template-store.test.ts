@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { chmod, mkdir, mkdtemp, readFile, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { suite, test } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
@@ -228,9 +228,44 @@ suite('template store, opened again', () => {
     }
     await before[Symbol.asyncDispose]();
     await using store = await at.open({ bytesMax: 2 * ONE });
+    assert.deepEqual(keysOf(store), [B, A, C], 'none goes before it is known who uses them');
+    await store.trim();
     assert.deepEqual(keysOf(store), [A, C]);
     using lease = await store.lookup(A);
     assert.ok(lease);
+  });
+
+  test('what was too much and in use goes with its last user', async () => {
+    await using at = await place();
+    const before = await at.open();
+    await before.build(build(A));
+    await before[Symbol.asyncDispose]();
+    const store = await at.open({ bytesMax: ONE - 1 });
+    {
+      using one = await store.lookup(A);
+      using other = await store.lookup(A);
+      assert.ok(one && other);
+      await store.trim();
+      one[Symbol.dispose]();
+      one[Symbol.dispose]();
+      assert.deepEqual(keysOf(store), [A]);
+    }
+    await store[Symbol.asyncDispose]();
+    assert.deepEqual(await readdir(at.directory), []);
+  });
+
+  test('what a maker that died has left is told before it is removed', async () => {
+    await using at = await place();
+    const left = `building-${process.pid}-1-00000000`;
+    await mkdir(join(at.directory, left), { recursive: true, mode: 0o700 });
+    const told: string[] = [];
+    const abandoned = async (directory: string): Promise<void> => {
+      told.push(...(await readdir(directory)), basename(directory));
+    };
+    await writeFile(join(at.directory, left, 'memory'), '');
+    await using _store = await at.open({ abandoned });
+    assert.deepEqual(told, ['memory', left]);
+    assert.deepEqual(await readdir(at.directory), []);
   });
 
   test('what is damaged, of another format or without a record is removed', async () => {

@@ -18,6 +18,7 @@ import type { Sandbox as _qshim_v1_Sandbox, Sandbox__Output as _qshim_v1_Sandbox
 import type { SandboxEvent as _qshim_v1_SandboxEvent, SandboxEvent__Output as _qshim_v1_SandboxEvent__Output } from './qshim/v1/SandboxEvent.ts';
 import type { SandboxSpec as _qshim_v1_SandboxSpec, SandboxSpec__Output as _qshim_v1_SandboxSpec__Output } from './qshim/v1/SandboxSpec.ts';
 import type { SandboxesClient as _qshim_v1_SandboxesClient, SandboxesDefinition as _qshim_v1_SandboxesDefinition } from './qshim/v1/Sandboxes.ts';
+import type { Start as _qshim_v1_Start, Start__Output as _qshim_v1_Start__Output } from './qshim/v1/Start.ts';
 import type { StopSandboxRequest as _qshim_v1_StopSandboxRequest, StopSandboxRequest__Output as _qshim_v1_StopSandboxRequest__Output } from './qshim/v1/StopSandboxRequest.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './qshim/v1/Timing.ts';
 import type { WatchSandboxesRequest as _qshim_v1_WatchSandboxesRequest, WatchSandboxesRequest__Output as _qshim_v1_WatchSandboxesRequest__Output } from './qshim/v1/WatchSandboxesRequest.ts';
@@ -53,7 +54,10 @@ export interface ProtoGrpcType {
       SandboxSpec: MessageTypeDefinition<_qshim_v1_SandboxSpec, _qshim_v1_SandboxSpec__Output>
       SandboxState: EnumTypeDefinition
       Sandboxes: SubtypeConstructor<typeof grpc.Client, _qshim_v1_SandboxesClient> & { service: _qshim_v1_SandboxesDefinition }
+      Start: MessageTypeDefinition<_qshim_v1_Start, _qshim_v1_Start__Output>
+      StartKind: EnumTypeDefinition
       StopSandboxRequest: MessageTypeDefinition<_qshim_v1_StopSandboxRequest, _qshim_v1_StopSandboxRequest__Output>
+      TemplateUse: EnumTypeDefinition
       Timing: MessageTypeDefinition<_qshim_v1_Timing, _qshim_v1_Timing__Output>
       WatchSandboxesRequest: MessageTypeDefinition<_qshim_v1_WatchSandboxesRequest, _qshim_v1_WatchSandboxesRequest__Output>
     }

@@ -6,6 +6,7 @@ import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from '../../google/protobuf/Timestamp.ts';
 import type { Accelerator as _qshim_v1_Accelerator, Accelerator__Output as _qshim_v1_Accelerator__Output } from '../../qshim/v1/Accelerator.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from '../../qshim/v1/Timing.ts';
+import type { Start as _qshim_v1_Start, Start__Output as _qshim_v1_Start__Output } from '../../qshim/v1/Start.ts';
 
 export interface Sandbox {
   'sandboxId'?: (string);
@@ -23,6 +24,7 @@ export interface Sandbox {
   'agentReady'?: (boolean);
   'runState'?: (string);
   'stateDir'?: (string);
+  'start'?: (_qshim_v1_Start | null);
 }
 
 export interface Sandbox__Output {
@@ -41,4 +43,5 @@ export interface Sandbox__Output {
   'agentReady': (boolean);
   'runState': (string);
   'stateDir': (string);
+  'start': (_qshim_v1_Start__Output | null);
 }

@@ -2,6 +2,7 @@
 
 import type { Accelerator as _qshim_v1_Accelerator, Accelerator__Output as _qshim_v1_Accelerator__Output } from '../../qshim/v1/Accelerator.ts';
 import type { ReadyWhen as _qshim_v1_ReadyWhen, ReadyWhen__Output as _qshim_v1_ReadyWhen__Output } from '../../qshim/v1/ReadyWhen.ts';
+import type { TemplateUse as _qshim_v1_TemplateUse, TemplateUse__Output as _qshim_v1_TemplateUse__Output } from '../../qshim/v1/TemplateUse.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface SandboxSpec {
@@ -14,6 +15,7 @@ export interface SandboxSpec {
   'volumeCapacity'?: (number);
   'labels'?: ({[key: string]: string});
   'readyWhen'?: (_qshim_v1_ReadyWhen);
+  'template'?: (_qshim_v1_TemplateUse);
 }
 
 export interface SandboxSpec__Output {
@@ -26,4 +28,5 @@ export interface SandboxSpec__Output {
   'volumeCapacity': (number);
   'labels': ({[key: string]: string});
   'readyWhen': (_qshim_v1_ReadyWhen__Output);
+  'template': (_qshim_v1_TemplateUse__Output);
 }
