@@ -12,10 +12,10 @@ const mayImport: Record<string, readonly string[]> = {
   qmp: ['base'],
   qemu: ['qmp', 'base'],
   guest: ['base'],
-  device: ['base'],
+  device: ['base', 'keys/reference.ts'],
   // config.ts: for the type of the options only; reading them is main.ts's.
-  sandbox: ['device', 'qmp', 'qemu', 'guest', 'base', 'config.ts'],
-  rpc: ['sandbox', 'device', 'base', 'config.ts'],
+  sandbox: ['device', 'qmp', 'qemu', 'guest', 'keys', 'base', 'config.ts'],
+  rpc: ['sandbox', 'device', 'keys/reference.ts', 'base', 'config.ts'],
   cli: ['rpc/generated', 'rpc/schema.ts', 'doctor/finding.ts', 'base'],
   doctor: ['qmp', 'qemu', 'base'],
 };

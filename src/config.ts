@@ -129,6 +129,26 @@ const configSchema = z.strictObject({
   no_space_free_bytes: bytes
     .default(16_777_216)
     .describe('Free bytes on the file system of such a volume that let its VM go on.'),
+  key_directories: z
+    .array(absolutePath)
+    .default([])
+    .describe('Directories below which key files and JWE files named by callers must lie, symbolic links resolved.'),
+  key_environment: z
+    .array(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'is not the name of an environment variable'))
+    .default([])
+    .describe(
+      'Environment variables of the daemon that hold keys, taken out of it at the start. Less safe than files: see README.',
+    ),
+  key_commands: z
+    .array(z.string().regex(/^[A-Za-z0-9_.-]+=\/[^\0]*$/, 'must be NAME=/PROGRAM ARGUMENT ...'))
+    .default([])
+    .describe(
+      'Commands that print a key, each as NAME=/PROGRAM ARGUMENT ..., cut at blanks; callers know only the names.',
+    ),
+  key_timeout_ms: milliseconds.default(10_000).describe('How long a source may take to give a key.'),
+  clevis_binary: absolutePath
+    .default('/usr/bin/clevis')
+    .describe('The clevis program, which opens keys that are bound to a Tang server.'),
   stop_timeout_ms: milliseconds
     .default(10_000)
     .describe('Deadline of each graceful step of Stop: the agent first, then the ACPI power button.'),

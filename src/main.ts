@@ -6,6 +6,7 @@ import { ShimError, messageOf } from './base/errors.ts';
 import { createLogger, type Logger } from './base/log.ts';
 import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
+import { KeySources, parseKeyCommands } from './keys/sources.ts';
 import { ShimServer } from './rpc/server.ts';
 import { claimSocket } from './rpc/socket.ts';
 import { BackingClaims } from './sandbox/backing.ts';
@@ -62,7 +63,9 @@ async function serve(config: Config, log: Logger): Promise<void> {
   // The probe has a time limit, and a directory that it removes.
   cleanup.defer(() => probed);
   const templates = cleanup.use(await Templates.open(config, log));
-  const manager = new SandboxManager({ config, log, events, claims: new BackingClaims(), accelerators, templates });
+  const keys = cleanup.use(keySources(config, log));
+  const claims = new BackingClaims();
+  const manager = new SandboxManager({ config, log, events, claims, accelerators, templates, keys });
   await manager.start();
   cleanup.defer(() => manager.release());
   const server = new ShimServer(manager, config, log);
@@ -70,6 +73,19 @@ async function serve(config: Config, log: Logger): Promise<void> {
   await server.listen();
   const signal = await stop.promise;
   log.info({ signal }, 'draining');
+}
+
+function keySources(config: Config, log: Logger): KeySources {
+  return new KeySources({
+    log,
+    directories: config.key_directories,
+    environmentNames: config.key_environment,
+    commands: parseKeyCommands(config.key_commands),
+    timeoutMs: config.key_timeout_ms,
+    credentialsDirectory: process.env['CREDENTIALS_DIRECTORY'],
+    environment: process.env,
+    clevis: config.clevis_binary,
+  });
 }
 
 /** One daemon at a time for a state directory. The lock is a listening socket, so it cannot outlive its process. */

@@ -10,8 +10,10 @@ import {
   CACHE_MODES,
   DETECT_ZEROES,
   DISCARD_MODES,
+  ENCRYPTIONS,
   FORMATS,
   FS_TYPES,
+  LUKS_CREATES,
   READ_ERROR_POLICIES,
   WRITE_ERROR_POLICIES,
 } from './volume-requests.ts';
@@ -90,6 +92,30 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
         'make a file system, only on a volume that is provably empty (default: never)',
       ).choices(keysOf(FORMATS)),
     )
+    .optionsGroup('Encryption:')
+    .addOption(
+      new Option(
+        '--encrypt <kind>',
+        'host-luks: at rest, QEMU opens it; guest-luks2: also from the host, the guest opens it (default: none)',
+      ).choices(ENCRYPTIONS),
+    )
+    .option(
+      '--key <source>',
+      'where the key is: file:PATH, credential:NAME, env:NAME, command:NAME, tang:PATH; ephemeral for one that the guest makes (default: none)',
+    )
+    .addOption(
+      new Option(
+        '--luks-create <when>',
+        'encrypt a volume that is provably empty; only: refuse any other (default: never)',
+      ).choices(LUKS_CREATES),
+    )
+    .option('--luks-uuid <uuid>', 'refuse a volume that has another LUKS UUID (default: any)')
+    .option('--integrity', 'guest-luks2: protect every sector with hmac-sha256 (default: no)')
+    .option('--luks-sector-size <bytes>', 'guest-luks2: 512 or 4096 (default: 4096)', wholeNumber(1))
+    .option('--luks-size <bytes>', 'host-luks: bytes that the guest sees (default: as fit)', wholeNumber(1))
+    .option('--luks-cipher <name>', 'host-luks: e.g. aes-128, serpent-256 (default: aes-256)')
+    .option('--luks-hash <name>', 'host-luks: sha1, sha256, sha512 (default: sha256)')
+    .option('--luks-iteration-ms <ms>', 'host-luks: work for each try of a key (default: 2000)', wholeNumber(1))
     .optionsGroup('Waiting:')
     .option('--timeout <ms>', `milliseconds for the guest to bring its driver up ${BY_DAEMON}`, wholeNumber(1))
     .addHelpText(
@@ -98,7 +124,8 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
 Examples:
   qshim volume attach sb1 data --raw ./data.img
   qshim volume attach sb1 data --qcow2 /var/lib/qshim/volumes/data.qcow2 --cache none --aio native
-  qshim volume attach sb1 logs --block /dev/vg0/logs --mount /mnt/logs --fs-type xfs --format if-empty`,
+  qshim volume attach sb1 logs --block /dev/vg0/logs --mount /mnt/logs --fs-type xfs --format if-empty
+  qshim volume attach sb1 safe --raw ./safe.img --encrypt guest-luks2 --key file:/etc/qshim/keys/safe --luks-create if-empty`,
     )
     .action(async (sandboxId, volumeId, options) => {
       const work = workOn(`attaching ${volumeId} to ${sandboxId}`, sandboxId, volumeId);

@@ -1,5 +1,7 @@
 /** From the options of `qshim volume ...` to the messages of qshim.v1. Pure. */
 import type { AttachVolumeRequest } from '../rpc/generated/qshim/v1/AttachVolumeRequest.ts';
+import type { Encryption } from '../rpc/generated/qshim/v1/Encryption.ts';
+import type { KeyReference } from '../rpc/generated/qshim/v1/KeyReference.ts';
 import type { Mount } from '../rpc/generated/qshim/v1/Mount.ts';
 import type { VolumeSpec } from '../rpc/generated/qshim/v1/VolumeSpec.ts';
 import { usageFailure } from './cli-failure.ts';
@@ -49,6 +51,15 @@ export const FORMATS = {
   'if-empty': 'FORMAT_IF_EMPTY',
 } as const;
 
+export const ENCRYPTIONS = ['host-luks', 'guest-luks2'] as const;
+
+const LUKS_MODES = {
+  never: 'LUKS_MODE_OPEN',
+  'if-empty': 'LUKS_MODE_OPEN_OR_CREATE_IF_EMPTY',
+  only: 'LUKS_MODE_CREATE',
+} as const;
+export const LUKS_CREATES = ['never', 'if-empty', 'only'] as const satisfies readonly (keyof typeof LUKS_MODES)[];
+
 export const FS_TYPES = ['ext4', 'xfs'] as const;
 
 export interface AttachOptions {
@@ -71,6 +82,16 @@ export interface AttachOptions {
   readonly mountOptions?: readonly string[] | undefined;
   readonly format?: keyof typeof FORMATS | undefined;
   readonly timeout?: number | undefined;
+  readonly encrypt?: (typeof ENCRYPTIONS)[number] | undefined;
+  readonly key?: string | undefined;
+  readonly luksCreate?: keyof typeof LUKS_MODES | undefined;
+  readonly integrity?: true | undefined;
+  readonly luksSectorSize?: number | undefined;
+  readonly luksSize?: number | undefined;
+  readonly luksCipher?: string | undefined;
+  readonly luksHash?: string | undefined;
+  readonly luksIterationMs?: number | undefined;
+  readonly luksUuid?: string | undefined;
 }
 
 /** @throws CliFailure of usage when no source is given, or an option of --mount without it. */
@@ -96,6 +117,7 @@ export function attachRequest(
       logicalBlockSize: options.logicalBlockSize,
       physicalBlockSize: options.physicalBlockSize,
       mount: mountOf(options),
+      encryption: encryptionOf(options, cwd),
     }),
   };
   return { sandboxId, volumeId, spec, ...present({ timeoutMs: options.timeout }) };
@@ -108,6 +130,54 @@ function sourceOf({ raw, qcow2, block }: AttachOptions, cwd: string): VolumeSpec
   if (raw !== undefined) return { rawFile: { path: absolutePath(cwd, raw) } };
   if (qcow2 !== undefined) return { qcow2File: { path: absolutePath(cwd, qcow2) } };
   return { blockDevice: { path: absolutePath(cwd, block ?? '') } };
+}
+
+const KEY_KINDS = {
+  file: 'file',
+  tang: 'tang',
+  credential: 'systemdCredential',
+  env: 'environment',
+  command: 'command',
+} as const;
+
+/** `file:/etc/keys/a`, `credential:NAME`, `env:NAME`, `command:NAME`, `tang:/etc/keys/a.jwe`. @throws CliFailure of usage */
+export function keyReferenceOf(text: string, cwd: string): KeyReference {
+  const colon = text.indexOf(':');
+  const word = text.slice(0, colon);
+  const rest = text.slice(colon + 1);
+  if (colon <= 0 || !Object.hasOwn(KEY_KINDS, word) || rest === '') {
+    throw usageFailure(
+      '--key names a source: file:PATH, credential:NAME, env:NAME, command:NAME or tang:PATH; never the key itself',
+    );
+  }
+  const kind = KEY_KINDS[word as keyof typeof KEY_KINDS];
+  return { [kind]: kind === 'file' || kind === 'tang' ? absolutePath(cwd, rest) : rest };
+}
+
+function encryptionOf(options: AttachOptions, cwd: string): Encryption | undefined {
+  const { encrypt, key, luksCreate, integrity, luksSectorSize, luksSize, luksCipher, luksHash, luksUuid } = options;
+  const { luksIterationMs } = options;
+  const ofGuest = { integrity, sectorSize: luksSectorSize };
+  const ofHost = { sizeBytes: luksSize, cipher: luksCipher, hash: luksHash, iterationMs: luksIterationMs };
+  const given = (values: object): boolean => Object.values(values).some((value) => value !== undefined);
+  if (encrypt === undefined) {
+    if (given({ key, luksCreate, luksUuid, ...ofGuest, ...ofHost })) {
+      throw usageFailure('--key, --integrity and --luks-... say how to encrypt: give --encrypt KIND as well');
+    }
+    return undefined;
+  }
+  if (key === undefined) throw usageFailure('--encrypt needs --key SOURCE');
+  if (encrypt === 'host-luks') {
+    if (given(ofGuest)) throw usageFailure('--integrity and --luks-sector-size are for guest-luks2');
+    if (key === 'ephemeral') throw usageFailure('an ephemeral key is made in the guest: it needs guest-luks2');
+    if (luksCreate === 'only') throw usageFailure('--luks-create only is for guest-luks2');
+    const format = luksCreate === 'if-empty' ? FORMATS['if-empty'] : undefined;
+    return { hostLuks: { key: keyReferenceOf(key, cwd), ...present({ format, uuid: luksUuid, ...ofHost }) } };
+  }
+  if (given(ofHost)) throw usageFailure('--luks-size, -cipher, -hash and -iteration-ms are for host-luks');
+  const mode = luksCreate === undefined ? undefined : LUKS_MODES[luksCreate];
+  const from = key === 'ephemeral' ? { ephemeralKey: {} } : { providedKey: keyReferenceOf(key, cwd) };
+  return { guestLuks2: { ...from, ...present({ mode, uuid: luksUuid, ...ofGuest }) } };
 }
 
 function mountOf({ mount, fsType, mountOptions, format }: AttachOptions): Mount | undefined {

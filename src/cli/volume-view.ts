@@ -47,6 +47,8 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
     ['size', sizeText(volume)],
     ['serial', orNothing(volume.serial)],
     ['guest device', orNothing(volume.guestDevice)],
+    ['encryption', encryptionText(volume)],
+    ['key', keyText(spec)],
     ['guest PCI address', orNothing(volume.guestPciAddress)],
     ['PCI path', orNothing(volume.pciPath)],
     ['mount', mountText(spec, volume.formatted)],
@@ -85,6 +87,46 @@ export function volumeSummary(volume: Volume): string {
   if (causeText(volume.cause) !== NOTHING) parts.push(causeText(volume.cause));
   if (volume.timings.length > 0) parts.push(timingsText(volume.timings));
   return `${visible(volume.volumeId)} of ${visible(volume.sandboxId)}: ${parts.join(', ')}`;
+}
+
+/** What protects whom is in the kind's name; what was seen of it comes behind. */
+function encryptionText({ spec, encryption }: Volume): string {
+  const wanted = spec?.encryption;
+  if (!wanted) return 'none';
+  const kind = wanted.hostLuks ? 'host-luks (at rest)' : 'guest-luks2 (confidential)';
+  if (encryption === null) return kind;
+  const slots = encryption.keySlots === 1 ? '1 key slot in use' : `${encryption.keySlots} key slots in use`;
+  const parts = [
+    visible(encryption.format),
+    visible(encryption.cipher),
+    `sectors of ${encryption.sectorSize}`,
+    encryption.integrity ? 'with integrity' : 'without integrity',
+    slots,
+    ...(encryption.uuid === '' ? [] : [`UUID ${visible(encryption.uuid)}`]),
+    ...(encryption.mappedDevice === '' ? [] : [`as ${visible(encryption.mappedDevice)}`]),
+    ...(encryption.created ? ['made by this attach'] : []),
+  ];
+  return `${kind}: ${parts.join(', ')}`;
+}
+
+function keyText(spec: VolumeSpec | null): string {
+  const wanted = spec?.encryption;
+  if (wanted?.guestLuks2?.ephemeralKey) return 'ephemeral, in the guest only';
+  const reference = wanted?.hostLuks?.key ?? wanted?.guestLuks2?.providedKey;
+  switch (reference?.source) {
+    case 'file':
+      return `file:${visible(reference.file ?? '')}`;
+    case 'systemdCredential':
+      return `credential:${visible(reference.systemdCredential ?? '')}`;
+    case 'environment':
+      return `env:${visible(reference.environment ?? '')}`;
+    case 'command':
+      return `command:${visible(reference.command ?? '')}`;
+    case 'tang':
+      return `tang:${visible(reference.tang ?? '')}`;
+    default:
+      return NOTHING;
+  }
 }
 
 function sizeText(volume: Volume): string {

@@ -1,3 +1,4 @@
+import { mappingName } from './encryption.ts';
 import { isDirect, type AioMode, type MountSpec, type VolumeSpec } from './spec.ts';
 import { qemuAddress, type Slot } from './slots.ts';
 
@@ -90,8 +91,12 @@ export type AttachStep =
       readonly arguments: DeviceArguments;
       readonly undo: RemovalStep;
     }
+  /** The key is asked for before anything is changed. */
+  | { readonly kind: 'fetch-key' }
   | { readonly kind: 'await-driver' }
   | { readonly kind: 'find-in-guest' }
+  /** Opens LUKS2 in the guest, as /dev/mapper/NAME. */
+  | { readonly kind: 'open-in-guest'; readonly name: string }
   | { readonly kind: 'mount'; readonly mount: MountSpec };
 
 export type RemovalStep =
@@ -107,14 +112,23 @@ export type DetachStep = { readonly kind: 'ask-guest' } | RemovalStep | { readon
 /** What must happen to attach a volume, in order. */
 export function attachPlan(spec: VolumeSpec, names: QemuNames, slot: Slot, aio: AioMode): readonly AttachStep[] {
   const [removeDevice, removeNode] = removalSteps(names);
+  const { encryption } = spec;
   const steps: AttachStep[] = [
+    ...(needsKey(spec) ? [{ kind: 'fetch-key' } as const] : []),
     { kind: 'add-block-node', command: 'blockdev-add', arguments: blockNode(spec, names, aio), undo: removeNode },
     { kind: 'add-device', command: 'device_add', arguments: frontEnd(spec, names, slot), undo: removeDevice },
     { kind: 'await-driver' },
     { kind: 'find-in-guest' },
   ];
+  if (encryption?.kind === 'guest-luks2') {
+    steps.push({ kind: 'open-in-guest', name: mappingName(parseDeviceId(names.device)?.volumeId ?? '') });
+  }
   if (spec.mount !== undefined) steps.push({ kind: 'mount', mount: spec.mount });
   return steps;
+}
+
+function needsKey({ encryption }: VolumeSpec): boolean {
+  return encryption !== undefined && (encryption.kind === 'host-luks' || encryption.key.kind === 'provided');
 }
 
 /** What must happen to detach a volume, in order; the tail after `ask-guest` also undoes a failed attach. */

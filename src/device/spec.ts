@@ -1,4 +1,5 @@
 import { invalidArgument } from '../base/errors.ts';
+import { completeEncryption, type EncryptionSpec, type RequestedEncryption } from './encryption.ts';
 
 /** What a caller may ask of a volume, and what becomes of what was left out. Pure: nothing here touches the host. */
 
@@ -37,6 +38,7 @@ export interface VolumeSpec {
   readonly mount: MountSpec | undefined;
   readonly writeErrors: IoErrorPolicy;
   readonly readErrors: IoErrorPolicy;
+  readonly encryption: EncryptionSpec | undefined;
 }
 
 /** As VolumeSpec, where empty strings, zeroes and undefined ask for the default. */
@@ -54,6 +56,7 @@ export interface RequestedSpec {
   readonly mount: MountSpec | undefined;
   readonly writeErrors?: IoErrorPolicy | undefined;
   readonly readErrors?: IoErrorPolicy | undefined;
+  readonly encryption?: RequestedEncryption | undefined;
 }
 
 export const SERIAL_BYTES_MAX = 20;
@@ -85,7 +88,8 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
     readOnly,
     cache,
     aio: requested.aio,
-    discard: requested.discard ?? (readOnly ? 'ignore' : 'unmap'),
+    // What was discarded would show which blocks of an encrypted volume are in use.
+    discard: requested.discard ?? (readOnly || requested.encryption !== undefined ? 'ignore' : 'unmap'),
     detectZeroes: requested.detectZeroes ?? 'off',
     serial: checkSerial(requested.serial === '' ? serial : requested.serial),
     queues: requested.queues === 0 ? Math.min(vcpus, QUEUES_DEFAULT_MAX) : requested.queues,
@@ -94,6 +98,7 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
     mount: requested.mount === undefined ? undefined : checkMount(requested.mount, readOnly),
     writeErrors: requested.writeErrors ?? 'enospc',
     readErrors: requested.readErrors ?? 'report',
+    encryption: requested.encryption && completeEncryption(requested.encryption, requested),
   };
   checkContradictions(spec);
   return spec;

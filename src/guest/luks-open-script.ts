@@ -3,12 +3,13 @@ import { FIND, LOCK, MOUNTING } from './scripts.ts';
 
 /**
  * PCI SERIAL NAME create|open|open_or_create_if_empty INTEGRITY(0|1) ephemeral|provided KEYBYTES READONLY(0|1)
- * FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty; FSTYPE is empty when nothing is to be mounted.
+ * FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty SECTORSIZE UUID; FSTYPE is empty when nothing is to be
+ * mounted, UUID when any will do.
  */
 export const OPEN_LUKS2 = `${FIND}${LOCK}${MOUNTING}
 mapping=$3 mode=$4 integrity=$5 source=$6 bytes=$7 readonly=$8 fstype=$9
 shift 9
-point=$1 escaped=$2 options=$3 format=$4
+point=$1 escaped=$2 options=$3 format=$4 sector_size=$5 wanted_uuid=$6
 hold "/run/qshim-luks-$mapping.lock"
 ${MAPPINGS}${STORE}
 opened= marked= created=0
@@ -37,8 +38,10 @@ if [ "$integrity" = 1 ]; then has_target integrity dm_integrity || fail GUEST_DM
 
 run() { err=$(cryptsetup "$@" 2>&1 <&3); }
 key_options() {
-  header= key_from="--key-file=- --keyfile-size=$bytes"
-  if [ "$source" = ephemeral ]; then header="--header=$store/header" key_from="--key-file=$store/key"; fi
+  header= header_at=$disk key_from="--key-file=- --keyfile-size=$bytes"
+  if [ "$source" = ephemeral ]; then
+    header_at=$store/header header="--header=$store/header" key_from="--key-file=$store/key"
+  fi
 }
 luks_format() {
   protect=
@@ -54,7 +57,7 @@ luks_format() {
     (umask 077; head -c 64 /dev/random > "$store/key")
     [ "$(stat -c %s "$store/key")" = 64 ] || fail LUKS_FORMAT_FAILED 'no random key'
   fi
-  run luksFormat -q --type=luks2 --cipher=aes-xts-plain64 --key-size=512 --sector-size=4096 --hash=sha256 --use-random \
+  run luksFormat -q --type=luks2 --cipher=aes-xts-plain64 --key-size=512 --sector-size=$sector_size --hash=sha256 --use-random \
     --subsystem="qshim:$disk_sectors" $protect $cost $header $key_from "$disk"
   code=$?
   if [ "$code" = 3 ]; then fail LUKS_OUT_OF_MEMORY "$err"; fi
@@ -76,6 +79,9 @@ explain() { # CODE
     *'too small'* | *'beyond real size'*) fail LUKS_DEVICE_TRUNCATED "$said" ;;
   esac
   fail LUKS_OPEN_FAILED "$said"
+}
+is_wanted() { # UUID
+  [ -z "$wanted_uuid" ] || [ "$1" = "$wanted_uuid" ] || fail LUKS_DEVICE_SWAPPED "its UUID is $1"
 }
 luks_open() {
   if [ -n "$recorded" ] && [ "$disk_sectors" -lt "$recorded" ]; then
@@ -123,6 +129,7 @@ provided() {
       [ "$kind" = crypto_LUKS ] || no_luks "it holds \${kind:-a partition table or the like}"
       if [ "$mode" = create ]; then fail GUEST_DISK_NOT_EMPTY 'it is encrypted already'; fi
       [ "$version" = 2 ] || fail LUKS_VERSION_UNSUPPORTED "it says version $version"
+      is_wanted "$uuid"
       case $subsystem in
         qshim:*[!0-9]* | qshim:) ;;
         qshim:*) recorded=\${subsystem#qshim:} ;;
@@ -165,6 +172,8 @@ case $table in
   *) fail LUKS_OPEN_FAILED "the mapping is no encrypted one: $table" ;;
 esac
 [ "$protected" = "$integrity" ] || fail LUKS_INTEGRITY_MISMATCH "integrity of the disk: $protected, asked for: $integrity"
+luks_uuid=$(cryptsetup luksUUID "$header_at" 2> /dev/null)
+if [ "$created" = 0 ]; then is_wanted "$luks_uuid"; fi
 slots=1
 if [ "$source" = provided ] && [ "$created" = 0 ]; then slots=$(count_slots "$disk"); fi
 read -r mapped_readonly < "/sys/block/$top/ro"
@@ -219,4 +228,5 @@ echo "created=$created"
 echo "table=$table"
 echo "readonly=$mapped_readonly"
 echo "slots=$slots"
+echo "luks_uuid=$luks_uuid"
 `;

@@ -168,6 +168,7 @@ if [ -n "$top" ]; then
   header=$disk
   if [ "$kept" = 1 ]; then header=$store/header; fi
   echo "slots=$(count_slots "$header")"
+  echo "luks_uuid=$(cryptsetup luksUUID "$header" 2> /dev/null)"
   echo "table=$table"
   echo "readonly=$mapped_readonly"
   echo "mapped=/dev/mapper/$mapping"

@@ -6,8 +6,7 @@ import { CLOSE_LUKS2, RESIZE_LUKS2, STATUS_LUKS2 } from './luks-scripts.ts';
 import { busyProcesses, refusal, runScript, type BusyProcess, type DiskIdentity, type Facts } from './run-script.ts';
 
 /**
- * Confidential storage: LUKS2 inside the guest, on a disk that the host hands over raw. aes-xts-plain64, 4096-byte
- * sectors, on request dm-integrity (hmac-sha256, no journal, no wipe). Each function is one guest-exec, finds the disk by
+ * Confidential storage: LUKS2 inside the guest, on a disk that the host hands over raw. aes-xts-plain64, on request dm-integrity (hmac-sha256, no journal, no wipe). Each function is one guest-exec, finds the disk by
  * PCI address and serial, and waits for an earlier one on the same disk.
  */
 
@@ -37,6 +36,10 @@ export interface OpenLuks2Request extends LuksDisk {
   readonly mode: 'create' | 'open' | 'open_or_create_if_empty';
   /** The disk must be protected by dm-integrity, or must not be. */
   readonly integrity: boolean;
+  /** Bytes, for a disk that is made. */
+  readonly sectorSize: 512 | 4096;
+  /** The LUKS UUID that the disk must have when it is encrypted already; empty: any. */
+  readonly uuid: string;
   readonly key: LuksKey;
   readonly readOnly: boolean;
   /** What to mount from the mapping in the same step, formatted before if it is new (format: `if_empty`). */
@@ -56,6 +59,8 @@ export interface Luks2Mapping {
   readonly sizeBytes: number;
   /** In use, of the header. */
   readonly keySlots: number;
+  /** The header's. */
+  readonly uuid: string;
 }
 
 export interface OpenedLuks2 extends Luks2Mapping {
@@ -71,7 +76,7 @@ export interface OpenedLuks2 extends Luks2Mapping {
  * that disk (an earlier call that was not heard to the end) is used if the key opens it. When anything fails after the
  * mapping was made, the mapping is taken away again.
  * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, GUEST_DISK_NOT_EMPTY,
- * LUKS_NO_HEADER, LUKS_WRONG_KEY (or a key slot whose bytes are damaged: nobody can tell), LUKS_HEADER_DAMAGED,
+ * LUKS_NO_HEADER, LUKS_DEVICE_SWAPPED, LUKS_WRONG_KEY (or a key slot whose bytes are damaged: nobody can tell), LUKS_HEADER_DAMAGED,
  * LUKS_VERSION_UNSUPPORTED, LUKS_DEVICE_TRUNCATED, LUKS_INTEGRITY_ERROR, LUKS_INTEGRITY_MISMATCH, LUKS_DISK_IN_USE,
  * LUKS_NAME_IN_USE, LUKS_FORMAT_FAILED, LUKS_OPEN_FAILED, and with `mount` what prepareMount throws;
  * UNIMPLEMENTED: GUEST_DM_CRYPT_MISSING, GUEST_TOOL_MISSING; RESOURCE_EXHAUSTED/LUKS_OUT_OF_MEMORY; INVALID_ARGUMENT;
@@ -88,7 +93,7 @@ export async function openLuks2(agent: GuestAgent, request: OpenLuks2Request): P
     runScript(agent, OPEN_LUKS2, {
       identity: request,
       ...(mount && { mountPoint: mount.mountPoint }),
-      args: [name, mode, ...flags, ...mountArgs],
+      args: [name, mode, ...flags, ...mountArgs, String(request.sectorSize), request.uuid],
       ...input,
       timeoutMs,
       fallback: 'LUKS_OPEN_FAILED',
@@ -246,6 +251,7 @@ function toMapping(facts: Facts): Luks2Mapping | undefined {
     readOnly: facts.get('readonly')?.[0] === '1',
     sizeBytes: Number(sectors) * SECTOR_BYTES,
     keySlots: Number(facts.get('slots')?.[0]),
+    uuid: facts.get('luks_uuid')?.[0] ?? '',
   };
 }
 

@@ -99,6 +99,7 @@ const SENTENCES: Readonly<Record<string, string>> = {
   LUKS_NO_HEADER: 'the disk is not an encrypted one',
   LUKS_WRONG_KEY: 'the key opens none of the key slots',
   LUKS_HEADER_DAMAGED: 'the LUKS header of the disk is damaged',
+  LUKS_DEVICE_SWAPPED: 'the disk is not the one that was expected',
   LUKS_VERSION_UNSUPPORTED: 'the disk is encrypted, but not with LUKS2',
   LUKS_DEVICE_TRUNCATED: 'the disk is smaller than when it was encrypted',
   LUKS_INTEGRITY_ERROR: 'what the disk holds is not what was written to it',
@@ -146,5 +147,5 @@ function sysfsPci(pci: DiskIdentity['pci']): string {
 }
 
 function oneLine(text: string): string {
-  return text.replace(/\s+/g, ' ').trim().slice(0, DETAIL_CHARS_MAX);
+  return text.replace(/\s+/g, ' ').trim().slice(0, DETAIL_CHARS_MAX).replace(/\.$/, '');
 }

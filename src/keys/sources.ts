@@ -29,6 +29,17 @@ export interface KeySourcesOptions {
   readonly clevis?: string;
 }
 
+/** Commands as the configuration writes them: NAME=/PROGRAM ARGUMENT ..., cut at blanks; there is no shell. */
+export function parseKeyCommands(lines: readonly string[]): KeySourcesOptions['commands'] {
+  return new Map(
+    lines.map((line) => {
+      const equals = line.indexOf('=');
+      const [file = '', ...args] = line.slice(equals + 1).split(/\s+/);
+      return [line.slice(0, equals), { file, args: args.filter((arg) => arg !== '') }];
+    }),
+  );
+}
+
 /** A JWE of `clevis encrypt tang` with its advertisement is 1 to 2 KiB for each server. */
 const JWE_BYTES_MAX = 256 * 1024;
 const PLAIN_NAME = /^[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}$/;

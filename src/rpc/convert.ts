@@ -15,6 +15,8 @@ import type { ShimEvent, Timing } from '../sandbox/events.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { RequestedSandboxSpec, SandboxSpec, TemplateUse } from '../sandbox/spec.ts';
 import type { VolumeHealth, VolumeSnapshot } from '../sandbox/volume.ts';
+import { encryptionFrom, encryptionMessage, encryptionStatusMessage } from './convert-encryption.ts';
+import { known } from './enum-names.ts';
 import type { Timestamp } from './generated/google/protobuf/Timestamp.ts';
 import type { Cause as CauseMessage } from './generated/qshim/v1/Cause.ts';
 import type { Event as EventMessage } from './generated/qshim/v1/Event.ts';
@@ -71,11 +73,6 @@ const ERROR_POLICIES: Readonly<Record<string, IoErrorPolicy | undefined>> = {
   IO_ERROR_POLICY_STOP_ON_ENOSPC: 'enospc',
 };
 
-function known<T>(field: string, table: Readonly<Record<string, T>>, value: string | number): T {
-  if (typeof value === 'string' && Object.hasOwn(table, value)) return table[value] as T;
-  throw invalidArgument(field, value, 'is not a value that this version knows');
-}
-
 const SOURCE_KINDS = { rawFile: 'raw-file', qcow2File: 'qcow2-file', blockDevice: 'block-device' } as const;
 
 /** @throws ShimError INVALID_ARGUMENT for unknown enum values */
@@ -113,6 +110,7 @@ export function volumeSpecFrom(message: VolumeSpec__Output | null): RequestedSpe
     mount: message.mount === null ? undefined : mountFrom(message.mount),
     writeErrors: known('spec.write_errors', ERROR_POLICIES, message.writeErrors),
     readErrors: known('spec.read_errors', ERROR_POLICIES, message.readErrors),
+    encryption: encryptionFrom(message.encryption),
   };
 }
 
@@ -202,6 +200,7 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     removedAt: timestamp(times.removed),
     formatted: volume.guest?.formatted ?? false,
     health: healthMessage(volume.health),
+    encryption: encryptionStatusMessage(volume.encryption),
   };
 }
 
@@ -250,6 +249,7 @@ function volumeSpecMessage(spec: VolumeSpec): VolumeSpecMessage {
     mount: mountMessage(spec.mount),
     writeErrors: POLICY_MESSAGES[spec.writeErrors],
     readErrors: POLICY_MESSAGES[spec.readErrors],
+    encryption: encryptionMessage(spec.encryption),
   };
 }
 

@@ -4,11 +4,14 @@ import { aioCandidates, attachPlan } from '../device/plan.ts';
 import type { AioMode } from '../device/spec.ts';
 import type { Cause, GuestView } from '../device/state.ts';
 import { findDisk, prepareMount, unmount } from '../guest/disks.ts';
+import type { KeyMaterial } from '../keys/material.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import { awaitDriver } from './driver-wait.ts';
 import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
+import { closeInGuest, guestEncryption, openInGuest } from './guest-crypt.ts';
 import { removeFromQemu } from './removal.ts';
 import { Stopwatch } from './stopwatch.ts';
+import { fetchKey } from './volume-key.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeHost } from './vm.ts';
 
@@ -27,8 +30,10 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
   const watch = new Stopwatch();
   const deadline = Deadline.after(timeoutMs);
   try {
+    using key = await fetchKey(host, volume.spec);
+    if (key !== undefined) watch.lap('key');
     await addToQemu(host, volume, watch);
-    const guest = await settleInGuest(host, volume, deadline, watch);
+    const guest = await settleInGuest(host, volume, key, deadline, watch);
     using _held = await volume.mutex.acquire();
     // Re-checked after every re-acquire: the VM may have gone, the device may have vanished (locking rule 4).
     host.gone.throwIfAborted();
@@ -94,6 +99,7 @@ function planStep<K extends 'add-block-node' | 'add-device'>(
 export async function settleInGuest(
   host: VolumeHost,
   volume: Volume,
+  key: KeyMaterial | undefined,
   deadline: Deadline,
   watch: Stopwatch,
 ): Promise<GuestView> {
@@ -102,7 +108,8 @@ export async function settleInGuest(
   const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   const pciAddress = address === undefined ? undefined : formatAddress(address);
   const { mount } = volume.spec;
-  if (mount === undefined) {
+  const encryption = guestEncryption(volume);
+  if (mount === undefined && encryption === undefined) {
     const device = await findInGuest(host, volume, address, deadline);
     if (device !== undefined) evidence.push('guest-agent');
     watch.lap('find-in-guest');
@@ -114,6 +121,13 @@ export async function settleInGuest(
       metadata: { volumeId: volume.id },
     });
   }
+  if (encryption !== undefined) {
+    const opened = await openInGuest(host, volume, encryption, address, key);
+    watch.lap('luks-open');
+    evidence.push('guest-agent', 'guest-luks', ...(opened.mount === undefined ? [] : ['guest-mount']));
+    return { pciAddress, device: opened.disk, evidence, formatted: opened.mount?.formatted ?? false };
+  }
+  if (mount === undefined) throw new Error('neither a mount nor encryption');
   volume.mounted = true;
   const { serial, readOnly } = volume.spec;
   const mounted = await prepareMount(host.agent, {
@@ -163,7 +177,7 @@ async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, ti
     host.volumes.apply(volume, { kind: 'attach-failed', cause: causeFrom(error) });
     host.commitSoon();
   }
-  await unmountBestEffort(host, volume);
+  await releaseBestEffort(host, volume);
   const removal = removeFromQemu(host, volume);
   volume.removal = removal;
   const outcome = await Promise.race([
@@ -179,13 +193,19 @@ async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, ti
   if (outcome === 'late') host.log.warn({ volumeId: volume.id }, 'the undo of a failed attach takes long and goes on');
 }
 
-/** A mount step that failed half-way may have mounted; what is left of it must not survive the disk. */
-async function unmountBestEffort(host: VolumeHost, volume: Volume): Promise<void> {
+/** What failed half-way in the guest may have mounted, or made a mapping; what is left of it must not survive the disk. */
+export async function releaseBestEffort(host: VolumeHost, volume: Volume): Promise<void> {
   const { mount, serial } = volume.spec;
-  if (mount === undefined || !volume.mounted) return;
+  if (!volume.mounted) return;
   try {
     const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
     if (pci === undefined) return;
+    if (guestEncryption(volume) !== undefined) {
+      const closed = await closeInGuest(host, volume, pci, { force: false, timeoutMs: UNDO_UNMOUNT_MS });
+      if (!closed.done) host.log.warn({ volumeId: volume.id }, 'mapping not closed in an undo');
+      return;
+    }
+    if (mount === undefined) return;
     const request = { mountPoint: mount.mountPoint, pci, serial, force: false, timeoutMs: UNDO_UNMOUNT_MS };
     const result = await unmount(host.agent, request);
     if (result.unmounted) volume.mounted = false;

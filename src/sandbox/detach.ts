@@ -2,6 +2,7 @@ import { waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { unmount, type BusyProcess } from '../guest/disks.ts';
 import { asShimError, causeFrom } from './attach.ts';
+import { closeInGuest, guestEncryption } from './guest-crypt.ts';
 import { hasDevice, removeFromQemu } from './removal.ts';
 import { Stopwatch } from './stopwatch.ts';
 import type { Volume } from './volume.ts';
@@ -120,9 +121,9 @@ function isForced(volume: Volume): boolean {
 /** DEVICE_DELETED does not mean that the guest was finished: a disk leaves under a running write. So the guest is asked. */
 async function askGuest(host: VolumeHost, volume: Volume): Promise<void> {
   if (volume.state.state === 'detaching' && volume.state.deviceGone) return;
-  if (volume.spec.mount !== undefined && volume.mounted) {
+  if (volume.mounted && (volume.spec.mount !== undefined || guestEncryption(volume) !== undefined)) {
     try {
-      await unmountInGuest(host, volume);
+      await letGoInGuest(host, volume);
     } catch (error) {
       // A guest that has let go of the disk has nothing mounted from it. The unplug was asked for before, by a daemon that
       // did not live to see it.
@@ -134,11 +135,18 @@ async function askGuest(host: VolumeHost, volume: Volume): Promise<void> {
   await refuseIfMounted(host, volume);
 }
 
-async function unmountInGuest(host: VolumeHost, volume: Volume): Promise<void> {
+async function letGoInGuest(host: VolumeHost, volume: Volume): Promise<void> {
   const { mount, serial } = volume.spec;
   const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
-  if (mount === undefined || address === undefined) return;
+  if (address === undefined) return;
   const force = isForced(volume);
+  if (guestEncryption(volume) !== undefined) {
+    const timeoutMs = host.config.mount_timeout_ms;
+    const result = await closeInGuest(host, volume, address, { force, timeoutMs });
+    if (!result.done) throw busy(host, volume, describe(result.busy), result.busy);
+    return;
+  }
+  if (mount === undefined) return;
   const result = await unmount(host.agent, {
     mountPoint: mount.mountPoint,
     pci: address,

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { Coalesced } from '../base/coalesce.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { HOST_CIPHERS, HOST_HASHES, type EncryptionView } from '../device/encryption.ts';
 import { SLOTS_PER_BRIDGE } from '../device/slots.ts';
 import type { AioMode } from '../device/spec.ts';
 import type { Cause, VolumeState } from '../device/state.ts';
@@ -70,6 +71,7 @@ export interface JournalVolume extends Omit<VolumeIdentity, 'sandboxId'> {
   readonly times: StateTimes;
   readonly aio: AioMode | undefined;
   readonly mounted: boolean;
+  readonly encryption: EncryptionView | undefined;
 }
 
 /** A sandbox as the journal keeps it. */
@@ -137,6 +139,43 @@ const stateSchema = z.union([
   z.strictObject({ state: z.literal('removed'), cause: causeSchema }),
 ]);
 const errorPolicy = z.enum(['report', 'ignore', 'stop', 'enospc']);
+const keyReferenceSchema = z.union([
+  z.strictObject({ kind: z.enum(['file', 'tang']), path: z.string() }),
+  z.strictObject({ kind: z.enum(['systemd-credential', 'environment', 'command']), name: z.string() }),
+]);
+const encryptionSchema = z.union([
+  z.strictObject({
+    kind: z.literal('host-luks'),
+    key: optional(keyReferenceSchema),
+    format: z.enum(['never', 'if_empty']),
+    sizeBytes: z.int(),
+    cipher: z.enum(HOST_CIPHERS),
+    hash: z.enum(HOST_HASHES),
+    iterationMs: z.int(),
+    uuid: z.string(),
+  }),
+  z.strictObject({
+    kind: z.literal('guest-luks2'),
+    key: z.union([
+      z.strictObject({ kind: z.literal('ephemeral') }),
+      z.strictObject({ kind: z.literal('provided'), reference: keyReferenceSchema }),
+    ]),
+    mode: z.enum(['create', 'open', 'open_or_create_if_empty']),
+    integrity: z.boolean(),
+    sectorSize: z.union([z.literal(512), z.literal(4096)]),
+    uuid: z.string(),
+  }),
+]);
+const encryptionViewSchema = z.strictObject({
+  format: z.enum(['luks1', 'luks2']),
+  cipher: z.string(),
+  sectorSize: z.int(),
+  integrity: z.boolean(),
+  keySlots: z.int(),
+  uuid: z.string(),
+  created: z.boolean(),
+  mappedDevice: z.string(),
+});
 const specSchema = z.strictObject({
   writeErrors: errorPolicy.default('enospc'),
   readErrors: errorPolicy.default('report'),
@@ -150,6 +189,7 @@ const specSchema = z.strictObject({
   queues: z.int(),
   logicalBlockSize: z.int(),
   physicalBlockSize: z.int(),
+  encryption: optional(encryptionSchema),
   mount: optional(
     z.strictObject({
       fsType: z.enum(['ext4', 'xfs']),
@@ -176,6 +216,7 @@ const volumeSchema = z.strictObject({
   }),
   aio: optional(z.enum(['threads', 'native', 'io_uring'])),
   mounted: z.boolean(),
+  encryption: optional(encryptionViewSchema),
 });
 const sandboxSchema = z.strictObject({
   id: z.string(),

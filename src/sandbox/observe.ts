@@ -98,7 +98,11 @@ function onReset(sandbox: Sandbox): void {
   if (sandbox.state !== 'running') return;
   sandbox.agentReady = false;
   sandbox.addresses.forget();
-  for (const volume of sandbox.volumes.all()) volume.mounted = false;
+  for (const volume of sandbox.volumes.all()) {
+    volume.mounted = false;
+    // Its mapping was the last boot's.
+    if (volume.spec.encryption?.kind === 'guest-luks2') volume.encryption = undefined;
+  }
   sandbox.commitSoon();
   sandbox.announce('sandbox.rebooted', { reason: 'GUEST_RESET', message: 'the guest was reset or rebooted' });
   sandbox.inBackground('agent after reset', awaitAgent(sandbox));

@@ -1,11 +1,13 @@
 import { Deadline } from '../base/deadline.ts';
 import type { QmpClient } from '../qmp/client.ts';
-import { asShimError, causeFrom, settleInGuest } from './attach.ts';
+import { asShimError, causeFrom, releaseBestEffort, settleInGuest } from './attach.ts';
 import { startRemoval } from './detach.ts';
+import { guestEncryption } from './guest-crypt.ts';
 import { recoverVolumes } from './recover.ts';
 import { removeFromQemu } from './removal.ts';
 import type { Sandbox } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
+import { fetchKey } from './volume-key.ts';
 import type { Volume } from './volume.ts';
 
 /**
@@ -61,8 +63,9 @@ async function resumeAttach(sandbox: Sandbox, volume: Volume, present: boolean):
       await undo(sandbox, volume, cause);
       return;
     }
+    using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(sandbox, volume.spec);
     const deadline = Deadline.after(sandbox.config.attach_timeout_ms);
-    const guest = await settleInGuest(sandbox, volume, deadline, new Stopwatch());
+    const guest = await settleInGuest(sandbox, volume, key, deadline, new Stopwatch());
     using _held = await volume.mutex.acquire();
     sandbox.gone.throwIfAborted();
     sandbox.volumes.apply(volume, { kind: 'driver-live', guest });
@@ -78,5 +81,6 @@ async function undo(sandbox: Sandbox, volume: Volume, cause: ReturnType<typeof c
     using _held = await volume.mutex.acquire();
     sandbox.volumes.apply(volume, { kind: 'attach-failed', cause });
   }
+  await releaseBestEffort(sandbox, volume);
   await removeFromQemu(sandbox, volume);
 }

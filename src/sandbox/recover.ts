@@ -150,6 +150,7 @@ async function volumeFromQemu(
     mount: undefined,
     writeErrors: errorPolicy(await get('werror'), 'enospc'),
     readErrors: errorPolicy(await get('rerror'), 'report'),
+    encryption: undefined,
   };
   // A file that was deleted under the VM has no identity that another volume could ask for.
   const found = await stat(file.file).catch(() => undefined);
@@ -165,6 +166,7 @@ async function volumeFromQemu(
     times: { pending: Date.now(), attached: undefined, detaching: undefined, removed: undefined },
     aio: undefined,
     mounted: false,
+    encryption: undefined,
   };
 }
 

@@ -5,6 +5,7 @@ import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { Cause } from '../device/state.ts';
 import { GuestAgent } from '../guest/agent.ts';
+import type { KeySource } from '../keys/sources.ts';
 import type { RunningAccelerator, SandboxFiles } from '../qemu/argv.ts';
 import type { AcceleratorChoice } from '../qemu/accelerator.ts';
 import { describeExit, type ExitInfo, type QemuProcess } from '../qemu/process.ts';
@@ -28,6 +29,7 @@ export interface SandboxEnvironment {
   readonly claims: BackingClaims;
   readonly accelerators: AcceleratorChoice;
   readonly templates: Templates;
+  readonly keys: KeySource;
 }
 
 /** What is fixed before QEMU starts. */
@@ -152,6 +154,10 @@ export class Sandbox implements VolumeHost {
 
   get config(): Config {
     return this.environment.config;
+  }
+
+  get keys(): KeySource {
+    return this.environment.keys;
   }
 
   get state(): SandboxState {

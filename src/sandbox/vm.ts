@@ -1,6 +1,7 @@
 import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { GuestAgent } from '../guest/agent.ts';
+import type { KeySource } from '../keys/sources.ts';
 import type { GuestAddresses } from './guest-addresses.ts';
 import type { QmpLink } from './link.ts';
 import type { VolumeStore } from './volume-store.ts';
@@ -14,6 +15,8 @@ export interface VolumeHost {
   readonly agent: GuestAgent;
   readonly volumes: VolumeStore;
   readonly addresses: GuestAddresses;
+  /** Gives keys by reference. */
+  readonly keys: KeySource;
   /**
    * Aborted, with a ShimError that says why, as soon as the VM is being stopped or is gone: it pre-empts every wait
    * (locking rule 5).

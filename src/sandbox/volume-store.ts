@@ -141,13 +141,14 @@ export class VolumeStore {
 
   /** Puts back a volume that the journal knows. Its slot and claim are taken unless it is removed. */
   restore(record: JournalVolume): Volume {
-    const { state, times, aio, mounted, ...identity } = record;
+    const { state, times, aio, mounted, encryption, ...identity } = record;
     const volume = new Volume({ ...identity, sandboxId: this.#options.sandboxId }, this.#options.mutexWaitersMax, {
       state,
       times,
     });
     volume.aio = aio;
     volume.mounted = mounted;
+    volume.encryption = encryption;
     if ('guest' in state) volume.guest = state.guest;
     this.#nextGeneration = Math.max(this.#nextGeneration, record.generation + 1);
     if (volume.state.state !== 'removed') {
@@ -251,7 +252,8 @@ export class VolumeStore {
   records(): readonly JournalVolume[] {
     return this.all().map((volume) => {
       const { sandboxId, ...identity } = volume.identity;
-      return { ...identity, state: volume.state, times: volume.times, aio: volume.aio, mounted: volume.mounted };
+      const { state, times, aio, mounted, encryption } = volume;
+      return { ...identity, state, times, aio, mounted, encryption };
     });
   }
 

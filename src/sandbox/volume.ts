@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { BoundedMutex } from '../base/mutex.ts';
 import { namesFor, type QemuNames } from '../device/plan.ts';
+import type { EncryptionView } from '../device/encryption.ts';
 import { pciPath, type Slot } from '../device/slots.ts';
 import { SERIAL_BYTES_MAX, type AioMode, type VolumeSpec } from '../device/spec.ts';
 import type { Cause, GuestView, VolumeState } from '../device/state.ts';
@@ -51,6 +52,7 @@ export interface VolumeSnapshot extends VolumeIdentity {
   readonly times: StateTimes;
   readonly timings: readonly Timing[];
   readonly health: VolumeHealth;
+  readonly encryption: EncryptionView | undefined;
 }
 
 /**
@@ -68,8 +70,13 @@ export class Volume {
   timings: readonly Timing[] = [];
   /** The last guest view, kept after removal for those who ask. */
   guest: GuestView | undefined;
-  /** True from before the guest is asked to mount until it is seen to be unmounted (or its boot ended). */
+  /**
+   * True from before the guest is asked to mount it, or to open its encryption, until it is seen to be unmounted and closed
+   * (or its boot ended).
+   */
   mounted = false;
+  /** How it was seen to be encrypted. */
+  encryption: EncryptionView | undefined;
   health: VolumeHealth = { failing: false, errors: 0 };
   /** The attach in progress; repeats of Attach join it. */
   attaching: Promise<void> | undefined;
@@ -116,6 +123,7 @@ export class Volume {
       times: this.times,
       timings: this.timings,
       health: this.health,
+      encryption: this.encryption,
     };
   }
 }

@@ -86,6 +86,8 @@ async function startGuest(list: readonly RawDisk[]): Promise<Guest> {
         name: `vol-${serial}`,
         mode: 'open_or_create_if_empty',
         integrity: false,
+        sectorSize: 4096,
+        uuid: '',
         key: { kind: 'ephemeral' },
         readOnly: false,
         timeoutMs,

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, chown, mkdir, mkdtemp, open, readFile, readdir, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -152,6 +152,7 @@ export class TestDaemon implements AsyncDisposable {
   readonly directory: string;
   readonly socket: string;
   readonly volumeDir: string;
+  readonly keyDir: string;
   readonly stateDir: string;
   readonly client: ApiClient;
   readonly child: ChildProcess;
@@ -161,6 +162,7 @@ export class TestDaemon implements AsyncDisposable {
     this.directory = directory;
     this.socket = join(directory, 'run/api.sock');
     this.volumeDir = join(directory, 'volumes');
+    this.keyDir = join(directory, 'keys');
     this.stateDir = join(directory, 's');
     this.child = child;
     this.client = new ApiClient(this.socket);
@@ -169,9 +171,9 @@ export class TestDaemon implements AsyncDisposable {
   static async start(options: DaemonOptions = {}): Promise<TestDaemon> {
     const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'qshim-t-')));
     await chmod(directory, 0o755);
-    for (const name of ['volumes', 'cache']) await mkdir(join(directory, name), { recursive: true });
+    for (const name of ['volumes', 'cache', 'keys']) await mkdir(join(directory, name), { recursive: true });
     if (options.uid !== undefined) {
-      for (const name of ['', 'volumes', 'cache']) await chown(join(directory, name), options.uid, options.uid);
+      for (const name of ['', 'volumes', 'cache', 'keys']) await chown(join(directory, name), options.uid, options.uid);
     }
     await using log = await open(join(directory, 'qshimd.log'), 'a');
     const settings: Partial<Record<OptionName, string | number>> = {
@@ -179,6 +181,7 @@ export class TestDaemon implements AsyncDisposable {
       state_dir: join(directory, 's'),
       cache_dir: join(directory, 'cache'),
       allowed_roots: join(directory, 'volumes'),
+      key_directories: join(directory, 'keys'),
       log_level: 'debug',
       ...(await templateSettings(directory, options.uid)),
       ...options.config,
@@ -220,6 +223,13 @@ export class TestDaemon implements AsyncDisposable {
     const path = join(this.volumeDir, name);
     await using file = await open(path, 'w');
     await file.truncate(bytes);
+    return path;
+  }
+
+  /** A key file that the daemon may read; its path. */
+  async keyFile(name: string, key: string | Uint8Array): Promise<string> {
+    const path = join(this.keyDir, name);
+    await writeFile(path, key, { mode: 0o600 });
     return path;
   }
 

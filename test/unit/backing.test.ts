@@ -63,6 +63,7 @@ const SPEC: VolumeSpec = {
   mount: undefined,
   writeErrors: 'enospc',
   readErrors: 'report',
+  encryption: undefined,
 };
 
 const isRoot = process.getuid?.() === 0;

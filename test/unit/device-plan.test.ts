@@ -30,6 +30,7 @@ const BASE: VolumeSpec = {
   mount: undefined,
   writeErrors: 'enospc',
   readErrors: 'report',
+  encryption: undefined,
 };
 const NAMES = namesFor('a', 1);
 

@@ -51,6 +51,7 @@ suite('volume spec defaults', () => {
       mount: undefined,
       writeErrors: 'enospc',
       readErrors: 'report',
+      encryption: undefined,
     });
   });
 
@@ -69,6 +70,7 @@ suite('volume spec defaults', () => {
       mount: MOUNT,
       writeErrors: 'stop' as const,
       readErrors: 'ignore' as const,
+      encryption: undefined,
     } as const;
     assert.deepEqual(complete(said), said);
   });

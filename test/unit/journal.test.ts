@@ -9,6 +9,7 @@ import { createLogger, silentLogger, type Logger } from '../../src/base/log.ts';
 import { SLOTS_PER_BRIDGE, VOLUME_CAPACITY_MAX, slotAt } from '../../src/device/slots.ts';
 import type { VolumeState } from '../../src/device/state.ts';
 import { Journal, readJournal, type JournalRecord, type JournalVolume } from '../../src/sandbox/journal.ts';
+import { encryptionSpec, encryptionView } from '../support/arbitrary-encryption.ts';
 
 class Scratch implements AsyncDisposable {
   readonly directory: string;
@@ -234,6 +235,7 @@ const volume: fc.Arbitrary<JournalVolume> = fc.record({
     mount: maybe(mount),
     writeErrors: fc.constantFrom(...(['report', 'ignore', 'stop', 'enospc'] as const)),
     readErrors: fc.constantFrom(...(['report', 'ignore', 'stop'] as const)),
+    encryption: encryptionSpec,
   }),
   slot,
   backingIdentity: text,
@@ -248,6 +250,7 @@ const volume: fc.Arbitrary<JournalVolume> = fc.record({
   }),
   aio: maybe(fc.constantFrom('threads' as const, 'native' as const, 'io_uring' as const)),
   mounted: fc.boolean(),
+  encryption: encryptionView,
 });
 
 suite('journal round trip', () => {

@@ -15,6 +15,7 @@ import { loadApi } from '../../src/rpc/schema.ts';
 import type { SandboxSnapshot } from '../../src/sandbox/sandbox.ts';
 import type { SandboxSpec } from '../../src/sandbox/spec.ts';
 import { causeOf, type VolumeSnapshot } from '../../src/sandbox/volume.ts';
+import { encryptionSpec } from '../support/arbitrary-encryption.ts';
 
 const { Volumes, Sandboxes, Events } = loadApi().qshim.v1;
 
@@ -57,11 +58,13 @@ const spec: fc.Arbitrary<VolumeSpec> = fc
       mount: fc.option(mount, { nil: undefined }),
       writeErrors: fc.constantFrom(...(['report', 'ignore', 'stop', 'enospc'] as const)),
       readErrors: fc.constantFrom(...(['report', 'ignore', 'stop'] as const)),
+      encryption: encryptionSpec,
     },
     { noNullPrototype: true },
   )
   .filter(
     (each) =>
+      !(each.encryption?.kind === 'host-luks' && each.source.kind === 'qcow2-file') &&
       !(each.aio === 'native' && !isDirect(each.cache)) &&
       !(each.detectZeroes === 'unmap' && each.discard !== 'unmap') &&
       !(each.readOnly && (each.discard === 'unmap' || each.mount?.format === 'if_empty')),
@@ -90,12 +93,14 @@ function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): Vo
       mount: undefined,
       writeErrors: 'enospc',
       readErrors: 'report',
+      encryption: undefined,
     },
     slot,
     backingIdentity: 'file:1:2',
     resolvedPath: '/volumes/a',
     sizeBytes: 2 ** 40,
     health: { failing: false, errors: 0 },
+    encryption: undefined,
     state,
     pciPath: pciPath(slot),
     guest: 'guest' in state ? state.guest : undefined,
@@ -182,6 +187,7 @@ const EMPTY_SPEC: VolumeSpec__Output = {
   mount: null,
   writeErrors: 'IO_ERROR_POLICY_UNSPECIFIED',
   readErrors: 'IO_ERROR_POLICY_UNSPECIFIED',
+  encryption: null,
 };
 
 suite('what requests may say', () => {
@@ -200,6 +206,7 @@ suite('what requests may say', () => {
       mount: undefined,
       writeErrors: undefined,
       readErrors: undefined,
+      encryption: undefined,
     });
     assert.deepEqual(sandboxSpecFrom(null), {
       vcpus: 0,

@@ -10,8 +10,14 @@ import type { BlockDevice as _qshim_v1_BlockDevice, BlockDevice__Output as _qshi
 import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from './qshim/v1/Cause.ts';
 import type { DetachManyRequest as _qshim_v1_DetachManyRequest, DetachManyRequest__Output as _qshim_v1_DetachManyRequest__Output } from './qshim/v1/DetachManyRequest.ts';
 import type { DetachVolumeRequest as _qshim_v1_DetachVolumeRequest, DetachVolumeRequest__Output as _qshim_v1_DetachVolumeRequest__Output } from './qshim/v1/DetachVolumeRequest.ts';
+import type { Encryption as _qshim_v1_Encryption, Encryption__Output as _qshim_v1_Encryption__Output } from './qshim/v1/Encryption.ts';
+import type { EncryptionStatus as _qshim_v1_EncryptionStatus, EncryptionStatus__Output as _qshim_v1_EncryptionStatus__Output } from './qshim/v1/EncryptionStatus.ts';
+import type { EphemeralKey as _qshim_v1_EphemeralKey, EphemeralKey__Output as _qshim_v1_EphemeralKey__Output } from './qshim/v1/EphemeralKey.ts';
 import type { Event as _qshim_v1_Event, Event__Output as _qshim_v1_Event__Output } from './qshim/v1/Event.ts';
 import type { GetVolumeRequest as _qshim_v1_GetVolumeRequest, GetVolumeRequest__Output as _qshim_v1_GetVolumeRequest__Output } from './qshim/v1/GetVolumeRequest.ts';
+import type { GuestLuks2 as _qshim_v1_GuestLuks2, GuestLuks2__Output as _qshim_v1_GuestLuks2__Output } from './qshim/v1/GuestLuks2.ts';
+import type { HostLuks as _qshim_v1_HostLuks, HostLuks__Output as _qshim_v1_HostLuks__Output } from './qshim/v1/HostLuks.ts';
+import type { KeyReference as _qshim_v1_KeyReference, KeyReference__Output as _qshim_v1_KeyReference__Output } from './qshim/v1/KeyReference.ts';
 import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from './qshim/v1/ListVolumesRequest.ts';
 import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from './qshim/v1/ListVolumesResponse.ts';
 import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output } from './qshim/v1/Mount.ts';
@@ -55,12 +61,19 @@ export interface ProtoGrpcType {
       DetachVolumeRequest: MessageTypeDefinition<_qshim_v1_DetachVolumeRequest, _qshim_v1_DetachVolumeRequest__Output>
       DetectZeroes: EnumTypeDefinition
       DiscardMode: EnumTypeDefinition
+      Encryption: MessageTypeDefinition<_qshim_v1_Encryption, _qshim_v1_Encryption__Output>
+      EncryptionStatus: MessageTypeDefinition<_qshim_v1_EncryptionStatus, _qshim_v1_EncryptionStatus__Output>
+      EphemeralKey: MessageTypeDefinition<_qshim_v1_EphemeralKey, _qshim_v1_EphemeralKey__Output>
       Event: MessageTypeDefinition<_qshim_v1_Event, _qshim_v1_Event__Output>
       Format: EnumTypeDefinition
       GetVolumeRequest: MessageTypeDefinition<_qshim_v1_GetVolumeRequest, _qshim_v1_GetVolumeRequest__Output>
+      GuestLuks2: MessageTypeDefinition<_qshim_v1_GuestLuks2, _qshim_v1_GuestLuks2__Output>
+      HostLuks: MessageTypeDefinition<_qshim_v1_HostLuks, _qshim_v1_HostLuks__Output>
       IoErrorPolicy: EnumTypeDefinition
+      KeyReference: MessageTypeDefinition<_qshim_v1_KeyReference, _qshim_v1_KeyReference__Output>
       ListVolumesRequest: MessageTypeDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesRequest__Output>
       ListVolumesResponse: MessageTypeDefinition<_qshim_v1_ListVolumesResponse, _qshim_v1_ListVolumesResponse__Output>
+      LuksMode: EnumTypeDefinition
       Mount: MessageTypeDefinition<_qshim_v1_Mount, _qshim_v1_Mount__Output>
       PlanRequest: MessageTypeDefinition<_qshim_v1_PlanRequest, _qshim_v1_PlanRequest__Output>
       PlanResponse: MessageTypeDefinition<_qshim_v1_PlanResponse, _qshim_v1_PlanResponse__Output>

@@ -7,6 +7,7 @@ import type { AioMode as _qshim_v1_AioMode, AioMode__Output as _qshim_v1_AioMode
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from '../../qshim/v1/Timing.ts';
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from '../../google/protobuf/Timestamp.ts';
 import type { VolumeHealth as _qshim_v1_VolumeHealth, VolumeHealth__Output as _qshim_v1_VolumeHealth__Output } from '../../qshim/v1/VolumeHealth.ts';
+import type { EncryptionStatus as _qshim_v1_EncryptionStatus, EncryptionStatus__Output as _qshim_v1_EncryptionStatus__Output } from '../../qshim/v1/EncryptionStatus.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface Volume {
@@ -30,6 +31,7 @@ export interface Volume {
   'removedAt'?: (_google_protobuf_Timestamp | null);
   'formatted'?: (boolean);
   'health'?: (_qshim_v1_VolumeHealth | null);
+  'encryption'?: (_qshim_v1_EncryptionStatus | null);
 }
 
 export interface Volume__Output {
@@ -53,4 +55,5 @@ export interface Volume__Output {
   'removedAt': (_google_protobuf_Timestamp__Output | null);
   'formatted': (boolean);
   'health': (_qshim_v1_VolumeHealth__Output | null);
+  'encryption': (_qshim_v1_EncryptionStatus__Output | null);
 }

@@ -9,6 +9,7 @@ import type { DiscardMode as _qshim_v1_DiscardMode, DiscardMode__Output as _qshi
 import type { DetectZeroes as _qshim_v1_DetectZeroes, DetectZeroes__Output as _qshim_v1_DetectZeroes__Output } from '../../qshim/v1/DetectZeroes.ts';
 import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output } from '../../qshim/v1/Mount.ts';
 import type { IoErrorPolicy as _qshim_v1_IoErrorPolicy, IoErrorPolicy__Output as _qshim_v1_IoErrorPolicy__Output } from '../../qshim/v1/IoErrorPolicy.ts';
+import type { Encryption as _qshim_v1_Encryption, Encryption__Output as _qshim_v1_Encryption__Output } from '../../qshim/v1/Encryption.ts';
 
 export interface VolumeSpec {
   'rawFile'?: (_qshim_v1_RawFile | null);
@@ -26,6 +27,7 @@ export interface VolumeSpec {
   'mount'?: (_qshim_v1_Mount | null);
   'writeErrors'?: (_qshim_v1_IoErrorPolicy);
   'readErrors'?: (_qshim_v1_IoErrorPolicy);
+  'encryption'?: (_qshim_v1_Encryption | null);
   'source'?: "rawFile"|"qcow2File"|"blockDevice";
 }
 
@@ -45,5 +47,6 @@ export interface VolumeSpec__Output {
   'mount': (_qshim_v1_Mount__Output | null);
   'writeErrors': (_qshim_v1_IoErrorPolicy__Output);
   'readErrors': (_qshim_v1_IoErrorPolicy__Output);
+  'encryption': (_qshim_v1_Encryption__Output | null);
   'source'?: "rawFile"|"qcow2File"|"blockDevice";
 }

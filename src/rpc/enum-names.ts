@@ -1,0 +1,10 @@
+import { invalidArgument } from '../base/errors.ts';
+
+/**
+ * What an enum's name stands for. A number that this version does not know arrives as a number.
+ * @throws ShimError INVALID_ARGUMENT for what the table does not have
+ */
+export function known<T>(field: string, table: Readonly<Record<string, T>>, value: string | number): T {
+  if (typeof value === 'string' && Object.hasOwn(table, value)) return table[value] as T;
+  throw invalidArgument(field, value, 'is not a value that this version knows');
+}
