@@ -66,6 +66,8 @@ async function adopt(environment: SandboxEnvironment, directory: string): Promis
   sandbox.own(qemu);
   if (record.sandbox.state === 'creating') return { sandbox, booting: resumeBoot(sandbox, qemu) };
   sandbox.inBackground('adoption', connect(sandbox));
+  // Without a journal, what the VM has is known only to QEMU: nobody shall be told before that there are no volumes.
+  if (journal === undefined) await lookedAt(sandbox);
   return { sandbox, booting: undefined };
 }
 
@@ -75,6 +77,15 @@ async function holdTemplate(sandbox: Sandbox): Promise<void> {
   if (templateId === '') return;
   const lease = await sandbox.environment.templates.hold(templateId);
   if (lease !== undefined) sandbox.holdTemplate(lease);
+}
+
+/** Waits for the first look at QEMU, for as long as a reply may take: a VM that is stopped must not hold up the others. */
+async function lookedAt(sandbox: Sandbox): Promise<void> {
+  try {
+    await sandbox.link.within(sandbox.config.qmp_reply_timeout_ms, sandbox.gone);
+  } catch (error) {
+    sandbox.log.warn({ problem: messageOf(error) }, 'volumes of a recovered sandbox are not known yet');
+  }
 }
 
 async function recordFromProcess(

@@ -5,6 +5,7 @@ import type { AioMode } from '../device/spec.ts';
 import type { Cause, GuestView } from '../device/state.ts';
 import { findDisk, prepareMount, unmount } from '../guest/disks.ts';
 import type { KeyMaterial } from '../keys/material.ts';
+import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import { awaitDriver } from './driver-wait.ts';
 import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
@@ -17,6 +18,8 @@ import type { VolumeHost } from './vm.ts';
 
 /** How long the agent may take to list a disk whose driver is known to be live. */
 const FIND_IN_GUEST_MS = 2000;
+/** How long after DRIVER_OK a guest that is to mount the disk may take to list it. */
+const LISTED_MAX_MS = 10_000;
 const UNDO_UNMOUNT_MS = 10_000;
 const FIND_PAUSE_MIN_MS = 3;
 const FIND_PAUSE_MAX_MS = 50;
@@ -55,11 +58,12 @@ async function addToQemu(host: VolumeHost, volume: Volume, watch: Stopwatch): Pr
   host.gone.throwIfAborted();
   await host.commit();
   watch.lap('journal');
-  const qmp = host.link.current;
+  // Nothing has been asked of QEMU yet, so a connection that is being made again is waited for.
+  const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
   const candidates = aioCandidates(volume.spec);
   for (const [index, aio] of candidates.entries()) {
     try {
-      await addBlockNode(host, volume, aio);
+      await addBlockNode(qmp, volume, aio);
       volume.aio = aio;
       break;
     } catch (error) {
@@ -78,9 +82,9 @@ async function addToQemu(host: VolumeHost, volume: Volume, watch: Stopwatch): Pr
   watch.lap('device');
 }
 
-async function addBlockNode(host: VolumeHost, volume: Volume, aio: AioMode): Promise<void> {
+async function addBlockNode(qmp: QmpClient, volume: Volume, aio: AioMode): Promise<void> {
   const step = planStep(volume, 'add-block-node', aio);
-  await host.link.current.run(step.command, step.arguments);
+  await qmp.run(step.command, step.arguments);
 }
 
 function planStep<K extends 'add-block-node' | 'add-device'>(
@@ -122,7 +126,7 @@ export async function settleInGuest(
     });
   }
   if (encryption !== undefined) {
-    const opened = await openInGuest(host, volume, encryption, address, key);
+    const opened = await onceListed(host, deadline, () => openInGuest(host, volume, encryption, address, key));
     watch.lap('luks-open');
     evidence.push('guest-agent', 'guest-luks', ...(opened.mount === undefined ? [] : ['guest-mount']));
     return { pciAddress, device: opened.disk, evidence, formatted: opened.mount?.formatted ?? false };
@@ -130,16 +134,24 @@ export async function settleInGuest(
   if (mount === undefined) throw new Error('neither a mount nor encryption');
   volume.mounted = true;
   const { serial, readOnly } = volume.spec;
-  const mounted = await prepareMount(host.agent, {
-    ...mount,
-    pci: address,
-    serial,
-    readOnly,
-    timeoutMs: host.config.mount_timeout_ms,
-  });
+  const request = { ...mount, pci: address, serial, readOnly, timeoutMs: host.config.mount_timeout_ms };
+  const mounted = await onceListed(host, deadline, () => prepareMount(host.agent, request));
   watch.lap('mount');
   evidence.push('guest-agent', 'guest-mount');
   return { pciAddress, device: mounted.device, evidence, formatted: mounted.formatted };
+}
+
+/** Linux sets DRIVER_OK a moment before it lists the disk: until then the guest says that there is none. */
+async function onceListed<T>(host: VolumeHost, attachDeadline: Deadline, act: () => Promise<T>): Promise<T> {
+  const deadline = Deadline.after(Math.min(LISTED_MAX_MS, attachDeadline.remainingMs));
+  for (let pauseMs = FIND_PAUSE_MIN_MS; ; pauseMs = Math.min(pauseMs * 2, FIND_PAUSE_MAX_MS)) {
+    try {
+      return await act();
+    } catch (error) {
+      if (!isShimError(error) || error.reason !== 'GUEST_DISK_NOT_FOUND' || deadline.expired) throw error;
+    }
+    await sleep(Math.min(pauseMs, deadline.remainingMs), host.gone);
+  }
 }
 
 /**

@@ -40,8 +40,9 @@ async function look(host: VolumeHost, qmp: QmpClient, volume: Volume): Promise<D
     // Reads alone could be the firmware's; an agent that answers has left the firmware behind.
     return host.agentReady ? await lookAtReads(qmp, volume) : undefined;
   } catch (error) {
-    // Looking changes nothing, so a connection that broke under it is no reason to give up: the next one shows as much.
-    if (isShimError(error, 'UNAVAILABLE') && error.reason === 'QMP_LOST') return undefined;
+    // Looking changes nothing, so a connection that broke under it, or a lost reply, is no reason to give up: the next
+    // look shows as much.
+    if (isShimError(error) && (error.reason === 'QMP_LOST' || error.reason === 'QMP_REPLY_TIMEOUT')) return undefined;
     if (!isQmpError(error)) throw error;
     throw new ShimError('FAILED_PRECONDITION', `the device of volume ${volume.id} vanished from QEMU`, {
       reason: 'DEVICE_VANISHED',

@@ -150,8 +150,6 @@ export class EventLog {
         metadata: { max: String(this.#limits.watchersMax) },
       });
     }
-    const { watcherQueueMax } = this.#limits;
-    const watcher = new Watcher(watcherQueueMax, afterSequence ?? this.#emitted, () => this.#watchers.delete(watcher));
     if (afterSequence !== undefined) {
       const oldest = this.#retained[0]?.sequence ?? this.#delivered + 1;
       if (afterSequence + 1 < oldest || afterSequence > this.#delivered) {
@@ -161,8 +159,15 @@ export class EventLog {
           { reason: 'EVENTS_LOST', metadata: { oldest: String(oldest), newest: String(this.#delivered) } },
         );
       }
-      for (const event of this.#retained) watcher.offer(event);
     }
+    const from = afterSequence ?? this.#emitted;
+    const watcher = new Watcher({
+      queueMax: this.#limits.watcherQueueMax,
+      afterSequence: from,
+      // Bounded by what is retained: whoever asks for more of it than a queue holds has not been slow.
+      replay: this.#retained.filter((event) => event.sequence > from),
+      onDispose: () => this.#watchers.delete(watcher),
+    });
     this.#watchers.add(watcher);
     return watcher;
   }
@@ -173,26 +178,37 @@ export class EventLog {
   }
 }
 
+interface WatcherOptions {
+  /** Events that may wait besides those of `replay`. */
+  readonly queueMax: number;
+  /** Events up to this number are not wanted. */
+  readonly afterSequence: number;
+  /** Past events, to be taken before any other. */
+  readonly replay: readonly ShimEvent[];
+  readonly onDispose: () => void;
+}
+
 /** One stream of events with a bounded queue. Whoever opened it disposes of it. */
 export class Watcher implements Disposable {
-  readonly #queueMax: number;
-  readonly #afterSequence: number;
-  readonly #onDispose: () => void;
-  #queue: ShimEvent[] = [];
+  readonly #options: WatcherOptions;
+  #queue: ShimEvent[];
+  /** How many events may be in the queue. */
+  #bound: number;
   #failure: Error | undefined;
   #wake: PromiseWithResolvers<void> | undefined;
 
-  constructor(queueMax: number, afterSequence: number, onDispose: () => void) {
-    this.#queueMax = queueMax;
-    this.#afterSequence = afterSequence;
-    this.#onDispose = onDispose;
+  constructor(options: WatcherOptions) {
+    this.#options = options;
+    this.#queue = [...options.replay];
+    this.#bound = options.queueMax + options.replay.length;
   }
 
   offer(event: ShimEvent): void {
-    if (this.#failure !== undefined || event.sequence <= this.#afterSequence) return;
-    if (this.#queue.length >= this.#queueMax) {
+    const { afterSequence, queueMax } = this.#options;
+    if (this.#failure !== undefined || event.sequence <= afterSequence) return;
+    if (this.#queue.length >= this.#bound) {
       this.fail(
-        new ShimError('RESOURCE_EXHAUSTED', `the watcher fell more than ${this.#queueMax} events behind`, {
+        new ShimError('RESOURCE_EXHAUSTED', `the watcher fell more than ${queueMax} events behind`, {
           reason: 'WATCHER_TOO_SLOW',
           metadata: { lastSequence: String(event.sequence - 1) },
         }),
@@ -215,6 +231,7 @@ export class Watcher implements Disposable {
       if (this.#queue.length > 0) {
         const events = this.#queue;
         this.#queue = [];
+        this.#bound = this.#options.queueMax;
         return events;
       }
       if (this.#failure !== undefined) throw this.#failure;
@@ -228,7 +245,7 @@ export class Watcher implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    this.#onDispose();
+    this.#options.onDispose();
     this.fail(new ShimError('CANCELLED', 'the watcher was closed', { reason: 'CANCELLED' }));
   }
 }

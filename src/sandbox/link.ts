@@ -1,4 +1,4 @@
-import { sleep } from '../base/deadline.ts';
+import { sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { QmpClient, type QmpConnectOptions } from '../qmp/client.ts';
@@ -91,7 +91,15 @@ export class QmpLink implements AsyncDisposable {
    */
   get current(): QmpClient {
     if (this.#client?.state === 'ready') return this.#client;
-    throw new ShimError('UNAVAILABLE', 'the QMP connection to QEMU is down', { reason: 'QMP_LOST' });
+    throw isDown();
+  }
+
+  /**
+   * The connection, waited for while it is being made.
+   * @throws ShimError UNAVAILABLE / QMP_LOST when that takes longer than `milliseconds`; the signal's reason
+   */
+  async within(milliseconds: number, signal: AbortSignal): Promise<QmpClient> {
+    return await waitFor(this.ready(), { milliseconds, signal, onTimeout: isDown });
   }
 
   /** The connection, as soon as there is one; rejects with the reason of `gone` once the VM is gone. */
@@ -146,4 +154,8 @@ export class QmpLink implements AsyncDisposable {
     await this.#client?.[Symbol.asyncDispose]();
     await this.#running;
   }
+}
+
+function isDown(): ShimError {
+  return new ShimError('UNAVAILABLE', 'the QMP connection to QEMU is down', { reason: 'QMP_LOST' });
 }

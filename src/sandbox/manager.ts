@@ -247,6 +247,9 @@ export class SandboxManager {
     const repeated = sandbox.volumes.repeated(volumeId, spec);
     if (repeated !== undefined) return await this.#joinAttach(sandbox, repeated, options.callerWait);
     const backing = await inspectBacking(spec, config.allowed_roots);
+    // What an adopted VM has is known only once QEMU was asked (reconcile.ts): before, names and slots may seem free.
+    const connected = sandbox.link.within(config.qmp_reply_timeout_ms, sandbox.gone);
+    await waitFor(connected, options.callerWait === undefined ? {} : { signal: options.callerWait });
     // Between the look at the file and here others may have come first: the checks below run without an await.
     this.#refuseUnlessRunning(sandbox);
     // Nothing has begun yet: for a caller that has gone, nothing begins.

@@ -96,6 +96,8 @@ export async function recoverVolumes(sandbox: Sandbox, qmp: QmpClient): Promise<
   for (const { name } of children) {
     const parsed = parseDeviceId(name);
     if (parsed === undefined || known.has(name)) continue;
+    // Whatever becomes of it, its names are not given to another volume.
+    sandbox.volumes.reserveGenerations(parsed.generation + 1);
     try {
       const record = await volumeFromQemu(qmp, nodes, parsed);
       const volume = sandbox.volumes.restore(record);

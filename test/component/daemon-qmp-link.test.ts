@@ -53,6 +53,41 @@ suite('QMP connection lost during an attach', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
   });
 
+  test('a look whose reply is lost is taken again', async () => {
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 500 });
+    const vm = await rig.sandbox();
+    vm.loseReply('x-query-virtio-status');
+    assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
+    assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
+  });
+
+  test('an attach that comes while there is none waits for the next one, and begins nothing before', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    const held = vm.hold('query-status');
+    vm.qmp.drop();
+    await held.came;
+    const attach = rig.attach('a');
+    const impatient = await refusal(rig.client.attach({ sandboxId: 'one', volumeId: 'b', spec: {} }));
+    assert.equal(impatient.code, 'INVALID_ARGUMENT', 'what is wrong is told at once');
+    assert.deepEqual(await rig.client.listVolumes('one'), []);
+    held.release();
+    assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
+  });
+
+  test('an attach that comes while there is none, and none comes in time, leaves nothing', async () => {
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 500 });
+    const vm = await rig.sandbox();
+    const held = vm.hold('query-status');
+    vm.qmp.drop();
+    await held.came;
+    const seen = await refusal(rig.attach('a'));
+    assert.deepEqual([seen.code, seen.reason], ['UNAVAILABLE', 'QMP_LOST']);
+    assert.deepEqual(await rig.client.listVolumes('one'), []);
+    held.release();
+    assert.equal((await rig.attach('a')).generation, 1);
+  });
+
   test('a connection that stays away does not hold an attach beyond its time', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { suite, test } from 'node:test';
+import { sleep } from '../../src/base/deadline.ts';
 import { refusal } from '../support/errors.ts';
 import { NO_REPLY } from '../support/fake-qmp.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
@@ -151,5 +154,34 @@ suite('a daemon that comes back', { timeout: 120_000 }, () => {
     await adopted(rig);
     assert.equal(refusals, 3);
     assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
+  });
+
+  test('without a journal: nobody is told that there are no volumes before QEMU was asked', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const usual = vm.qmp.handlerOf('query-status');
+    await rig.restartAfter('SIGKILL', async () => {
+      await rm(join(rig.daemon.stateDir, 'one/state.json'));
+      vm.qmp.on('query-status', (args, context) => sleep(300).then(() => usual(args, context)));
+    });
+    assert.equal((await rig.volume('a')).generation, 1);
+    await rig.until('a', 'VOLUME_STATE_ATTACHED');
+  });
+
+  test('without a journal, and with a QEMU that cannot be asked: a repeated attach touches nothing', async () => {
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 500 });
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const usual = vm.qmp.handlerOf('query-status');
+    await rig.restartAfter('SIGKILL', async () => {
+      await rm(join(rig.daemon.stateDir, 'one/state.json'));
+      vm.qmp.on('query-status', () => NO_REPLY);
+    });
+    assert.equal((await refusal(rig.attach('a'))).reason, 'QMP_LOST');
+    vm.qmp.on('query-status', usual);
+    const again = await eventually('QEMU was asked', () => rig.attach('a').catch(() => undefined));
+    assert.deepEqual([again.state, again.generation], ['VOLUME_STATE_ATTACHED', 1]);
+    assert.deepEqual(vm.changes, ['blockdev-add', 'device_add'], 'the disk never left');
   });
 });

@@ -5,9 +5,17 @@ import type { Wire } from './wire.ts';
 /** Thrown by a cell that cannot be tried on this machine; counts as skipped. */
 export class NotHere extends Error {}
 
-/** Statuses by which a fault may be told. INTERNAL and UNKNOWN never are: they are what a bug answers. */
+/** Statuses by which a fault may be told. UNKNOWN never is; INTERNAL only when QEMU refuses what it should not. */
 export type StatusName =
-  'OK' | 'UNAVAILABLE' | 'DEADLINE_EXCEEDED' | 'FAILED_PRECONDITION' | 'CANCELLED' | 'ABORTED' | 'RESOURCE_EXHAUSTED';
+  | 'OK'
+  | 'UNAVAILABLE'
+  | 'DEADLINE_EXCEEDED'
+  | 'FAILED_PRECONDITION'
+  | 'CANCELLED'
+  | 'ABORTED'
+  | 'RESOURCE_EXHAUSTED'
+  | 'UNIMPLEMENTED'
+  | 'INTERNAL';
 
 export interface Expectation {
   /** What the call may be answered; the rest of the oracle holds whatever it is. */
@@ -47,8 +55,10 @@ export interface Fault {
   readonly moments: readonly Moment[];
   /** Why it cannot strike at this step; undefined when it can. */
   readonly whyNot: (step: Step) => string | undefined;
-  /** Before the plan begins. */
+  /** Before the volume is attached, also when it is to be detached. */
   readonly prepare?: (target: Target) => Disposable;
+  /** Right before the call. */
+  readonly arm?: (target: Target, step: Step) => Disposable;
   /** Strikes and lets the plan go on. What it gives ends the fault, after the call was answered. */
   readonly strike: (point: Point) => Promise<AsyncDisposable | undefined>;
   readonly expect: (step: Step) => Expectation;

@@ -19,6 +19,17 @@ export function addsToQemu({ name }: Step): boolean {
   return name === 'blockdev-add' || name === 'device_add';
 }
 
+/** The step right before those: what strikes at it may strike the first of them, or may be over by then. */
+export function leadsToQemu({ plan, name }: Step): boolean {
+  return plan === 'attach' && name === 'journal';
+}
+
+/** What a call is answered whose VM dies. What was seen a moment before may be told. */
+export function deathTold({ plan, name }: Step): readonly StatusName[] {
+  // Of a volume that is being found in the guest everything has been seen but its name there.
+  return plan === 'detach' || name === 'find-in-guest' ? ['OK', 'UNAVAILABLE'] : ['UNAVAILABLE'];
+}
+
 export function unlessSpawn(why: string): (step: Step) => string | undefined {
   return (step) => (step.on === 'process' ? why : undefined);
 }

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Fault, Point } from './cell.ts';
-import { addsToQemu, always, filterOn, lives, passOn, unlessSpawn } from './fault-parts.ts';
+import type { Fault, Point, StatusName, Target } from './cell.ts';
+import { addsToQemu, always, deathTold, filterOn, leadsToQemu, lives, passOn, unlessSpawn } from './fault-parts.ts';
 import { LINE_BYTES_MAX, REPLY_TIMEOUT_MS } from './rig.ts';
 import { isDeviceDeleted, isEvent, lineOf, type Step } from './steps.ts';
 import type { Wire } from './wire.ts';
@@ -12,6 +12,7 @@ const DAY_MS = 86_400_000;
 
 const NO_REPLY = 'nobody replies in this step';
 const NO_EVENT = 'QEMU sends no event in this step';
+const NOT_YET = 'tried on the scripted QEMU, by component/daemon-boot';
 const NO_QMP = 'there is no QMP connection yet';
 
 /** The wire that carries the step; for steps that none carries, QMP. */
@@ -27,6 +28,25 @@ function needsReply(step: Step): string | undefined {
 
 function needsEvent(step: Step): string | undefined {
   return step.name === 'device_del' || isEvent(step) ? undefined : NO_EVENT;
+}
+
+/** What a connection that breaks comes to. Looks are taken again over the next one, changes of QEMU are undone. */
+function brokenLink(step: Step): readonly StatusName[] | undefined {
+  if (leadsToQemu(step)) return ['OK', 'UNAVAILABLE'];
+  return addsToQemu(step) || step.name === 'qmp' ? ['UNAVAILABLE'] : undefined;
+}
+
+/** The step's first command is answered with an error, and neither QEMU nor guest hears of it. */
+function refuseOnce({ qmp, agent }: Target, step: Step): Disposable {
+  let refused = false;
+  return filterOn(step.on === 'agent' ? agent : qmp, (line, wire) => {
+    if (refused || !lineOf(step, 'asked')(line)) return undefined;
+    refused = true;
+    const { id } = line.message;
+    const error = { class: 'GenericError', desc: 'refused by the test' };
+    wire.sendDown(`${JSON.stringify({ error, ...(id === undefined ? {} : { id }) })}\r\n`);
+    return [];
+  });
 }
 
 async function stopQemuFor(point: Point, milliseconds: number): Promise<void> {
@@ -50,9 +70,8 @@ const PROCESS_FAULTS: readonly Fault[] = [
       await point.pass();
       return undefined;
     },
-    expect: ({ plan }) => ({
-      answers:
-        plan === 'detach' ? ['OK', 'UNAVAILABLE'] : plan === 'create' ? ['FAILED_PRECONDITION'] : ['UNAVAILABLE'],
+    expect: (step) => ({
+      answers: step.plan === 'create' ? ['FAILED_PRECONDITION'] : deathTold(step),
       vm: 'dies',
     }),
   },
@@ -64,7 +83,10 @@ const PROCESS_FAULTS: readonly Fault[] = [
       await stopQemuFor(point, STOPPED_MS);
       return undefined;
     },
-    expect: lives((step) => (addsToQemu(step) || step.mounted ? ['DEADLINE_EXCEEDED'] : undefined)),
+    expect: lives((step) => {
+      if (leadsToQemu(step)) return ['OK', 'DEADLINE_EXCEEDED'];
+      return addsToQemu(step) || step.mounted ? ['DEADLINE_EXCEEDED'] : undefined;
+    }),
   },
   {
     name: 'daemon killed',
@@ -114,7 +136,7 @@ const WIRE_FAULTS: readonly Fault[] = [
       await point.pass();
       return undefined;
     },
-    expect: lives((step) => (addsToQemu(step) || step.name === 'qmp' ? ['UNAVAILABLE'] : undefined)),
+    expect: lives(brokenLink),
   },
   {
     name: 'reply late',
@@ -143,6 +165,19 @@ const WIRE_FAULTS: readonly Fault[] = [
       if (step.mounted) return ['UNAVAILABLE', 'DEADLINE_EXCEEDED'];
       if (step.name === 'qmp') return ['FAILED_PRECONDITION'];
       return addsToQemu(step) ? ['DEADLINE_EXCEEDED'] : undefined;
+    }),
+  },
+  {
+    name: 'command refused',
+    moments: ['asked'],
+    whyNot: (step) => (step.plan === 'create' ? NOT_YET : needsReply(step)),
+    arm: refuseOnce,
+    strike: passOn,
+    expect: lives((step) => {
+      if (step.name === 'device_add') return ['INTERNAL'];
+      // The next aio mode is tried, the guest is asked again, the look is taken again.
+      if (step.mounted) return ['UNIMPLEMENTED'];
+      return step.name === 'await-driver' ? ['FAILED_PRECONDITION'] : undefined;
     }),
   },
   {
@@ -202,7 +237,7 @@ const WIRE_FAULTS: readonly Fault[] = [
       await point.pass();
       return undefined;
     },
-    expect: lives((step) => (addsToQemu(step) || step.name === 'qmp' || step.mounted ? ['UNAVAILABLE'] : undefined)),
+    expect: lives((step) => (step.mounted ? ['RESOURCE_EXHAUSTED'] : brokenLink(step))),
   },
   {
     name: 'invalid JSON',
@@ -213,7 +248,7 @@ const WIRE_FAULTS: readonly Fault[] = [
       await point.pass();
       return undefined;
     },
-    expect: lives((step) => (addsToQemu(step) || step.name === 'qmp' || step.mounted ? ['UNAVAILABLE'] : undefined)),
+    expect: lives((step) => (step.mounted ? ['UNAVAILABLE'] : brokenLink(step))),
   },
 ];
 

@@ -66,6 +66,7 @@ async function struck(
     await rig.attach(volume);
     if (volume.mountPoint !== undefined) await rig.guest(`echo ${volumeId} > ${volume.mountPoint}/note; sync`);
   }
+  using _armed = fault.arm?.(vm, step);
   const held = hold(rig, vm, volume, step, moment);
   // The hook is armed before the call begins.
   await held.armed;

@@ -22,6 +22,8 @@ export interface SoakOptions {
 
 const PLAIN_BYTES = 1024 * 1024;
 const PROGRESS_MS = 20_000;
+const BOOT_ID = 'cat /proc/sys/kernel/random/boot_id';
+const AGENT_PID = 'pidof qemu-ga';
 const AGENT_BACK_MS = 60_000;
 const REBOOT_MS = 120_000;
 const NOTICE_MS = 5000;
@@ -233,11 +235,12 @@ export class Soak {
         process.kill(pid, 'SIGKILL');
         this.#actedMs = performance.now();
         return await this.#untilStopped(id);
-      case 'agent-kill':
-        await client.exec(id, '(sleep 0.1; kill -9 "$(cat /run/qemu-ga.pid)") > /dev/null 2>&1 &');
+      case 'agent-kill': {
+        const before = await client.guest(id, AGENT_PID);
+        await client.exec(id, '(sleep 0.1; killall -9 qemu-ga) > /dev/null 2>&1 &');
         this.#actedMs = performance.now();
-        await sleep(300);
-        return await this.#untilGuest(id, AGENT_BACK_MS, () => true);
+        return await this.#untilGuest(id, AGENT_BACK_MS, (pid) => pid !== before.trim(), AGENT_PID);
+      }
     }
   }
 
@@ -251,12 +254,17 @@ export class Soak {
     return [{ kind: 'wrong state', text: `the end of QEMU of ${id} was not noticed within ${NOTICE_MS} ms` }];
   }
 
-  /** Waits until the guest answers, in a boot that is the right one. */
-  async #untilGuest(id: string, limitMs: number, right: (bootId: string) => boolean): Promise<readonly Problem[]> {
+  /** Waits until the guest answers a script (by default: which boot is this?) as is right. */
+  async #untilGuest(
+    id: string,
+    limitMs: number,
+    right: (said: string) => boolean,
+    script = BOOT_ID,
+  ): Promise<readonly Problem[]> {
     const end = performance.now() + limitMs;
     let last = '';
     while (performance.now() < end) {
-      const answer = await answerOf(this.#rig.client.exec(id, 'cat /proc/sys/kernel/random/boot_id'));
+      const answer = await answerOf(this.#rig.client.exec(id, script));
       if (answer.kind === 'ok' && right(answer.value.standardOutput.toString().trim())) return [];
       last = tell(answer);
       await sleep(50);

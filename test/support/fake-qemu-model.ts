@@ -248,6 +248,7 @@ export class FakeQemuModel {
     const device = this.devices.get(path.slice(PERIPHERAL.length + 1));
     if (device === undefined) throw new QmpFailure(`Device '${path}' not found`, 'DeviceNotFound');
     if (property === 'addr') return slotOf(device.args) * 8;
+    if (property === 'parent_bus') return `/machine/bridges/${String(device.args['bus'])}`;
     const value = device.args[property];
     if (value === undefined) throw new QmpFailure(`Property 'virtio-blk-pci.${property}' not found`);
     return value;

@@ -7,7 +7,7 @@ import { CHANGING, type DriverMode, type Fault, type UnplugMode } from './model-
 
 /** Shorter than the daemon's time limit for a reply, and longer. */
 const SLOW_MS = 100;
-const VERY_SLOW_MS = 700;
+const VERY_SLOW_MS = 1500;
 const SLOW_DRIVER_MS = 60;
 const LATE_UNPLUG_MS = 120;
 

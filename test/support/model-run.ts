@@ -15,9 +15,9 @@ const HANG_MS = 20_000;
 const VOLUME_BYTES = 65_536;
 
 const SETTINGS: Partial<Record<OptionName, string | number>> = {
-  attach_timeout_ms: 500,
-  detach_timeout_ms: 500,
-  qmp_reply_timeout_ms: 300,
+  attach_timeout_ms: 1000,
+  detach_timeout_ms: 1000,
+  qmp_reply_timeout_ms: 1000,
   unplug_retry_ms: 30,
   unplug_retry_max_ms: 100,
   kill_timeout_ms: 2000,

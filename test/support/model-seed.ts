@@ -31,6 +31,11 @@ export function modelParameters<T>(runsDefault: number, shrink: boolean): fc.Par
   };
 }
 
+/** True when a number of runs, or one counterexample, was asked for by hand: then it is done however long it takes. */
+export function isCampaign(): boolean {
+  return [PATH, RUNS].some((name) => process.env[name] !== undefined);
+}
+
 /** fc.assert that names the seed, the path and how to run the failure again. */
 export async function assertModel<T>(property: fc.IAsyncProperty<T>, parameters: fc.Parameters<T>): Promise<void> {
   const result = await fc.check(property, parameters);

@@ -1,6 +1,7 @@
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { assertModel, modelParameters, type Regression } from '../support/model-seed.ts';
+import { Deadline } from '../../src/base/deadline.ts';
+import { assertModel, isCampaign, modelParameters, type Regression } from '../support/model-seed.ts';
 import { ModelHost } from '../support/model-run.ts';
 import { sequences, type Step } from '../support/model-steps.ts';
 
@@ -10,6 +11,9 @@ import { sequences, type Step } from '../support/model-steps.ts';
  */
 
 const LENGTH_MAX = 14;
+/** Sequences that are drawn, and for how long more of them are begun; a longer campaign sets QSHIM_RUNS. */
+const RUNS = 25;
+const BEGIN_MS = 12_000;
 
 /** Sequences that once failed. Kept by seed and path, or as the steps themselves once they have been shrunk. */
 const regressions: readonly Regression[] = [];
@@ -18,12 +22,16 @@ const shortest: readonly { readonly found: string; readonly steps: readonly Step
 suite('random sequences against the daemon', { timeout: 3_600_000 }, () => {
   test('records, QEMU, events and journal agree after each step', async (context) => {
     await using host = new ModelHost();
-    const parameters = modelParameters<[readonly Step[]]>(25, false);
-    context.diagnostic(`seed ${parameters.seed ?? ''}`);
-    await assertModel(
-      fc.asyncProperty(sequences(LENGTH_MAX), (steps) => host.run(steps)),
-      parameters,
-    );
+    const parameters = modelParameters<[readonly Step[]]>(RUNS, false);
+    const deadline = Deadline.after(isCampaign() ? Number.MAX_SAFE_INTEGER : BEGIN_MS);
+    let count = 0;
+    const run = async (steps: readonly Step[]): Promise<void> => {
+      if (deadline.expired) return;
+      count += 1;
+      await host.run(steps);
+    };
+    await assertModel(fc.asyncProperty(sequences(LENGTH_MAX), run), parameters);
+    context.diagnostic(`seed ${parameters.seed ?? ''}, ${count} sequences`);
   });
 
   for (const { found, steps } of shortest) {

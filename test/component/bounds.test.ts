@@ -18,6 +18,8 @@ import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
  */
 
 const EXHAUSTED = 'RESOURCE_EXHAUSTED';
+/** Events of so many attaches and detaches, some 3 KB each, are far more than gRPC and the kernel hold on their way. */
+const STALLED_CYCLES = 60;
 
 interface Bounded extends AsyncDisposable {
   readonly rig: FakeVmRig;
@@ -62,8 +64,12 @@ suite('calls', { timeout: 120_000 }, () => {
     );
     await eventually('four devices', () => (vm.model.devices.size === 4 ? true : undefined));
 
-    for (const extra of [rig.client.getVolume('one', 'a'), rig.client.listSandboxes(), rig.detach('a')]) {
-      const seen = await refusal(extra);
+    for (const extra of [
+      () => rig.client.getVolume('one', 'a'),
+      () => rig.client.listSandboxes(),
+      () => rig.detach('a'),
+    ]) {
+      const seen = await refusal(extra());
       assertRefusal(seen, { code: EXHAUSTED, reason: 'TOO_MANY_CALLS' });
       assert.equal(seen.metadata['max'], '4');
     }
@@ -264,41 +270,45 @@ suite('watchers', { timeout: 120_000 }, () => {
   test('watcher_queue_max: a watcher that does not read loses its stream, and it alone; it can go on where it was', async () => {
     await using bounded = await start({ watcher_queue_max: 8 });
     const { rig } = bounded;
-    const path = await longPath(rig);
+    const spec = { rawFile: { path: await longPath(rig) } };
+    const attach = (): Promise<unknown> => rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec });
+    await attach();
     // A connection of its own: what does not read must not hold up what does.
     using slow = new ApiClient(rig.daemon.socket);
-    const first = (await rig.client.getSandbox('one')).sandboxId;
-    const stalled = slow.volumes.watch({ sandboxId: first });
-    await once(stalled, 'metadata');
+    const stalled = slow.volumes.watch({ sandboxId: 'one' });
+    // Until it is asked for its first message, grpc-js takes in whatever comes; from then on it stops when asked to.
+    const [snapshot] = (await once(stalled, 'data')) as [VolumeEvent__Output];
+    stalled.pause();
     const quick = await watch(rig.client);
     quick.on('error', () => undefined);
     const numbers: number[] = [];
     quick.on('data', (event: Event__Output) => numbers.push(event.sequence));
 
-    const tooSlow = async (): Promise<boolean> => (await rig.daemon.log()).includes('WATCHER_TOO_SLOW');
-    for (let cycle = 0; cycle < 200; cycle += 1) {
-      await rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec: { rawFile: { path } } });
+    await rig.detach('a');
+    for (let cycle = 0; cycle < STALLED_CYCLES; cycle += 1) {
+      await attach();
       await rig.detach('a');
     }
-    assert.equal(await tooSlow(), false, 'the stream ends when what it still holds has been read');
+    const count = 2 + 4 * STALLED_CYCLES;
+    const last = await eventually('the quick watcher has all', () =>
+      numbers.length === count ? numbers.at(-1) : undefined,
+    );
+    assert.deepEqual(numbers, range((snapshot.event?.sequence ?? 0) + 1, count));
+
     const read: number[] = [];
     stalled.on('data', ({ event }: VolumeEvent__Output) => read.push(event?.sequence ?? 0));
+    stalled.resume();
     const [problem] = (await once(stalled, 'error')) as unknown[];
     const { code, reason } = decodeRefusal(problem);
     assert.deepEqual({ code, reason }, { code: EXHAUSTED, reason: 'WATCHER_TOO_SLOW' });
-
-    const last = await eventually('the quick watcher has all', () =>
-      numbers.length >= 800 ? numbers.at(-1) : undefined,
-    );
-    assert.ok(read.length < 800, `${read.length} events came`);
-    assert.deepEqual(read, range(numbers[0] ?? 0, read.length), 'what came, came in order and without gaps');
-    assert.deepEqual(numbers, range(numbers[0] ?? 0, 800));
+    assert.ok(read.length > 0 && read.length < count, `${read.length} of ${count} events came`);
+    // More than the queue holds: what is retained does not count as lagging behind.
     const again = await watch(slow, read.at(-1) ?? 0);
     again.on('error', () => undefined);
     const rest: number[] = [];
     again.on('data', (event: Event__Output) => rest.push(event.sequence));
     await eventually('the rest', () => (rest.at(-1) === last ? true : undefined));
-    assert.deepEqual([...read, ...rest], numbers, 'nothing is missing and nothing came twice');
+    assert.deepEqual([...read, ...rest], numbers, 'nothing is missing, nothing came twice, all is in order');
     again.cancel();
     quick.cancel();
   });
@@ -310,7 +320,8 @@ suite('watchers', { timeout: 120_000 }, () => {
       await rig.attach('a');
       await rig.detach('a');
     }
-    const error = await refusal(watch(rig.client, 1));
+    const [refused] = (await once(rig.client.events.watch({ afterSequence: 1 }), 'error')) as unknown[];
+    const error = decodeRefusal(refused);
     assertRefusal(error, { code: 'OUT_OF_RANGE', reason: 'EVENTS_LOST' });
     const oldest = Number(error.metadata['oldest']);
     assert.equal(Number(error.metadata['newest']) - oldest, 7);

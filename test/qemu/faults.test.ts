@@ -21,6 +21,13 @@ const QUICK: Readonly<Record<string, readonly string[]>> = {
   ],
   'reply late': ['attach: blockdev-add', 'attach: mount', 'detach: device_del'],
   'reply lost': ['attach: device_add', 'detach: device_del'],
+  'command refused': [
+    'attach: blockdev-add',
+    'attach: device_add',
+    'attach: mount',
+    'detach: device_del',
+    'detach: prove',
+  ],
   'event before reply': ['detach: device_del'],
   'event twice': ['detach: await-gone'],
   'event never': ['detach: await-gone'],
@@ -35,6 +42,7 @@ const QUICK: Readonly<Record<string, readonly string[]>> = {
   'backing gives I/O errors': ['attach: mount', 'detach: device_del'],
   'guest agent dead': ['attach: mount', 'detach: ask-guest'],
   'guest hung': ['attach: await-driver', 'detach: device_del'],
+  'guest rebooted': ['detach: await-gone'],
 };
 const skip = await realVmSkipReason();
 
