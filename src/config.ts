@@ -69,7 +69,7 @@ const configSchema = z.strictObject({
     .int()
     .min(1)
     .max(VOLUME_CAPACITY_MAX)
-    .default(62)
+    .default(155)
     .describe(`Volumes attached at once in sandboxes that name no capacity, at most ${VOLUME_CAPACITY_MAX}.`),
   template: z
     .enum(TEMPLATE_USES)
@@ -104,6 +104,12 @@ const configSchema = z.strictObject({
     .describe(
       'How long a clone may take from the start of QEMU to the answer of its guest agent, before it counts as failed.',
     ),
+  iothreads: z
+    .int()
+    .min(0)
+    .max(64)
+    .default(0)
+    .describe("Threads of QEMU that serve the volumes of sandboxes that name no number; 0: QEMU's main loop does."),
   kvm_probe_timeout_ms: milliseconds
     .default(2000)
     .describe('How long a tiny payload may take under KVM before KVM counts as unusable.'),

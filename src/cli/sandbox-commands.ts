@@ -42,6 +42,7 @@ function addCreate(parent: CommandUnknownOpts, session: Session): void {
         keysOf(ACCELERATORS),
       ),
     )
+    .option('--iothreads <n>', `threads of QEMU that serve volumes ${BY_DAEMON}`, wholeNumber(1))
     .option('--volume-capacity <n>', `volumes that can be attached at once ${BY_DAEMON}`, wholeNumber(1))
     .option('--label <name=value>', 'label to find the sandbox by; may be repeated', collectPair)
     .addOption(

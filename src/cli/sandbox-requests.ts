@@ -28,6 +28,7 @@ export interface CreateOptions {
   readonly kernelParameters?: string | undefined;
   readonly accelerator?: keyof typeof ACCELERATORS | undefined;
   readonly volumeCapacity?: number | undefined;
+  readonly iothreads?: number | undefined;
   readonly label?: Readonly<Record<string, string>> | undefined;
   readonly readyWhen?: keyof typeof READY_WHEN | undefined;
   readonly template?: keyof typeof TEMPLATE_USES | undefined;
@@ -46,6 +47,7 @@ export function createRequest(sandboxId: string, options: CreateOptions, cwd: st
       kernelParameters: options.kernelParameters,
       accelerator: accelerator === undefined ? undefined : ACCELERATORS[accelerator],
       volumeCapacity: options.volumeCapacity,
+      iothreads: options.iothreads,
       labels: label === undefined ? undefined : { ...label },
       readyWhen: readyWhen === undefined ? undefined : READY_WHEN[readyWhen],
       template: template === undefined ? undefined : TEMPLATE_USES[template],

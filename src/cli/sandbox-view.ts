@@ -46,6 +46,8 @@ export function sandboxSheet(sandbox: Sandbox, widthMax: number | undefined): st
     ['vcpus', countOrNothing(spec?.vcpus ?? 0)],
     ['memory', memoryText(sandbox)],
     ['volumes', volumesText(sandbox)],
+    ['capacity', capacityText(sandbox)],
+    ['iothreads', countOrNothing(spec?.iothreads ?? 0)],
     ['accelerator', acceleratorText(sandbox)],
     ['start', startText(sandbox)],
     ['QEMU', sandbox.qemuPid === 0 ? orNothing(sandbox.qemuVersion) : qemuText(sandbox)],
@@ -77,6 +79,12 @@ function memoryText(sandbox: Sandbox): string {
 
 function volumesText(sandbox: Sandbox): string {
   return `${sandbox.volumesInUse}/${sandbox.volumeCapacity}`;
+}
+
+function capacityText({ capacity }: Sandbox): string {
+  if (capacity === null) return NOTHING;
+  const { interruptVectorsInUse: taken, interruptVectors: all } = capacity;
+  return `${visible(capacity.limit)}; ${taken} of ${all} interrupt vectors taken`;
 }
 
 function acceleratorText(sandbox: Sandbox): string {

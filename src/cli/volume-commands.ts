@@ -2,6 +2,7 @@
 import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
 import type { ListVolumesResponse__Output } from '../rpc/generated/qshim/v1/ListVolumesResponse.ts';
 import type { Volume__Output } from '../rpc/generated/qshim/v1/Volume.ts';
+import { addBatchCommands } from './batch-commands.ts';
 import { commaList, keysOf, present, wholeNumber } from './options.ts';
 import type { Session, Work } from './session.ts';
 import {
@@ -27,6 +28,7 @@ export function addVolumeCommands(program: CommandUnknownOpts, session: Session)
     .description('Volumes of running sandboxes: attach, detach, look at');
   addAttach(volume, session);
   addDetach(volume, session);
+  addBatchCommands(volume, session);
   addGetAndList(volume, session);
 }
 
@@ -79,7 +81,7 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
       ).choices(keysOf(READ_ERROR_POLICIES)),
     )
     .option('--serial <text>', 'serial that the guest sees, at most 20 bytes (default: made from the volume id)')
-    .option('--queues <n>', 'virtqueues (default: the number of vCPUs, at most 4)', wholeNumber(1))
+    .option('--queues <n>', 'virtqueues (default: the number of vCPUs)', wholeNumber(1))
     .option('--logical-block-size <bytes>', 'power of two from 512 to 4096 (default: 512)', wholeNumber(1))
     .option('--physical-block-size <bytes>', 'power of two (default: the logical block size)', wholeNumber(1))
     .optionsGroup('Mount in the guest:')

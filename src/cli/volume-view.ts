@@ -60,6 +60,8 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
     ['read errors', enumWord('IO_ERROR_POLICY_', spec?.readErrors ?? '')],
     ['health', healthText(volume)],
     ['queues', countOrNothing(spec?.queues ?? 0)],
+    ['interrupts', enumWord('INTERRUPT_MODE_', volume.interrupts)],
+    ['iothreads', orNothing(volume.iothreads.join(', '))],
     ['block sizes', `logical ${blockSize(spec?.logicalBlockSize)}, physical ${blockSize(spec?.physicalBlockSize)}`],
     ['pending', timestampOrNothing(volume.pendingAt)],
     ['attached', timestampOrNothing(volume.attachedAt)],

@@ -1,5 +1,6 @@
 import { mappingName } from './encryption.ts';
 import { isDirect, type AioMode, type MountSpec, type VolumeSpec } from './spec.ts';
+import type { Placement } from './placement.ts';
 import { qemuAddress, type Slot } from './slots.ts';
 
 /**
@@ -69,6 +70,9 @@ export interface DeviceArguments {
   readonly drive: string;
   readonly serial: string;
   readonly 'num-queues': number;
+  readonly vectors: number;
+  readonly iothread?: string;
+  readonly 'iothread-vq-mapping'?: readonly { readonly iothread: string }[];
   readonly logical_block_size: number;
   readonly physical_block_size: number;
   readonly 'write-cache': 'on' | 'off';
@@ -109,14 +113,20 @@ export type RemovalStep =
 
 export type DetachStep = { readonly kind: 'ask-guest' } | RemovalStep | { readonly kind: 'prove-gone' };
 
+/** Where a volume goes in its VM. */
+export interface Seat {
+  readonly slot: Slot;
+  readonly placement: Placement;
+}
+
 /** What must happen to attach a volume, in order. */
-export function attachPlan(spec: VolumeSpec, names: QemuNames, slot: Slot, aio: AioMode): readonly AttachStep[] {
+export function attachPlan(spec: VolumeSpec, names: QemuNames, seat: Seat, aio: AioMode): readonly AttachStep[] {
   const [removeDevice, removeNode] = removalSteps(names);
   const { encryption } = spec;
   const steps: AttachStep[] = [
     ...(needsKey(spec) ? [{ kind: 'fetch-key' } as const] : []),
     { kind: 'add-block-node', command: 'blockdev-add', arguments: blockNode(spec, names, aio), undo: removeNode },
-    { kind: 'add-device', command: 'device_add', arguments: frontEnd(spec, names, slot), undo: removeDevice },
+    { kind: 'add-device', command: 'device_add', arguments: frontEnd(spec, names, seat), undo: removeDevice },
     { kind: 'await-driver' },
     { kind: 'find-in-guest' },
   ];
@@ -178,7 +188,7 @@ function blockNode(spec: VolumeSpec, names: QemuNames, aio: AioMode): BlockNodeA
   };
 }
 
-function frontEnd(spec: VolumeSpec, names: QemuNames, slot: Slot): DeviceArguments {
+function frontEnd(spec: VolumeSpec, names: QemuNames, { slot, placement }: Seat): DeviceArguments {
   const writeThrough = spec.cache === 'writethrough' || spec.cache === 'directsync';
   return {
     driver: 'virtio-blk-pci',
@@ -188,6 +198,8 @@ function frontEnd(spec: VolumeSpec, names: QemuNames, slot: Slot): DeviceArgumen
     drive: names.formatNode,
     serial: spec.serial,
     'num-queues': spec.queues,
+    vectors: placement.vectors,
+    ...iothreadProperties(placement),
     logical_block_size: spec.logicalBlockSize,
     physical_block_size: spec.physicalBlockSize,
     'write-cache': writeThrough ? 'off' : 'on',
@@ -198,4 +210,13 @@ function frontEnd(spec: VolumeSpec, names: QemuNames, slot: Slot): DeviceArgumen
     // A spec never has `enospc` here (completeSpec); QEMU would refuse it.
     rerror: spec.readErrors === 'enospc' ? 'auto' : spec.readErrors,
   };
+}
+
+/** One iothread serves the whole disk; several share its virtqueues, taking turns (QEMU 9.0: iothread-vq-mapping). */
+function iothreadProperties({ iothreads }: Placement): Pick<DeviceArguments, 'iothread' | 'iothread-vq-mapping'> {
+  const [first, ...more] = iothreads;
+  if (first === undefined) return {};
+  return more.length === 0
+    ? { iothread: first }
+    : { 'iothread-vq-mapping': iothreads.map((iothread) => ({ iothread })) };
 }

@@ -60,7 +60,6 @@ export interface RequestedSpec {
 }
 
 export const SERIAL_BYTES_MAX = 20;
-export const QUEUES_DEFAULT_MAX = 4;
 /** QEMU's VIRTIO_QUEUE_MAX. */
 export const QUEUES_MAX = 1024;
 const BLOCK_SIZE_MIN = 512;
@@ -92,7 +91,7 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
     discard: requested.discard ?? (readOnly || requested.encryption !== undefined ? 'ignore' : 'unmap'),
     detectZeroes: requested.detectZeroes ?? 'off',
     serial: checkSerial(requested.serial === '' ? serial : requested.serial),
-    queues: requested.queues === 0 ? Math.min(vcpus, QUEUES_DEFAULT_MAX) : requested.queues,
+    queues: requested.queues === 0 ? vcpus : requested.queues,
     logicalBlockSize,
     physicalBlockSize: requested.physicalBlockSize === 0 ? logicalBlockSize : requested.physicalBlockSize,
     mount: requested.mount === undefined ? undefined : checkMount(requested.mount, readOnly),

@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto';
 import { monotonicMs, sleep } from '../base/deadline.ts';
-import { errnoOf, ShimError } from '../base/errors.ts';
+import { errnoOf, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { AgentLink } from './link.ts';
 import { commandLine, GuestAgentError, parseReply, type AgentCommand, type AgentLine } from './wire.ts';
@@ -106,6 +106,18 @@ export class AgentChannel implements AsyncDisposable {
       clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);
     }
+  }
+
+  /**
+   * Asks an idle agent for a sync now, so that a command which comes in a moment need not wait for one first. Without
+   * effect while the channel is in use or was answered on lately.
+   */
+  warmUp(): void {
+    const fresh = this.#synced && monotonicMs() - this.#answeredAtMs < IDLE_SYNC_MS / 2;
+    if (fresh || this.#closed || this.#current !== undefined || this.#link?.open !== true) return;
+    this.request({ timeoutMs: this.#options.requestTimeoutMs }).catch((error: unknown) => {
+      this.#log.debug({ problem: messageOf(error) }, 'idle guest agent did not answer');
+    });
   }
 
   /** A hint that the agent may have come or gone (VSERPORT_CHANGE): asks it at once instead of at the next beat. */

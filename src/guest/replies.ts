@@ -59,6 +59,10 @@ export const MOUNTS = z
   )
   .max(4096);
 
+export const FILE_HANDLE = z.int();
+
+export const FILE_READ = z.object({ 'buf-b64': z.string().max(8192) });
+
 export const EXEC = z.object({ pid: z.int().positive() });
 
 export const EXEC_STATUS = z.object({

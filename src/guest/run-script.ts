@@ -141,7 +141,7 @@ export function refusal(reason: string, subject: Subject, detail: string, cause?
 }
 
 /** `0000:01:05.0`, the name of a directory in /sys/bus/pci/devices. */
-function sysfsPci(pci: DiskIdentity['pci']): string {
+export function sysfsPci(pci: DiskIdentity['pci']): string {
   const hex = (value: number, digits: number): string => value.toString(16).padStart(digits, '0');
   return `${hex(pci.domain, 4)}:${hex(pci.bus, 2)}:${hex(pci.slot, 2)}.${hex(pci.function ?? 0, 1)}`;
 }

@@ -16,6 +16,8 @@ export interface Launch {
   readonly hostname?: string;
   /** Conventional PCI bridges on pcie.0 for hot-plugged volumes. */
   readonly bridges: readonly { readonly id: string; readonly address: number }[];
+  /** Ids of iothreads, for volumes. */
+  readonly iothreads: readonly string[];
   readonly files: SandboxFiles;
   /** Where the guest's memory lies; anonymous when left out. */
   readonly memory?: GuestMemory;
@@ -82,6 +84,7 @@ export function qemuArguments(launch: Launch): readonly string[] {
     // Asserted here and read back over QMP: with native PCIe hotplug every detach would take 6 s.
     ...['-global', 'ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on'],
     ...['-object', 'rng-random,id=rng0,filename=/dev/urandom'],
+    ...launch.iothreads.flatMap((id) => ['-object', `iothread,id=${id}`]),
     ...['-device', 'virtio-rng-pci,rng=rng0,bus=pcie.0,addr=0x2'],
     // A new one for every QEMU: by it a guest with a driver for it notices that it was cloned.
     ...['-device', 'vmgenid,guid=auto'],

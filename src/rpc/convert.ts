@@ -1,4 +1,5 @@
 import { invalidArgument } from '../base/errors.ts';
+import { capacityLimit, interruptMode } from '../device/placement.ts';
 import type {
   AioMode,
   CacheMode,
@@ -88,6 +89,7 @@ export function sandboxSpecFrom(message: SandboxSpec__Output | null): RequestedS
     labels: { ...message?.labels },
     readyWhen: known('spec.ready_when', READY_WHENS, message?.readyWhen ?? 'READY_WHEN_AGENT'),
     template: known('spec.template', TEMPLATE_USES, message?.template ?? 'TEMPLATE_UNSPECIFIED'),
+    iothreads: message?.iothreads ?? 0,
   };
 }
 
@@ -152,6 +154,13 @@ export function sandboxMessage(sandbox: SandboxSnapshot): SandboxMessage {
     runState: sandbox.runState,
     stateDir: sandbox.directory,
     start: { ...sandbox.start, kind: START_KINDS[sandbox.start.kind] },
+    capacity: {
+      volumes: sandbox.spec.volumeCapacity,
+      inUse: sandbox.volumesInUse,
+      limit: capacityLimit(sandbox.spec),
+      interruptVectors: sandbox.vectors.all,
+      interruptVectorsInUse: sandbox.vectors.inUse,
+    },
   };
 }
 
@@ -167,6 +176,7 @@ function sandboxSpecMessage(spec: SandboxSpec): SandboxSpecMessage {
     labels: { ...spec.labels },
     readyWhen: keyOf(READY_WHENS, spec.readyWhen),
     template: TEMPLATE_MESSAGES[spec.template],
+    iothreads: spec.iothreads,
   };
 }
 
@@ -201,8 +211,16 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     formatted: volume.guest?.formatted ?? false,
     health: healthMessage(volume.health),
     encryption: encryptionStatusMessage(volume.encryption),
+    interrupts: INTERRUPT_MESSAGES[interruptMode(volume.placement, volume.spec.queues)],
+    iothreads: [...volume.placement.iothreads],
   };
 }
+
+const INTERRUPT_MESSAGES = {
+  'per-queue': 'INTERRUPT_MODE_PER_QUEUE',
+  shared: 'INTERRUPT_MODE_SHARED',
+  line: 'INTERRUPT_MODE_LINE',
+} as const;
 
 function healthMessage(health: VolumeHealth): VolumeHealthMessage {
   const { last } = health;

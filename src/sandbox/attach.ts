@@ -1,13 +1,12 @@
-import { Deadline, sleep } from '../base/deadline.ts';
+import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { aioCandidates, attachPlan } from '../device/plan.ts';
 import type { AioMode } from '../device/spec.ts';
 import type { Cause, GuestView } from '../device/state.ts';
-import { findDisk, prepareMount, unmount } from '../guest/disks.ts';
+import { prepareMount, unmount } from '../guest/disks.ts';
 import type { KeyMaterial } from '../keys/material.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
-import { awaitDriver } from './driver-wait.ts';
 import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
 import { closeInGuest, guestEncryption, openInGuest } from './guest-crypt.ts';
 import { removeFromQemu } from './removal.ts';
@@ -56,6 +55,8 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
 async function addToQemu(host: VolumeHost, volume: Volume, watch: Stopwatch): Promise<void> {
   using _held = await volume.mutex.acquire();
   host.gone.throwIfAborted();
+  // While the record is written and QEMU works, the agent can be found out to be there.
+  if (host.agentReady) host.agent.warmUp();
   await host.commit();
   watch.lap('journal');
   // Nothing has been asked of QEMU yet, so a connection that is being made again is waited for.
@@ -93,7 +94,7 @@ function planStep<K extends 'add-block-node' | 'add-device'>(
   aio: AioMode = 'threads',
 ): Extract<ReturnType<typeof attachPlan>[number], { kind: K }> {
   const spec = { ...volume.spec, source: { ...volume.spec.source, path: volume.identity.resolvedPath } };
-  const steps = attachPlan(spec, volume.names, volume.identity.slot, aio);
+  const steps = attachPlan(spec, volume.names, volume.identity, aio);
   const found = steps.find((step): step is Extract<typeof step, { kind: K }> => step.kind === kind);
   if (found === undefined) throw new Error(`the attach plan has no step ${kind}`);
   return found;
@@ -107,14 +108,15 @@ export async function settleInGuest(
   deadline: Deadline,
   watch: Stopwatch,
 ): Promise<GuestView> {
-  const evidence: string[] = [await awaitDriver(host, volume, deadline)];
+  const sinceMs = monotonicMs();
+  const evidence: string[] = [await host.drivers.untilLive(volume, deadline)];
   watch.lap('driver');
   const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   const pciAddress = address === undefined ? undefined : formatAddress(address);
   const { mount } = volume.spec;
   const encryption = guestEncryption(volume);
   if (mount === undefined && encryption === undefined) {
-    const device = await findInGuest(host, volume, address, deadline);
+    const device = await findInGuest(host, volume, { address, sinceMs }, deadline);
     if (device !== undefined) evidence.push('guest-agent');
     watch.lap('find-in-guest');
     return { pciAddress, device, evidence, formatted: false };
@@ -161,14 +163,15 @@ async function onceListed<T>(host: VolumeHost, attachDeadline: Deadline, act: ()
 async function findInGuest(
   host: VolumeHost,
   volume: Volume,
-  address: GuestPciAddress | undefined,
+  { address, sinceMs }: { readonly address: GuestPciAddress | undefined; readonly sinceMs: number },
   attachDeadline: Deadline,
 ): Promise<string | undefined> {
   if (!host.agentReady || address === undefined) return undefined;
   const deadline = Deadline.after(Math.min(FIND_IN_GUEST_MS, attachDeadline.remainingMs));
   for (let pauseMs = FIND_PAUSE_MIN_MS; !deadline.expired; pauseMs = Math.min(pauseMs * 2, FIND_PAUSE_MAX_MS)) {
     try {
-      const device = await findDisk(host.agent, { pci: address, serial: volume.spec.serial });
+      const taken = host.volumes.guestDevices(volume);
+      const device = await host.disks.find({ pci: address, serial: volume.spec.serial, taken, sinceMs });
       if (device !== undefined) return device;
     } catch (error) {
       host.gone.throwIfAborted();

@@ -1,8 +1,8 @@
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, invalidArgument } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
-import { aioCandidates, attachPlan, namesFor, type AttachStep } from '../device/plan.ts';
-import { pciPath, type Slot } from '../device/slots.ts';
+import { aioCandidates, attachPlan, namesFor, type AttachStep, type Seat } from '../device/plan.ts';
+import { pciPath } from '../device/slots.ts';
 import { completeSpec, type RequestedSpec, type VolumeSpec } from '../device/spec.ts';
 import { asShimError } from './attach.ts';
 import { inspectBacking, type Backing } from './backing.ts';
@@ -140,6 +140,7 @@ export async function planAttach(
   const sandbox = manager.sandbox(sandboxId);
   const plans = await Promise.all(volumes.map((volume) => examine(manager, sandbox, volume)));
   const slots = sandbox.volumes.previewSlots(volumes.length);
+  const place = sandbox.volumes.previewPlacements();
   let generation = sandbox.volumes.nextGeneration;
   let slotIndex = 0;
   const claimed = new Map<string, { readonly volumeId: string; readonly writable: boolean }>();
@@ -161,7 +162,8 @@ export async function planAttach(
       );
       return { volumeId, pciPath: '', blockGraph: [], steps: [], problems };
     }
-    return planOf(volumeId, spec, backing, slot, generation++, problems);
+    const seat = { slot, placement: place(generation, spec.queues) };
+    return planOf(volumeId, spec, backing, seat, generation++, problems);
   });
 }
 
@@ -169,7 +171,7 @@ function planOf(
   volumeId: string,
   spec: VolumeSpec,
   backing: Backing | undefined,
-  slot: Slot,
+  seat: Seat,
   generation: number,
   problems: readonly ShimError[],
 ): VolumePlan {
@@ -179,9 +181,9 @@ function planOf(
   const [aio = 'threads'] = aioCandidates(spec);
   return {
     volumeId,
-    pciPath: pciPath(slot),
+    pciPath: pciPath(seat.slot),
     blockGraph: [`virtio-blk-pci ${names.device}`, names.formatNode, names.fileNode, path],
-    steps: attachPlan(resolved, names, slot, aio),
+    steps: attachPlan(resolved, names, seat, aio),
     problems,
   };
 }

@@ -91,9 +91,7 @@ export function startRemoval(host: VolumeHost, volume: Volume): void {
 async function carryOut(host: VolumeHost, volume: Volume): Promise<void> {
   const watch = new Stopwatch();
   try {
-    await host.commit();
-    watch.lap('journal');
-    await askGuest(host, volume);
+    await recordAndAsk(host, volume);
   } catch (error) {
     host.gone.throwIfAborted();
     // What cannot be written down is not done, force or not. What the guest refuses, force does all the same.
@@ -116,6 +114,19 @@ async function refuse(host: VolumeHost, volume: Volume, error: ShimError): Promi
 
 function isForced(volume: Volume): boolean {
   return volume.state.state === 'detaching' && volume.state.force;
+}
+
+/**
+ * Nothing is changed, in the guest or in QEMU, before the intent is on disk. Looking may begin at once: the guest is asked
+ * while the record is being written.
+ */
+async function recordAndAsk(host: VolumeHost, volume: Volume): Promise<void> {
+  const recorded = host.commit();
+  const unmounts = volume.spec.mount !== undefined && volume.mounted;
+  const asked = unmounts ? recorded.then(() => askGuest(host, volume)) : askGuest(host, volume);
+  const [record, answer] = await Promise.allSettled([recorded, asked]);
+  if (record.status === 'rejected') throw record.reason;
+  if (answer.status === 'rejected') throw answer.reason;
 }
 
 /** DEVICE_DELETED does not mean that the guest was finished: a disk leaves under a running write. So the guest is asked. */

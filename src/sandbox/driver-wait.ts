@@ -5,36 +5,105 @@ import { isQmpError } from '../qmp/errors.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeHost } from './vm.ts';
 
-const POLL_MIN_MS = 2;
-const POLL_MAX_MS = 100;
+const PAUSE_MIN_MS = 1;
+const PAUSE_MAX_MS = 100;
+/** A wait is prolonged by at most this share of itself because somebody had to look. */
+const LATENESS_MAX = 0.05;
 const OS_RING_FEATURES = ['VIRTIO_RING_F_EVENT_IDX', 'VIRTIO_RING_F_INDIRECT_DESC'] as const;
 
 /** How the driver was seen to be live. */
 export type DriverEvidence = 'virtio-status' | 'block-reads';
 
+/** What the watch needs to know of the VM. */
+export type WatchedVm = Pick<VolumeHost, 'id' | 'gone' | 'virtioStatus' | 'agentReady'> & {
+  readonly link: Pick<VolumeHost['link'], 'ready'>;
+};
+type WatchedVolume = Pick<Volume, 'id'> & { readonly names: Pick<Volume['names'], 'device'> };
+
+interface Waiting {
+  readonly volume: WatchedVolume;
+  readonly sinceMs: number;
+  readonly settle: PromiseWithResolvers<DriverEvidence>;
+}
+
 /**
- * Waits until the guest's driver is live on the disk. QEMU has no event for it, so its view of the device is read:
- * the driver sets DRIVER_OK in the virtio status when its queues are up, and FAILED when it gives up.
- * @throws ShimError FAILED_PRECONDITION / GUEST_DRIVER_FAILED, DEVICE_VANISHED; DEADLINE_EXCEEDED / GUEST_DRIVER_TIMEOUT
+ * Waits until guests' drivers are live. QEMU has no event for it, so its view of the device is read: the driver sets
+ * DRIVER_OK in the virtio status when its queues are up, and FAILED when it gives up.
+ *
+ * One loop serves all volumes of a VM that are being attached, and looks at one after the other: a batch costs no more looks
+ * a second than a single volume does. The pauses grow with the time that was waited: a guest that comes up fast is noticed
+ * within a millisecond, and one that takes its time is not disturbed.
  */
-export async function awaitDriver(host: VolumeHost, volume: Volume, deadline: Deadline): Promise<DriverEvidence> {
-  const startedMs = monotonicMs();
-  for (let pauseMs = POLL_MIN_MS; ; pauseMs = Math.min(pauseMs * 1.5, POLL_MAX_MS)) {
-    const late = (): ShimError =>
-      new ShimError(
-        'DEADLINE_EXCEEDED',
-        `the guest's driver was not seen to come up on volume ${volume.id} within ${Math.round(monotonicMs() - startedMs)} ms`,
-        { reason: 'GUEST_DRIVER_TIMEOUT', metadata: { sandboxId: host.id, volumeId: volume.id } },
-      );
-    const qmp = await waitFor(host.link.ready(), { milliseconds: deadline.remainingMs, onTimeout: late });
-    const seen = await look(host, qmp, volume);
-    if (seen !== undefined) return seen;
-    if (deadline.expired) throw late();
-    await sleep(Math.min(pauseMs, deadline.remainingMs), host.gone);
+export class DriverWatch {
+  readonly #host: WatchedVm;
+  /** In the order of their next look. */
+  readonly #waiting = new Set<Waiting>();
+  #running: Promise<void> | undefined;
+
+  constructor(host: WatchedVm) {
+    this.#host = host;
+  }
+
+  /** @throws ShimError FAILED_PRECONDITION / GUEST_DRIVER_FAILED, DEVICE_VANISHED; DEADLINE_EXCEEDED / GUEST_DRIVER_TIMEOUT */
+  async untilLive(volume: WatchedVolume, deadline: Deadline): Promise<DriverEvidence> {
+    const waiting: Waiting = { volume, sinceMs: monotonicMs(), settle: Promise.withResolvers() };
+    this.#waiting.add(waiting);
+    this.#running ??= this.#run().finally(() => {
+      this.#running = undefined;
+    });
+    try {
+      return await waitFor(waiting.settle.promise, {
+        milliseconds: deadline.remainingMs,
+        signal: this.#host.gone,
+        onTimeout: () => late(this.#host, waiting),
+      });
+    } finally {
+      this.#waiting.delete(waiting);
+    }
+  }
+
+  /** Looks at those who wait, in turn, until none is left. Never rejects: what goes wrong is told to who waits. */
+  async #run(): Promise<void> {
+    for (let first = nextOf(this.#waiting); first !== undefined; first = nextOf(this.#waiting)) {
+      this.#waiting.delete(first);
+      this.#waiting.add(first);
+      try {
+        const seen = await look(this.#host, await this.#host.link.ready(), first.volume);
+        if (seen === undefined) await sleep(this.#pauseMs(), this.#host.gone);
+        else this.#settle(first, (settle) => settle.resolve(seen));
+      } catch (error) {
+        this.#settle(first, (settle) => settle.reject(error));
+      }
+    }
+  }
+
+  #settle(waiting: Waiting, act: (settle: PromiseWithResolvers<DriverEvidence>) => void): void {
+    this.#waiting.delete(waiting);
+    act(waiting.settle);
+  }
+
+  /** All that wait are looked at once in the time by which the youngest of them may be late. */
+  #pauseMs(): number {
+    const youngest = Math.max(...[...this.#waiting].map(({ sinceMs }) => sinceMs));
+    const share = ((monotonicMs() - youngest) * LATENESS_MAX) / Math.max(1, this.#waiting.size);
+    return Math.min(Math.max(PAUSE_MIN_MS, share), PAUSE_MAX_MS);
   }
 }
 
-async function look(host: VolumeHost, qmp: QmpClient, volume: Volume): Promise<DriverEvidence | undefined> {
+function nextOf<T>(set: ReadonlySet<T>): T | undefined {
+  const [first] = set;
+  return first;
+}
+
+function late(host: WatchedVm, { volume, sinceMs }: Waiting): ShimError {
+  return new ShimError(
+    'DEADLINE_EXCEEDED',
+    `the guest's driver was not seen to come up on volume ${volume.id} within ${Math.round(monotonicMs() - sinceMs)} ms`,
+    { reason: 'GUEST_DRIVER_TIMEOUT', metadata: { sandboxId: host.id, volumeId: volume.id } },
+  );
+}
+
+async function look(host: WatchedVm, qmp: QmpClient, volume: WatchedVolume): Promise<DriverEvidence | undefined> {
   try {
     if (host.virtioStatus) return await lookAtStatus(qmp, volume);
     // Reads alone could be the firmware's; an agent that answers has left the firmware behind.
@@ -52,7 +121,7 @@ async function look(host: VolumeHost, qmp: QmpClient, volume: Volume): Promise<D
   }
 }
 
-async function lookAtStatus(qmp: QmpClient, volume: Volume): Promise<DriverEvidence | undefined> {
+async function lookAtStatus(qmp: QmpClient, volume: WatchedVolume): Promise<DriverEvidence | undefined> {
   const path = `/machine/peripheral/${volume.names.device}/virtio-backend`;
   const { status, 'guest-features': accepted } = await qmp.run('x-query-virtio-status', { path });
   const bits = new Set(status.statuses.map((text) => text.split(':', 1)[0]));
@@ -72,7 +141,7 @@ async function lookAtStatus(qmp: QmpClient, volume: Volume): Promise<DriverEvide
 }
 
 /** Without x-query-virtio-status: a live Linux driver reads the disk at once, looking for partitions. */
-async function lookAtReads(qmp: QmpClient, volume: Volume): Promise<DriverEvidence | undefined> {
+async function lookAtReads(qmp: QmpClient, volume: WatchedVolume): Promise<DriverEvidence | undefined> {
   const all = await qmp.run('query-blockstats', {});
   const own = all.find((entry) => entry.qdev?.includes(`/${volume.names.device}/`) === true);
   return own !== undefined && own.stats.rd_operations > 0 ? 'block-reads' : undefined;

@@ -199,11 +199,13 @@ const specSchema = z.strictObject({
     }),
   ),
 });
+const placementSchema = z.strictObject({ vectors: z.int(), iothreads: z.array(z.string()) });
 const volumeSchema = z.strictObject({
   volumeId: z.string(),
   generation: z.int(),
   spec: specSchema,
   slot: slotSchema,
+  placement: placementSchema.default({ vectors: 2, iothreads: [] }),
   backingIdentity: z.string(),
   resolvedPath: z.string(),
   sizeBytes: z.int(),
@@ -228,6 +230,7 @@ const sandboxSchema = z.strictObject({
     kernelParameters: z.string(),
     accelerator: z.enum(['auto', 'kvm', 'tcg']),
     volumeCapacity: z.int(),
+    iothreads: z.int().default(0),
     labels: z.record(z.string(), z.string()),
     readyWhen: z.enum(['agent', 'started']),
     template: z.enum(['auto', 'off', 'required']).default('auto'),

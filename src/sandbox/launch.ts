@@ -2,6 +2,7 @@ import { constants } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
 import { sleep } from '../base/deadline.ts';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
+import { iothreadIds } from '../device/placement.ts';
 import { bridgesFor } from '../device/slots.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { QemuProcess } from '../qemu/process.ts';
@@ -32,6 +33,7 @@ export async function prepareLaunch(sandbox: Sandbox): Promise<TemplateLaunch> {
     initrd,
     kernelParameters: kernelParametersOf(sandbox),
     bridges: bridgesFor(spec.volumeCapacity),
+    iothreads: iothreadIds(spec.iothreads),
   };
 }
 

@@ -1,5 +1,7 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { messageOf } from '../base/errors.ts';
+import { z } from 'zod';
+import type { Placement } from '../device/placement.ts';
 import { namesFor, parseDeviceId, type QemuNames } from '../device/plan.ts';
 import { FIRST_BRIDGE_ADDRESS, SLOTS_PER_BRIDGE, type Slot } from '../device/slots.ts';
 import type { CacheMode, IoErrorPolicy, VolumeSpec } from '../device/spec.ts';
@@ -51,6 +53,7 @@ export function sandboxFromArguments(
   const memoryMib = Number(/^size=([0-9]+)M/.exec(valueOf('-m'))?.[1]);
   if (id === undefined || !Number.isInteger(vcpus) || !Number.isInteger(memoryMib)) return undefined;
   const accelerator = valueOf('-machine').includes('accel=kvm') ? 'kvm' : 'tcg';
+  const iothreads = args.filter((arg) => arg.startsWith('iothread,id=iothread')).length;
   const bridges = args.filter((arg) => arg.startsWith('pci-bridge,id=bridge')).length;
   const parameters = valueOf('-append').replace(OWN_HOSTNAME, '');
   const templateId = TEMPLATE_MEMORY.exec(args.find((arg) => arg.startsWith('memory-backend-file,')) ?? '')?.[1] ?? '';
@@ -66,6 +69,7 @@ export function sandboxFromArguments(
         : parameters,
       accelerator: 'auto',
       volumeCapacity: bridges * SLOTS_PER_BRIDGE,
+      iothreads,
       labels: {},
       readyWhen: 'agent',
       template: 'auto',
@@ -161,6 +165,7 @@ async function volumeFromQemu(
     generation,
     spec,
     slot,
+    placement: await placementFrom(get, Number(await get('num-queues'))),
     backingIdentity: found === undefined ? `gone:${file.file}` : fileIdentity(found),
     resolvedPath: file.file,
     sizeBytes: format.image['virtual-size'],
@@ -169,6 +174,21 @@ async function volumeFromQemu(
     aio: undefined,
     mounted: false,
     encryption: undefined,
+  };
+}
+
+/**
+ * `iothread` is the object's path, `iothread-vq-mapping` (QEMU 9.0) a list; both are empty for the main loop. It serves
+ * book-keeping only: what cannot be read must not cost the volume.
+ */
+async function placementFrom(get: (property: string) => Promise<unknown>, queues: number): Promise<Placement> {
+  const read = (property: string): Promise<unknown> => get(property).catch(() => undefined);
+  const [vectors, iothread, mapping] = await Promise.all(['vectors', 'iothread', 'iothread-vq-mapping'].map(read));
+  const mapped = z.array(z.object({ iothread: z.string() })).safeParse(mapping).data ?? [];
+  const single = typeof iothread === 'string' ? (iothread.split('/').at(-1) ?? '') : '';
+  return {
+    vectors: typeof vectors === 'number' ? vectors : queues + 1,
+    iothreads: mapped.length > 0 ? mapped.map((one) => one.iothread) : single === '' ? [] : [single],
   };
 }
 

@@ -116,11 +116,12 @@ export async function hasDevice(qmp: QmpClient, device: string): Promise<boolean
 async function removeNodesAndProve(qmp: QmpClient, volume: Volume): Promise<boolean> {
   const { device, formatNode, fileNode } = volume.names;
   const [, removeNode] = removalSteps(volume.names);
-  // That the node may be gone already is not an error: the look decides.
-  await qmp.run(removeNode.command, removeNode.arguments).catch((error: unknown) => {
+  // That the node may be gone already is not an error: the look decides. QEMU works in order, so a look that is sent after
+  // the command sees what became of it.
+  const removed = qmp.run(removeNode.command, removeNode.arguments).catch((error: unknown) => {
     if (!isQmpError(error)) throw error;
   });
-  const left = await lookOver(qmp).run();
+  const [left] = await Promise.all([lookOver(qmp).run(), removed]);
   return ![device, formatNode, fileNode].some((name) => left.has(name));
 }
 

@@ -6,12 +6,14 @@ import type { Config } from '../config.ts';
 import type { Cause } from '../device/state.ts';
 import { GuestAgent } from '../guest/agent.ts';
 import type { KeySource } from '../keys/sources.ts';
+import { DiskNames } from '../guest/disk-names.ts';
 import type { RunningAccelerator, SandboxFiles } from '../qemu/argv.ts';
 import type { AcceleratorChoice } from '../qemu/accelerator.ts';
 import { describeExit, type ExitInfo, type QemuProcess } from '../qemu/process.ts';
 import type { QemuCapabilities } from '../qmp/capabilities.ts';
 import type { BackingClaims } from './backing.ts';
 import type { EventLog, EventType, Timing } from './events.ts';
+import { DriverWatch } from './driver-wait.ts';
 import { GuestAddresses } from './guest-addresses.ts';
 import { Journal, type JournalRecord } from './journal.ts';
 import { QmpLink } from './link.ts';
@@ -50,6 +52,7 @@ export interface SandboxSnapshot extends SandboxIdentity {
   readonly qemuVersion: string;
   readonly qemuPid: number;
   readonly volumesInUse: number;
+  readonly vectors: { readonly all: number; readonly inUse: number };
   readonly timings: readonly Timing[];
   readonly agentReady: boolean;
   readonly runState: string;
@@ -83,6 +86,8 @@ export class Sandbox implements VolumeHost {
   readonly agent: GuestAgent;
   readonly volumes: VolumeStore;
   readonly addresses = new GuestAddresses();
+  readonly disks: DiskNames;
+  readonly drivers: DriverWatch;
   readonly #journal: Journal;
   /** Ends volume work: the VM is being stopped, is gone, or the daemon leaves it. */
   readonly #gone = new AbortController();
@@ -120,6 +125,9 @@ export class Sandbox implements VolumeHost {
     this.volumes = new VolumeStore({
       sandboxId: identity.id,
       capacity: identity.spec.volumeCapacity,
+      vcpus: identity.spec.vcpus,
+      iothreads: identity.spec.iothreads,
+      spreadsQueues: () => this.capabilities?.iothreadVqMapping ?? false,
       log: this.log,
       events,
       claims,
@@ -145,6 +153,8 @@ export class Sandbox implements VolumeHost {
       lineBytesMax: config.agent_line_bytes_max,
       queueMax: config.agent_queue_max,
     });
+    this.disks = new DiskNames(this.agent);
+    this.drivers = new DriverWatch(this);
     this.#journal = new Journal(join(identity.directory, JOURNAL_FILE), () => this.#record());
   }
 
@@ -317,6 +327,7 @@ export class Sandbox implements VolumeHost {
       qemuVersion: this.capabilities?.versionText ?? '',
       qemuPid: alive ? (this.#qemu?.pid ?? 0) : 0,
       volumesInUse: this.volumes.slotsInUse,
+      vectors: this.volumes.vectors,
       timings: this.timings,
       agentReady: this.agentReady,
       runState: this.runState,

@@ -15,6 +15,8 @@ export interface SandboxSpec {
   readonly kernelParameters: string;
   readonly accelerator: 'auto' | 'kvm' | 'tcg';
   readonly volumeCapacity: number;
+  /** Threads of QEMU that serve volumes; 0: its main loop does. */
+  readonly iothreads: number;
   readonly labels: Readonly<Record<string, string>>;
   readonly readyWhen: 'agent' | 'started';
   readonly template: TemplateUse;
@@ -36,6 +38,7 @@ export interface StartKind {
 
 const VCPUS_MAX = 255;
 const MEMORY_MIB_MIN = 64;
+const IOTHREADS_MAX = 64;
 const MEMORY_MIB_MAX = 4_194_304;
 const KERNEL_PARAMETERS_BYTES_MAX = 1024;
 const HOSTNAME_LENGTH_MAX = 63;
@@ -48,7 +51,7 @@ const LABEL_BYTES_MAX = 256;
  */
 export function completeSandboxSpec(
   requested: RequestedSandboxSpec,
-  config: Pick<Config, 'vcpus' | 'memory_mib' | 'kernel' | 'initrd' | 'volume_capacity' | 'template'>,
+  config: Pick<Config, 'vcpus' | 'memory_mib' | 'kernel' | 'initrd' | 'volume_capacity' | 'iothreads' | 'template'>,
 ): SandboxSpec {
   const spec: SandboxSpec = {
     ...requested,
@@ -57,11 +60,13 @@ export function completeSandboxSpec(
     kernel: requested.kernel === '' ? config.kernel : requested.kernel,
     initrd: requested.initrd === '' ? config.initrd : requested.initrd,
     volumeCapacity: requested.volumeCapacity === 0 ? config.volume_capacity : requested.volumeCapacity,
+    iothreads: requested.iothreads === 0 ? config.iothreads : requested.iothreads,
     template: requested.template ?? (requested.readyWhen === 'agent' ? config.template : 'off'),
   };
   checkRange('spec.vcpus', spec.vcpus, 1, VCPUS_MAX);
   checkRange('spec.memory_mib', spec.memoryMib, MEMORY_MIB_MIN, MEMORY_MIB_MAX);
   checkRange('spec.volume_capacity', spec.volumeCapacity, 1, VOLUME_CAPACITY_MAX);
+  checkRange('spec.iothreads', spec.iothreads, 0, IOTHREADS_MAX);
   checkHostPath('spec.kernel', spec.kernel);
   checkHostPath('spec.initrd', spec.initrd);
   checkKernelParameters(spec.kernelParameters);

@@ -2,6 +2,8 @@ import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { GuestAgent } from '../guest/agent.ts';
 import type { KeySource } from '../keys/sources.ts';
+import type { DiskNames } from '../guest/disk-names.ts';
+import type { DriverWatch } from './driver-wait.ts';
 import type { GuestAddresses } from './guest-addresses.ts';
 import type { QmpLink } from './link.ts';
 import type { VolumeStore } from './volume-store.ts';
@@ -17,6 +19,9 @@ export interface VolumeHost {
   readonly addresses: GuestAddresses;
   /** Gives keys by reference. */
   readonly keys: KeySource;
+  /** The guest's names of its disks. */
+  readonly disks: DiskNames;
+  readonly drivers: DriverWatch;
   /**
    * Aborted, with a ShimError that says why, as soon as the VM is being stopped or is gone: it pre-empts every wait
    * (locking rule 5).

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { PlacementBook, type Placement } from '../device/placement.ts';
 import { SlotBook, type Slot } from '../device/slots.ts';
 import type { VolumeSpec } from '../device/spec.ts';
 import { transition, type Cause, type Transition, type VolumeInput, type VolumeState } from '../device/state.ts';
@@ -12,6 +13,10 @@ import { Volume, type VolumeSnapshot } from './volume.ts';
 export interface VolumeStoreOptions {
   readonly sandboxId: string;
   readonly capacity: number;
+  readonly vcpus: number;
+  readonly iothreads: number;
+  /** Whether QEMU can spread the virtqueues of a disk over iothreads; known once it runs. */
+  readonly spreadsQueues: () => boolean;
   readonly log: Logger;
   readonly events: EventLog;
   readonly claims: BackingClaims;
@@ -27,6 +32,7 @@ export interface VolumeStoreOptions {
 export class VolumeStore {
   readonly #options: VolumeStoreOptions;
   readonly #slots: SlotBook;
+  readonly #placements: PlacementBook;
   /** The newest generation of each id; removed ones stay for a while. */
   readonly #volumes = new Map<string, Volume>();
   #nextGeneration = 1;
@@ -34,10 +40,16 @@ export class VolumeStore {
   constructor(options: VolumeStoreOptions) {
     this.#options = options;
     this.#slots = new SlotBook(options.capacity);
+    this.#placements = new PlacementBook(options);
   }
 
   get slotsInUse(): number {
     return this.#slots.inUse;
+  }
+
+  /** Interrupt vectors that the guest has for volumes, and how many are taken. */
+  get vectors(): { readonly all: number; readonly inUse: number } {
+    return { all: this.#placements.vectors, inUse: this.#placements.vectorsInUse };
   }
 
   get nextGeneration(): number {
@@ -113,6 +125,7 @@ export class VolumeStore {
       generation,
       spec,
       slot,
+      placement: this.#placements.take(generation, spec.queues, this.#options.spreadsQueues()),
       backingIdentity: backing.identity,
       resolvedPath: backing.path,
       sizeBytes: backing.sizeBytes,
@@ -134,9 +147,22 @@ export class VolumeStore {
     }
   }
 
+  /** The guest's device nodes of all volumes that are there, but for one. */
+  guestDevices(except: Volume): ReadonlySet<string> {
+    const others = [...this.#volumes.values()].filter((volume) => volume !== except && !volume.isRemoved());
+    return new Set(others.flatMap(({ guest }) => guest?.device ?? []));
+  }
+
   /** The slots that the next volumes would get. */
   previewSlots(count: number): readonly Slot[] {
     return this.#slots.preview(count);
+  }
+
+  /** Gives the placements of the next volumes, one after the other, and takes nothing. */
+  previewPlacements(): (generation: number, queues: number) => Placement {
+    const book = this.#placements.copy();
+    const mapping = this.#options.spreadsQueues();
+    return (generation, queues) => book.take(generation, queues, mapping);
   }
 
   /** Puts back a volume that the journal knows. Its slot and claim are taken unless it is removed. */
@@ -153,6 +179,7 @@ export class VolumeStore {
     this.#nextGeneration = Math.max(this.#nextGeneration, record.generation + 1);
     if (volume.state.state !== 'removed') {
       this.#slots.claim(record.slot, record.generation);
+      this.#placements.claim(record.generation, record.spec.queues, record.placement);
       const backing = { path: record.resolvedPath, identity: record.backingIdentity, sizeBytes: record.sizeBytes };
       this.#options.claims.claim(backing, this.#owner(volume.id, volume.generation), !volume.spec.readOnly);
     }
@@ -186,6 +213,7 @@ export class VolumeStore {
     if (state.state === 'removed' && before.state !== 'removed') {
       volume.mounted = false;
       this.#slots.release(before.slot, volume.generation);
+      this.#placements.release(volume.generation);
       this.#options.claims.release(volume.identity.backingIdentity, this.#owner(volume.id, volume.generation));
       this.#forgetOldest();
     }

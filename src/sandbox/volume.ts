@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { BoundedMutex } from '../base/mutex.ts';
 import { namesFor, type QemuNames } from '../device/plan.ts';
 import type { EncryptionView } from '../device/encryption.ts';
+import type { Placement } from '../device/placement.ts';
 import { pciPath, type Slot } from '../device/slots.ts';
 import { SERIAL_BYTES_MAX, type AioMode, type VolumeSpec } from '../device/spec.ts';
 import type { Cause, GuestView, VolumeState } from '../device/state.ts';
@@ -22,6 +23,7 @@ export interface VolumeIdentity {
   readonly generation: number;
   readonly spec: VolumeSpec;
   readonly slot: Slot;
+  readonly placement: Placement;
   /** BackingClaims identity of the source. */
   readonly backingIdentity: string;
   /** The source with symbolic links resolved. */

@@ -34,6 +34,7 @@ export const testLaunch: TemplateLaunch = {
   kernel: KERNEL,
   initrd: INITRD,
   kernelParameters: 'console=ttyS0 quiet panic=-1 cryptomgr.notests',
+  iothreads: [],
   bridges: bridgesFor(62),
 };
 

@@ -13,6 +13,7 @@ const LAUNCH: Launch = {
   kernel: '/boot/vmlinuz',
   initrd: '/boot/initrd.img',
   kernelParameters: 'console=ttyS0 quiet',
+  iothreads: [],
   bridges: bridgesFor(62),
   files: sandboxFiles('/run/s/one'),
 };

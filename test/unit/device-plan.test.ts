@@ -33,9 +33,10 @@ const BASE: VolumeSpec = {
   encryption: undefined,
 };
 const NAMES = namesFor('a', 1);
+const SEAT = { slot: slotAt(30), placement: { vectors: 2, iothreads: [] } };
 
 function plan(changes: Partial<VolumeSpec>, aio: AioMode = 'threads'): readonly AttachStep[] {
-  return attachPlan({ ...BASE, ...changes }, NAMES, slotAt(30), aio);
+  return attachPlan({ ...BASE, ...changes }, NAMES, SEAT, aio);
 }
 
 function nodeOf(changes: Partial<VolumeSpec>, aio: AioMode = 'threads'): BlockNodeArguments {
@@ -52,7 +53,7 @@ function deviceOf(changes: Partial<VolumeSpec>): DeviceArguments {
 
 suite('attach plan', () => {
   test('a plain raw file, in full', () => {
-    assert.deepEqual(attachPlan(BASE, NAMES, slotAt(30), 'io_uring'), [
+    assert.deepEqual(attachPlan(BASE, NAMES, SEAT, 'io_uring'), [
       {
         kind: 'add-block-node',
         command: 'blockdev-add',
@@ -89,6 +90,7 @@ suite('attach plan', () => {
           drive: 'vol-1-fmt',
           serial: 'a',
           'num-queues': 1,
+          vectors: 2,
           logical_block_size: 512,
           physical_block_size: 512,
           'write-cache': 'on',

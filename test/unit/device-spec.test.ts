@@ -79,13 +79,13 @@ suite('volume spec defaults', () => {
     assert.equal(complete({ readOnly: true }).discard, 'ignore');
   });
 
-  test('queues follow the vCPUs up to four', () => {
+  test('queues follow the vCPUs', () => {
     for (const [vcpus, queues] of [
       [1, 1],
       [2, 2],
       [4, 4],
-      [5, 4],
-      [255, 4],
+      [5, 5],
+      [255, 255],
     ] as const) {
       assert.equal(complete({}, vcpus).queues, queues);
     }

@@ -96,6 +96,7 @@ function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): Vo
       encryption: undefined,
     },
     slot,
+    placement: { vectors: 0, iothreads: ['iothread1'] },
     backingIdentity: 'file:1:2',
     resolvedPath: '/volumes/a',
     sizeBytes: 2 ** 40,
@@ -210,6 +211,7 @@ suite('what requests may say', () => {
     });
     assert.deepEqual(sandboxSpecFrom(null), {
       vcpus: 0,
+      iothreads: 0,
       memoryMib: 0,
       kernel: '',
       initrd: '',
@@ -267,6 +269,7 @@ suite('sandboxes and events to messages', () => {
     kernelParameters: 'a=b',
     accelerator: 'tcg',
     volumeCapacity: 62,
+    iothreads: 2,
     labels: { team: 'x' },
     readyWhen: 'started',
     template: 'auto',
@@ -284,6 +287,7 @@ suite('sandboxes and events to messages', () => {
     qemuVersion: '7.2.22',
     qemuPid: 0,
     volumesInUse: 5,
+    vectors: { all: 176, inUse: 10 },
     timings: [],
     agentReady: true,
     runState: 'paused',

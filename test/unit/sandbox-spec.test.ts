@@ -15,6 +15,7 @@ const NOTHING: RequestedSandboxSpec = {
   kernelParameters: '',
   accelerator: 'auto',
   volumeCapacity: 0,
+  iothreads: 0,
   labels: {},
   readyWhen: 'agent',
   template: undefined,
@@ -66,6 +67,7 @@ suite('a sandbox read back from the command line of its QEMU', () => {
     kernelParameters: 'console=ttyS0 quiet extra=1',
     hostname: 'one-two',
     bridges: bridgesFor(62),
+    iothreads: ['iothread0'],
     files: sandboxFiles('/s/one'),
   } as const;
   const readBack = (args: readonly string[]): ReturnType<typeof sandboxFromArguments> =>

@@ -15,6 +15,7 @@ const INPUTS: TemplateInputs = {
     kernel: '/boot/vmlinuz',
     initrd: '/boot/initrd.img',
     kernelParameters: 'quiet',
+    iothreads: [],
     bridges: bridgesFor(31),
   },
   qemu: file('/usr/bin/qemu'),

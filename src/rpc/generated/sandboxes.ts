@@ -2,6 +2,7 @@ import type * as grpc from '@grpc/grpc-js';
 import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-loader';
 
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from './google/protobuf/Timestamp.ts';
+import type { Capacity as _qshim_v1_Capacity, Capacity__Output as _qshim_v1_Capacity__Output } from './qshim/v1/Capacity.ts';
 import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from './qshim/v1/Cause.ts';
 import type { ConsoleChunk as _qshim_v1_ConsoleChunk, ConsoleChunk__Output as _qshim_v1_ConsoleChunk__Output } from './qshim/v1/ConsoleChunk.ts';
 import type { ConsoleRequest as _qshim_v1_ConsoleRequest, ConsoleRequest__Output as _qshim_v1_ConsoleRequest__Output } from './qshim/v1/ConsoleRequest.ts';
@@ -36,6 +37,7 @@ export interface ProtoGrpcType {
   qshim: {
     v1: {
       Accelerator: EnumTypeDefinition
+      Capacity: MessageTypeDefinition<_qshim_v1_Capacity, _qshim_v1_Capacity__Output>
       Cause: MessageTypeDefinition<_qshim_v1_Cause, _qshim_v1_Cause__Output>
       ConsoleChunk: MessageTypeDefinition<_qshim_v1_ConsoleChunk, _qshim_v1_ConsoleChunk__Output>
       ConsoleRequest: MessageTypeDefinition<_qshim_v1_ConsoleRequest, _qshim_v1_ConsoleRequest__Output>

@@ -69,6 +69,7 @@ export interface ProtoGrpcType {
       GetVolumeRequest: MessageTypeDefinition<_qshim_v1_GetVolumeRequest, _qshim_v1_GetVolumeRequest__Output>
       GuestLuks2: MessageTypeDefinition<_qshim_v1_GuestLuks2, _qshim_v1_GuestLuks2__Output>
       HostLuks: MessageTypeDefinition<_qshim_v1_HostLuks, _qshim_v1_HostLuks__Output>
+      InterruptMode: EnumTypeDefinition
       IoErrorPolicy: EnumTypeDefinition
       KeyReference: MessageTypeDefinition<_qshim_v1_KeyReference, _qshim_v1_KeyReference__Output>
       ListVolumesRequest: MessageTypeDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesRequest__Output>

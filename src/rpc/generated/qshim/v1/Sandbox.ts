@@ -7,6 +7,7 @@ import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _goo
 import type { Accelerator as _qshim_v1_Accelerator, Accelerator__Output as _qshim_v1_Accelerator__Output } from '../../qshim/v1/Accelerator.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from '../../qshim/v1/Timing.ts';
 import type { Start as _qshim_v1_Start, Start__Output as _qshim_v1_Start__Output } from '../../qshim/v1/Start.ts';
+import type { Capacity as _qshim_v1_Capacity, Capacity__Output as _qshim_v1_Capacity__Output } from '../../qshim/v1/Capacity.ts';
 
 export interface Sandbox {
   'sandboxId'?: (string);
@@ -25,6 +26,7 @@ export interface Sandbox {
   'runState'?: (string);
   'stateDir'?: (string);
   'start'?: (_qshim_v1_Start | null);
+  'capacity'?: (_qshim_v1_Capacity | null);
 }
 
 export interface Sandbox__Output {
@@ -44,4 +46,5 @@ export interface Sandbox__Output {
   'runState': (string);
   'stateDir': (string);
   'start': (_qshim_v1_Start__Output | null);
+  'capacity': (_qshim_v1_Capacity__Output | null);
 }

@@ -16,6 +16,7 @@ export interface SandboxSpec {
   'labels'?: ({[key: string]: string});
   'readyWhen'?: (_qshim_v1_ReadyWhen);
   'template'?: (_qshim_v1_TemplateUse);
+  'iothreads'?: (number);
 }
 
 export interface SandboxSpec__Output {
@@ -29,4 +30,5 @@ export interface SandboxSpec__Output {
   'labels': ({[key: string]: string});
   'readyWhen': (_qshim_v1_ReadyWhen__Output);
   'template': (_qshim_v1_TemplateUse__Output);
+  'iothreads': (number);
 }

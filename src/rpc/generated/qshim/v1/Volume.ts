@@ -8,6 +8,7 @@ import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Ou
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from '../../google/protobuf/Timestamp.ts';
 import type { VolumeHealth as _qshim_v1_VolumeHealth, VolumeHealth__Output as _qshim_v1_VolumeHealth__Output } from '../../qshim/v1/VolumeHealth.ts';
 import type { EncryptionStatus as _qshim_v1_EncryptionStatus, EncryptionStatus__Output as _qshim_v1_EncryptionStatus__Output } from '../../qshim/v1/EncryptionStatus.ts';
+import type { InterruptMode as _qshim_v1_InterruptMode, InterruptMode__Output as _qshim_v1_InterruptMode__Output } from '../../qshim/v1/InterruptMode.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface Volume {
@@ -32,6 +33,8 @@ export interface Volume {
   'formatted'?: (boolean);
   'health'?: (_qshim_v1_VolumeHealth | null);
   'encryption'?: (_qshim_v1_EncryptionStatus | null);
+  'interrupts'?: (_qshim_v1_InterruptMode);
+  'iothreads'?: (string)[];
 }
 
 export interface Volume__Output {
@@ -56,4 +59,6 @@ export interface Volume__Output {
   'formatted': (boolean);
   'health': (_qshim_v1_VolumeHealth__Output | null);
   'encryption': (_qshim_v1_EncryptionStatus__Output | null);
+  'interrupts': (_qshim_v1_InterruptMode__Output);
+  'iothreads': (string)[];
 }

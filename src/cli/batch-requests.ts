@@ -1,0 +1,49 @@
+/** From the file that `qshim volume attach-many` and `plan` read to the message of qshim.v1. Pure. */
+import type { VolumeSpec } from '../rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { VolumeToAttach } from '../rpc/generated/qshim/v1/VolumeToAttach.ts';
+import { messageOf } from '../base/errors.ts';
+import { usageFailure } from './cli-failure.ts';
+import { absolutePath } from './options.ts';
+
+const SOURCES = ['rawFile', 'qcow2File', 'blockDevice'] as const;
+
+/**
+ * Reads a list of volumes: a JSON array of `{ "volumeId": ..., "spec": { ... } }`, in the shape that `--json` prints.
+ * Relative source paths are made absolute. What the fields mean the daemon checks.
+ * @throws CliFailure of usage that names what is wrong
+ */
+export function volumesFromJson(text: string, cwd: string): VolumeToAttach[] {
+  let list: unknown;
+  try {
+    list = JSON.parse(text);
+  } catch (error) {
+    throw usageFailure(`the list of volumes is not JSON: ${messageOf(error)}`);
+  }
+  if (!Array.isArray(list)) throw usageFailure('the list of volumes is not a JSON array');
+  return list.map((entry: unknown, index) => volumeFrom(entry, `volume ${index + 1} of the list`, cwd));
+}
+
+function volumeFrom(entry: unknown, what: string, cwd: string): VolumeToAttach {
+  if (!isObject(entry)) throw usageFailure(`${what} is not an object`);
+  const { volumeId, spec, ...rest } = entry;
+  const [unknown] = Object.keys(rest);
+  if (unknown !== undefined)
+    throw usageFailure(`${what} has a field ${JSON.stringify(unknown)}; volumeId and spec are known`);
+  if (typeof volumeId !== 'string') throw usageFailure(`${what} has no volumeId`);
+  if (!isObject(spec)) throw usageFailure(`${what} has no spec`);
+  return { volumeId, spec: withAbsolutePath(spec, cwd) };
+}
+
+function withAbsolutePath(spec: Readonly<Record<string, unknown>>, cwd: string): VolumeSpec {
+  const sources = SOURCES.flatMap((name) => {
+    const source = spec[name];
+    return isObject(source) && typeof source['path'] === 'string' && source['path'] !== ''
+      ? [[name, { ...source, path: absolutePath(cwd, source['path']) }]]
+      : [];
+  });
+  return { ...spec, ...(Object.fromEntries(sources) as VolumeSpec) };
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

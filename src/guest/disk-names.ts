@@ -1,0 +1,91 @@
+import { monotonicMs } from '../base/deadline.ts';
+import type { GuestAgent } from './agent.ts';
+import { findDisk } from './disks.ts';
+import { sysfsPci, type DiskIdentity } from './run-script.ts';
+
+/** More than the "uevent" file of a PCI function has. */
+const UEVENT_BYTES_MAX = 1024;
+const LETTERS = 26;
+/** Wrong guesses before all disks are listed: as many as a large batch may cause, or disks that qshim does not know of. */
+const MISSES_MAX = 64;
+
+/** What lies behind a name: the address of its PCI function, or undefined when there is no such disk. */
+interface Look {
+  /** When the guest was asked, monotonic. */
+  readonly askedMs: number;
+  readonly address: Promise<string | undefined>;
+}
+
+export interface WantedDisk extends DiskIdentity {
+  /** Device nodes of other disks that are known to be there. */
+  readonly taken: ReadonlySet<string>;
+  /** Monotonic. What was seen before may have been another disk at the same address. */
+  readonly sinceMs: number;
+}
+
+/**
+ * The guest's names of its virtio disks, found at a cost that does not grow with their number.
+ *
+ * Listing all disks (guest-get-disks) takes the agent longer with each of them. But Linux gives a new virtio disk the lowest
+ * free name. So that name is guessed, and the guess is held against what the guest itself says: the "uevent" file of the PCI
+ * function behind the disk has its address. Disks that come up together may take each other's guess; what is seen for one of
+ * them serves the others. When the guesses lead to nothing, the list is asked for.
+ */
+export class DiskNames {
+  readonly #agent: GuestAgent;
+  /** The newest look at each name, under way or done; as many as the guest has had disks at once. */
+  readonly #looks = new Map<string, Look>();
+
+  constructor(agent: GuestAgent) {
+    this.#agent = agent;
+  }
+
+  /**
+   * The device node of the disk at an address, e.g. "/dev/vdb"; undefined while the guest has none there.
+   * @throws what GuestAgent.disks throws
+   */
+  async find(wanted: WantedDisk): Promise<string | undefined> {
+    const address = sysfsPci(wanted.pci);
+    for (let index = 0, misses = 0; misses < MISSES_MAX; index += 1) {
+      const name = virtioDiskName(index);
+      if (wanted.taken.has(`/dev/${name}`)) continue;
+      const seen = await this.#look(name, wanted.sinceMs);
+      if (seen === address) return `/dev/${name}`;
+      // Names are given from the lowest on: behind a free one there are none, unless a disk has left meanwhile.
+      if (seen === undefined) break;
+      misses += 1;
+    }
+    return await findDisk(this.#agent, wanted);
+  }
+
+  async #look(name: string, sinceMs: number): Promise<string | undefined> {
+    const known = this.#looks.get(name);
+    if (known !== undefined && known.askedMs >= sinceMs) return await known.address;
+    const look: Look = { askedMs: monotonicMs(), address: this.#ask(name) };
+    this.#looks.set(name, look);
+    const address = await look.address;
+    // That a name was free says nothing about the next moment.
+    if (address === undefined && this.#looks.get(name) === look) this.#looks.delete(name);
+    return address;
+  }
+
+  /** Never rejects: an agent that cannot tell, or may not read files, is asked for its list instead. */
+  async #ask(name: string): Promise<string | undefined> {
+    try {
+      // "device" is a link to the virtio device, and above that is the PCI function.
+      const text = await this.#agent.readFile(`/sys/block/${name}/device/../uevent`, UEVENT_BYTES_MAX);
+      return /^PCI_SLOT_NAME=(\S+)$/m.exec(text.toString('latin1'))?.[1];
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+/** "vda" to "vdz", then "vdaa" (Linux, drivers/block/virtio_blk.c). */
+export function virtioDiskName(index: number): string {
+  let letters = '';
+  for (let rest = index; rest >= 0; rest = Math.floor(rest / LETTERS) - 1) {
+    letters = String.fromCharCode('a'.charCodeAt(0) + (rest % LETTERS)) + letters;
+  }
+  return `vd${letters}`;
+}

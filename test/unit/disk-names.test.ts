@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { monotonicMs } from '../../src/base/deadline.ts';
+import { DiskNames, virtioDiskName } from '../../src/guest/disk-names.ts';
+import { agentPair, type AgentPair } from '../support/agent-pair.ts';
+import type { FakeRequest } from '../support/fake-agent.ts';
+
+/** A guest with disks, by name. Their slots count from 1, in the order of the names. */
+function guestWith(names: readonly string[], options: { readonly filesRefused?: boolean } = {}): Promise<AgentPair> {
+  const open = new Map<number, string>();
+  const answer = (request: FakeRequest): unknown => {
+    const { handle, path } = request.arguments as { handle: number; path: string };
+    switch (request.execute) {
+      case 'guest-file-open': {
+        const index = names.findIndex((name) => path === `/sys/block/${name}/device/../uevent`);
+        if (options.filesRefused === true || index === -1) return new Error('No such file or directory');
+        open.set(open.size + 1, `DRIVER=virtio-pci\nPCI_SLOT_NAME=${addressOf(index + 1)}\n`);
+        return open.size;
+      }
+      case 'guest-file-read':
+        return { count: 1, 'buf-b64': Buffer.from(open.get(handle) ?? '').toString('base64'), eof: true };
+      case 'guest-get-disks':
+        return names.map((name, index) => ({
+          name: `/dev/${name}`,
+          partition: false,
+          address: { 'pci-controller': { domain: 0, bus: 1, slot: index + 1, function: 0 } },
+        }));
+      default:
+        return {};
+    }
+  };
+  return agentPair({ answer });
+}
+
+function addressOf(slot: number): string {
+  return `0000:01:${slot.toString(16).padStart(2, '0')}.0`;
+}
+
+const wanted = (slot: number, taken: readonly string[] = [], sinceMs = monotonicMs()) => ({
+  pci: { domain: 0, bus: 1, slot },
+  serial: `s${slot}`,
+  taken: new Set(taken),
+  sinceMs,
+});
+
+const count = (it: AgentPair, command: string): number => it.fake.seen.filter((name) => name === command).length;
+
+suite('names of disks', () => {
+  test('the lowest name that is not taken is asked for first, and the list not at all', async () => {
+    await using it = await guestWith(['vda', 'vdb', 'vdc']);
+    assert.equal(await new DiskNames(it.agent).find(wanted(3, ['/dev/vda', '/dev/vdb'])), '/dev/vdc');
+    assert.equal(count(it, 'guest-file-open'), 1);
+    assert.equal(count(it, 'guest-get-disks'), 0);
+  });
+
+  test('disks that come up together cost one look each', async () => {
+    const names = Array.from({ length: 16 }, (_, index) => virtioDiskName(index));
+    await using it = await guestWith(names);
+    const disks = new DiskNames(it.agent);
+    const sinceMs = monotonicMs();
+    const found = await Promise.all(names.map((_, index) => disks.find(wanted(16 - index, [], sinceMs))));
+    assert.deepEqual(
+      found,
+      names.toReversed().map((name) => `/dev/${name}`),
+    );
+    assert.equal(count(it, 'guest-file-open'), 16);
+  });
+
+  test('what was seen before the disk came is not believed', async () => {
+    const names = ['vda'];
+    await using it = await guestWith(names);
+    const disks = new DiskNames(it.agent);
+    assert.equal(await disks.find(wanted(1)), '/dev/vda');
+    // The disk has left, and another one sits where it sat, under another name.
+    names[0] = 'vdc';
+    assert.equal(await disks.find(wanted(1)), '/dev/vdc');
+  });
+
+  test('a disk with another name is found in the list', async () => {
+    await using it = await guestWith(['sda']);
+    assert.equal(await new DiskNames(it.agent).find(wanted(1)), '/dev/sda');
+  });
+
+  test('an agent that may not read files is asked for the list', async () => {
+    await using it = await guestWith(['vda', 'vdb'], { filesRefused: true });
+    assert.equal(await new DiskNames(it.agent).find(wanted(2)), '/dev/vdb');
+  });
+
+  test('a disk that is not there has no name', async () => {
+    await using it = await guestWith(['vda']);
+    assert.equal(await new DiskNames(it.agent).find(wanted(7)), undefined);
+  });
+
+  test('names go on behind vdz', () => {
+    assert.deepEqual([0, 25, 26, 51, 52, 701, 702].map(virtioDiskName), [
+      'vda',
+      'vdz',
+      'vdaa',
+      'vdaz',
+      'vdba',
+      'vdzz',
+      'vdaaa',
+    ]);
+  });
+});

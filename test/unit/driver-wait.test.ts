@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import { Deadline } from '../../src/base/deadline.ts';
+import { ShimError } from '../../src/base/errors.ts';
+import { DriverWatch, type WatchedVm } from '../../src/sandbox/driver-wait.ts';
+import { QmpError } from '../../src/qmp/errors.ts';
+import { shimFailure } from '../support/agent-pair.ts';
+
+const LIVE = ['VIRTIO_CONFIG_S_DRIVER_OK: ready'];
+const FAILED = ['VIRTIO_CONFIG_S_FAILED: gave up'];
+type Answer = readonly string[] | Error;
+
+/** A VM whose devices answer with the virtio status that `statuses` holds for them. */
+function vmWith(statuses: Map<string, Answer>): { vm: WatchedVm; gone: AbortController; looks: string[] } {
+  const gone = new AbortController();
+  const looks: string[] = [];
+  const run = (_command: string, args: { readonly path: string }): Promise<unknown> => {
+    const device = args.path.split('/')[3] ?? '';
+    looks.push(device);
+    const answer = statuses.get(device) ?? [];
+    if (answer instanceof Error) return Promise.reject(answer);
+    const transports = ['VIRTIO_RING_F_EVENT_IDX: yes'];
+    return Promise.resolve({ status: { statuses: answer }, 'guest-features': { transports } });
+  };
+  // Of a connection, only `run` is used.
+  const client = { run } as unknown as Awaited<ReturnType<WatchedVm['link']['ready']>>;
+  const link = { ready: () => Promise.resolve(client) };
+  return { vm: { id: 'vm', link, gone: gone.signal, virtioStatus: true, agentReady: true }, gone, looks };
+}
+
+const volume = (id: string) => ({ id, names: { device: id } });
+const soon = (): Deadline => Deadline.after(5000);
+
+suite('waiting for drivers', () => {
+  test('each volume is told of its own driver', async () => {
+    const statuses = new Map<string, Answer>([['b', LIVE]]);
+    const { vm } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const first = watch.untilLive(volume('a'), soon());
+    assert.equal(await watch.untilLive(volume('b'), soon()), 'virtio-status');
+    statuses.set('a', LIVE);
+    assert.equal(await first, 'virtio-status');
+  });
+
+  test('a driver that gives up ends its own wait only', async () => {
+    const statuses = new Map<string, Answer>([['a', FAILED]]);
+    const { vm } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const other = watch.untilLive(volume('b'), soon());
+    await assert.rejects(
+      watch.untilLive(volume('a'), soon()),
+      shimFailure('FAILED_PRECONDITION', 'GUEST_DRIVER_FAILED'),
+    );
+    statuses.set('b', LIVE);
+    assert.equal(await other, 'virtio-status');
+  });
+
+  test('a device that vanishes ends its own wait only', async () => {
+    const statuses = new Map<string, Answer>([['a', new QmpError('x-query-virtio-status', 'GenericError', 'no such')]]);
+    const { vm } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const other = watch.untilLive(volume('b'), soon());
+    await assert.rejects(watch.untilLive(volume('a'), soon()), shimFailure('FAILED_PRECONDITION', 'DEVICE_VANISHED'));
+    statuses.set('b', LIVE);
+    assert.equal(await other, 'virtio-status');
+  });
+
+  test('the deadline of one is not that of another', async () => {
+    const statuses = new Map<string, Answer>();
+    const { vm, looks } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const other = watch.untilLive(volume('b'), soon());
+    await assert.rejects(
+      watch.untilLive(volume('a'), Deadline.after(20)),
+      shimFailure('DEADLINE_EXCEEDED', 'GUEST_DRIVER_TIMEOUT'),
+    );
+    statuses.set('b', LIVE);
+    await other;
+    const before = looks.length;
+    assert.equal(await watch.untilLive(volume('b'), soon()), 'virtio-status');
+    assert.deepEqual(looks.slice(before), ['b'], 'whoever has left is looked at no more');
+  });
+
+  test('the end of the VM ends all waits', async () => {
+    const { vm, gone } = vmWith(new Map());
+    const watch = new DriverWatch(vm);
+    const waits = [watch.untilLive(volume('a'), soon()), watch.untilLive(volume('b'), soon())];
+    const reason = new ShimError('UNAVAILABLE', 'the VM is gone', { reason: 'VM_GONE' });
+    gone.abort(reason);
+    for (const wait of waits) await assert.rejects(wait, reason);
+  });
+});
