@@ -11,4 +11,6 @@ if [ ! -x "$node" ] || [ ! -f "$stamp" ] || [ "$here/package-lock.json" -nt "$st
   touch "$stamp"
 fi
 cd "$here"
+# Node keeps what it has compiled: the tests start hundreds of daemons.
+export NODE_COMPILE_CACHE="${NODE_COMPILE_CACHE:-$here/build/compile-cache}"
 PATH="$here/node_modules/.bin:$PATH" exec "$node" --disable-warning=ExperimentalWarning "$@"

@@ -31,8 +31,6 @@ const KINDS: readonly Kind[] = [
   { name: 'qemu', needsVm: true, concurrency: 2, timeoutMs: 600_000 },
   // Encrypted volumes in all their cases: `npm run test:confidential`. A shorter part of it is among the qemu tests.
   { name: 'confidential', needsVm: true, concurrency: 2, timeoutMs: 600_000 },
-  // Tests that are still being worked on: run only when asked for by name.
-  { name: 'draft', needsVm: true, concurrency: 1, timeoutMs: 600_000 },
 ];
 
 /** The part of the real-QEMU tests that `npm test` runs a second time, with clones: everything that a guest takes part in. */
@@ -46,7 +44,7 @@ const ALSO_AS_CLONES: readonly string[] = [
 
 const command = new Command('npm test --')
   .description('Runs every check of the project.')
-  .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, confidential, draft')
+  .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, confidential')
   .option('--files <text>', 'only test files whose path contains this text')
   .option(
     '--template <use>',
@@ -59,7 +57,7 @@ const only = options.only?.split(',');
 const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
 
 function wanted(kind: string): boolean {
-  if (kind === 'draft' || kind === 'confidential') return only?.includes(kind) === true;
+  if (kind === 'confidential') return only?.includes(kind) === true;
   return only === undefined
     ? options.files === undefined || KINDS.some(({ name }) => name === kind)
     : only.includes(kind);

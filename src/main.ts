@@ -1,4 +1,5 @@
 import { access, mkdir } from 'node:fs/promises';
+import { flushCompileCache } from 'node:module';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Command } from '@commander-js/extra-typings';
@@ -71,6 +72,8 @@ async function serve(config: Config, log: Logger): Promise<void> {
   const server = new ShimServer(manager, config, log);
   cleanup.defer(() => server.drain());
   await server.listen();
+  // Kept by Node at a regular end only, and a daemon may never see one (bin/qshimd names the place).
+  flushCompileCache();
   const signal = await stop.promise;
   log.info({ signal }, 'draining');
 }

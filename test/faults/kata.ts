@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdir, readFile, readlink, rm } from 'node:fs/promises';
+import { readdir, readFile, readlink, rm, truncate, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
 import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
@@ -15,6 +15,7 @@ import type { Line } from './wire.ts';
 const CAPACITY = 31;
 const GUEST_HUNG_MS = 4000;
 const PATIENT_MS = 20_000;
+const ENCRYPTED_BYTES = 48 * 1024 * 1024;
 const ACCESS_MODE_MASK = 0o3;
 
 const real = (run: (rig: FaultRig) => Promise<void>): Cell => ({ kind: 'real', run });
@@ -41,7 +42,7 @@ const ROWS: readonly (readonly [row: string, cell: Cell])[] = [
     notHere('a volume belongs to a sandbox; containers are not served yet'),
   ],
   ['a metrics scrape ends the shim (#13708)', notHere('qshimd serves no metrics yet')],
-  ['encrypted mount falls back to plain', notHere('encrypted volumes are not served yet')],
+  ['an encrypted mount never falls back to plain when the guest lacks the helper', real(noFallBack)],
 ];
 
 export const KATA: readonly MatrixCell[] = ROWS.map(([row, cell]) => ({ row, column: 'Kata', cell }));
@@ -332,4 +333,39 @@ async function swappedReplies(rig: FaultRig): Promise<void> {
     assert.equal((await rig.guest(`head -n 1 ${guestDevice}`)).trim(), volumeId);
     await rig.detach(volumeId);
   }
+}
+
+async function noFallBack(rig: FaultRig): Promise<void> {
+  const vm = await rig.sharedVm();
+  const before = await rig.inventory();
+  const volume = await rig.newVolume();
+  const { volumeId, path } = volume;
+  // Provably empty, and to be formatted: nothing but the missing helper is in the way of a plain file system.
+  await writeFile(path, '');
+  await truncate(path, ENCRYPTED_BYTES);
+  const mountPoint = `/mnt/${volumeId}`;
+  const mount = { fsType: 'ext4', mountPoint, options: [], format: 'FORMAT_IF_EMPTY' as const };
+  const guestLuks2 = { ephemeralKey: {}, mode: 'LUKS_MODE_OPEN_OR_CREATE_IF_EMPTY' as const };
+  const request = {
+    sandboxId: vm.sandboxId,
+    volumeId,
+    spec: { rawFile: { path }, mount, encryption: { guestLuks2 } },
+  };
+  await rig.guest('mv /usr/sbin/cryptsetup /usr/sbin/cryptsetup.away');
+  await expectRefusal(rig.client.attach(request), status.UNIMPLEMENTED, /cryptsetup/);
+  await rig.guest('mv /usr/sbin/cryptsetup.away /usr/sbin/cryptsetup');
+  await rig.settle();
+  assert.equal(await rig.guest(`grep -c ${volumeId} /proc/mounts || true`), '0\n');
+  assert.ok(
+    (await readFile(path)).every((byte) => byte === 0),
+    'something was written',
+  );
+  assert.deepEqual(await rig.inventory(), before);
+
+  const attached = await rig.client.attach(request);
+  assert.ok(attached.evidence.includes('guest-luks'), attached.evidence.join());
+  await rig.guest(`echo secret-of-${volumeId} > ${mountPoint}/note; sync`);
+  await rig.detach(volumeId);
+  assert.ok(!(await readFile(path)).includes(`secret-of-${volumeId}`), 'the text is on the disk as it is');
+  assert.deepEqual(await rig.inventory(), before);
 }

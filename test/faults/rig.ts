@@ -277,6 +277,15 @@ export class FaultRig implements AsyncDisposable {
     this.daemon = await TestDaemon.start({ directory, config, nodeArguments: hook.nodeArguments });
   }
 
+  /** Waits until the daemon has seen that the VM is gone. */
+  async untilStopped(): Promise<void> {
+    const end = performance.now() + SETTLE_TIMEOUT_MS;
+    while ((await this.client.getSandbox(this.vm.sandboxId)).state !== 'SANDBOX_STATE_STOPPED') {
+      if (performance.now() > end) throw new Error('the end of QEMU was not noticed');
+      await sleep(POLL_MS);
+    }
+  }
+
   /** Waits until nothing is under way. The VM runs with its agent, or is stopped. */
   async settle(): Promise<{ readonly sandbox: Sandbox__Output; readonly volumes: readonly Volume__Output[] }> {
     const end = performance.now() + SETTLE_TIMEOUT_MS;

@@ -233,6 +233,7 @@ export async function attachAndLook(rig: FaultRig, volume: CellVolume, spoiled: 
 
 /** QEMU has died: everything that it held is told to be gone, and nothing is left when the sandbox is deleted. */
 async function checkDeath(rig: FaultRig, vm: Vm): Promise<void> {
+  await rig.untilStopped();
   const { sandbox, volumes } = await rig.settle();
   assert.equal(sandbox.state, 'SANDBOX_STATE_STOPPED');
   assert.ok(

@@ -34,11 +34,11 @@ export class FakeVmRig implements AsyncDisposable {
   }
 
   /** Starts QEMU's stand-in and the daemon; no sandbox yet. */
-  static async start(settings: Settings = {}): Promise<FakeVmRig> {
+  static async start(settings: Settings = {}, nodeArguments: readonly string[] = []): Promise<FakeVmRig> {
     await using stack = new AsyncDisposableStack();
     const qemu = stack.use(await FakeQemu.make());
     const all = { ...QUICK, ...qemu.config, ...settings };
-    const daemon = await TestDaemon.start({ config: all });
+    const daemon = await TestDaemon.start({ config: all, nodeArguments });
     stack.move();
     return new FakeVmRig(qemu, all, daemon);
   }
