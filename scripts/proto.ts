@@ -2,7 +2,12 @@
 import { rm } from 'node:fs/promises';
 import { execa } from 'execa';
 
-export const PROTO_FILES = ['common', 'sandboxes', 'volumes', 'events'].map((name) => `qshim/v1/${name}.proto`);
+const API_FILES = ['common', 'sandboxes', 'volumes', 'events', 'pod'].map((name) => `qshim/v1/${name}.proto`);
+const CONTAINERD_FILES = ['sandbox', 'task', 'task_events', 'event_service', 'cgroups', 'cri'].map(
+  (name) => `containerd/${name}.proto`,
+);
+
+export const PROTO_FILES = [...API_FILES, ...CONTAINERD_FILES];
 
 /** Writes the generated types into `outDir`. */
 export async function generateTypes(outDir: string): Promise<void> {

@@ -23,6 +23,7 @@ interface Kind {
   readonly concurrency: number;
   /** Milliseconds for one file; a hang must not outlive CI. */
   readonly timeoutMs: number;
+  readonly onlyWhenAsked?: boolean;
 }
 
 const KINDS: readonly Kind[] = [
@@ -30,7 +31,9 @@ const KINDS: readonly Kind[] = [
   { name: 'component', needsVm: false, concurrency: 2, timeoutMs: 300_000 },
   { name: 'qemu', needsVm: true, concurrency: 2, timeoutMs: 600_000 },
   // Encrypted volumes in all their cases: `npm run test:confidential`. A shorter part of it is among the qemu tests.
-  { name: 'confidential', needsVm: true, concurrency: 2, timeoutMs: 600_000 },
+  { name: 'confidential', needsVm: true, concurrency: 2, timeoutMs: 600_000, onlyWhenAsked: true },
+  // Against real containerds from Debian, for some ten minutes: `npm run test:containerd`.
+  { name: 'containerd', needsVm: true, concurrency: 1, timeoutMs: 900_000, onlyWhenAsked: true },
 ];
 
 /** The part of the real-QEMU tests that `npm test` runs a second time, with clones: everything that a guest takes part in. */
@@ -44,7 +47,7 @@ const ALSO_AS_CLONES: readonly string[] = [
 
 const command = new Command('npm test --')
   .description('Runs every check of the project.')
-  .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, confidential')
+  .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, confidential, containerd')
   .option('--files <text>', 'only test files whose path contains this text')
   .option(
     '--template <use>',
@@ -57,10 +60,9 @@ const only = options.only?.split(',');
 const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
 
 function wanted(kind: string): boolean {
-  if (kind === 'confidential') return only?.includes(kind) === true;
-  return only === undefined
-    ? options.files === undefined || KINDS.some(({ name }) => name === kind)
-    : only.includes(kind);
+  if (only !== undefined) return only.includes(kind);
+  const found = KINDS.find(({ name }) => name === kind);
+  return found === undefined ? options.files === undefined : found.onlyWhenAsked !== true;
 }
 
 /** A check that is one command: it passes when the command exits with 0. */

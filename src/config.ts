@@ -36,6 +36,23 @@ const configSchema = z.strictObject({
   cache_dir: absolutePath
     .default('/var/cache/qshim')
     .describe('Directory for what can be made again, such as the schema of a QEMU binary.'),
+  containerd_socket: z
+    .union([z.literal(''), absolutePath.max(107, 'is longer than a unix socket path may be (107 bytes)')])
+    .default('')
+    .describe(
+      "Unix socket on which containerd finds its sandbox Controller and Task services; empty: containerd isn't served.",
+    ),
+  containerd_address: absolutePath
+    .default('/run/containerd/containerd.sock')
+    .describe("containerd's own socket, to which events are forwarded."),
+  containerd_events_max: count
+    .default(4096)
+    .describe(
+      'Events that may wait for containerd while it is away; then the oldest are dropped, and the log says so.',
+    ),
+  containerd_direct_volumes: absolutePath
+    .default('/run/kata-containers/shared/direct-volumes')
+    .describe("Directory with Kata's records of direct-assigned volumes (`kata-runtime direct-volume add`)."),
   log_level: z
     .enum(LOG_LEVELS)
     .default('info')

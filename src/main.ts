@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { Command } from '@commander-js/extra-typings';
 import { ShimError, messageOf } from './base/errors.ts';
 import { createLogger, type Logger } from './base/log.ts';
+import { ContainerdEndpoint } from './containerd/endpoint.ts';
 import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
@@ -71,6 +72,7 @@ async function serve(config: Config, log: Logger): Promise<void> {
   cleanup.defer(() => manager.release());
   const server = new ShimServer(manager, config, log);
   cleanup.defer(() => server.drain());
+  if (config.containerd_socket !== '') cleanup.use(await ContainerdEndpoint.open(manager, config, log));
   await server.listen();
   // Kept by Node at a regular end only, and a daemon may never see one (bin/qshimd names the place).
   flushCompileCache();

@@ -51,6 +51,8 @@ export interface CallContext {
   /** Aborted when the caller gave up or its deadline passed. It ends waiting, never work that was begun. */
   readonly signal: AbortSignal;
   readonly log: Logger;
+  /** A header of the call, by its lower-case name; empty when there is none. */
+  readonly header: (name: string) => string;
 }
 
 /** How many of something may be in progress at once; one more is refused, and those in progress do not notice. */
@@ -108,7 +110,7 @@ async function answer<Request, Response>(
   call.on('cancelled', () => controller.abort(callerGone()));
   try {
     using _counted = budget.enter();
-    const response = await act(decoded(call.request), { signal: controller.signal, log });
+    const response = await act(decoded(call.request), context(call, controller.signal, log));
     log.debug({ milliseconds: monotonicMs() - startedMs }, 'rpc answered');
     callback(null, response);
   } catch (error) {
@@ -147,7 +149,7 @@ async function stream<Request, Response>(
     using _counted = budget.enter();
     // The headers tell the client that the stream is open, before the first message.
     call.sendMetadata(new Metadata());
-    await act(decoded(call.request), send, { signal, log });
+    await act(decoded(call.request), send, context(call, signal, log));
     call.end();
   } catch (error) {
     if (signal.aborted) {
@@ -157,6 +159,10 @@ async function stream<Request, Response>(
     logFailure(log, error, monotonicMs() - startedMs);
     call.emit('error', toServiceError(error));
   }
+}
+
+function context(call: { readonly metadata: Metadata }, signal: AbortSignal, log: Logger): CallContext {
+  return { signal, log, header: (name) => call.metadata.get(name).map(String).join(',') };
 }
 
 function decoded<Request>(request: Request): Request {

@@ -9,7 +9,7 @@ import type { ProtoGrpcType as VolumesGrpcType } from './generated/volumes.ts';
 export const PROTO_DIR = join(import.meta.dirname, '../../proto');
 
 /** Must match the flags in scripts/proto.ts, or the generated types lie. */
-const LOADER_OPTIONS: Options = {
+export const LOADER_OPTIONS: Options = {
   longs: Number,
   enums: String,
   defaults: true,

@@ -16,7 +16,8 @@ export interface Adopted {
 }
 
 /**
- * Takes over every sandbox that an earlier daemon left in the state directory, all at once. A directory that has neither a
+ * Takes over every sandbox that an earlier daemon left in the state directory, all at once. Names that begin with a dot are not
+ * sandboxes: containerd's state is in one. A directory that has neither a
  * readable journal nor a QEMU is left alone, and named in the log.
  */
 export async function adoptAll(environment: SandboxEnvironment): Promise<readonly Adopted[]> {
@@ -24,7 +25,8 @@ export async function adoptAll(environment: SandboxEnvironment): Promise<readonl
   const entries = await readdir(config.state_dir, { withFileTypes: true });
   const adopted = await Promise.all(
     entries
-      .filter((entry) => entry.isDirectory() && !entry.name.includes(LEFT_OVER_MARK))
+      .filter(({ name }) => !name.startsWith('.') && !name.includes(LEFT_OVER_MARK))
+      .filter((entry) => entry.isDirectory())
       .map(async (entry) => {
         const directory = join(config.state_dir, entry.name);
         try {

@@ -1,6 +1,7 @@
-import { open, readFile, rename } from 'node:fs/promises';
+import { readFile, rename } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
+import { writeAtomically } from '../base/atomic-file.ts';
 import { Coalesced } from '../base/coalesce.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -51,18 +52,6 @@ export class Journal {
       });
     }
   }
-}
-
-async function writeAtomically(path: string, text: string): Promise<void> {
-  const temporary = `${path}.new`;
-  {
-    await using file = await open(temporary, 'w', 0o600);
-    await file.writeFile(text);
-    await file.sync();
-  }
-  await rename(temporary, path);
-  await using directory = await open(dirname(path), 'r');
-  await directory.sync();
 }
 
 /** A volume as the journal keeps it. */

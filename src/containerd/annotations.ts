@@ -1,0 +1,113 @@
+import { invalidArgument } from '../base/errors.ts';
+import type { RequestedSandboxSpec } from '../sandbox/spec.ts';
+
+/** Prefix of the pod annotations that choose what kind of sandbox a pod gets. */
+export const ANNOTATION_PREFIX = 'io.qshim.';
+
+interface Annotation {
+  /** What stands behind the prefix. */
+  readonly name: string;
+  readonly meaning: string;
+  readonly apply: (spec: RequestedSandboxSpec, field: string, value: string) => RequestedSandboxSpec;
+}
+
+/** Every annotation that is known; docs/containerd.md has the same table. */
+export const ANNOTATIONS: readonly Annotation[] = [
+  {
+    name: 'vcpus',
+    meaning: 'virtual CPUs, 1 to 255',
+    apply: (spec, field, value) => ({ ...spec, vcpus: wholeNumber(field, value) }),
+  },
+  {
+    name: 'memory-mib',
+    meaning: 'guest memory in MiB, 64 or more',
+    apply: (spec, field, value) => ({ ...spec, memoryMib: wholeNumber(field, value) }),
+  },
+  {
+    name: 'volume-capacity',
+    meaning: 'volumes at once, root file systems included',
+    apply: (spec, field, value) => ({ ...spec, volumeCapacity: wholeNumber(field, value) }),
+  },
+  {
+    name: 'iothreads',
+    meaning: 'threads of QEMU for volume I/O',
+    apply: (spec, field, value) => ({ ...spec, iothreads: wholeNumber(field, value) }),
+  },
+  {
+    name: 'kernel',
+    meaning: 'guest kernel, below allowed_roots',
+    apply: (spec, _field, value) => ({ ...spec, kernel: value }),
+  },
+  {
+    name: 'initrd',
+    meaning: 'initial ramdisk, below allowed_roots',
+    apply: (spec, _field, value) => ({ ...spec, initrd: value }),
+  },
+  {
+    name: 'kernel-parameters',
+    meaning: 'added behind the configured kernel parameters',
+    apply: (spec, _field, value) => ({ ...spec, kernelParameters: value }),
+  },
+  {
+    name: 'accelerator',
+    meaning: '`auto`, `kvm` or `tcg`',
+    apply: (spec, field, value) => {
+      if (value !== 'auto' && value !== 'kvm' && value !== 'tcg') {
+        throw invalidArgument(field, value, 'must be auto, kvm or tcg');
+      }
+      return { ...spec, accelerator: value };
+    },
+  },
+  {
+    name: 'template',
+    meaning: 'start as a clone of a template: `auto`, `off` or `required`',
+    apply: (spec, field, value) => {
+      if (value !== 'auto' && value !== 'off' && value !== 'required') {
+        throw invalidArgument(field, value, 'must be auto, off or required');
+      }
+      return { ...spec, template: value };
+    },
+  },
+];
+
+const DEFAULTS: RequestedSandboxSpec = {
+  vcpus: 0,
+  memoryMib: 0,
+  kernel: '',
+  initrd: '',
+  kernelParameters: '',
+  accelerator: 'auto',
+  volumeCapacity: 0,
+  labels: {},
+  readyWhen: 'agent',
+  template: undefined,
+  iothreads: 0,
+};
+
+/**
+ * The sandbox that a pod's annotations ask for; zeroes and empty strings mean the configured default. Ranges are checked where
+ * sandboxes are made (sandbox/spec.ts).
+ * @throws ShimError INVALID_ARGUMENT for a wrong value, and for an annotation of ours that does not exist: a misspelt one would
+ *   otherwise be a pod of another size than was asked for
+ */
+export function specFromAnnotations(
+  annotations: Readonly<Record<string, string>>,
+  labels: Readonly<Record<string, string>>,
+): RequestedSandboxSpec {
+  let spec: RequestedSandboxSpec = { ...DEFAULTS, labels };
+  for (const [field, value] of Object.entries(annotations)) {
+    if (!field.startsWith(ANNOTATION_PREFIX)) continue;
+    const known = ANNOTATIONS.find(({ name }) => field === ANNOTATION_PREFIX + name);
+    if (known === undefined) {
+      const names = ANNOTATIONS.map(({ name }) => ANNOTATION_PREFIX + name).join(', ');
+      throw invalidArgument(field, value, `is no annotation of qshim; there are ${names}`);
+    }
+    spec = known.apply(spec, field, value);
+  }
+  return spec;
+}
+
+function wholeNumber(field: string, value: string): number {
+  if (!/^[1-9][0-9]{0,8}$/.test(value)) throw invalidArgument(field, value, 'must be a whole number above 0');
+  return Number(value);
+}

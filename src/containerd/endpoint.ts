@@ -1,0 +1,69 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from '../base/log.ts';
+import type { Config } from '../config.ts';
+import type { SandboxManager } from '../sandbox/manager.ts';
+import { SandboxController } from './controller.ts';
+import { EventForwarder } from './forwarder.ts';
+import { containersOf, planner } from './guest-half.ts';
+import { CONTAINERD_DIRECTORY, Pods } from './pods.ts';
+import { RelayLink } from './relay-link.ts';
+import { TaskService } from './task.ts';
+import { EventsClient } from './wire/events-client.ts';
+import { ContainerdServer } from './wire/server.ts';
+
+/** All that serves containerd, put together: there is one of it in a daemon whose `containerd_socket` is set. */
+export class ContainerdEndpoint implements AsyncDisposable {
+  readonly #cleanup: AsyncDisposableStack;
+
+  private constructor(cleanup: AsyncDisposableStack) {
+    this.#cleanup = cleanup;
+  }
+
+  /**
+   * Takes up what an earlier daemon has left, then listens. containerd's own connection ends at the relay, which is there
+   * before and after this daemon.
+   * @throws ShimError UNAVAILABLE / RELAY_NOT_STARTED; FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN
+   */
+  static async open(manager: SandboxManager, config: Config, log: Logger): Promise<ContainerdEndpoint> {
+    const directory = join(config.state_dir, CONTAINERD_DIRECTORY);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await using undo = new AsyncDisposableStack();
+    const client = undo.use(new EventsClient(config.containerd_address));
+    const events = undo.use(
+      await EventForwarder.open({
+        path: join(directory, 'events.json'),
+        waitingMax: config.containerd_events_max,
+        log,
+        send: (event, signal) => client.forward(event, signal),
+      }),
+    );
+    const pods = await Pods.open({ manager, stateDir: config.state_dir, log });
+    const backend = join(directory, 'daemon.sock');
+    const relay = await RelayLink.open({ socket: config.containerd_socket, backend, directory, log });
+    undo.defer(() => relay.close(pods.all().length === 0));
+    const tasks = new TaskService({
+      pods,
+      events,
+      relay,
+      containersOf,
+      planner,
+      directVolumes: config.containerd_direct_volumes,
+    });
+    undo.defer(() => tasks.release());
+    await tasks.restore();
+    const controller = new SandboxController(pods, {
+      taskSocket: config.containerd_socket,
+      stopTimeoutMs: config.stop_timeout_ms,
+    });
+    const server = new ContainerdServer({ controller, tasks }, config, log);
+    undo.defer(() => server.drain());
+    await server.listen(backend);
+    log.info({ socket: config.containerd_socket }, 'serving containerd');
+    return new ContainerdEndpoint(undo.move());
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#cleanup.disposeAsync();
+  }
+}

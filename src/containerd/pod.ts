@@ -1,0 +1,190 @@
+import { waitFor } from '../base/deadline.ts';
+import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { RequestedSpec } from '../device/spec.ts';
+import type { SandboxManager } from '../sandbox/manager.ts';
+import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
+import type { VolumeSnapshot } from '../sandbox/volume.ts';
+import { specFromAnnotations } from './annotations.ts';
+import { PodFile, type ContainerRecord, type ExitRecord, type PodRecord } from './pod-record.ts';
+import { VolumeUse } from './volume-use.ts';
+
+/** Exit status of a pod whose VM ended unasked, as containerd has it for what it does not know better. */
+export const EXIT_UNKNOWN = 255;
+/** The user in whose name Controller.Update attaches volumes. */
+const UPDATE_USER = 'controller-update';
+
+/** One pod: a sandbox, and what containerd has asked for in it. */
+export class Pod {
+  readonly record: PodRecord;
+  readonly log: Logger;
+  readonly #manager: SandboxManager;
+  readonly #file: PodFile;
+  readonly #volumes = new VolumeUse();
+  readonly #ended = Promise.withResolvers<ExitRecord>();
+  #watched = false;
+
+  constructor(record: PodRecord, parts: { manager: SandboxManager; directory: string; log: Logger }) {
+    this.record = record;
+    this.#manager = parts.manager;
+    this.log = parts.log.child({ sandboxId: record.sandboxId });
+    this.#file = new PodFile(parts.directory, () => this.record);
+    for (const container of record.containers) {
+      for (const volumeId of container.volumes) this.#volumes.restore(volumeId, container.id);
+    }
+    for (const volumeId of record.updateVolumes) this.#volumes.restore(volumeId, UPDATE_USER);
+    if (record.exit !== undefined) this.#ended.resolve(record.exit);
+  }
+
+  get sandboxId(): string {
+    return this.record.sandboxId;
+  }
+
+  /** Resolves when the pod's VM has been seen to be gone; pending while the daemon does not know. */
+  get ended(): Promise<ExitRecord> {
+    return this.#ended.promise;
+  }
+
+  /** The process on this host that is the pod; 0 before it runs. */
+  get pid(): number {
+    return this.snapshot?.qemuPid ?? this.record.pid ?? 0;
+  }
+
+  get snapshot(): SandboxSnapshot | undefined {
+    try {
+      return this.#manager.get(this.sandboxId);
+    } catch (error) {
+      if (isShimError(error, 'NOT_FOUND')) return undefined;
+      throw error;
+    }
+  }
+
+  commit(): Promise<void> {
+    return this.#file.commit();
+  }
+
+  /** As `commit`, after an observation: a failure is logged, since what was seen stays true. */
+  commitSoon(): void {
+    this.commit().catch((error: unknown) => this.log.warn({ problem: messageOf(error) }, "pod's record not written"));
+  }
+
+  /**
+   * Boots the sandbox, or joins a boot. When that fails nothing of the pod is left: containerd forgets a pod whose Start failed,
+   * and never asks for it again. For the same reason a pod whose caller has gone before the answer is taken away.
+   */
+  async start(signal: AbortSignal): Promise<SandboxSnapshot> {
+    const { annotations, labels } = this.record;
+    const booting = this.#manager.create(this.sandboxId, specFromAnnotations(annotations, labels));
+    try {
+      const snapshot = await waitFor(booting, { signal });
+      this.record.startedAtMs ??= Date.now();
+      this.record.pid = snapshot.qemuPid;
+      await this.commit();
+      this.watch();
+      return snapshot;
+    } catch (error) {
+      await booting.catch(() => undefined);
+      await this.destroy();
+      throw error;
+    }
+  }
+
+  /** Follows the sandbox to its end. */
+  watch(): void {
+    if (this.#watched || this.record.exit !== undefined) return;
+    this.#watched = true;
+    const { snapshot } = this;
+    if (snapshot === undefined) {
+      this.#end({ code: EXIT_UNKNOWN, atMs: Date.now() });
+      return;
+    }
+    void this.#manager.sandbox(this.sandboxId).stopped.then(() => this.#end(exitOf(this.snapshot)));
+  }
+
+  #end(exit: ExitRecord): void {
+    if (this.record.exit !== undefined) return;
+    this.record.exit = exit;
+    this.commitSoon();
+    this.#ended.resolve(exit);
+  }
+
+  async stop(gracefulTimeoutMs: number): Promise<void> {
+    if (this.snapshot === undefined) return;
+    await this.#manager.stop(this.sandboxId, { force: false, gracefulTimeoutMs });
+  }
+
+  /** Ends the VM if it still runs, and removes every trace of the pod. */
+  async destroy(): Promise<void> {
+    await this.#manager.delete(this.sandboxId, true);
+    this.#end({ code: EXIT_UNKNOWN, atMs: Date.now() });
+    await this.#file.remove();
+  }
+
+  container(id: string): ContainerRecord | undefined {
+    return this.record.containers.find((container) => container.id === id);
+  }
+
+  /** Attaches a volume on behalf of a container, or joins those that use it already. */
+  attach(user: string, volumeId: string, spec: RequestedSpec, signal?: AbortSignal): Promise<VolumeSnapshot> {
+    const options = { timeoutMs: 0, ...(signal === undefined ? {} : { callerWait: signal }) };
+    return this.#volumes.acquire(volumeId, user, () => this.#manager.attach(this.sandboxId, volumeId, spec, options));
+  }
+
+  /** Gives up a container's use of a volume; the last user's going detaches it. Nothing to do once the VM is gone. */
+  async release(user: string, volumeId: string): Promise<void> {
+    await this.#volumes.release(volumeId, user, async () => {
+      try {
+        await this.#manager.detach(this.sandboxId, volumeId, { force: false, timeoutMs: 0 });
+      } catch (error) {
+        // Never attached, or gone with its VM.
+        if (isShimError(error, 'NOT_FOUND') || this.snapshot?.state !== 'running') return;
+        throw error;
+      }
+    });
+  }
+
+  /**
+   * Brings the volumes that Controller.Update has asked for to `wanted`: attaches what is new, detaches what is not named any
+   * more. What could be done stays done when something fails.
+   */
+  async updateVolumes(wanted: ReadonlyMap<string, RequestedSpec>, signal: AbortSignal): Promise<void> {
+    const gone = this.record.updateVolumes.filter((volumeId) => !wanted.has(volumeId));
+    this.record.updateVolumes = [...new Set([...this.record.updateVolumes, ...wanted.keys()])];
+    await this.commit();
+    const results = await Promise.allSettled([
+      ...gone.map(async (volumeId) => {
+        await this.release(UPDATE_USER, volumeId);
+        this.#forgetUpdate(volumeId);
+      }),
+      ...[...wanted].map(async ([volumeId, spec]) => {
+        try {
+          await this.attach(UPDATE_USER, volumeId, spec, signal);
+        } catch (error) {
+          // One that an earlier Update has attached stays on the list: it is there.
+          if (!isShimError(error, 'ALREADY_EXISTS')) this.#forgetUpdate(volumeId);
+          throw error;
+        }
+      }),
+    ]);
+    this.commitSoon();
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  #forgetUpdate(volumeId: string): void {
+    this.record.updateVolumes = this.record.updateVolumes.filter((id) => id !== volumeId);
+  }
+}
+
+/** 0 for a pod that was stopped or shut itself down. */
+function exitOf(snapshot: SandboxSnapshot | undefined): ExitRecord {
+  const orderly = snapshot?.cause?.reason === 'STOPPED' || snapshot?.cause?.reason === 'GUEST_SHUTDOWN';
+  return { code: orderly ? 0 : EXIT_UNKNOWN, atMs: Date.now() };
+}
+
+/** NOT_FOUND, which containerd takes for "gone already". */
+export function noPod(namespace: string, id: string): ShimError {
+  return new ShimError('NOT_FOUND', `there is no pod ${id} in namespace ${namespace}`, {
+    reason: 'SANDBOX_NOT_FOUND',
+    metadata: { namespace, id },
+  });
+}

@@ -1,0 +1,169 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { open } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { Deadline, sleep, waitFor } from '../base/deadline.ts';
+import { ShimError, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { RELAY_VERSION, responseSchema, type RelayRequest, type RelayResponse } from '../relay/control.ts';
+import type { HeldFifo } from '../relay/holds.ts';
+
+const START_TIMEOUT_MS = 20_000;
+const ANSWER_TIMEOUT_MS = 5000;
+const LOOK_MS = 20;
+const RESTART_MS = 500;
+
+interface RelayPlace {
+  /** Where containerd connects. */
+  readonly socket: string;
+  /** Where the daemon listens. */
+  readonly backend: string;
+  /** The daemon's directory for containerd's affairs. */
+  readonly directory: string;
+  readonly log: Logger;
+}
+
+/** The daemon's side of its relay (relay-main.ts): finds the one that runs, or starts one, and again should it ever die. */
+export class RelayLink {
+  readonly #place: RelayPlace;
+  readonly #held = new Map<string, readonly HeldFifo[]>();
+  readonly #leaving = new AbortController();
+  #connection: Connection;
+
+  private constructor(place: RelayPlace, connection: Connection) {
+    this.#place = place;
+    this.#connection = connection;
+    this.#watch(connection);
+  }
+
+  /** @throws ShimError UNAVAILABLE / RELAY_NOT_STARTED with the end of its log */
+  static async open(place: RelayPlace): Promise<RelayLink> {
+    return new RelayLink(place, await findOrStart(place));
+  }
+
+  /** Holds a process's FIFOs open beyond this daemon's life. Best effort: without it only a restart would be noticed. */
+  async hold(key: string, fifos: readonly HeldFifo[]): Promise<void> {
+    this.#held.set(key, fifos);
+    await this.#say({ do: 'hold', key, fifos: [...fifos] });
+  }
+
+  async release(key: string): Promise<void> {
+    if (!this.#held.delete(key)) return;
+    await this.#say({ do: 'release', key });
+  }
+
+  async #say(request: RelayRequest): Promise<void> {
+    try {
+      await this.#connection.ask(request);
+    } catch (error) {
+      this.#place.log.warn({ request: request.do, problem: messageOf(error) }, 'relay does not answer');
+    }
+  }
+
+  /** A relay that dies takes containerd's connections with it; the next one at least serves what comes. */
+  #watch(connection: Connection): void {
+    void connection.closed.then(async () => {
+      const { signal } = this.#leaving;
+      while (!signal.aborted) {
+        this.#place.log.error('the relay is gone; starting another');
+        try {
+          this.#connection = await findOrStart(this.#place);
+          for (const [key, fifos] of this.#held) await this.#say({ do: 'hold', key, fifos: [...fifos] });
+          this.#watch(this.#connection);
+          return;
+        } catch (error) {
+          this.#place.log.error({ problem: messageOf(error) }, 'no relay');
+          await sleep(RESTART_MS, signal).catch(() => undefined);
+        }
+      }
+    });
+  }
+
+  /** Lets go of the relay. @param end it has nothing left to hold: it ends too */
+  async close(end: boolean): Promise<void> {
+    this.#leaving.abort();
+    if (end) {
+      await this.#say({ do: 'end' });
+      await Promise.race([this.#connection.closed, sleep(ANSWER_TIMEOUT_MS)]);
+    }
+    this.#connection.close();
+  }
+}
+
+async function findOrStart(place: RelayPlace): Promise<Connection> {
+  const control = join(place.directory, 'relay.sock');
+  const found = await Connection.open(control).catch(() => undefined);
+  if (found !== undefined) {
+    const about = await found.ask({ do: 'hello' });
+    if (about.socket === place.socket && about.backend === place.backend && about.version === RELAY_VERSION)
+      return found;
+    // Another configuration, or another version: it makes room.
+    await found.ask({ do: 'end' });
+    await waitFor(found.closed, { milliseconds: ANSWER_TIMEOUT_MS });
+  }
+  await start(place, control);
+  const deadline = Deadline.after(START_TIMEOUT_MS);
+  while (!deadline.expired) {
+    const connection = await Connection.open(control).catch(() => undefined);
+    if (connection !== undefined) return connection;
+    await sleep(LOOK_MS);
+  }
+  throw new ShimError('UNAVAILABLE', `the relay has not come up within ${START_TIMEOUT_MS} ms; see its relay.log`, {
+    reason: 'RELAY_NOT_STARTED',
+    metadata: { socket: place.socket },
+  });
+}
+
+/** In a session of its own, so that it outlives the daemon and the daemon's terminal. */
+async function start({ socket, backend, directory }: RelayPlace, control: string): Promise<void> {
+  await using log = await open(join(directory, 'relay.log'), 'a', 0o600);
+  const program = join(import.meta.dirname, '../relay-main.ts');
+  const args = ['--disable-warning=ExperimentalWarning', program, socket, backend, control];
+  const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', log.fd, log.fd], cwd: '/' });
+  child.on('error', () => undefined); // Then it does not come up, which is told.
+  child.unref();
+}
+
+/** One conversation with the relay: requests are answered in order. */
+class Connection {
+  readonly #socket: Socket;
+  readonly #waiting: PromiseWithResolvers<RelayResponse>[] = [];
+  readonly closed: Promise<void>;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    this.closed = new Promise((resolve) => {
+      socket.once('close', () => {
+        for (const { reject } of this.#waiting) reject(new Error('the relay has closed the connection'));
+        resolve();
+      });
+    });
+    socket.on('error', () => socket.destroy());
+    createInterface({ input: socket }).on('line', (line) => {
+      try {
+        this.#waiting.shift()?.resolve(responseSchema.parse(JSON.parse(line)));
+      } catch {
+        socket.destroy();
+      }
+    });
+  }
+
+  static async open(path: string): Promise<Connection> {
+    const socket = connect({ path });
+    await once(socket, 'connect');
+    return new Connection(socket);
+  }
+
+  async ask(request: RelayRequest): Promise<RelayResponse> {
+    const answer = Promise.withResolvers<RelayResponse>();
+    this.#waiting.push(answer);
+    this.#socket.write(`${JSON.stringify(request)}\n`);
+    return await waitFor(answer.promise, { milliseconds: ANSWER_TIMEOUT_MS });
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+}

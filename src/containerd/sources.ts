@@ -1,0 +1,161 @@
+import { readFile, readlink, stat } from 'node:fs/promises';
+import { basename, join } from 'node:path';
+import { z } from 'zod';
+import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
+import type { FsType, RequestedSpec } from '../device/spec.ts';
+
+/** From what containerd, CRI and Kata name on the host to volumes. */
+
+const RECORD_BYTES_MAX = 64 * 1024;
+
+/** A file system on the host that a container shall have. */
+export interface HostFileSystem {
+  /** A raw image, or a block device. */
+  readonly source: string;
+  readonly fsType: FsType;
+  readonly readOnly: boolean;
+  readonly options: readonly string[];
+}
+
+interface RootfsMount {
+  readonly type: string;
+  readonly source: string;
+  readonly options: readonly string[];
+}
+
+/**
+ * A container's root file system, as the snapshotter describes it: one block mount. `loop` is how a host would mount it; a VM
+ * gets the file itself.
+ * @throws ShimError FAILED_PRECONDITION / ROOTFS_NOT_A_DISK that says which snapshotters give disks
+ */
+export function rootfsOf(mounts: readonly RootfsMount[]): HostFileSystem {
+  const [mount] = mounts;
+  const fsType = mount === undefined ? undefined : fsTypeOf(mount.type);
+  if (mounts.length !== 1 || mount === undefined || fsType === undefined) {
+    const shown = mounts.map(({ type }) => type).join(', ') || 'none';
+    throw new ShimError(
+      'FAILED_PRECONDITION',
+      `the root file system is not one disk (mounts: ${shown}): use the blockfile or devmapper snapshotter, with ext4 or xfs`,
+      { reason: 'ROOTFS_NOT_A_DISK', metadata: { mounts: shown } },
+    );
+  }
+  const options = mount.options.filter((option) => !['loop', 'ro', 'rw'].includes(option));
+  return { source: mount.source, fsType, readOnly: mount.options.includes('ro'), options };
+}
+
+function fsTypeOf(type: string): FsType | undefined {
+  return type === 'ext4' || type === 'xfs' ? type : undefined;
+}
+
+/** The volume for a host's file or block device; mounted in the guest, or bare without `mount`. */
+export async function volumeOf(path: string, readOnly: boolean, mount: RequestedSpec['mount']): Promise<RequestedSpec> {
+  const stats = await stat(path).catch((error: unknown) => {
+    throw new ShimError('FAILED_PRECONDITION', `${path} cannot be looked at: ${messageOf(error)}`, {
+      reason: errnoOf(error) === 'ENOENT' ? 'SOURCE_NOT_FOUND' : 'SOURCE_NOT_USABLE',
+      metadata: { path },
+      cause: error,
+    });
+  });
+  const kind = stats.isBlockDevice() ? 'block-device' : 'raw-file';
+  return {
+    source: { kind, path },
+    readOnly,
+    cache: undefined,
+    aio: 'auto',
+    discard: undefined,
+    detectZeroes: undefined,
+    serial: '',
+    queues: 0,
+    logicalBlockSize: 0,
+    physicalBlockSize: 0,
+    mount,
+  };
+}
+
+/** The node of a host's block device, by its numbers (sysfs: /sys/dev/block/MAJOR:MINOR is a link that ends in its name). */
+export async function blockDeviceNode(major: number, minor: number): Promise<string> {
+  try {
+    return join('/dev', basename(await readlink(`/sys/dev/block/${major}:${minor}`)).replaceAll('!', '/'));
+  } catch (error) {
+    throw new ShimError('FAILED_PRECONDITION', `this host has no block device ${major}:${minor}`, {
+      reason: 'SOURCE_NOT_FOUND',
+      metadata: { major: String(major), minor: String(minor) },
+      cause: error,
+    });
+  }
+}
+
+const recordSchema = z.object({
+  'volume-type': z.string().optional(),
+  device: z.string(),
+  fstype: z.string(),
+  metadata: z.record(z.string(), z.string()).nullish(),
+  options: z.array(z.string()).nullish(),
+});
+
+const configSchema = z.looseObject({
+  mounts: z
+    .array(
+      z.looseObject({
+        destination: z.string(),
+        type: z.string().optional(),
+        source: z.string().optional(),
+        options: z.array(z.string()).nullish(),
+      }),
+    )
+    .nullish(),
+});
+
+/**
+ * config.json with each mount of a direct-assigned volume replaced by a mount of the device itself. The record is Kata's:
+ * `DIRECTORY/<base64url(volumePath)>/mountInfo.json`, written by `kata-runtime direct-volume add` or a CSI driver.
+ * @throws ShimError INVALID_ARGUMENT / INVALID_DIRECT_VOLUME for a record that is there and cannot be understood: the mount is
+ *   not taken for something else
+ */
+export async function withDirectVolumes(config: unknown, directory: string): Promise<unknown> {
+  const parsed = configSchema.safeParse(config);
+  if (!parsed.success) return config; // planContainer names what is wrong with it.
+  const { mounts } = parsed.data;
+  const replaced = await Promise.all(
+    (mounts ?? []).map(async (mount) => {
+      const { source, options } = mount;
+      if (source?.startsWith('/') !== true) return mount;
+      const record = await directVolume(source, directory);
+      if (record === undefined) return mount;
+      const readOnly = (options ?? []).includes('ro') || (record.options ?? []).includes('ro');
+      const own = (record.options ?? []).filter((option) => option !== 'ro' && option !== 'rw');
+      return {
+        destination: mount.destination,
+        type: record.fstype,
+        source: record.device,
+        options: [readOnly ? 'ro' : 'rw', ...own],
+      };
+    }),
+  );
+  return { ...parsed.data, mounts: replaced };
+}
+
+async function directVolume(volumePath: string, directory: string): Promise<z.infer<typeof recordSchema> | undefined> {
+  const path = join(directory, base64Url(volumePath), 'mountInfo.json');
+  let text: string;
+  try {
+    text = await readFile(path, 'utf8');
+  } catch (error) {
+    // A path that is too long for a record's name has none.
+    if (['ENOENT', 'ENOTDIR', 'ENAMETOOLONG'].includes(errnoOf(error) ?? '')) return undefined;
+    throw error;
+  }
+  try {
+    if (text.length > RECORD_BYTES_MAX) throw new Error(`longer than ${RECORD_BYTES_MAX} bytes`);
+    const record = recordSchema.parse(JSON.parse(text));
+    if (fsTypeOf(record.fstype) === undefined) throw new Error(`file system ${record.fstype} is not ext4 or xfs`);
+    return record;
+  } catch (error) {
+    throw invalidArgument(path, volumePath, `is no usable record: ${messageOf(error)}`, 'INVALID_DIRECT_VOLUME');
+  }
+}
+
+/** Kata's spelling: URL-safe base64 with padding (Go's base64.URLEncoding). */
+function base64Url(path: string): string {
+  return Buffer.from(path).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
+}

@@ -1,0 +1,356 @@
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { waitFor } from '../base/deadline.ts';
+import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import type { GuestContainers } from '../guest/containers/types.ts';
+import type { ConnectResponse } from '../rpc/generated/containerd/task/v3/ConnectResponse.ts';
+import type { CreateTaskRequest__Output } from '../rpc/generated/containerd/task/v3/CreateTaskRequest.ts';
+import type { DeleteResponse } from '../rpc/generated/containerd/task/v3/DeleteResponse.ts';
+import type { ExecProcessRequest__Output } from '../rpc/generated/containerd/task/v3/ExecProcessRequest.ts';
+import type { KillRequest__Output } from '../rpc/generated/containerd/task/v3/KillRequest.ts';
+import type { PidsResponse } from '../rpc/generated/containerd/task/v3/PidsResponse.ts';
+import type { ResizePtyRequest__Output } from '../rpc/generated/containerd/task/v3/ResizePtyRequest.ts';
+import type { StateResponse } from '../rpc/generated/containerd/task/v3/StateResponse.ts';
+import type { StatsResponse } from '../rpc/generated/containerd/task/v3/StatsResponse.ts';
+import type { UpdateTaskRequest__Output } from '../rpc/generated/containerd/task/v3/UpdateTaskRequest.ts';
+import type { WaitResponse } from '../rpc/generated/containerd/task/v3/WaitResponse.ts';
+import { untilGone, type Caller } from './caller.ts';
+import { SHIM_VERSION } from './controller.ts';
+import type { EventForwarder } from './forwarder.ts';
+import { checkNamed } from './ids.ts';
+import { LiveProcess, processKey } from './live-process.ts';
+import type { Pod } from './pod.ts';
+import type { ContainerRecord, ExecRecord } from './pod-record.ts';
+import type { Pods } from './pods.ts';
+import { ProcessIo } from './process-io.ts';
+import type { RelayLink } from './relay-link.ts';
+import { cgroupMetrics } from './stats.ts';
+import { createInGuest, readConfig, streamsOf, type Planner } from './task-create.ts';
+import { taskEvent } from './task-events.ts';
+import { jsonOf, metricsAny, timestampOf } from './wire/messages.ts';
+
+interface ProcessRequest {
+  readonly id: string;
+  readonly execId: string;
+}
+interface TaskRequest {
+  readonly id: string;
+}
+
+interface TaskOptions {
+  readonly pods: Pods;
+  readonly events: EventForwarder;
+  readonly relay: RelayLink;
+  /** The containers in a pod's guest. */
+  readonly containersOf: (pod: Pod) => GuestContainers;
+  readonly directVolumes: string;
+  readonly planner: Planner;
+}
+
+const annotationsSchema = z.object({ annotations: z.record(z.string(), z.string()).nullish() });
+
+/**
+ * `containerd.task.v3.Task`, free of the transport. A process id that containerd is told is always that of the pod's QEMU: a
+ * number of the guest's would name a stranger on this host.
+ */
+export class TaskService {
+  readonly #options: TaskOptions;
+  readonly #live = new Map<string, LiveProcess>();
+  /** Creates in progress; repeats join them, and Delete waits for them. */
+  readonly #creating = new Map<string, Promise<void>>();
+
+  constructor(options: TaskOptions) {
+    this.#options = options;
+  }
+
+  /** Takes up the processes that an earlier daemon served: streams are joined again, ends are told. */
+  async restore(): Promise<void> {
+    for (const pod of this.#options.pods.all()) {
+      for (const container of [...pod.record.containers]) {
+        if (container.ready) {
+          this.#revive(pod, container, undefined);
+          for (const exec of container.execs) this.#revive(pod, container, exec);
+          continue;
+        }
+        // The daemon ended in the middle of Create: nobody was told of the container.
+        await this.#undoCreate(pod, container);
+      }
+    }
+  }
+
+  #revive(pod: Pod, container: ContainerRecord, exec: ExecRecord | undefined): void {
+    const guest = pod.snapshot === undefined ? undefined : this.#options.containersOf(pod).find(container.id, exec?.id);
+    let io: ProcessIo | undefined;
+    try {
+      io = guest === undefined ? undefined : ProcessIo.open(exec ?? container, pod.log);
+    } catch (error) {
+      pod.log.warn({ containerId: container.id, problem: messageOf(error) }, 'streams not joined again');
+    }
+    this.#add(pod, container, exec, guest, io);
+  }
+
+  #add(
+    pod: Pod,
+    container: ContainerRecord,
+    exec: ExecRecord | undefined,
+    guest: LiveProcess['guest'],
+    io: ProcessIo | undefined,
+  ): LiveProcess {
+    const { events, relay } = this.#options;
+    const live = new LiveProcess({ pod, container, exec, guest, io, events, relay });
+    this.#live.set(live.key, live);
+    return live;
+  }
+
+  async create(request: CreateTaskRequest__Output, caller: Caller): Promise<{ pid: number }> {
+    const { namespace } = caller;
+    const { id, bundle } = request;
+    checkNamed({ namespace, id });
+    const key = `${namespace}/${id}`;
+    const joined = this.#creating.get(key);
+    if (joined === undefined && this.#known(namespace, id))
+      return { pid: this.#options.pods.ofContainer({ namespace, id }).pid };
+    const creating = joined ?? this.#create(request, bundle, caller).finally(() => this.#creating.delete(key));
+    this.#creating.set(key, creating);
+    creating.catch(() => undefined); // The caller may go before the end; containerd then deletes what has come of it.
+    await waitFor(creating, { signal: caller.signal });
+    return { pid: this.#options.pods.ofContainer({ namespace, id }).pid };
+  }
+
+  #known(namespace: string, id: string): boolean {
+    return this.#options.pods
+      .all()
+      .some(({ record }) => record.namespace === namespace && record.containers.some((c) => c.id === id));
+  }
+
+  async #create(request: CreateTaskRequest__Output, bundle: string, caller: Caller): Promise<void> {
+    const config = await readConfig(bundle);
+    const pod = await this.#podFor(request, config, caller);
+    const { id, stdin, stdout, stderr, terminal } = request;
+    const container: ContainerRecord = {
+      ...{ id, bundle, stdin, stdout, stderr, terminal, stdinClosed: false, started: false },
+      ...{ volumes: [], ready: false, execs: [] },
+    };
+    pod.record.containers.push(container);
+    const { events, containersOf, directVolumes, planner, relay } = this.#options;
+    let io: ProcessIo | undefined;
+    try {
+      io = ProcessIo.open(container, pod.log);
+      await relay.hold(processKey(pod, id, undefined), io.fifos);
+      const containers = containersOf(pod);
+      const guest = await createInGuest({ pod, container, config, request, containers, directVolumes, planner });
+      container.ready = true;
+      await pod.commit();
+      this.#add(pod, container, undefined, guest, io);
+    } catch (error) {
+      await io?.close();
+      await relay.release(processKey(pod, id, undefined));
+      await this.#undoCreate(pod, container);
+      throw error;
+    }
+    await events.publish(
+      taskEvent(caller.namespace, 'TaskCreate', {
+        containerId: id,
+        bundle,
+        rootfs: request.rootfs,
+        io: { stdin, stdout, stderr, terminal },
+        pid: pod.pid,
+      }),
+    );
+  }
+
+  /** The pod that containerd means: the bundle's sandbox; without one (`ctr run`) a pod of the container's own. */
+  async #podFor({ id, bundle }: CreateTaskRequest__Output, config: unknown, caller: Caller): Promise<Pod> {
+    const { pods } = this.#options;
+    const { namespace } = caller;
+    const annotations = annotationsSchema.safeParse(config).data?.annotations ?? {};
+    const sandboxId = (await sandboxFile(bundle)) ?? annotations['io.kubernetes.cri.sandbox-id'];
+    if (sandboxId !== undefined) return pods.get({ namespace, id: sandboxId });
+    const labels = { 'containerd.namespace': namespace };
+    const pod = await pods.create({ namespace, id }, { implicit: true, annotations, labels });
+    // The pod is the container's: it is not taken away when the caller goes, Delete comes for it.
+    await pods.start(pod, new AbortController().signal);
+    return pod;
+  }
+
+  async #undoCreate(pod: Pod, container: ContainerRecord): Promise<void> {
+    try {
+      if (pod.record.implicit) {
+        await this.#options.pods.destroy(pod);
+        return;
+      }
+      await this.#options.containersOf(pod).find(container.id)?.delete();
+      await this.#releaseVolumes(pod, container);
+      forget(pod.record.containers, container);
+      await pod.commit();
+    } catch (error) {
+      // Delete, or the pod's end, tries again: the record still names what is attached.
+      pod.log.warn({ containerId: container.id, problem: messageOf(error) }, 'failed create not undone');
+    }
+  }
+
+  async #releaseVolumes(pod: Pod, container: ContainerRecord): Promise<void> {
+    const results = await Promise.allSettled(container.volumes.map((volumeId) => pod.release(container.id, volumeId)));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+    container.volumes = [];
+  }
+
+  async start(request: ProcessRequest, caller: Caller): Promise<{ pid: number }> {
+    const live = this.#process(request, caller);
+    await live.start();
+    return { pid: live.pod.pid };
+  }
+
+  state(request: ProcessRequest, caller: Caller): StateResponse {
+    const live = this.#process(request, caller);
+    const { container, record, pod, status } = live;
+    const { stdin, stdout, stderr, terminal, exit } = record;
+    return {
+      ...{ id: container.id, execId: request.execId, bundle: container.bundle, pid: pod.pid, status },
+      ...{ stdin, stdout, stderr, terminal },
+      ...(exit === undefined ? {} : { exitStatus: exit.code, exitedAt: timestampOf(exit.atMs) }),
+    };
+  }
+
+  async delete(request: ProcessRequest, caller: Caller): Promise<DeleteResponse> {
+    await this.#creating.get(`${caller.namespace}/${request.id}`)?.catch(() => undefined);
+    const live = this.#process(request, caller);
+    const { pod, container, exec } = live;
+    const { pid } = pod;
+    const exit = await live.remove();
+    if (exec === undefined) {
+      for (const each of container.execs) this.#live.delete(processKey(pod, container.id, each.id));
+      await this.#releaseVolumes(pod, container);
+      forget(pod.record.containers, container);
+    } else forget(container.execs, exec);
+    this.#live.delete(processKey(pod, container.id, exec?.id));
+    const exited = { pid, exitStatus: exit.code, exitedAt: timestampOf(exit.atMs) };
+    await this.#options.events.publish(
+      taskEvent(caller.namespace, 'TaskDelete', { containerId: container.id, id: exec?.id ?? '', ...exited }),
+    );
+    if (exec === undefined && pod.record.implicit) await this.#options.pods.destroy(pod);
+    else await pod.commit();
+    return exited;
+  }
+
+  pids({ id }: TaskRequest, caller: Caller): PidsResponse {
+    const { pod } = this.#process({ id, execId: '' }, caller);
+    return { processes: [{ pid: pod.pid }] };
+  }
+
+  async kill({ id, execId, signal, all }: KillRequest__Output, caller: Caller): Promise<object> {
+    const live = this.#process({ id, execId }, caller);
+    if (live.record.exit === undefined) await live.inGuest().kill(signal, { all: all && execId === '' });
+    return {};
+  }
+
+  async exec(request: ExecProcessRequest__Output, caller: Caller): Promise<object> {
+    const { id, execId, stdin, stdout, stderr, terminal, spec } = request;
+    checkNamed({ namespace: caller.namespace, id: execId });
+    const { pod, container } = this.#process({ id, execId: '' }, caller);
+    // The same once more, from a caller that has not heard the first answer.
+    if (this.#live.has(processKey(pod, id, execId))) return {};
+    const exec: ExecRecord = { id: execId, stdin, stdout, stderr, terminal, stdinClosed: false, started: false };
+    const io = ProcessIo.open(exec, pod.log);
+    const { relay } = this.#options;
+    try {
+      await relay.hold(processKey(pod, id, execId), io.fifos);
+      const process = jsonOf('spec', spec);
+      const containers = this.#options.containersOf(pod);
+      const guest = await containers.exec(id, { id: execId, process, streams: streamsOf(exec) });
+      container.execs.push(exec);
+      await pod.commit();
+      this.#add(pod, container, exec, guest, io);
+    } catch (error) {
+      await io.close();
+      await relay.release(processKey(pod, id, execId));
+      forget(container.execs, exec);
+      throw error;
+    }
+    await this.#options.events.publish(taskEvent(caller.namespace, 'TaskExecAdded', { containerId: id, execId }));
+    return {};
+  }
+
+  async wait(request: ProcessRequest, caller: Caller): Promise<WaitResponse> {
+    const exit = await untilGone(this.#process(request, caller).ended, caller);
+    return { exitStatus: exit.code, exitedAt: timestampOf(exit.atMs) };
+  }
+
+  async closeIo(request: ProcessRequest & { readonly stdin: boolean }, caller: Caller): Promise<object> {
+    if (request.stdin) await this.#process(request, caller).closeStdin();
+    return {};
+  }
+
+  async resizePty(request: ResizePtyRequest__Output, caller: Caller): Promise<object> {
+    const live = this.#process(request, caller);
+    if (live.record.exit === undefined) await live.inGuest().resize({ columns: request.width, rows: request.height });
+    return {};
+  }
+
+  async pause({ id }: TaskRequest, caller: Caller): Promise<object> {
+    const { pod } = this.#process({ id, execId: '' }, caller);
+    await this.#options.containersOf(pod).pause(id);
+    await this.#options.events.publish(taskEvent(caller.namespace, 'TaskPaused', { containerId: id }));
+    return {};
+  }
+
+  async resume({ id }: TaskRequest, caller: Caller): Promise<object> {
+    const { pod } = this.#process({ id, execId: '' }, caller);
+    await this.#options.containersOf(pod).resume(id);
+    await this.#options.events.publish(taskEvent(caller.namespace, 'TaskResumed', { containerId: id }));
+    return {};
+  }
+
+  async update({ id, resources }: UpdateTaskRequest__Output, caller: Caller): Promise<object> {
+    const { pod } = this.#process({ id, execId: '' }, caller);
+    await this.#options.containersOf(pod).update(id, jsonOf('resources', resources));
+    return {};
+  }
+
+  async stats({ id }: TaskRequest, caller: Caller): Promise<StatsResponse> {
+    const { pod } = this.#process({ id, execId: '' }, caller);
+    return { stats: metricsAny(cgroupMetrics(await this.#options.containersOf(pod).stats(id))) };
+  }
+
+  connect({ id }: TaskRequest, caller: Caller): ConnectResponse {
+    const { pod } = this.#process({ id, execId: '' }, caller);
+    return { shimPid: process.pid, taskPid: pod.pid, version: String(SHIM_VERSION) };
+  }
+
+  checkpoint(): never {
+    throw new ShimError('UNIMPLEMENTED', 'Checkpoint: a container in a VM cannot be checkpointed by itself', {
+      reason: 'CHECKPOINT_NOT_SUPPORTED',
+    });
+  }
+
+  /** Lets go of all streams: the daemon ends, the containers go on. */
+  async release(): Promise<void> {
+    await Promise.all([...this.#live.values()].map((live) => live.leave()));
+  }
+
+  #process({ id, execId }: ProcessRequest, { namespace }: Caller): LiveProcess {
+    const pod = this.#options.pods.ofContainer(checkNamed({ namespace, id }));
+    const live = this.#live.get(processKey(pod, id, execId === '' ? undefined : execId));
+    if (live !== undefined) return live;
+    throw new ShimError('NOT_FOUND', `container ${id} has no process ${execId === '' ? 'yet' : execId}`, {
+      reason: 'CONTAINER_NOT_FOUND',
+      metadata: { namespace, id, execId },
+    });
+  }
+}
+
+function forget<T>(list: T[], member: T): void {
+  const index = list.indexOf(member);
+  if (index >= 0) list.splice(index, 1);
+}
+
+/** containerd 2 writes the sandbox that a task belongs to into its bundle. */
+async function sandboxFile(bundle: string): Promise<string | undefined> {
+  try {
+    return (await readFile(join(bundle, 'sandbox'), 'utf8')).trim();
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}

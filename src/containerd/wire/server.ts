@@ -1,0 +1,139 @@
+import { chmod } from 'node:fs/promises';
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { waitFor } from '../../base/deadline.ts';
+import { ShimError } from '../../base/errors.ts';
+import type { Logger } from '../../base/log.ts';
+import type { Config } from '../../config.ts';
+import type { ControllerHandlers } from '../../rpc/generated/containerd/services/sandbox/v1/Controller.ts';
+import type { TaskHandlers } from '../../rpc/generated/containerd/task/v3/Task.ts';
+import { Budget, tolerant, unary, type CallContext, type Edge } from '../../rpc/handlers.ts';
+import { claimSocket } from '../../rpc/socket.ts';
+import type { Caller } from '../caller.ts';
+import type { SandboxController } from '../controller.ts';
+import type { TaskService } from '../task.ts';
+import { loadContainerdApi } from './schema.ts';
+
+/** Header in which containerd sends the namespace of a call. */
+const NAMESPACE_HEADER = 'containerd-namespace';
+
+const DEFAULT_NAMESPACE = 'default';
+/** Waits that may be held, for each short call that may be in progress. */
+const HELD_FACTOR = 8;
+
+interface Edges {
+  readonly short: Edge;
+  readonly held: Edge;
+}
+type CallerOf = (context: CallContext) => Caller;
+
+/** The gRPC server of containerd's services, on a socket of its own. */
+export class ContainerdServer {
+  readonly #server: Server;
+  readonly #config: Config;
+  readonly #log: Logger;
+  readonly #leaving = new AbortController();
+
+  constructor(
+    services: { readonly controller: SandboxController; readonly tasks: TaskService },
+    config: Config,
+    log: Logger,
+  ) {
+    this.#config = config;
+    this.#log = log;
+    this.#server = new Server({
+      'grpc.max_receive_message_length': config.request_bytes_max,
+      'grpc.max_send_message_length': -1,
+    });
+    const edges: Edges = {
+      short: { log, calls: new Budget('calls', config.calls_max), streams: new Budget('streams', 1) },
+      // Each running container holds a Wait: those must not use up what short calls may have.
+      held: { log, calls: new Budget('waits', config.calls_max * HELD_FACTOR), streams: new Budget('streams', 1) },
+    };
+    const caller = (context: CallContext): Caller => ({
+      namespace: context.header(NAMESPACE_HEADER) || DEFAULT_NAMESPACE,
+      signal: context.signal,
+      leaving: this.#leaving.signal,
+    });
+    const { services: api, task } = loadContainerdApi().containerd;
+    this.#server.addService(
+      tolerant(api.sandbox.v1.Controller.service),
+      controllerHandlers(services.controller, edges, caller),
+    );
+    this.#server.addService(tolerant(task.v3.Task.service), taskHandlers(services.tasks, edges, caller));
+  }
+
+  /** @throws ShimError FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN */
+  async listen(socket: string): Promise<void> {
+    await claimSocket(socket);
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
+      if (error === null) resolve();
+      else reject(error);
+    });
+    await promise;
+    await chmod(socket, 0o600);
+    this.#log.info({ socket }, 'listening for containerd');
+  }
+
+  /** Takes no new calls, ends held ones, and lets the others end for as long as the configuration says. */
+  async drain(): Promise<void> {
+    this.#leaving.abort(new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' }));
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#server.tryShutdown(() => resolve());
+    try {
+      await waitFor(promise, { milliseconds: this.#config.drain_timeout_ms });
+    } catch {
+      this.#server.forceShutdown();
+    }
+  }
+}
+
+function controllerHandlers(
+  controller: SandboxController,
+  { short, held }: Edges,
+  caller: CallerOf,
+): ControllerHandlers {
+  return {
+    Create: unary(short, 'Controller.Create', (request, context) => controller.create(request, caller(context))),
+    Start: unary(short, 'Controller.Start', (request, context) => controller.start(request, caller(context))),
+    Platform: unary(short, 'Controller.Platform', (request, context) =>
+      soon(() => controller.platform(request, caller(context))),
+    ),
+    Stop: unary(short, 'Controller.Stop', (request, context) => controller.stop(request, caller(context))),
+    Wait: unary(held, 'Controller.Wait', (request, context) => controller.wait(request, caller(context))),
+    Status: unary(short, 'Controller.Status', (request, context) =>
+      soon(() => controller.status(request, caller(context))),
+    ),
+    Shutdown: unary(short, 'Controller.Shutdown', (request, context) => controller.shutdown(request, caller(context))),
+    Metrics: unary(short, 'Controller.Metrics', (request, context) => controller.metrics(request, caller(context))),
+    Update: unary(short, 'Controller.Update', (request, context) => controller.update(request, caller(context))),
+  };
+}
+
+function taskHandlers(tasks: TaskService, { short, held }: Edges, caller: CallerOf): TaskHandlers {
+  return {
+    State: unary(short, 'Task.State', (request, context) => soon(() => tasks.state(request, caller(context)))),
+    Create: unary(short, 'Task.Create', (request, context) => tasks.create(request, caller(context))),
+    Start: unary(short, 'Task.Start', (request, context) => tasks.start(request, caller(context))),
+    Delete: unary(short, 'Task.Delete', (request, context) => tasks.delete(request, caller(context))),
+    Pids: unary(short, 'Task.Pids', (request, context) => soon(() => tasks.pids(request, caller(context)))),
+    Pause: unary(short, 'Task.Pause', (request, context) => tasks.pause(request, caller(context))),
+    Resume: unary(short, 'Task.Resume', (request, context) => tasks.resume(request, caller(context))),
+    Checkpoint: unary(short, 'Task.Checkpoint', () => soon(() => tasks.checkpoint())),
+    Kill: unary(short, 'Task.Kill', (request, context) => tasks.kill(request, caller(context))),
+    Exec: unary(short, 'Task.Exec', (request, context) => tasks.exec(request, caller(context))),
+    ResizePty: unary(short, 'Task.ResizePty', (request, context) => tasks.resizePty(request, caller(context))),
+    CloseIO: unary(short, 'Task.CloseIO', (request, context) => tasks.closeIo(request, caller(context))),
+    Update: unary(short, 'Task.Update', (request, context) => tasks.update(request, caller(context))),
+    Wait: unary(held, 'Task.Wait', (request, context) => tasks.wait(request, caller(context))),
+    Stats: unary(short, 'Task.Stats', (request, context) => tasks.stats(request, caller(context))),
+    Connect: unary(short, 'Task.Connect', (request, context) => soon(() => tasks.connect(request, caller(context)))),
+    // The daemon serves many tasks: it is not one of them that ends it.
+    Shutdown: unary(short, 'Task.Shutdown', () => Promise.resolve({})),
+  };
+}
+
+/** What throws at once rejects. */
+function soon<T>(act: () => T): Promise<T> {
+  return new Promise((resolve) => resolve(act()));
+}

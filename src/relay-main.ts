@@ -1,0 +1,56 @@
+import { chmod, rm } from 'node:fs/promises';
+import { createServer, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import { messageOf } from './base/errors.ts';
+import { RELAY_VERSION, requestSchema, type RelayResponse } from './relay/control.ts';
+import { Holds } from './relay/holds.ts';
+import { Proxy } from './relay/proxy.ts';
+import { claimSocket } from './rpc/socket.ts';
+
+/**
+ * The relay: a small process between containerd and the daemon that outlives the daemon. It passes calls on and holds FIFOs open,
+ * and nothing else, so that there is nothing in it that would have to be restarted. The daemon starts it, finds it again, and
+ * ends it when it has no pods.
+ */
+async function main(): Promise<void> {
+  const [socket, backend, control] = process.argv.slice(2);
+  if (socket === undefined || backend === undefined || control === undefined) {
+    throw new Error('usage: relay-main SOCKET BACKEND CONTROL; qshimd starts it');
+  }
+  process.umask(0o077);
+  await claimSocket(control);
+  await claimSocket(socket);
+  const proxy = new Proxy(backend);
+  const holds = new Holds();
+  await proxy.listen(socket);
+  await chmod(socket, 0o600);
+  const about: RelayResponse = { pid: process.pid, socket, backend, version: RELAY_VERSION };
+  const end = async (): Promise<never> => {
+    proxy.close();
+    await Promise.all([socket, control].map((path) => rm(path, { force: true })));
+    process.exit(0);
+  };
+  const server = createServer((connection) => {
+    converse(connection, holds, about, end);
+  });
+  server.listen(control);
+  process.on('SIGTERM', () => void end());
+}
+
+function converse(connection: Socket, holds: Holds, about: RelayResponse, end: () => Promise<never>): void {
+  connection.on('error', () => connection.destroy());
+  createInterface({ input: connection }).on('line', (line) => {
+    try {
+      const request = requestSchema.parse(JSON.parse(line));
+      if (request.do === 'hold') holds.hold(request.key, request.fifos);
+      if (request.do === 'release') holds.release(request.key);
+      connection.write(`${JSON.stringify(about)}\n`);
+      if (request.do === 'end') void end();
+    } catch (error) {
+      process.stderr.write(`relay: ${messageOf(error)}\n`);
+      connection.destroy();
+    }
+  });
+}
+
+await main();

@@ -1,0 +1,25 @@
+import { z } from 'zod';
+
+/** What the daemon and its relay say to each other: one JSON object a line, each request answered by one line, in order. */
+
+const fifoSchema = z.strictObject({ path: z.string(), mode: z.enum(['reader', 'both']) });
+
+export const requestSchema = z.discriminatedUnion('do', [
+  z.strictObject({ do: z.literal('hello') }),
+  z.strictObject({ do: z.literal('hold'), key: z.string(), fifos: z.array(fifoSchema) }),
+  z.strictObject({ do: z.literal('release'), key: z.string() }),
+  z.strictObject({ do: z.literal('end') }),
+]);
+export type RelayRequest = z.infer<typeof requestSchema>;
+
+export const responseSchema = z.strictObject({
+  /** Whom this relay serves, and as which process. */
+  pid: z.int(),
+  socket: z.string(),
+  backend: z.string(),
+  version: z.int(),
+});
+export type RelayResponse = z.infer<typeof responseSchema>;
+
+/** Raised when this conversation, or what the relay passes on, changes. */
+export const RELAY_VERSION = 1;

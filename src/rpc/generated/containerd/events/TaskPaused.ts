@@ -1,0 +1,10 @@
+// Original file: proto/containerd/task_events.proto
+
+
+export interface TaskPaused {
+  'containerId'?: (string);
+}
+
+export interface TaskPaused__Output {
+  'containerId': (string);
+}

@@ -1,0 +1,12 @@
+// Original file: proto/containerd/sandbox.proto
+
+
+export interface ControllerMetricsRequest {
+  'sandboxId'?: (string);
+  'sandboxer'?: (string);
+}
+
+export interface ControllerMetricsRequest__Output {
+  'sandboxId': (string);
+  'sandboxer': (string);
+}

@@ -1,0 +1,12 @@
+// Original file: proto/containerd/sandbox.proto
+
+
+export interface ControllerPlatformRequest {
+  'sandboxId'?: (string);
+  'sandboxer'?: (string);
+}
+
+export interface ControllerPlatformRequest__Output {
+  'sandboxId': (string);
+  'sandboxer': (string);
+}

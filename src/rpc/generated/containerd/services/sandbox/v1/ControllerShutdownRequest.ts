@@ -1,0 +1,12 @@
+// Original file: proto/containerd/sandbox.proto
+
+
+export interface ControllerShutdownRequest {
+  'sandboxId'?: (string);
+  'sandboxer'?: (string);
+}
+
+export interface ControllerShutdownRequest__Output {
+  'sandboxId': (string);
+  'sandboxer': (string);
+}

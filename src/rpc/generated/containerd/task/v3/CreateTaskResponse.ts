@@ -1,0 +1,10 @@
+// Original file: proto/containerd/task.proto
+
+
+export interface CreateTaskResponse {
+  'pid'?: (number);
+}
+
+export interface CreateTaskResponse__Output {
+  'pid': (number);
+}

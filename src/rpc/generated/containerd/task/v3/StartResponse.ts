@@ -1,0 +1,10 @@
+// Original file: proto/containerd/task.proto
+
+
+export interface StartResponse {
+  'pid'?: (number);
+}
+
+export interface StartResponse__Output {
+  'pid': (number);
+}

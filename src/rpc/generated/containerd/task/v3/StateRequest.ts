@@ -1,0 +1,12 @@
+// Original file: proto/containerd/task.proto
+
+
+export interface StateRequest {
+  'id'?: (string);
+  'execId'?: (string);
+}
+
+export interface StateRequest__Output {
+  'id': (string);
+  'execId': (string);
+}

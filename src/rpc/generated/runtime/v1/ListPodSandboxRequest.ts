@@ -1,0 +1,8 @@
+// Original file: proto/containerd/cri.proto
+
+
+export interface ListPodSandboxRequest {
+}
+
+export interface ListPodSandboxRequest__Output {
+}

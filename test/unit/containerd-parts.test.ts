@@ -1,0 +1,172 @@
+import assert from 'node:assert/strict';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import fc from 'fast-check';
+import { silentLogger } from '../../src/base/log.ts';
+import { ANNOTATIONS, ANNOTATION_PREFIX, specFromAnnotations } from '../../src/containerd/annotations.ts';
+import { EventForwarder, type ForwardedEvent } from '../../src/containerd/forwarder.ts';
+import { checkNamed, sandboxIdOf, sharedVolumeId } from '../../src/containerd/ids.ts';
+import { rootfsOf, withDirectVolumes } from '../../src/containerd/sources.ts';
+import { VolumeUse } from '../../src/containerd/volume-use.ts';
+import { checkId } from '../../src/base/ids.ts';
+import { until } from '../support/until.ts';
+
+suite("containerd's names", () => {
+  test('a CRI pod keeps its id; elsewhere the namespace is part of it; always an id of ours', () => {
+    assert.equal(sandboxIdOf({ namespace: 'k8s.io', id: 'abc' }), 'abc');
+    assert.equal(sandboxIdOf({ namespace: 'default', id: 'abc' }), 'default.abc');
+    const name = fc.stringMatching(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,75}$/);
+    fc.assert(
+      fc.property(name, name, (namespace, id) => {
+        checkId('sandbox_id', sandboxIdOf(checkNamed({ namespace, id })));
+        assert.notEqual(sandboxIdOf({ namespace, id }), sandboxIdOf({ namespace, id: `${id}x` }));
+      }),
+    );
+    for (const id of ['', '../x', 'a/b', 'a b'])
+      assert.throws(() => checkNamed({ namespace: 'n', id }), /INVALID_ID|identifier/);
+  });
+
+  test('one source with one way of mounting is one volume', () => {
+    assert.equal(sharedVolumeId('/a', 'x'), sharedVolumeId('/a', 'x'));
+    assert.notEqual(sharedVolumeId('/a', 'x'), sharedVolumeId('/a', 'y'));
+    assert.notEqual(sharedVolumeId('/a', 'x'), sharedVolumeId('/ax', ''));
+  });
+});
+
+suite('pod annotations', () => {
+  test('each sets its part of the spec; others are not ours', () => {
+    const spec = specFromAnnotations(
+      { 'io.qshim.vcpus': '3', 'io.qshim.memory-mib': '640', 'io.qshim.accelerator': 'tcg', other: 'x' },
+      { a: 'b' },
+    );
+    assert.deepEqual(
+      { vcpus: spec.vcpus, memoryMib: spec.memoryMib, accelerator: spec.accelerator, labels: spec.labels },
+      { vcpus: 3, memoryMib: 640, accelerator: 'tcg', labels: { a: 'b' } },
+    );
+  });
+
+  test('a misspelt one, and a wrong value, are refused by name', () => {
+    for (const annotations of [
+      { 'io.qshim.cpus': '1' },
+      { 'io.qshim.vcpus': '1.5' },
+      { 'io.qshim.vcpus': '0x2' },
+      { 'io.qshim.accelerator': 'xen' },
+      { 'io.qshim.template': 'yes' },
+    ]) {
+      assert.throws(() => specFromAnnotations(annotations, {}), new RegExp(Object.keys(annotations)[0] ?? ''));
+    }
+  });
+
+  test('docs/containerd.md names every annotation', async () => {
+    const text = await readFile(join(import.meta.dirname, '../../docs/containerd.md'), 'utf8');
+    for (const { name } of ANNOTATIONS) assert.ok(text.includes(`\`${ANNOTATION_PREFIX}${name}\``), name);
+  });
+});
+
+suite('root file systems and direct-assigned volumes', () => {
+  test("blockfile's mount without loop; anything but one disk is refused", () => {
+    const mount = { type: 'ext4', source: '/s/1', options: ['loop', 'rw', 'noatime'] };
+    assert.deepEqual(rootfsOf([mount]), { source: '/s/1', fsType: 'ext4', readOnly: false, options: ['noatime'] });
+    assert.equal(rootfsOf([{ ...mount, options: ['ro'] }]).readOnly, true);
+    for (const mounts of [[], [mount, mount], [{ ...mount, type: 'overlay' }]]) {
+      assert.throws(() => rootfsOf(mounts), /blockfile or devmapper/);
+    }
+  });
+
+  test("Kata's record turns a bind mount into the device; a record that cannot be read is not passed over", async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-direct-'));
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => rm(directory, { recursive: true }));
+    const volumePath = '/var/lib/kubelet/pods/1/volumes/csi~x/mount';
+    const place = join(directory, Buffer.from(volumePath).toString('base64').replaceAll('+', '-').replaceAll('/', '_'));
+    await mkdir(place);
+    const write = (record: unknown): Promise<void> => writeFile(join(place, 'mountInfo.json'), JSON.stringify(record));
+    const config = {
+      kept: 1,
+      mounts: [
+        { destination: '/data', type: 'bind', source: volumePath, options: ['rbind', 'ro'] },
+        { destination: '/etc/hosts', type: 'bind', source: '/etc/hosts', options: ['rbind'] },
+      ],
+    };
+    await write({ 'volume-type': 'block', device: '/dev/x', fstype: 'xfs', metadata: {}, options: ['noatime'] });
+    assert.deepEqual(await withDirectVolumes(config, directory), {
+      kept: 1,
+      mounts: [{ destination: '/data', type: 'xfs', source: '/dev/x', options: ['ro', 'noatime'] }, config.mounts[1]],
+    });
+    await write({ device: '/dev/x', fstype: 'ntfs' });
+    await assert.rejects(withDirectVolumes(config, directory), /ntfs/);
+  });
+});
+
+suite('volumes with several users', () => {
+  test('attached for the first, detached with the last, and again for one that comes meanwhile', async () => {
+    const use = new VolumeUse();
+    const calls: string[] = [];
+    const attach = (): Promise<number> => Promise.resolve(calls.push('attach'));
+    const detaching = Promise.withResolvers<void>();
+    const detach = (): Promise<void> => {
+      calls.push('detach');
+      return detaching.promise.then(() => {
+        calls.push('detached');
+      });
+    };
+    await use.acquire('v', 'a', attach);
+    await use.acquire('v', 'b', attach);
+    await use.release('v', 'a', detach);
+    assert.deepEqual(calls, ['attach', 'attach']);
+    const leaving = use.release('v', 'b', detach);
+    const late = use.acquire('v', 'c', attach);
+    detaching.resolve();
+    await Promise.all([leaving, late]);
+    assert.deepEqual(calls, ['attach', 'attach', 'detach', 'detached', 'attach']);
+  });
+
+  test('a failed attach is not counted; a failed detach can be tried again', async () => {
+    const use = new VolumeUse();
+    await assert.rejects(
+      use.acquire('v', 'a', () => Promise.reject(new Error('no'))),
+      /no/,
+    );
+    await use.release('v', 'a', () => Promise.reject(new Error('must not be called')));
+    await use.acquire('v', 'a', () => Promise.resolve());
+    await assert.rejects(
+      use.release('v', 'a', () => Promise.reject(new Error('busy'))),
+      /busy/,
+    );
+    let detached = 0;
+    await use.release('v', 'a', () => {
+      detached += 1;
+      return Promise.resolve();
+    });
+    assert.equal(detached, 1);
+  });
+});
+
+suite('events for containerd', () => {
+  const event = (topic: string): ForwardedEvent => ({ namespace: 'n', topic, typeUrl: 't', value: '', timeMs: 1 });
+
+  test('in order, through an absence of containerd and of the daemon; refused ones are passed over', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-events-'));
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => rm(directory, { recursive: true }));
+    const sent: string[] = [];
+    let away = true;
+    const send = ({ topic }: ForwardedEvent): Promise<boolean> => {
+      if (away) return Promise.reject(new Error('away'));
+      sent.push(topic);
+      return Promise.resolve(topic !== 'refused');
+    };
+    const options = { path: join(directory, 'events.json'), waitingMax: 3, log: silentLogger(), send };
+    {
+      await using first = await EventForwarder.open(options);
+      for (const topic of ['dropped', 'one', 'refused', 'two']) await first.publish(event(topic));
+    }
+    away = false;
+    await using second = await EventForwarder.open(options);
+    await second.publish(event('three'));
+    await until('four events are sent', () => Promise.resolve(sent.length === 4));
+    assert.deepEqual(sent, ['one', 'refused', 'two', 'three']);
+  });
+});
