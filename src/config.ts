@@ -172,6 +172,15 @@ const configSchema = z.strictObject({
   clevis_binary: absolutePath
     .default('/usr/bin/clevis')
     .describe('The clevis program, which opens keys that are bound to a Tang server.'),
+  secret_dir: absolutePath
+    .default('/dev/shm')
+    .describe('Directory in memory (tmpfs or ramfs) through which the key of a key for QEMU passes, for a moment.'),
+  empty_scan_bytes_max: z
+    .int()
+    .min(0)
+    .max(2 ** 50)
+    .default(17_179_869_184)
+    .describe('Largest source that is read from end to end to prove that it is empty, before it is encrypted.'),
   stop_timeout_ms: milliseconds
     .default(10_000)
     .describe('Deadline of each graceful step of Stop: the agent first, then the ACPI power button.'),

@@ -3,6 +3,7 @@ import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
 import type { ListVolumesResponse__Output } from '../rpc/generated/qshim/v1/ListVolumesResponse.ts';
 import type { Volume__Output } from '../rpc/generated/qshim/v1/Volume.ts';
 import { addBatchCommands } from './batch-commands.ts';
+import { addKeys, addResize } from './key-commands.ts';
 import { commaList, keysOf, present, wholeNumber } from './options.ts';
 import type { Session, Work } from './session.ts';
 import {
@@ -29,6 +30,8 @@ export function addVolumeCommands(program: CommandUnknownOpts, session: Session)
   addAttach(volume, session);
   addDetach(volume, session);
   addBatchCommands(volume, session);
+  addResize(volume, session);
+  addKeys(volume, session);
   addGetAndList(volume, session);
 }
 

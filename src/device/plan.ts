@@ -1,4 +1,4 @@
-import { mappingName } from './encryption.ts';
+import { mappingName, type HostCipher, type HostHash, type HostLuksSpec } from './encryption.ts';
 import { isDirect, type AioMode, type MountSpec, type VolumeSpec } from './spec.ts';
 import type { Placement } from './placement.ts';
 import { qemuAddress, type Slot } from './slots.ts';
@@ -15,6 +15,11 @@ export interface QemuNames {
   /** The node that the front end uses. Node names have at most 31 characters. */
   readonly formatNode: string;
   readonly fileNode: string;
+  /** For host_luks, while it is being opened only: the key, and what the key is encrypted with. */
+  readonly keySecret: string;
+  readonly masterSecret: string;
+  /** The job that makes an encrypted image, or changes its key slots. */
+  readonly job: string;
 }
 
 const DEVICE_PATTERN = /^vol-([0-9]+)-(.+)$/;
@@ -25,6 +30,9 @@ export function namesFor(volumeId: string, generation: number): QemuNames {
     device: `vol-${generation}-${volumeId}`,
     formatNode: `vol-${generation}-fmt`,
     fileNode: `vol-${generation}-file`,
+    keySecret: `vol-${generation}-key`,
+    masterSecret: `vol-${generation}-master`,
+    job: `vol-${generation}-job`,
   };
 }
 
@@ -37,6 +45,50 @@ export function parseDeviceId(
   return { volumeId: match[2], generation: Number(match[1]) };
 }
 
+/** A protocol node, where the bytes are. */
+export interface FileNodeArguments {
+  readonly driver: 'file' | 'host_device';
+  readonly 'node-name': string;
+  readonly filename: string;
+  readonly aio: AioMode;
+  readonly 'read-only': boolean;
+  readonly 'auto-read-only': false;
+  readonly discard: 'ignore' | 'unmap';
+  readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+  readonly locking: 'on';
+}
+
+/** A luks node over a protocol node that is there already, since an image may have to be made in it first. */
+export interface LuksNodeArguments {
+  readonly driver: 'luks';
+  readonly 'node-name': string;
+  readonly 'read-only': boolean;
+  readonly 'auto-read-only': false;
+  readonly discard: 'ignore' | 'unmap';
+  readonly 'detect-zeroes': 'off' | 'on' | 'unmap';
+  readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+  readonly file: string;
+  readonly 'key-secret': string;
+}
+
+/** Arguments of `blockdev-create` (QAPI BlockdevCreateOptionsLUKS). */
+export interface CreateLuksArguments {
+  readonly 'job-id': string;
+  readonly options: {
+    readonly driver: 'luks';
+    readonly file: string;
+    /** Bytes that the guest is to see. */
+    readonly size: number;
+    readonly 'key-secret': string;
+    readonly 'cipher-alg': HostCipher;
+    readonly 'cipher-mode': 'xts';
+    readonly 'ivgen-alg': 'plain64';
+    readonly 'hash-alg': HostHash;
+    /** Milliseconds. */
+    readonly 'iter-time': number;
+  };
+}
+
 /** Arguments of `blockdev-add` (QAPI BlockdevOptions): a format node over a protocol node, made and removed as one. */
 export interface BlockNodeArguments {
   readonly driver: 'raw' | 'qcow2';
@@ -46,17 +98,7 @@ export interface BlockNodeArguments {
   readonly discard: 'ignore' | 'unmap';
   readonly 'detect-zeroes': 'off' | 'on' | 'unmap';
   readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
-  readonly file: {
-    readonly driver: 'file' | 'host_device';
-    readonly 'node-name': string;
-    readonly filename: string;
-    readonly aio: AioMode;
-    readonly 'read-only': boolean;
-    readonly 'auto-read-only': false;
-    readonly discard: 'ignore' | 'unmap';
-    readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
-    readonly locking: 'on';
-  };
+  readonly file: FileNodeArguments;
   /** qcow2 only: `null` forbids a backing file, so that an image cannot name another file of the host. */
   readonly backing?: null;
 }
@@ -95,6 +137,33 @@ export type AttachStep =
       readonly arguments: DeviceArguments;
       readonly undo: RemovalStep;
     }
+  | {
+      readonly kind: 'add-file-node';
+      readonly command: 'blockdev-add';
+      readonly arguments: FileNodeArguments;
+      readonly undo: RemovalStep;
+    }
+  /** Two secret objects: a random master key, which comes in a file, and the key, encrypted with it. */
+  | {
+      readonly kind: 'add-secret';
+      readonly command: 'object-add';
+      readonly arguments: { readonly 'qom-type': 'secret'; readonly id: string; readonly keyid?: string };
+      readonly undo: RemovalStep;
+    }
+  | {
+      readonly kind: 'create-image';
+      readonly command: 'blockdev-create';
+      readonly arguments: CreateLuksArguments;
+      readonly undo: RemovalStep;
+    }
+  | {
+      readonly kind: 'add-luks-node';
+      readonly command: 'blockdev-add';
+      readonly arguments: LuksNodeArguments;
+      readonly undo: RemovalStep;
+    }
+  /** Once the image is open nothing needs the key any more. */
+  | { readonly kind: 'remove-secrets' }
   /** The key is asked for before anything is changed. */
   | { readonly kind: 'fetch-key' }
   | { readonly kind: 'await-driver' }
@@ -109,7 +178,9 @@ export type RemovalStep =
       readonly kind: 'remove-block-node';
       readonly command: 'blockdev-del';
       readonly arguments: { readonly 'node-name': string };
-    };
+    }
+  | { readonly kind: 'remove-secret'; readonly command: 'object-del'; readonly arguments: { readonly id: string } }
+  | { readonly kind: 'dismiss-job'; readonly command: 'job-dismiss'; readonly arguments: { readonly id: string } };
 
 export type DetachStep = { readonly kind: 'ask-guest' } | RemovalStep | { readonly kind: 'prove-gone' };
 
@@ -125,7 +196,16 @@ export function attachPlan(spec: VolumeSpec, names: QemuNames, seat: Seat, aio: 
   const { encryption } = spec;
   const steps: AttachStep[] = [
     ...(needsKey(spec) ? [{ kind: 'fetch-key' } as const] : []),
-    { kind: 'add-block-node', command: 'blockdev-add', arguments: blockNode(spec, names, aio), undo: removeNode },
+    ...(encryption?.kind === 'host-luks'
+      ? luksSteps(spec, encryption, names, aio)
+      : [
+          {
+            kind: 'add-block-node',
+            command: 'blockdev-add',
+            arguments: blockNode(spec, names, aio),
+            undo: removeNode,
+          } as const,
+        ]),
     { kind: 'add-device', command: 'device_add', arguments: frontEnd(spec, names, seat), undo: removeDevice },
     { kind: 'await-driver' },
     { kind: 'find-in-guest' },
@@ -135,6 +215,70 @@ export function attachPlan(spec: VolumeSpec, names: QemuNames, seat: Seat, aio: 
   }
   if (spec.mount !== undefined) steps.push({ kind: 'mount', mount: spec.mount });
   return steps;
+}
+
+/** `create-image` is carried out only when the source was seen to be empty, and the spec allows it. */
+function luksSteps(spec: VolumeSpec, encryption: HostLuksSpec, names: QemuNames, aio: AioMode): readonly AttachStep[] {
+  const { fileNode, formatNode, keySecret, masterSecret } = names;
+  const removeNode = (node: string): RemovalStep => ({
+    kind: 'remove-block-node',
+    command: 'blockdev-del',
+    arguments: { 'node-name': node },
+  });
+  const secret = (id: string, keyid?: string): AttachStep => ({
+    kind: 'add-secret',
+    command: 'object-add',
+    arguments: { 'qom-type': 'secret', id, ...(keyid === undefined ? {} : { keyid }) },
+    undo: { kind: 'remove-secret', command: 'object-del', arguments: { id } },
+  });
+  const { file, ...common } = blockNode(spec, names, aio);
+  const create: AttachStep = {
+    kind: 'create-image',
+    command: 'blockdev-create',
+    arguments: { 'job-id': names.job, options: createOptions(encryption, names) },
+    undo: { kind: 'dismiss-job', command: 'job-dismiss', arguments: { id: names.job } },
+  };
+  return [
+    { kind: 'add-file-node', command: 'blockdev-add', arguments: file, undo: removeNode(fileNode) },
+    secret(masterSecret),
+    secret(keySecret, masterSecret),
+    ...(encryption.format === 'if_empty' ? [create] : []),
+    {
+      kind: 'add-luks-node',
+      command: 'blockdev-add',
+      arguments: { ...common, driver: 'luks', file: fileNode, 'key-secret': keySecret },
+      undo: removeNode(formatNode),
+    },
+    { kind: 'remove-secrets' },
+  ];
+}
+
+function createOptions(encryption: HostLuksSpec, names: QemuNames): CreateLuksArguments['options'] {
+  const { sizeBytes, cipher, hash, iterationMs } = encryption;
+  return {
+    driver: 'luks',
+    file: names.fileNode,
+    size: sizeBytes,
+    'key-secret': names.keySecret,
+    'cipher-alg': cipher,
+    'cipher-mode': 'xts',
+    'ivgen-alg': 'plain64',
+    'hash-alg': hash,
+    'iter-time': iterationMs,
+  };
+}
+
+/**
+ * What takes away the rest of a host_luks volume, once its front end and its format node are gone: the protocol node, which
+ * is a node of its own here, a job that an interrupted attach left, and the secrets.
+ */
+export function luksRemovalSteps(names: QemuNames): readonly RemovalStep[] {
+  return [
+    { kind: 'dismiss-job', command: 'job-dismiss', arguments: { id: names.job } },
+    { kind: 'remove-block-node', command: 'blockdev-del', arguments: { 'node-name': names.fileNode } },
+    { kind: 'remove-secret', command: 'object-del', arguments: { id: names.keySecret } },
+    { kind: 'remove-secret', command: 'object-del', arguments: { id: names.masterSecret } },
+  ];
 }
 
 function needsKey({ encryption }: VolumeSpec): boolean {

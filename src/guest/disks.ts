@@ -1,10 +1,12 @@
 import { invalidArgument } from '../base/errors.ts';
 import type { GuestAgent } from './agent.ts';
+import { RESIZE_DISK } from './resize-scripts.ts';
 import { busyProcesses, refusal, runScript, type BusyProcess, type DiskIdentity } from './run-script.ts';
 import { HOLDERS, PREPARE_MOUNT, UNMOUNT } from './scripts.ts';
 
 export type { BusyProcess, DiskIdentity } from './run-script.ts';
 
+const SECTOR_BYTES = 512;
 const HOLDERS_TIMEOUT_MS = 10_000;
 
 export interface PrepareMountRequest extends DiskIdentity {
@@ -16,6 +18,8 @@ export interface PrepareMountRequest extends DiskIdentity {
   /** `if_empty`: a disk without any signature that is zero at both ends is formatted. Nothing else ever is. */
   readonly format: 'never' | 'if_empty';
   readonly readOnly: boolean;
+  /** The host has proven that nobody ever wrote to it, though what the guest reads is noise. blkid is asked all the same. */
+  readonly unwritten?: boolean;
   readonly timeoutMs: number;
 }
 
@@ -64,7 +68,7 @@ export async function prepareMount(agent: GuestAgent, request: PrepareMountReque
   const facts = await runScript(agent, PREPARE_MOUNT, {
     identity: request,
     mountPoint,
-    args: mountArguments(request),
+    args: [...mountArguments(request), request.unwritten === true ? '1' : '0'],
     timeoutMs,
     fallback: 'GUEST_MOUNT_FAILED',
   });
@@ -115,6 +119,32 @@ export async function holders(agent: GuestAgent, identity: DiskIdentity): Promis
   return busyProcesses(facts);
 }
 
+export interface ResizeDiskRequest extends DiskIdentity {
+  /** What the disk has, once it has grown: waited for, at most 20 s. */
+  readonly sizeBytes: number;
+  /** Let the file system that is mounted from it fill it. */
+  readonly grow: boolean;
+  readonly timeoutMs: number;
+}
+
+/**
+ * After a disk has grown: waits until the guest's kernel has taken note, and grows the mounted file system if asked to.
+ * @returns the type of the file system that was grown; undefined when none was
+ * @throws ShimError FAILED_PRECONDITION: GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, GUEST_DISK_NOT_FOUND,
+ * GUEST_DISK_MISMATCH; and what GuestAgent.exec throws
+ */
+export async function resizeDisk(agent: GuestAgent, request: ResizeDiskRequest): Promise<string | undefined> {
+  const { sizeBytes, grow, timeoutMs } = request;
+  const facts = await runScript(agent, RESIZE_DISK, {
+    identity: request,
+    args: [String(sizeBytes / SECTOR_BYTES), grow ? '1' : '0'],
+    timeoutMs,
+    fallback: 'GUEST_RESIZE_FAILED',
+  });
+  const [grown] = facts.get('grown') ?? [];
+  return grown === '' ? undefined : grown;
+}
+
 /** As the kernel writes paths in mountinfo (fs/proc_namespace.c: octal for blank, tab, newline and backslash). */
 function escapeForMountinfo(path: string): string {
   return path.replace(/[ \t\n\\]/g, (character) => `\\${character.charCodeAt(0).toString(8).padStart(3, '0')}`);
@@ -124,7 +154,9 @@ function escapeForMountinfo(path: string): string {
  * The arguments that describe a mount to a script: type, mount point, the same as in mountinfo, options, format.
  * @throws ShimError INVALID_ARGUMENT: INVALID_MOUNT_POINT, INVALID_MOUNT_OPTION
  */
-export function mountArguments(mount: Omit<PrepareMountRequest, keyof DiskIdentity | 'timeoutMs'>): readonly string[] {
+export function mountArguments(
+  mount: Omit<PrepareMountRequest, keyof DiskIdentity | 'timeoutMs' | 'unwritten'>,
+): readonly string[] {
   const { fsType, mountPoint, options, format, readOnly } = mount;
   checkMountPoint(mountPoint);
   options.forEach(checkOption);

@@ -1,3 +1,4 @@
+import { AWAIT_SIZE, GROW_FS } from './resize-scripts.ts';
 import { BUSY, FIND, LOCK, UNMOUNTING } from './scripts.ts';
 
 /**
@@ -176,9 +177,10 @@ fi
 echo "lower=$lower"
 `;
 
-/** PCI SERIAL NAME ephemeral|provided KEYBYTES. */
-export const RESIZE_LUKS2 = `${FIND}${LOCK}
+/** PCI SERIAL NAME ephemeral|provided KEYBYTES SECTORS: the disk's, once it has grown. */
+export const RESIZE_LUKS2 = `${FIND}${LOCK}${AWAIT_SIZE}${GROW_FS}
 mapping=$3 source=$4 bytes=$5
+await_size "$6"
 hold "/run/qshim-luks-$mapping.lock"
 ${MAPPINGS}${STORE}
 find_mapping "$mapping"
@@ -202,18 +204,9 @@ read -r sectors < "/sys/block/$top/size"
 # The size that the header remembers is only ever too small from now on, should this not succeed.
 err=$(cryptsetup config --subsystem="qshim:$disk_sectors" "$header_at" 2>&1) || fail LUKS_RESIZE_FAILED "$err"
 if [ -e "$store/sectors" ]; then echo "$disk_sectors" > "$store/sectors"; fi
-grown=
 read -r number < "/sys/block/$top/dev"
-while read -r _ _ device _ at flags rest; do
-  if [ "$device" != "$number" ] || [ -n "$grown" ]; then continue; fi
-  grown=\${rest#*- } grown=\${grown%% *}
-  case $at in *\\\\*) at=$(printf '%b.' "$at"); at=\${at%.} ;; esac
-  case $grown in
-    ext4) err=$(resize2fs "/dev/mapper/$mapping" 2>&1 < /dev/null) ;;
-    xfs) err=$(xfs_growfs "$at" 2>&1 < /dev/null) ;;
-    *) err="no way to grow $grown"; false ;;
-  esac || fail LUKS_RESIZE_FAILED "the mapping has $sectors sectors now, but its file system did not grow: $err"
-done < /proc/self/mountinfo
+grow_fs "$number" "/dev/mapper/$mapping" ||
+  fail LUKS_RESIZE_FAILED "the mapping has $sectors sectors now, but its file system did not grow: $err"
 echo "sectors=$sectors"
 echo "grown=$grown"
 `;

@@ -170,6 +170,8 @@ export async function statusLuks2(agent: GuestAgent, disk: LuksDisk): Promise<St
 }
 
 export interface ResizeLuks2Request extends LuksDisk {
+  /** What the disk has, once it has grown: waited for. */
+  readonly diskBytes: number;
   /** The kernel does not give its copy back, so the key is needed again. */
   readonly key: LuksKey;
   readonly timeoutMs: number;
@@ -186,12 +188,12 @@ export async function resizeLuks2(
   agent: GuestAgent,
   request: ResizeLuks2Request,
 ): Promise<{ readonly sizeBytes: number; readonly grown?: string }> {
-  const { name, key, timeoutMs } = request;
+  const { name, key, diskBytes, timeoutMs } = request;
   checkName(name);
   const facts = await withKey(key, (input) =>
     runScript(agent, RESIZE_LUKS2, {
       identity: request,
-      args: [name, ...keyArguments(key)],
+      args: [name, ...keyArguments(key), String(diskBytes / SECTOR_BYTES)],
       ...input,
       timeoutMs,
       fallback: 'LUKS_RESIZE_FAILED',

@@ -94,6 +94,8 @@ const SENTENCES: Readonly<Record<string, string>> = {
   GUEST_FORMAT_FAILED: 'the guest could not format the disk',
   GUEST_UNMOUNT_FAILED: 'the guest could not unmount the disk',
   GUEST_PROBE_FAILED: 'the guest could not tell who uses the disk',
+  GUEST_SIZE_NOT_SEEN: 'the guest does not see that the disk has grown',
+  GUEST_RESIZE_FAILED: 'the disk has grown, but the guest could not grow its file system',
   GUEST_TOOL_MISSING: 'the guest lacks a program that this needs',
   GUEST_DM_CRYPT_MISSING: 'the guest lacks kernel support for encrypted disks',
   LUKS_NO_HEADER: 'the disk is not an encrypted one',

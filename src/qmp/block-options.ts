@@ -102,6 +102,26 @@ export interface BlockdevCreateLuks {
   readonly 'key-secret': string;
   /** Milliseconds that the key derivation is to take. */
   readonly 'iter-time'?: number;
+  readonly 'cipher-alg'?: string;
+  readonly 'cipher-mode'?: 'xts';
+  readonly 'ivgen-alg'?: 'plain64';
+  readonly 'hash-alg'?: string;
 }
+
+/**
+ * BlockdevAmendOptions of `luks` (QAPI QCryptoBlockAmendOptionsLUKS). `active` fills a free slot with `new-secret`, and
+ * takes the volume's key with `secret`; `inactive` empties every slot that `old-secret` opens.
+ */
+export type BlockdevAmendLuks =
+  | {
+      readonly driver: 'luks';
+      readonly state: 'active';
+      readonly 'new-secret': string;
+      readonly secret: string;
+      /** Milliseconds. */
+      readonly 'iter-time'?: number;
+    }
+  | { readonly driver: 'luks'; readonly state: 'inactive'; readonly 'old-secret': string }
+  | { readonly driver: 'luks'; readonly state: 'inactive'; readonly keyslot: number };
 
 export type BlockdevCreateOptions = BlockdevCreateFile | BlockdevCreateQcow2 | BlockdevCreateLuks;

@@ -3,7 +3,7 @@
  * the members of the answers that it reads, and the events that it listens to. `contract.ts` repeats this as data; the
  * contract test holds that data against the real binary. Names are QAPI's own.
  */
-import type { BlockdevCreateOptions, BlockdevOptions } from './block-options.ts';
+import type { BlockdevAmendLuks, BlockdevCreateOptions, BlockdevOptions } from './block-options.ts';
 
 /** An object without members that qshim cares for. */
 export type Empty = Readonly<Record<string, never>>;
@@ -99,6 +99,10 @@ export type ObjectOptions =
       readonly data?: string;
       readonly file?: string;
       readonly format?: 'raw' | 'base64';
+      /** Id of the secret that `data` is encrypted with (AES-256-CBC). */
+      readonly keyid?: string;
+      /** Base64. */
+      readonly iv?: string;
     }
   | { readonly 'qom-type': 'iothread'; readonly id: string; readonly 'poll-max-ns'?: number }
   | { readonly 'qom-type': 'throttle-group'; readonly id: string; readonly limits?: ThrottleLimits };
@@ -178,6 +182,9 @@ export interface JobInfo {
   readonly id: string;
   readonly type: string;
   readonly status: JobStatus;
+  /** In a unit of the job's own. */
+  readonly 'current-progress': number;
+  readonly 'total-progress': number;
   /** Why it failed. Absent from a job that has concluded well. */
   readonly error?: string;
 }
@@ -245,6 +252,10 @@ export interface QmpCommands {
   readonly 'blockdev-add': Command<BlockdevOptions, Empty>;
   readonly 'blockdev-del': Command<{ readonly 'node-name': string }, Empty>;
   readonly 'blockdev-create': Command<{ readonly 'job-id': string; readonly options: BlockdevCreateOptions }, Empty>;
+  readonly 'x-blockdev-amend': Command<
+    { readonly 'job-id': string; readonly 'node-name': string; readonly options: BlockdevAmendLuks },
+    Empty
+  >;
   /** `size` is bytes. A node below a filter takes it and nothing changes: resize the top node. */
   readonly block_resize: Command<{ readonly 'node-name': string; readonly size: number }, Empty>;
   readonly device_add: Command<VirtioBlkPciArguments, Empty>;

@@ -213,6 +213,7 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     encryption: encryptionStatusMessage(volume.encryption),
     interrupts: INTERRUPT_MESSAGES[interruptMode(volume.placement, volume.spec.queues)],
     iothreads: [...volume.placement.iothreads],
+    job: volume.job === undefined ? null : { ...volume.job },
   };
 }
 

@@ -6,12 +6,14 @@ import type { SandboxManager } from '../sandbox/manager.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { VolumeSnapshot } from '../sandbox/volume.ts';
 import { attachMany, detachMany, planAttach } from '../sandbox/batch.ts';
+import { resizeVolume } from '../sandbox/resize.ts';
 import { batchMessage, planMessage } from './convert-batch.ts';
 import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpecFrom } from './convert.ts';
 import type { EventsHandlers } from './generated/qshim/v1/Events.ts';
 import type { SandboxesHandlers } from './generated/qshim/v1/Sandboxes.ts';
 import type { VolumesHandlers } from './generated/qshim/v1/Volumes.ts';
 import { streaming, unary, type CallContext, type Edge } from './handlers.ts';
+import { keySlotsHandlers } from './key-slots-service.ts';
 
 export function sandboxesHandlers(manager: SandboxManager, edge: Edge): SandboxesHandlers {
   return {
@@ -87,6 +89,10 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
       const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
       return planMessage(await planAttach(manager, sandboxId, members));
     }),
+    Resize: unary(edge, 'Volumes.Resize', async ({ sandboxId, volumeId, sizeBytes, timeoutMs }, { signal }) =>
+      volumeMessage(await resizeVolume(manager, sandboxId, volumeId, { sizeBytes, timeoutMs, callerWait: signal })),
+    ),
+    ...keySlotsHandlers(manager, edge),
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
     ),

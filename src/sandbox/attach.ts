@@ -1,12 +1,10 @@
 import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
-import { aioCandidates, attachPlan } from '../device/plan.ts';
-import type { AioMode } from '../device/spec.ts';
 import type { Cause, GuestView } from '../device/state.ts';
 import { prepareMount, unmount } from '../guest/disks.ts';
 import type { KeyMaterial } from '../keys/material.ts';
-import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
+import { addBlockNodes, heldElsewhere, isLockConflict, planStep } from './block-nodes.ts';
 import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
 import { closeInGuest, guestEncryption, openInGuest } from './guest-crypt.ts';
 import { removeFromQemu } from './removal.ts';
@@ -34,7 +32,7 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
   try {
     using key = await fetchKey(host, volume.spec);
     if (key !== undefined) watch.lap('key');
-    await addToQemu(host, volume, watch);
+    await addToQemu(host, volume, key, watch);
     const guest = await settleInGuest(host, volume, key, deadline, watch);
     using _held = await volume.mutex.acquire();
     // Re-checked after every re-acquire: the VM may have gone, the device may have vanished (locking rule 4).
@@ -52,7 +50,12 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
 }
 
 /** The steps that change QEMU, under the device's mutex, with the intent on disk first. */
-async function addToQemu(host: VolumeHost, volume: Volume, watch: Stopwatch): Promise<void> {
+async function addToQemu(
+  host: VolumeHost,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  watch: Stopwatch,
+): Promise<void> {
   using _held = await volume.mutex.acquire();
   host.gone.throwIfAborted();
   // While the record is written and QEMU works, the agent can be found out to be there.
@@ -61,43 +64,13 @@ async function addToQemu(host: VolumeHost, volume: Volume, watch: Stopwatch): Pr
   watch.lap('journal');
   // Nothing has been asked of QEMU yet, so a connection that is being made again is waited for.
   const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
-  const candidates = aioCandidates(volume.spec);
-  for (const [index, aio] of candidates.entries()) {
-    try {
-      await addBlockNode(qmp, volume, aio);
-      volume.aio = aio;
-      break;
-    } catch (error) {
-      const last = index === candidates.length - 1;
-      if (last || !isQmpError(error)) throw blockNodeFailure(volume, aio, error);
-      // Which reason an open failed for shows only in text. A wrong guess costs one more try with a simpler mode.
-      host.log.debug({ volumeId: volume.id, aio, problem: error.message }, 'aio mode refused, trying the next');
-    }
-  }
-  watch.lap('block-node');
+  await addBlockNodes(host, qmp, volume, key, watch);
   const addDevice = planStep(volume, 'add-device');
   await qmp.run(addDevice.command, addDevice.arguments).catch((error: unknown) => {
     // A raw file is locked only now, when the front end says what it wants to do with the node.
     throw isLockConflict(error) ? heldElsewhere(volume, error) : error;
   });
   watch.lap('device');
-}
-
-async function addBlockNode(qmp: QmpClient, volume: Volume, aio: AioMode): Promise<void> {
-  const step = planStep(volume, 'add-block-node', aio);
-  await qmp.run(step.command, step.arguments);
-}
-
-function planStep<K extends 'add-block-node' | 'add-device'>(
-  volume: Volume,
-  kind: K,
-  aio: AioMode = 'threads',
-): Extract<ReturnType<typeof attachPlan>[number], { kind: K }> {
-  const spec = { ...volume.spec, source: { ...volume.spec.source, path: volume.identity.resolvedPath } };
-  const steps = attachPlan(spec, volume.names, volume.identity, aio);
-  const found = steps.find((step): step is Extract<typeof step, { kind: K }> => step.kind === kind);
-  if (found === undefined) throw new Error(`the attach plan has no step ${kind}`);
-  return found;
 }
 
 /** The part of an attach that waits: no lock is held. */
@@ -136,7 +109,8 @@ export async function settleInGuest(
   if (mount === undefined) throw new Error('neither a mount nor encryption');
   volume.mounted = true;
   const { serial, readOnly } = volume.spec;
-  const request = { ...mount, pci: address, serial, readOnly, timeoutMs: host.config.mount_timeout_ms };
+  const { unwritten } = volume;
+  const request = { ...mount, pci: address, serial, readOnly, unwritten, timeoutMs: host.config.mount_timeout_ms };
   const mounted = await onceListed(host, deadline, () => prepareMount(host.agent, request));
   watch.lap('mount');
   evidence.push('guest-agent', 'guest-mount');
@@ -242,35 +216,6 @@ function vanished(volume: Volume): ShimError {
       reason: 'DEVICE_VANISHED',
       metadata: { volumeId: volume.id },
     },
-  );
-}
-
-function blockNodeFailure(volume: Volume, aio: AioMode, error: unknown): unknown {
-  if (!isQmpError(error)) return error;
-  if (isLockConflict(error)) return heldElsewhere(volume, error);
-  const chosen = volume.spec.aio !== 'auto';
-  return new ShimError(
-    'FAILED_PRECONDITION',
-    `QEMU could not open ${volume.identity.resolvedPath} (aio ${aio}${chosen ? '' : ', the last that was tried'}): ${error.message}`,
-    {
-      reason: 'SOURCE_NOT_USABLE',
-      metadata: { volumeId: volume.id, path: volume.identity.resolvedPath, aio },
-      cause: error,
-    },
-  );
-}
-
-/** QEMU has no error class for it. Only which status a failure gets hangs on this text, never what is done about it. */
-function isLockConflict(error: unknown): boolean {
-  return isQmpError(error) && /\bFailed to get .* lock\b/.test(error.message);
-}
-
-function heldElsewhere(volume: Volume, error: unknown): ShimError {
-  const { resolvedPath } = volume.identity;
-  return new ShimError(
-    'FAILED_PRECONDITION',
-    `${resolvedPath} is in use by another process, which holds a lock on it: ${messageOf(error)}`,
-    { reason: 'BACKING_IN_USE', metadata: { path: resolvedPath, holder: 'another process' }, cause: error },
   );
 }
 

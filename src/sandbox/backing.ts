@@ -3,6 +3,7 @@ import { constants, open, readFile, realpath, stat, type FileHandle } from 'node
 import { sep } from 'node:path';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
 import { checkHostPath, type VolumeSpec } from '../device/spec.ts';
+import { inspectLuks, type LuksSource } from './luks-image.ts';
 
 /** What lies behind a volume on the host, as it was when it was looked at. */
 export interface Backing {
@@ -12,38 +13,63 @@ export interface Backing {
   readonly identity: string;
   /** Bytes that the guest will see. */
   readonly sizeBytes: number;
+  /** For host_luks: it is empty, and an image has to be made in it first. */
+  readonly blank?: boolean;
+  /** For host_luks: nobody ever wrote through the encryption. */
+  readonly unwritten?: boolean;
+}
+
+/** What an inspection needs of the configuration. */
+export interface InspectionConfig {
+  readonly allowed_roots: readonly string[];
+  readonly empty_scan_bytes_max: number;
 }
 
 const QCOW2_MAGIC = 0x514649fb;
 const QCOW2_HEADER_BYTES = 80;
 const QCOW2_INCOMPATIBLE_EXTERNAL_DATA = 1n << 2n;
 const SECTOR_BYTES = 512;
+/** stat(2) counts in these, whatever the file system's blocks are. */
+const STAT_BLOCK_BYTES = 512;
 
 /**
  * Looks at a volume's source and refuses what cannot be attached safely. Changes nothing.
  * @throws ShimError INVALID_ARGUMENT (wrong kind of file, wrong size), NOT_FOUND-like FAILED_PRECONDITION / SOURCE_NOT_FOUND,
  *   PERMISSION_DENIED (outside allowed_roots, unreadable)
  */
-export async function inspectBacking(spec: VolumeSpec, allowedRoots: readonly string[]): Promise<Backing> {
+export async function inspectBacking(spec: VolumeSpec, config: InspectionConfig): Promise<Backing> {
   const field = 'spec.source.path';
-  const path = await resolveAllowed(field, spec.source.path, allowedRoots);
+  const path = await resolveAllowed(field, spec.source.path, config.allowed_roots);
   const found = await statOf(field, path);
+  const identity = fileIdentity(found);
   if (spec.source.kind === 'block-device') {
     if (!found.isBlockDevice())
       throw invalidArgument(field, path, `is ${kindOf(found)}, not a block device`, 'WRONG_FILE_TYPE');
-    await (await openAs(field, path, spec.readOnly)).close();
+    await using handle = await openAs(field, path, spec.readOnly);
     const { major, minor } = deviceNumbers(found.rdev);
     const sizeBytes = await blockDeviceSize(major, minor);
-    return { path, identity: fileIdentity(found), sizeBytes: checkSize(path, sizeBytes, spec.logicalBlockSize) };
+    const source = { path, handle, sizeBytes, allocatedBytes: undefined };
+    return { path, identity, ...(await guestSize(source, spec, config)) };
   }
   if (!found.isFile()) throw invalidArgument(field, path, `is ${kindOf(found)}, not a regular file`, 'WRONG_FILE_TYPE');
   await using handle = await openAs(field, path, spec.readOnly);
   const sizeBytes = spec.source.kind === 'qcow2-file' ? await qcow2Size(path, handle) : found.size;
-  return {
-    path,
-    identity: fileIdentity(found),
-    sizeBytes: checkSize(path, sizeBytes, spec.logicalBlockSize),
-  };
+  const source = { path, handle, sizeBytes, allocatedBytes: found.blocks * STAT_BLOCK_BYTES };
+  return { path, identity, ...(await guestSize(source, spec, config)) };
+}
+
+async function guestSize(
+  source: LuksSource,
+  spec: VolumeSpec,
+  config: InspectionConfig,
+): Promise<Pick<Backing, 'sizeBytes' | 'blank' | 'unwritten'>> {
+  const { encryption, logicalBlockSize } = spec;
+  if (encryption?.kind !== 'host-luks') {
+    return { sizeBytes: checkSize(source.path, source.sizeBytes, logicalBlockSize) };
+  }
+  const formats = spec.mount?.format === 'if_empty';
+  const found = await inspectLuks(source, encryption, { scanBytesMax: config.empty_scan_bytes_max, formats });
+  return { ...found, sizeBytes: checkSize(source.path, found.sizeBytes, logicalBlockSize) };
 }
 
 /**

@@ -221,7 +221,7 @@ async function examine(manager: SandboxManager, sandbox: Sandbox, requested: Vol
   }
   if (spec === undefined) return { volumeId, spec, backing: undefined, problems };
   const repeated = attempt(() => sandbox.volumes.repeated(volumeId, spec));
-  const backing = await inspectBacking(spec, config.allowed_roots).catch((error: unknown) => {
+  const backing = await inspectBacking(spec, config).catch((error: unknown) => {
     problems.push(asShimError(error));
     return undefined;
   });

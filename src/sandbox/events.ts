@@ -24,6 +24,8 @@ export type EventType =
   | 'volume.detaching'
   | 'volume.removed'
   | 'volume.health'
+  | 'volume.job'
+  | 'volume.resized'
   | 'volume.snapshot';
 
 /** One observed change. `subject` is a snapshot of the sandbox or volume as it was right after. */

@@ -246,7 +246,7 @@ export class SandboxManager {
     this.#refuseUnlessRunning(sandbox);
     const repeated = sandbox.volumes.repeated(volumeId, spec);
     if (repeated !== undefined) return await this.#joinAttach(sandbox, repeated, options.callerWait);
-    const backing = await inspectBacking(spec, config.allowed_roots);
+    const backing = await inspectBacking(spec, config);
     // What an adopted VM has is known only once QEMU was asked (reconcile.ts): before, names and slots may seem free.
     const connected = sandbox.link.within(config.qmp_reply_timeout_ms, sandbox.gone);
     await waitFor(connected, options.callerWait === undefined ? {} : { signal: options.callerWait });

@@ -3,6 +3,7 @@ import type { QmpClient } from '../qmp/client.ts';
 import { asShimError, causeFrom, releaseBestEffort, settleInGuest } from './attach.ts';
 import { startRemoval } from './detach.ts';
 import { guestEncryption } from './guest-crypt.ts';
+import { hostLuksView, readLuks1 } from './luks-image.ts';
 import { recoverVolumes } from './recover.ts';
 import { removeFromQemu } from './removal.ts';
 import type { Sandbox } from './sandbox.ts';
@@ -66,6 +67,9 @@ async function resumeAttach(sandbox: Sandbox, volume: Volume, present: boolean):
     using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(sandbox, volume.spec);
     const deadline = Deadline.after(sandbox.config.attach_timeout_ms);
     const guest = await settleInGuest(sandbox, volume, key, deadline, new Stopwatch());
+    if (volume.spec.encryption?.kind === 'host-luks') {
+      volume.encryption ??= hostLuksView(await readLuks1(volume.identity.resolvedPath), false);
+    }
     using _held = await volume.mutex.acquire();
     sandbox.gone.throwIfAborted();
     sandbox.volumes.apply(volume, { kind: 'driver-live', guest });

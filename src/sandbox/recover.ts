@@ -3,6 +3,7 @@ import { messageOf } from '../base/errors.ts';
 import { z } from 'zod';
 import type { Placement } from '../device/placement.ts';
 import { namesFor, parseDeviceId, type QemuNames } from '../device/plan.ts';
+import type { HostLuksSpec } from '../device/encryption.ts';
 import { FIRST_BRIDGE_ADDRESS, SLOTS_PER_BRIDGE, type Slot } from '../device/slots.ts';
 import type { CacheMode, IoErrorPolicy, VolumeSpec } from '../device/spec.ts';
 import { HOSTNAME_PARAMETER } from '../qemu/argv.ts';
@@ -111,18 +112,40 @@ export async function recoverVolumes(sandbox: Sandbox, qmp: QmpClient): Promise<
       sandbox.log.error({ device: name, problem: messageOf(error) }, 'volume could not be recovered; left as it is');
     }
   }
-  for (const node of nodes) {
-    const name = node['node-name'];
-    if (name === undefined || !/^vol-[0-9]+-fmt$/.test(name) || known.has(name)) continue;
-    sandbox.log.warn({ node: name }, 'block node without a volume removed');
-    await qmp.run('blockdev-del', { 'node-name': name }).catch((error: unknown) => {
-      sandbox.log.error({ node: name, problem: messageOf(error) }, 'block node not removed');
+  await removeLeftOvers(sandbox, qmp, nodes, known);
+}
+
+/** Nodes and secrets that belong to no volume; format nodes first, for they hold their protocol nodes. */
+async function removeLeftOvers(
+  sandbox: Sandbox,
+  qmp: QmpClient,
+  nodes: readonly BlockNodeInfo[],
+  known: ReadonlySet<string>,
+): Promise<void> {
+  const remove = async (name: string, work: Promise<unknown>): Promise<void> => {
+    sandbox.log.warn({ name }, 'block node or secret without a volume removed');
+    await work.catch((error: unknown) => {
+      sandbox.log.error({ name, problem: messageOf(error) }, 'block node or secret not removed');
     });
+  };
+  for (const suffix of ['fmt', 'file']) {
+    for (const { 'node-name': name = '' } of nodes) {
+      const [, generation, kind] = /^vol-([0-9]+)-(fmt|file)$/.exec(name) ?? [];
+      if (kind !== suffix || known.has(name)) continue;
+      // The protocol node of any other kind of format node goes with it.
+      const above = nodes.find((one) => one['node-name'] === `vol-${generation}-fmt`);
+      if (kind === 'file' && above !== undefined && above.drv !== 'luks') continue;
+      await remove(name, qmp.run('blockdev-del', { 'node-name': name }));
+    }
+  }
+  for (const { name } of await qmp.run('qom-list', { path: '/objects' })) {
+    if (/^vol-[0-9]+-(fmt-amend-(old|new)-)?(key|master)$/.test(name) && !known.has(name))
+      await remove(name, qmp.run('object-del', { id: name }));
   }
 }
 
-function allNames({ device, formatNode, fileNode }: QemuNames): readonly string[] {
-  return [device, formatNode, fileNode];
+function allNames({ device, formatNode, fileNode, keySecret, masterSecret }: QemuNames): readonly string[] {
+  return [device, formatNode, fileNode, keySecret, masterSecret];
 }
 
 async function volumeFromQemu(
@@ -156,7 +179,7 @@ async function volumeFromQemu(
     mount: undefined,
     writeErrors: errorPolicy(await get('werror'), 'enospc'),
     readErrors: errorPolicy(await get('rerror'), 'report'),
-    encryption: undefined,
+    encryption: format.drv === 'luks' ? RECOVERED_LUKS : undefined,
   };
   // A file that was deleted under the VM has no identity that another volume could ask for.
   const found = await stat(file.file).catch(() => undefined);
@@ -191,6 +214,18 @@ async function placementFrom(get: (property: string) => Promise<unknown>, queues
     iothreads: mapped.length > 0 ? mapped.map((one) => one.iothread) : single === '' ? [] : [single],
   };
 }
+
+/** Where its key is to be had is lost with the journal; it is open, and needs none. */
+const RECOVERED_LUKS: HostLuksSpec = {
+  kind: 'host-luks',
+  key: undefined,
+  format: 'never',
+  sizeBytes: 0,
+  cipher: 'aes-256',
+  hash: 'sha256',
+  iterationMs: 2000,
+  uuid: '',
+};
 
 /** `parent_bus` is ".../bridge0/bridge0" (the bus has the bridge's id); `addr` is the devfn. */
 function slotFrom(parentBus: string, devfn: number): Slot {

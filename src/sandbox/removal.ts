@@ -1,7 +1,7 @@
 import { Coalesced } from '../base/coalesce.ts';
 import { monotonicMs, sleep } from '../base/deadline.ts';
 import { isShimError, messageOf } from '../base/errors.ts';
-import { removalSteps } from '../device/plan.ts';
+import { luksRemovalSteps, removalSteps, type RemovalStep } from '../device/plan.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { QmpListener } from '../qmp/listener.ts';
@@ -122,7 +122,37 @@ async function removeNodesAndProve(qmp: QmpClient, volume: Volume): Promise<bool
     if (!isQmpError(error)) throw error;
   });
   const [left] = await Promise.all([lookOver(qmp).run(), removed]);
-  return ![device, formatNode, fileNode].some((name) => left.has(name));
+  if ([device, formatNode].some((name) => left.has(name))) return false;
+  return volume.spec.encryption?.kind === 'host-luks' ? await removeLuksRestAndProve(qmp, volume) : !left.has(fileNode);
+}
+
+/** The protocol node, the secrets and the job of a host_luks volume: taken away as far as they are there, and looked for. */
+async function removeLuksRestAndProve(qmp: QmpClient, volume: Volume): Promise<boolean> {
+  for (const step of luksRemovalSteps(volume.names)) {
+    await runRemoval(qmp, step).catch((error: unknown) => {
+      if (!isQmpError(error)) throw error;
+    });
+  }
+  const { fileNode, keySecret, masterSecret, job } = volume.names;
+  const [left, objects, jobs] = await Promise.all([
+    lookOver(qmp).run(),
+    qmp.run('qom-list', { path: '/objects' }),
+    qmp.run('query-jobs'),
+  ]);
+  const secrets = objects.some(({ name }) => name === keySecret || name === masterSecret);
+  return !left.has(fileNode) && !secrets && !jobs.some(({ id }) => id === job);
+}
+
+async function runRemoval(qmp: QmpClient, step: RemovalStep): Promise<void> {
+  switch (step.command) {
+    case 'device_del':
+    case 'object-del':
+    case 'job-dismiss':
+      await qmp.run(step.command, step.arguments);
+      return;
+    case 'blockdev-del':
+      await qmp.run(step.command, step.arguments);
+  }
 }
 
 /** One look for many removals at a time: the lists are long when there are many volumes. */

@@ -8,6 +8,7 @@ import { transition, type Cause, type Transition, type VolumeInput, type VolumeS
 import type { Backing, BackingClaims } from './backing.ts';
 import type { EventLog } from './events.ts';
 import type { JournalVolume } from './journal.ts';
+import type { JobProgress } from './job.ts';
 import { Volume, type VolumeSnapshot } from './volume.ts';
 
 export interface VolumeStoreOptions {
@@ -130,7 +131,10 @@ export class VolumeStore {
       resolvedPath: backing.path,
       sizeBytes: backing.sizeBytes,
     };
-    const volume = new Volume(identity, this.#options.mutexWaitersMax);
+    const volume = new Volume(identity, this.#options.mutexWaitersMax, {
+      blank: backing.blank ?? false,
+      unwritten: backing.unwritten ?? false,
+    });
     this.#put(volume);
     this.#announce(volume, undefined);
     return volume;
@@ -168,10 +172,8 @@ export class VolumeStore {
   /** Puts back a volume that the journal knows. Its slot and claim are taken unless it is removed. */
   restore(record: JournalVolume): Volume {
     const { state, times, aio, mounted, encryption, ...identity } = record;
-    const volume = new Volume({ ...identity, sandboxId: this.#options.sandboxId }, this.#options.mutexWaitersMax, {
-      state,
-      times,
-    });
+    const full = { ...identity, sandboxId: this.#options.sandboxId };
+    const volume = new Volume(full, this.#options.mutexWaitersMax, { restored: { state, times } });
     volume.aio = aio;
     volume.mounted = mounted;
     volume.encryption = encryption;
@@ -227,6 +229,39 @@ export class VolumeStore {
       const last = events.latest(sandboxId, volume.id, volume.generation);
       if (last?.type !== `volume.${volume.state.state}`) this.#announce(volume, 'adoption');
     }
+  }
+
+  /** Takes note of a new size that was seen, and tells watchers. */
+  resized(volume: Volume, sizeBytes: number): void {
+    const before = volume.identity.sizeBytes;
+    if (before === sizeBytes) return;
+    volume.identity = { ...volume.identity, sizeBytes };
+    this.#options.log.info({ volumeId: volume.id, before, sizeBytes }, 'volume resized');
+    this.#options.events.emit({
+      type: 'volume.resized',
+      sandboxId: this.#options.sandboxId,
+      volumeId: volume.id,
+      generation: volume.generation,
+      cause: { reason: 'RESIZED', message: `the disk has ${sizeBytes} bytes, it had ${before}` },
+      timings: [],
+      subject: volume.snapshot(),
+    });
+  }
+
+  /** Tells watchers how far a job of QEMU's for the volume is; the state stays as it is. */
+  setJob(volume: Volume, job: JobProgress | undefined): void {
+    const changed = job?.status !== volume.job?.status || job?.current !== volume.job?.current;
+    volume.job = job;
+    if (!changed || job === undefined) return;
+    this.#options.events.emit({
+      type: 'volume.job',
+      sandboxId: this.#options.sandboxId,
+      volumeId: volume.id,
+      generation: volume.generation,
+      cause: { reason: 'JOB_PROGRESS', message: `${job.type}: ${job.status}, ${job.current} of ${job.total}` },
+      timings: [],
+      subject: volume.snapshot(),
+    });
   }
 
   /** Tells watchers of a change of health; the state stays as it is. */

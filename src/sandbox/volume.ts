@@ -7,6 +7,7 @@ import { pciPath, type Slot } from '../device/slots.ts';
 import { SERIAL_BYTES_MAX, type AioMode, type VolumeSpec } from '../device/spec.ts';
 import type { Cause, GuestView, VolumeState } from '../device/state.ts';
 import type { Timing } from './events.ts';
+import type { JobProgress } from './job.ts';
 
 /** Wall-clock milliseconds of each state's beginning. */
 export interface StateTimes {
@@ -55,6 +56,7 @@ export interface VolumeSnapshot extends VolumeIdentity {
   readonly timings: readonly Timing[];
   readonly health: VolumeHealth;
   readonly encryption: EncryptionView | undefined;
+  readonly job: JobProgress | undefined;
 }
 
 /**
@@ -62,7 +64,8 @@ export interface VolumeSnapshot extends VolumeIdentity {
  * INVARIANT: `state` and `times` change only under `mutex`, and only through VolumeStore.apply.
  */
 export class Volume {
-  readonly identity: VolumeIdentity;
+  /** Changes in its size only, when the volume is resized (VolumeStore.resized). */
+  identity: VolumeIdentity;
   readonly names: QemuNames;
   readonly mutex: BoundedMutex;
   state: VolumeState;
@@ -77,6 +80,12 @@ export class Volume {
    * (or its boot ended).
    */
   mounted = false;
+  /** Its source was seen to be empty, and is to be made an encrypted image first. */
+  readonly blank: boolean;
+  /** For host_luks: nobody ever wrote through the encryption, though the guest reads noise. */
+  readonly unwritten: boolean;
+  /** The job that QEMU works on for it. */
+  job: JobProgress | undefined;
   /** How it was seen to be encrypted. */
   encryption: EncryptionView | undefined;
   health: VolumeHealth = { failing: false, errors: 0 };
@@ -85,8 +94,19 @@ export class Volume {
   /** The removal in progress; repeats of Detach join it. */
   removal: Promise<void> | undefined;
 
-  constructor(identity: VolumeIdentity, mutexWaitersMax: number, restored?: { state: VolumeState; times: StateTimes }) {
+  constructor(
+    identity: VolumeIdentity,
+    mutexWaitersMax: number,
+    options: {
+      readonly restored?: { readonly state: VolumeState; readonly times: StateTimes };
+      readonly blank?: boolean;
+      readonly unwritten?: boolean;
+    } = {},
+  ) {
     this.identity = identity;
+    const { restored, blank = false, unwritten = false } = options;
+    this.blank = blank;
+    this.unwritten = unwritten;
     this.names = namesFor(identity.volumeId, identity.generation);
     this.mutex = new BoundedMutex(`volume ${identity.volumeId}`, mutexWaitersMax);
     this.state = restored?.state ?? { state: 'pending', phase: 'attaching', slot: identity.slot };
@@ -126,6 +146,7 @@ export class Volume {
       timings: this.timings,
       health: this.health,
       encryption: this.encryption,
+      job: this.job,
     };
   }
 }

@@ -134,4 +134,57 @@ await describe('encrypted volumes', { skip }, async () => {
     const again = await refusal(attach('bare', spec));
     assertRefusal(again, { code: 'FAILED_PRECONDITION', reason: 'GUEST_DISK_NOT_EMPTY' });
   });
+
+  await it('a host_luks image is made, opened and refused as it should be; QEMU keeps no secret', async () => {
+    const { qemuPid, stateDir } = await daemon.client.getSandbox('vm');
+    const file = await daemon.keyFile('at-rest', 'correct horse');
+    const path = await daemon.rawFile('at-rest.raw', 24 * MIB);
+    const hostLuks = { key: { file }, format: 'FORMAT_IF_EMPTY' as const, iterationMs: 50 };
+    const spec = { rawFile: { path }, mount: mountAt('/mnt/rest'), encryption: { hostLuks } };
+    const created = await attach('rest', spec);
+    const { uuid, ...view } = created.encryption ?? { uuid: '' };
+    assert.deepEqual(view, {
+      format: 'luks1',
+      cipher: 'aes-xts-plain64',
+      sectorSize: 512,
+      integrity: false,
+      keySlots: 1,
+      created: true,
+      mappedDevice: '',
+    });
+    assert.equal(created.sizeBytes, 24 * MIB - 2_068_480);
+    assert.deepEqual(
+      (await qemuInventory(stateDir, qemuPid)).objects.filter((name) => name.startsWith('vol-')),
+      [],
+    );
+    await daemon.client.guest('vm', 'echo kept > /mnt/rest/f; sync');
+
+    await daemon.kill('SIGKILL');
+    await rm(file);
+    daemon = await TestDaemon.start({ directory: daemon.directory });
+    await until('the agent', async () => (await daemon.client.getSandbox('vm')).agentReady);
+    const adopted = await daemon.client.getVolume('vm', 'rest');
+    assert.deepEqual([adopted.state, adopted.encryption], ['VOLUME_STATE_ATTACHED', created.encryption]);
+    await detach('rest');
+    assert.deepEqual((await qemuInventory(stateDir, qemuPid)).blockNodes, []);
+    const info = JSON.parse((await execa('qemu-img', ['info', '--output=json', path])).stdout) as {
+      format: string;
+      'format-specific': { data: { uuid: string; 'cipher-alg': string } };
+    };
+    const { data } = info['format-specific'];
+    assert.deepEqual([info.format, data.uuid, data['cipher-alg']], ['luks', uuid, 'aes-256']);
+
+    await daemon.keyFile('at-rest', 'another');
+    const wrong = await refusal(attach('rest', spec));
+    assertRefusal(wrong, { code: 'FAILED_PRECONDITION', reason: 'LUKS_WRONG_KEY' });
+    await daemon.keyFile('at-rest', Buffer.from([255, 0, 1]));
+    const binary = await refusal(attach('rest', spec));
+    assertRefusal(binary, { code: 'FAILED_PRECONDITION', reason: 'KEY_NOT_TEXT' });
+    assert.deepEqual((await qemuInventory(stateDir, qemuPid)).blockNodes, []);
+    await daemon.keyFile('at-rest', 'correct horse');
+    const again = await attach('rest', { ...spec, encryption: { hostLuks: { key: { file }, uuid } } });
+    assert.deepEqual([again.encryption?.created, again.formatted], [false, false]);
+    assert.equal(await daemon.client.guest('vm', 'cat /mnt/rest/f'), 'kept\n');
+    await detach('rest');
+  });
 });

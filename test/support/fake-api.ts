@@ -87,6 +87,8 @@ export const EVENTS: readonly Event[] = [
   },
 ];
 
+const KEY_SLOTS = { uuid: '0f5e7d22-0000-4000-8000-00000000abcd', used: [true, false] };
+
 /** Serves on a socket in a directory of its own until it is disposed. */
 export class FakeApi implements AsyncDisposable {
   readonly socketPath: string;
@@ -194,6 +196,11 @@ export class FakeApi implements AsyncDisposable {
       AttachMany: this.#unary('Volumes.AttachMany', { results: [] }),
       DetachMany: this.#unary('Volumes.DetachMany', { results: [] }),
       Plan: this.#unary('Volumes.Plan', { volumes: [] }),
+      Resize: this.#unary('Volumes.Resize', { ...VOLUME, sizeBytes: 2 * 1024 ** 3 }),
+      ListKeySlots: this.#unary('Volumes.ListKeySlots', KEY_SLOTS),
+      AddKey: this.#unary('Volumes.AddKey', KEY_SLOTS),
+      ChangeKey: this.#unary('Volumes.ChangeKey', KEY_SLOTS),
+      RemoveKey: this.#unary('Volumes.RemoveKey', KEY_SLOTS),
       Get: this.#unary('Volumes.Get', VOLUME),
       List: this.#unary('Volumes.List', { volumes: [VOLUME] }),
       Watch: this.#streaming('Volumes.Watch', () => []),

@@ -7,7 +7,13 @@ import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
 import type { SourceKind, VolumeSpec } from '../../src/device/spec.ts';
-import { BackingClaims, inspectBacking, resolveAllowed, type Backing } from '../../src/sandbox/backing.ts';
+import {
+  BackingClaims,
+  inspectBacking,
+  resolveAllowed,
+  type Backing,
+  type InspectionConfig,
+} from '../../src/sandbox/backing.ts';
 
 const MIB = 1024 * 1024;
 
@@ -41,13 +47,15 @@ class Scratch implements AsyncDisposable {
 
   inspect(path: string, changes: Partial<VolumeSpec> & { readonly kind?: SourceKind } = {}): Promise<Backing> {
     const { kind = 'raw-file', ...rest } = changes;
-    return inspectBacking({ ...SPEC, ...rest, source: { kind, path } }, [this.root]);
+    return inspectBacking({ ...SPEC, ...rest, source: { kind, path } }, limitsFor(this.root));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await rm(this.directory, { recursive: true, force: true });
   }
 }
+
+const limitsFor = (root: string): InspectionConfig => ({ allowed_roots: [root], empty_scan_bytes_max: 2 ** 20 });
 
 const SPEC: VolumeSpec = {
   source: { kind: 'raw-file', path: '/nowhere' },
@@ -147,7 +155,10 @@ suite('what lies behind a volume: files', () => {
       }
     }
     const spec = { ...SPEC, source: { kind: 'raw-file', path: '/dev/null' } } as const;
-    await assert.rejects(inspectBacking(spec, ['/dev']), { reason: 'WRONG_FILE_TYPE', message: /character device/ });
+    await assert.rejects(inspectBacking(spec, limitsFor('/dev')), {
+      reason: 'WRONG_FILE_TYPE',
+      message: /character device/,
+    });
     const file = await scratch.file('volumes/a.raw');
     await assert.rejects(scratch.inspect(file, { kind: 'block-device' }), {
       reason: 'WRONG_FILE_TYPE',
@@ -274,18 +285,21 @@ suite('what lies behind a volume: block devices', () => {
     const device = attached.stdout.trim();
     using _detached = { [Symbol.dispose]: () => void spawnSync('losetup', ['--detach', device]) };
     const spec = { ...SPEC, source: { kind: 'block-device', path: device } } as const;
-    const found = await inspectBacking(spec, ['/dev']);
+    const found = await inspectBacking(spec, limitsFor('/dev'));
     assert.equal(found.sizeBytes, 3 * MIB);
     assert.match(found.identity, /^block:7:\d+$/);
     await symlink(device, scratch.path('volumes/link'));
     assert.deepEqual(
-      await inspectBacking({ ...spec, source: { kind: 'block-device', path: scratch.path('volumes/link') } }, ['/dev']),
+      await inspectBacking(
+        { ...spec, source: { kind: 'block-device', path: scratch.path('volumes/link') } },
+        limitsFor('/dev'),
+      ),
       found,
     );
-    await assert.rejects(inspectBacking({ ...spec, source: { kind: 'raw-file', path: device } }, ['/dev']), {
+    await assert.rejects(inspectBacking({ ...spec, source: { kind: 'raw-file', path: device } }, limitsFor('/dev')), {
       reason: 'WRONG_FILE_TYPE',
     });
-    await assert.rejects(inspectBacking(spec, [scratch.root]), { reason: 'OUTSIDE_ALLOWED_ROOTS' });
+    await assert.rejects(inspectBacking(spec, limitsFor(scratch.root)), { reason: 'OUTSIDE_ALLOWED_ROOTS' });
   });
 });
 

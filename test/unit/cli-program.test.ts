@@ -133,7 +133,10 @@ describe('completion', () => {
 
   test('commands, options of the command and its ancestors, values', () => {
     assert.deepEqual(offered('vol'), ['volume']);
-    assert.deepEqual(offered('volume', ''), ['attach', 'detach', 'attach-many', 'detach-many', 'plan', 'get', 'list']);
+    assert.deepEqual(offered('volume', ''), [
+      ...['attach', 'detach', 'attach-many', 'detach-many', 'plan'],
+      ...['resize', 'keys', 'get', 'list'],
+    ]);
     assert.deepEqual(offered('vol', 'attach', 'sb1', 'v', '--c'), ['--cache']);
     assert.deepEqual(offered('--json', 'volume', 'list', '--so'), ['--socket']);
     assert.deepEqual(offered('volume', 'attach', '--cache', 'write'), ['writeback', 'writethrough']);

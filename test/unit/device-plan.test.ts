@@ -5,6 +5,7 @@ import { ID_LENGTH_MAX, checkId } from '../../src/base/ids.ts';
 import {
   aioCandidates,
   attachPlan,
+  luksRemovalSteps,
   detachPlan,
   namesFor,
   parseDeviceId,
@@ -13,6 +14,7 @@ import {
   type BlockNodeArguments,
   type DeviceArguments,
 } from '../../src/device/plan.ts';
+import type { HostLuksSpec } from '../../src/device/encryption.ts';
 import { slotAt } from '../../src/device/slots.ts';
 import type { AioMode, CacheMode, VolumeSpec } from '../../src/device/spec.ts';
 
@@ -34,6 +36,29 @@ const BASE: VolumeSpec = {
 };
 const NAMES = namesFor('a', 1);
 const SEAT = { slot: slotAt(30), placement: { vectors: 2, iothreads: [] } };
+const LUKS: HostLuksSpec = {
+  kind: 'host-luks',
+  key: { kind: 'file', path: '/keys/a' },
+  format: 'if_empty',
+  sizeBytes: 0,
+  cipher: 'aes-256',
+  hash: 'sha256',
+  iterationMs: 100,
+  uuid: '',
+};
+
+/** What a step leaves in QEMU, by name. */
+function addedBy(step: Extract<AttachStep, { undo: unknown }>): string {
+  switch (step.kind) {
+    case 'add-device':
+    case 'add-secret':
+      return step.arguments.id;
+    case 'create-image':
+      return step.arguments['job-id'];
+    default:
+      return step.arguments['node-name'];
+  }
+}
 
 function plan(changes: Partial<VolumeSpec>, aio: AioMode = 'threads'): readonly AttachStep[] {
   return attachPlan({ ...BASE, ...changes }, NAMES, SEAT, aio);
@@ -162,12 +187,56 @@ suite('attach plan', () => {
 
   test('every step that adds something names what removes it, and nothing else does', () => {
     const mount = { fsType: 'ext4', mountPoint: '/mnt', options: [], format: 'never' } as const;
-    for (const step of plan({ mount })) {
+    for (const step of [...plan({ mount }), ...plan({ encryption: LUKS })]) {
       assert.equal('undo' in step, 'command' in step, step.kind);
       if (!('undo' in step)) continue;
-      const added = step.kind === 'add-device' ? step.arguments.id : step.arguments['node-name'];
+      const added = addedBy(step);
       assert.deepEqual(Object.values(step.undo.arguments), [added]);
     }
+  });
+
+  test('an encrypted disk: protocol node, secrets, image, luks node; then nothing needs the secrets', () => {
+    const steps = plan({ encryption: LUKS });
+    assert.deepEqual(
+      steps.map(({ kind }) => kind),
+      [
+        'fetch-key',
+        'add-file-node',
+        'add-secret',
+        'add-secret',
+        'create-image',
+        'add-luks-node',
+        'remove-secrets',
+        'add-device',
+        'await-driver',
+        'find-in-guest',
+      ],
+    );
+    assert.doesNotMatch(JSON.stringify(steps), /"data"|"iv"/);
+    const never = plan({ encryption: { ...LUKS, format: 'never' } }).map(({ kind }) => kind);
+    assert.equal(never.includes('create-image'), false);
+    const added = steps.flatMap((step) => ('undo' in step ? [addedBy(step)] : []));
+    const removed = [...removalSteps(NAMES), ...luksRemovalSteps(NAMES)].flatMap((step) =>
+      Object.values(step.arguments),
+    );
+    assert.deepEqual(added.sort(), removed.sort());
+  });
+
+  test('encryption in the guest comes before the mount, and asks for a key only when it is given one', () => {
+    const encryption = {
+      kind: 'guest-luks2',
+      key: { kind: 'ephemeral' },
+      mode: 'create',
+      integrity: false,
+      sectorSize: 4096,
+      uuid: '',
+    } as const;
+    const kinds = (spec: Partial<VolumeSpec>): readonly string[] => plan(spec).map(({ kind }) => kind);
+    const rest = ['add-block-node', 'add-device', 'await-driver', 'find-in-guest', 'open-in-guest'];
+    assert.deepEqual(kinds({ encryption }), rest);
+    const key = { kind: 'provided', reference: { kind: 'command', name: 'vault' } } as const;
+    assert.deepEqual(kinds({ encryption: { ...encryption, key } }), ['fetch-key', ...rest]);
+    assert.deepEqual(plan({ encryption }).at(-1), { kind: 'open-in-guest', name: 'a-crypt' });
   });
 
   test('the detach plan takes out what the attach plan put in, in the opposite order', () => {

@@ -60,6 +60,7 @@ suite('prepareMount', () => {
         '/mnt/a\\040b\\134c',
         'ro,noatime,errors=remount-ro',
         'if_empty',
+        '0',
       ],
     );
   });

@@ -102,6 +102,7 @@ function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): Vo
     sizeBytes: 2 ** 40,
     health: { failing: false, errors: 0 },
     encryption: undefined,
+    job: undefined,
     state,
     pciPath: pciPath(slot),
     guest: 'guest' in state ? state.guest : undefined,

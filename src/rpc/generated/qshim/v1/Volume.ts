@@ -8,6 +8,7 @@ import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Ou
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from '../../google/protobuf/Timestamp.ts';
 import type { VolumeHealth as _qshim_v1_VolumeHealth, VolumeHealth__Output as _qshim_v1_VolumeHealth__Output } from '../../qshim/v1/VolumeHealth.ts';
 import type { EncryptionStatus as _qshim_v1_EncryptionStatus, EncryptionStatus__Output as _qshim_v1_EncryptionStatus__Output } from '../../qshim/v1/EncryptionStatus.ts';
+import type { Job as _qshim_v1_Job, Job__Output as _qshim_v1_Job__Output } from '../../qshim/v1/Job.ts';
 import type { InterruptMode as _qshim_v1_InterruptMode, InterruptMode__Output as _qshim_v1_InterruptMode__Output } from '../../qshim/v1/InterruptMode.ts';
 import type { Long } from '@grpc/proto-loader';
 
@@ -33,6 +34,7 @@ export interface Volume {
   'formatted'?: (boolean);
   'health'?: (_qshim_v1_VolumeHealth | null);
   'encryption'?: (_qshim_v1_EncryptionStatus | null);
+  'job'?: (_qshim_v1_Job | null);
   'interrupts'?: (_qshim_v1_InterruptMode);
   'iothreads'?: (string)[];
 }
@@ -59,6 +61,7 @@ export interface Volume__Output {
   'formatted': (boolean);
   'health': (_qshim_v1_VolumeHealth__Output | null);
   'encryption': (_qshim_v1_EncryptionStatus__Output | null);
+  'job': (_qshim_v1_Job__Output | null);
   'interrupts': (_qshim_v1_InterruptMode__Output);
   'iothreads': (string)[];
 }

@@ -1,0 +1,166 @@
+import { open } from 'node:fs/promises';
+import { ShimError, messageOf } from '../base/errors.ts';
+import { aioCandidates, attachPlan } from '../device/plan.ts';
+import type { AioMode } from '../device/spec.ts';
+import type { KeyMaterial } from '../keys/material.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { isQmpError } from '../qmp/errors.ts';
+import { runKeyJob } from './job.ts';
+import { hostLuksView, luksRefusal, readLuks1 } from './luks-image.ts';
+import { withSecret } from './secret.ts';
+import type { Stopwatch } from './stopwatch.ts';
+import type { Volume } from './volume.ts';
+import type { VolumeHost } from './vm.ts';
+
+/** The block nodes of a volume, as an attach adds them to QEMU. Called under the volume's mutex. */
+
+/** QEMU works on the key for each slot in use, and answers nothing meanwhile. */
+const LUKS_OPEN_TIMEOUT_MS = 600_000;
+
+/**
+ * Adds what the front end will sit on: a format node over a protocol node, or, for host_luks, a protocol node, an image if
+ * there is none yet, and the luks node that opens it.
+ * @throws ShimError FAILED_PRECONDITION: SOURCE_NOT_USABLE, BACKING_IN_USE, LUKS_WRONG_KEY, LUKS_CREATE_FAILED; and what
+ *   withSecret throws
+ */
+export async function addBlockNodes(
+  host: VolumeHost,
+  qmp: QmpClient,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  watch: Stopwatch,
+): Promise<void> {
+  if (volume.spec.encryption?.kind !== 'host-luks') {
+    await addWithBestAio(host, qmp, volume, 'add-block-node');
+    watch.lap('block-node');
+    return;
+  }
+  if (key === undefined) throw new Error('an encrypted volume is attached without its key');
+  await addWithBestAio(host, qmp, volume, 'add-file-node');
+  watch.lap('block-node');
+  await withSecret(qmp, host.config.secret_dir, volume.names, key, async () => {
+    if (volume.blank) {
+      await createImage(host, qmp, volume);
+      watch.lap('luks-create');
+    }
+    await openImage(qmp, volume);
+    watch.lap('luks-open');
+  });
+  volume.encryption = hostLuksView(await readLuks1(volume.identity.resolvedPath), volume.blank);
+}
+
+async function addWithBestAio(
+  host: VolumeHost,
+  qmp: QmpClient,
+  volume: Volume,
+  kind: 'add-block-node' | 'add-file-node',
+): Promise<void> {
+  const candidates = aioCandidates(volume.spec);
+  for (const [index, aio] of candidates.entries()) {
+    try {
+      const step = planStep(volume, kind, aio);
+      await qmp.run(step.command, step.arguments);
+      volume.aio = aio;
+      return;
+    } catch (error) {
+      const last = index === candidates.length - 1;
+      if (last || !isQmpError(error)) throw blockNodeFailure(volume, aio, error);
+      // Which reason an open failed for shows only in text. A wrong guess costs one more try with a simpler mode.
+      host.log.debug({ volumeId: volume.id, aio, problem: error.message }, 'aio mode refused, trying the next');
+    }
+  }
+}
+
+/** Makes an image of a source that was seen to be empty. A file in which that fails is made empty again. */
+async function createImage(host: VolumeHost, qmp: QmpClient, volume: Volume): Promise<void> {
+  const step = planStep(volume, 'create-image');
+  const { sizeBytes, resolvedPath } = volume.identity;
+  const options = { ...step.arguments.options, size: sizeBytes };
+  const start = (): Promise<unknown> =>
+    qmp.run(step.command, { ...step.arguments, options }, { timeoutMs: LUKS_OPEN_TIMEOUT_MS });
+  const progress = (job: NonNullable<Volume['job']>): void => {
+    host.volumes.setJob(volume, job);
+  };
+  try {
+    await runKeyJob(qmp, volume.names.job, start, { signal: host.gone, progress });
+  } catch (error) {
+    host.gone.throwIfAborted();
+    await makeEmptyAgain(volume).catch((problem: unknown) => {
+      host.log.warn({ volumeId: volume.id, problem: messageOf(problem) }, 'half-made image left as it is');
+    });
+    throw luksRefusal(resolvedPath, 'LUKS_CREATE_FAILED', `cannot be encrypted: ${messageOf(error)}`, undefined, error);
+  } finally {
+    host.volumes.setJob(volume, undefined);
+  }
+}
+
+async function makeEmptyAgain(volume: Volume): Promise<void> {
+  if (volume.spec.source.kind === 'block-device') return;
+  await using handle = await open(volume.identity.resolvedPath, 'r+');
+  const { size } = await handle.stat();
+  await handle.truncate(0);
+  await handle.truncate(size);
+}
+
+async function openImage(qmp: QmpClient, volume: Volume): Promise<void> {
+  const step = planStep(volume, 'add-luks-node');
+  try {
+    await qmp.run(step.command, step.arguments, { timeoutMs: LUKS_OPEN_TIMEOUT_MS });
+  } catch (error) {
+    if (isWrongKey(error)) {
+      const path = volume.identity.resolvedPath;
+      throw luksRefusal(path, 'LUKS_WRONG_KEY', 'opens with none of its key slots by this key', undefined, error);
+    }
+    throw blockNodeFailure(volume, volume.aio ?? 'threads', error);
+  }
+}
+
+/** QEMU has no error class for it. Only the reason hangs on this text; a damaged key slot says the same. */
+export function isWrongKey(error: unknown): boolean {
+  return isQmpError(error) && /\bInvalid password\b|\bNo keyslots match\b/.test(error.message);
+}
+
+type Step = ReturnType<typeof attachPlan>[number];
+
+/** The step of a volume's attach plan, with the source's resolved path. */
+export function planStep<K extends Step['kind']>(
+  volume: Volume,
+  kind: K,
+  aio: AioMode = 'threads',
+): Extract<Step, { kind: K }> {
+  const spec = { ...volume.spec, source: { ...volume.spec.source, path: volume.identity.resolvedPath } };
+  const steps = attachPlan(spec, volume.names, volume.identity, aio);
+  const found = steps.find((step): step is Extract<Step, { kind: K }> => step.kind === kind);
+  if (found === undefined) throw new Error(`the attach plan has no step ${kind}`);
+  return found;
+}
+
+function blockNodeFailure(volume: Volume, aio: AioMode, error: unknown): unknown {
+  if (!isQmpError(error)) return error;
+  if (isLockConflict(error)) return heldElsewhere(volume, error);
+  const chosen = volume.spec.aio !== 'auto';
+  return new ShimError(
+    'FAILED_PRECONDITION',
+    `QEMU could not open ${volume.identity.resolvedPath} (aio ${aio}${chosen ? '' : ', the last that was tried'}): ${error.message}`,
+    {
+      reason: 'SOURCE_NOT_USABLE',
+      metadata: { volumeId: volume.id, path: volume.identity.resolvedPath, aio },
+      cause: error,
+    },
+  );
+}
+
+/** QEMU has no error class for it. Only which status a failure gets hangs on this text, never what is done about it. */
+export function isLockConflict(error: unknown): boolean {
+  return isQmpError(error) && /\bFailed to get .* lock\b/.test(error.message);
+}
+
+/** The refusal for a source that another process has locked. */
+export function heldElsewhere(volume: Volume, error: unknown): ShimError {
+  const { resolvedPath } = volume.identity;
+  return new ShimError(
+    'FAILED_PRECONDITION',
+    `${resolvedPath} is in use by another process, which holds a lock on it: ${messageOf(error)}`,
+    { reason: 'BACKING_IN_USE', metadata: { path: resolvedPath, holder: 'another process' }, cause: error },
+  );
+}
