@@ -58,6 +58,8 @@ export async function waitFor<T>(
   options: { readonly milliseconds?: number; readonly signal?: AbortSignal; readonly onTimeout?: () => Error },
 ): Promise<T> {
   const { milliseconds, signal, onTimeout } = options;
+  // The work may fail when nobody waits for it any more, or before anybody does: that must not end the process.
+  work.catch(() => undefined);
   signal?.throwIfAborted();
   const { promise, reject } = Promise.withResolvers<never>();
   const timer =

@@ -73,6 +73,13 @@ suite('waitFor', () => {
     await assert.rejects(waitFor(Promise.resolve(1), { signal }), reason, 'an aborted signal wins');
   });
 
+  test('work that fails when nobody waits for it is no unhandled rejection', async () => {
+    const reason = new Error('enough');
+    // Node's test runner fails a test of which a rejection is left over.
+    await assert.rejects(waitFor(Promise.reject(new Error('work')), { signal: AbortSignal.abort(reason) }), reason);
+    await turn();
+  });
+
   test('the work goes on when the wait has ended', async () => {
     const work = Promise.withResolvers<number>();
     await assert.rejects(waitFor(work.promise, { milliseconds: 1 }));
