@@ -48,6 +48,8 @@ async function startDaemon(directory: string, socket: string): Promise<ChildProc
     `--state-dir=${join(directory, 'state')}`,
     `--cache-dir=${join(directory, 'cache')}`,
     `--allowed-roots=${join(directory, 'volumes')}`,
+    // It leaves nothing behind, and templates stay in memory for the next daemon.
+    '--template=off',
   ];
   const daemon = spawn(join(root, 'bin/qshimd'), flags, { stdio: ['ignore', log.fd, log.fd] });
   const end = Date.now() + DAEMON_START_MS;

@@ -127,6 +127,15 @@ const configSchema = z.strictObject({
     .max(64)
     .default(0)
     .describe("Threads of QEMU that serve the volumes of sandboxes that name no number; 0: QEMU's main loop does."),
+  pool_size: z
+    .int()
+    .min(0)
+    .max(1024)
+    .default(0)
+    .describe('Clones that are kept ready for each kind of sandbox that was asked for; 0: no warm pool.'),
+  pool_max: count
+    .default(8)
+    .describe('Clones that are kept ready in all; kinds that were asked for longest ago make room.'),
   kvm_probe_timeout_ms: milliseconds
     .default(2000)
     .describe('How long a tiny payload may take under KVM before KVM counts as unusable.'),

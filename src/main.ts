@@ -14,6 +14,7 @@ import { claimSocket } from './rpc/socket.ts';
 import { BackingClaims } from './sandbox/backing.ts';
 import { EventLog } from './sandbox/events.ts';
 import { SandboxManager } from './sandbox/manager.ts';
+import { WarmPool } from './sandbox/pool.ts';
 import { Templates } from './sandbox/templates.ts';
 
 /** The daemon: composition root, signals, exit code. */
@@ -65,9 +66,10 @@ async function serve(config: Config, log: Logger): Promise<void> {
   // The probe has a time limit, and a directory that it removes.
   cleanup.defer(() => probed);
   const templates = cleanup.use(await Templates.open(config, log));
+  const pool = cleanup.use(new WarmPool(config, log, templates));
   const keys = cleanup.use(keySources(config, log));
   const claims = new BackingClaims();
-  const manager = new SandboxManager({ config, log, events, claims, accelerators, templates, keys });
+  const manager = new SandboxManager({ config, log, events, claims, accelerators, templates, pool, keys });
   await manager.start();
   cleanup.defer(() => manager.release());
   const server = new ShimServer(manager, config, log);

@@ -1,10 +1,12 @@
-import { readdir, rmdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, readFile, rm, rmdir } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
 import { QemuProcess } from '../qemu/process.ts';
 import { LEFT_OVER_MARK, restartClone, resumeBoot } from './boot.ts';
 import { readJournal, type JournalRecord } from './journal.ts';
 import { awaitAgent } from './observe.ts';
+import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from './pool.ts';
 import { findQemu, sandboxFromArguments } from './recover.ts';
 import { JOURNAL_FILE, Sandbox, sandboxFiles, type SandboxEnvironment } from './sandbox.ts';
 import { stopSandbox } from './stop.ts';
@@ -43,6 +45,7 @@ export async function adoptAll(environment: SandboxEnvironment): Promise<readonl
 async function adopt(environment: SandboxEnvironment, directory: string): Promise<Adopted | undefined> {
   const { log } = environment;
   const journal = await readJournal(join(directory, JOURNAL_FILE), log);
+  if (journal === undefined && (await endPoolMember(directory, log))) return undefined;
   const record = journal ?? (await recordFromProcess(environment, directory));
   if (record === undefined) {
     // Empty when the daemon was killed between making the directory and writing the first record.
@@ -90,14 +93,31 @@ async function lookedAt(sandbox: Sandbox): Promise<void> {
   }
 }
 
+/** Ends a pool member whose daemon was killed; false for what is, or was, a sandbox. */
+async function endPoolMember(directory: string, log: Logger): Promise<boolean> {
+  if (!basename(directory).startsWith(POOL_DIRECTORY_PREFIX)) return false;
+  const names = await readdir(directory);
+  // A journal that could not be read was set aside under another name.
+  if (names.some((name) => name === SANDBOX_ID_FILE || name.startsWith(JOURNAL_FILE))) return false;
+  const found = await findQemu(sandboxFiles(directory).qmpSocket);
+  const qemu = found && (await QemuProcess.adopt(found.identity));
+  await qemu?.kill('SIGKILL');
+  await qemu?.exited;
+  await rm(directory, { recursive: true, force: true });
+  log.info({ directory, pid: qemu?.pid }, 'pool member of an earlier daemon ended');
+  return true;
+}
+
 async function recordFromProcess(
   { config, log }: SandboxEnvironment,
   directory: string,
 ): Promise<JournalRecord | undefined> {
   const found = await findQemu(sandboxFiles(directory).qmpSocket);
   if (found === undefined) return undefined;
-  const sandbox = sandboxFromArguments(found.args, found.identity, config.kernel_parameters);
-  if (sandbox === undefined) return undefined;
+  const fromArguments = sandboxFromArguments(found.args, found.identity, config.kernel_parameters);
+  if (fromArguments === undefined) return undefined;
+  const id = await readFile(join(directory, SANDBOX_ID_FILE), 'utf8').catch(() => fromArguments.id);
+  const sandbox = { ...fromArguments, id };
   log.warn({ directory, sandboxId: sandbox.id, pid: found.identity.pid }, 'sandbox recovered from its qemu process');
   return { version: 1, sandbox, volumes: [] };
 }

@@ -7,6 +7,8 @@ import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { assertAcpiHotplug } from './acpi-hotplug.ts';
 import { startFromTemplate } from './clone.ts';
+import { startFromPool } from './pool-start.ts';
+import type { PoolMember } from './pool.ts';
 import { endQemu, enterRunning, launchIdentity, prepareLaunch } from './launch.ts';
 import type { Sandbox } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
@@ -29,22 +31,43 @@ export function newUuid(): string {
  * @throws ShimError FAILED_PRECONDITION (KVM_UNUSABLE, QEMU_EXITED, ACPI_HOTPLUG_OFF, BOOT_IMAGE_NOT_FOUND),
  *   INVALID_ARGUMENT / WRONG_FILE_TYPE and PERMISSION_DENIED for boot images, DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT, UNIMPLEMENTED / QEMU_TOO_OLD;
  *   where a template is required, what kept it from being used
+ * @param member the clone in whose directory the sandbox was made, to be used if it still fits
  */
-export async function bootSandbox(sandbox: Sandbox): Promise<void> {
-  const { template } = sandbox.identity.spec;
+export async function bootSandbox(sandbox: Sandbox, member?: PoolMember): Promise<void> {
+  const { environment, identity } = sandbox;
+  const { template } = identity.spec;
   const watch = new Stopwatch();
   await using undo = new AsyncDisposableStack();
-  const launch = await prepareLaunch(sandbox);
+  const launch = await prepareLaunch(sandbox).catch(async (error: unknown) => {
+    if (member !== undefined) await environment.pool.endTaken(member);
+    throw error;
+  });
   watch.lap('probe');
-  await makeDirectory(sandbox);
-  undo.defer(() => removeDirectory(sandbox));
-  if (template === 'off' || !(await startFromTemplate(sandbox, launch, template, watch))) {
-    const qemu = await coldStart(sandbox, launch, watch);
+  if (!(await startWarm(sandbox, launch, member, watch, undo))) {
+    const qemu = await coldStart(sandbox, launch);
     undo.defer(() => endQemu(sandbox, qemu));
     await completeBoot(sandbox, qemu, watch);
-    if (template !== 'off') sandbox.environment.templates.makeSoon(launch);
-  }
+    if (template !== 'off') environment.templates.makeSoon(launch);
+  } else environment.pool.refill(identity.spec, launch);
   undo.move();
+}
+
+/** Starts from the pool or from a template; false when it has to boot. Then its directory is there, and empty. */
+async function startWarm(
+  sandbox: Sandbox,
+  launch: TemplateLaunch,
+  member: PoolMember | undefined,
+  watch: Stopwatch,
+  undo: AsyncDisposableStack,
+): Promise<boolean> {
+  const { template } = sandbox.identity.spec;
+  if (member !== undefined) {
+    undo.defer(() => removeDirectory(sandbox));
+    if (await startFromPool(sandbox, member, launch, watch)) return true;
+  }
+  await makeDirectory(sandbox);
+  undo.defer(() => removeDirectory(sandbox));
+  return template !== 'off' && (await startFromTemplate(sandbox, launch, template, watch));
 }
 
 /**
@@ -71,7 +94,7 @@ export async function restartClone(sandbox: Sandbox, qemu: QemuProcess | undefin
 }
 
 /** Starts QEMU for a boot, with the journal before and after: a daemon that dies in between finds the process again. */
-async function coldStart(sandbox: Sandbox, launch: TemplateLaunch, watch: Stopwatch): Promise<QemuProcess> {
+async function coldStart(sandbox: Sandbox, launch: TemplateLaunch): Promise<QemuProcess> {
   const { config, files } = sandbox;
   await sandbox.commit();
   const args = qemuArguments({ ...launch, ...launchIdentity(sandbox), files });
@@ -83,7 +106,6 @@ async function coldStart(sandbox: Sandbox, launch: TemplateLaunch, watch: Stopwa
     await endQemu(sandbox, qemu);
     throw error;
   }
-  watch.lap('start');
   return qemu;
 }
 

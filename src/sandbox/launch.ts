@@ -38,11 +38,13 @@ export async function prepareLaunch(sandbox: Sandbox): Promise<TemplateLaunch> {
 }
 
 /** What tells the VM of one sandbox from that of another with the same spec. */
-export function launchIdentity(sandbox: Sandbox): {
+export interface LaunchIdentity {
   readonly sandboxId: string;
   readonly uuid: string;
   readonly hostname: string;
-} {
+}
+
+export function launchIdentity(sandbox: Sandbox): LaunchIdentity {
   const { id, uuid } = sandbox.identity;
   return { sandboxId: id, uuid, hostname: hostnameOf(id, kernelParametersOf(sandbox)) };
 }

@@ -104,16 +104,19 @@ export class SandboxManager {
         metadata: { max: String(config.sandboxes_max) },
       });
     }
-    const sandbox = new Sandbox(this.environment, {
+    // Its directory and its UUID are part of its QEMU's command line: they become the sandbox's.
+    const member = spec.template === 'off' ? undefined : this.environment.pool.take(spec);
+    const identity = {
       id: sandboxId,
       spec,
-      uuid: newUuid(),
+      uuid: member?.uuid ?? newUuid(),
       createdAtMs: Date.now(),
-      directory: join(config.state_dir, directoryName(sandboxId)),
-    });
+      directory: member?.files.directory ?? join(config.state_dir, directoryName(sandboxId)),
+    };
+    const sandbox = new Sandbox(this.environment, identity, member?.agent);
     this.#sandboxes.set(sandboxId, sandbox);
     sandbox.enter('creating', undefined);
-    this.#follow(sandbox, bootSandbox(sandbox));
+    this.#follow(sandbox, bootSandbox(sandbox, member));
   }
 
   /** Follows a boot to its end; one that fails leaves nothing behind. */

@@ -19,6 +19,7 @@ import { Journal, type JournalRecord } from './journal.ts';
 import { QmpLink } from './link.ts';
 import { observe } from './observe.ts';
 import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
+import type { WarmPool } from './pool.ts';
 import type { Templates } from './templates.ts';
 import type { VolumeHost } from './vm.ts';
 import { VolumeStore } from './volume-store.ts';
@@ -32,6 +33,7 @@ export interface SandboxEnvironment {
   readonly accelerators: AcceleratorChoice;
   readonly templates: Templates;
   readonly keys: KeySource;
+  readonly pool: WarmPool;
 }
 
 /** What is fixed before QEMU starts. */
@@ -71,6 +73,17 @@ export function sandboxFiles(directory: string): SandboxFiles {
     consoleLog: join(directory, 'console.log'),
     qemuLog: join(directory, 'qemu.log'),
   };
+}
+
+/** A client of a VM's guest agent. */
+export function agentFor(files: SandboxFiles, config: Config, log: Logger): GuestAgent {
+  return new GuestAgent({
+    path: files.agentSocket,
+    log,
+    requestTimeoutMs: config.agent_timeout_ms,
+    lineBytesMax: config.agent_line_bytes_max,
+    queueMax: config.agent_queue_max,
+  });
 }
 
 /**
@@ -115,7 +128,8 @@ export class Sandbox implements VolumeHost {
   /** Work that nobody waits for, by what it is for; awaited when the sandbox is left. */
   readonly #background = new Set<Promise<void>>();
 
-  constructor(environment: SandboxEnvironment, identity: SandboxIdentity) {
+  /** @param agent a client of this VM's agent that was in use before it became a sandbox; from now on the sandbox's */
+  constructor(environment: SandboxEnvironment, identity: SandboxIdentity, agent?: GuestAgent) {
     const { config, events, claims } = environment;
     this.identity = identity;
     this.environment = environment;
@@ -146,13 +160,7 @@ export class Sandbox implements VolumeHost {
       gone: this.#ended.signal,
       onConnected: (client) => observe(this, client),
     });
-    this.agent = new GuestAgent({
-      path: this.files.agentSocket,
-      log: this.log,
-      requestTimeoutMs: config.agent_timeout_ms,
-      lineBytesMax: config.agent_line_bytes_max,
-      queueMax: config.agent_queue_max,
-    });
+    this.agent = agent ?? agentFor(this.files, config, this.log);
     this.disks = new DiskNames(this.agent);
     this.drivers = new DriverWatch(this);
     this.#journal = new Journal(join(identity.directory, JOURNAL_FILE), () => this.#record());

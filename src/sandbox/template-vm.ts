@@ -123,7 +123,9 @@ export async function connectQmp(
   { timeoutMs, signal: givenUp }: Limits,
 ): Promise<QmpClient> {
   const limit = AbortSignal.timeout(Math.ceil(timeoutMs));
-  const signal = AbortSignal.any([givenUp, limit]);
+  const ended = new AbortController();
+  void qemu.exited.then(() => ended.abort());
+  const signal = AbortSignal.any([givenUp, limit, ended.signal]);
   const exists = (): Promise<boolean> =>
     access(files.qmpSocket).then(
       () => true,
@@ -190,12 +192,18 @@ export interface Clone {
   readonly watch?: Stopwatch;
 }
 
+export interface StartedClone {
+  readonly assumed: AssumedIdentity;
+  /** Open, for further identities; to be disposed of. */
+  readonly port: IdentityPort;
+}
+
 /**
  * Makes a running machine of its own out of a clone's QEMU: restores the template's state, lets it run, gives it its
  * identity, and returns once the guest agent has answered. When this throws, that QEMU is of no use: end it.
  * @throws ShimError FAILED_PRECONDITION / TEMPLATE_RESTORE_FAILED; UNAVAILABLE / CLONE_IDENTITY_FAILED; DEADLINE_EXCEEDED
  */
-export async function startClone(clone: Clone, limits: Limits): Promise<AssumedIdentity> {
+export async function startClone(clone: Clone, limits: Limits): Promise<StartedClone> {
   const { qmp, agent, files, lease, watch } = clone;
   const stop = new AbortController();
   const signal = AbortSignal.any([limits.signal, stop.signal]);
@@ -203,21 +211,24 @@ export async function startClone(clone: Clone, limits: Limits): Promise<AssumedI
   const answered = agent.waitReady({ timeoutMs: limits.timeoutMs, signal });
   answered.catch(() => undefined);
   try {
-    await using port = await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET));
+    await using owned = new AsyncDisposableStack();
+    const port = owned.use(await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET)));
     const socketPath = join(files.directory, STATE_SOCKET);
     await restoreState(qmp, { stateFile: lease.stateFile, socketPath, ...limits });
     watch?.lap('restore');
-    const assumed = await port.assume(clone.identity, identityFiles(lease.notes), limits);
+    const assumed = await port.assume(clone.identity, identityFilesOf(lease), limits);
     watch?.lap('identity');
     await answered;
     watch?.lap('agent');
-    return assumed;
+    owned.move();
+    return { assumed, port };
   } finally {
     stop.abort();
   }
 }
 
-function identityFiles(notes: TemplateNotes): IdentityFiles {
+/** Where the guests of a template keep what tells them apart. */
+export function identityFilesOf({ notes }: TemplateLease): IdentityFiles {
   const { productUuid, bootId, machineId } = notesSchema.parse(notes);
   return { ...(productUuid && { productUuid }), ...(bootId && { bootId }), ...(machineId && { machineId }) };
 }

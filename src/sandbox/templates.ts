@@ -76,7 +76,13 @@ export class Templates implements AsyncDisposable {
       if (use === 'auto') return { lease: undefined, reason: `there are no templates here: ${this.#problem}` };
       throw unavailable(`there are no templates on this host: ${this.#problem}`);
     }
-    const key = await this.#keyOf(launch);
+    let key: string;
+    try {
+      key = await this.keyOf(launch);
+    } catch (error) {
+      if (use === 'required') throw error;
+      return { lease: undefined, reason: `which template is its own is not known: ${messageOf(error)}` };
+    }
     const lease = await store.lookup(key);
     if (lease !== undefined) return { lease };
     if (use === 'auto') return { lease: undefined, reason: whyNone(store, key) };
@@ -91,7 +97,7 @@ export class Templates implements AsyncDisposable {
     const store = this.#store;
     if (store === undefined) return;
     this.#inBackground(async () => {
-      const key = await this.#keyOf(launch);
+      const key = await this.keyOf(launch);
       const known = store.building(key) || store.failure(key) !== undefined || this.#timers.has(key);
       if (known || this.#timers.size >= WAITING_MAX || this.#closing.signal.aborted) return;
       const timer = setTimeout(() => {
@@ -110,6 +116,25 @@ export class Templates implements AsyncDisposable {
   /** Every clone of an earlier daemon is counted by now: what is too much may go. */
   async trim(): Promise<void> {
     await this.#store?.trim();
+  }
+
+  /**
+   * Refuses to begin one more VM that nobody waits for when the host would be left with too little memory.
+   * @throws ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_MEMORY
+   */
+  async assertMemory(memoryMib: number): Promise<void> {
+    const neededMib = memoryMib + this.#config.template_free_mib;
+    const text = await readFile('/proc/meminfo', 'utf8');
+    const availableMib = Math.floor(Number(/^MemAvailable:\s+([0-9]+) kB$/m.exec(text)?.[1]) / 1024);
+    if (availableMib >= neededMib) return;
+    throw new ShimError(
+      'RESOURCE_EXHAUSTED',
+      `a further VM needs ${neededMib} MiB of available memory, the host has ${availableMib}`,
+      {
+        reason: 'TEMPLATE_NO_MEMORY',
+        metadata: { neededMib: String(neededMib), availableMib: String(availableMib) },
+      },
+    );
   }
 
   /** Takes note that a clone could not be started: its template is made anew, after a while. */
@@ -137,12 +162,12 @@ export class Templates implements AsyncDisposable {
   #make(store: TemplateStore, key: string, launch: TemplateLaunch): Promise<void> {
     return store.build({
       key,
-      keyNow: () => this.#keyOf(launch),
+      keyNow: () => this.keyOf(launch),
       bytesNeeded: launch.memoryMib * MIB,
       make: async (target) => {
         using _turn = await this.#making.acquire();
         target.signal.throwIfAborted();
-        await assertMemory(launch.memoryMib + this.#config.template_free_mib);
+        await this.assertMemory(launch.memoryMib);
         this.#log.info({ key }, 'making a template');
         const { qemu_binary: binary, template_timeout_ms: timeoutMs } = this.#config;
         return await makeTemplate(target, { binary, launch, log: this.#log, timeoutMs });
@@ -150,8 +175,8 @@ export class Templates implements AsyncDisposable {
     });
   }
 
-  /** Files as they are now, so that a template of others is not found. */
-  async #keyOf(launch: TemplateLaunch): Promise<string> {
+  /** The template's key for a launch, by the files as they are now: a template of others is not found. */
+  async keyOf(launch: TemplateLaunch): Promise<string> {
     const [qemu, kernel, initrd] = await Promise.all([
       findProgram(this.#config.qemu_binary).then(identifyFile),
       identifyFile(launch.kernel),
@@ -210,21 +235,6 @@ function whyNone(store: TemplateStore, key: string): string {
   const failure = store.failure(key);
   if (failure !== undefined) return `its template could not be made: ${failure.message}`;
   return 'there was no template for it yet; one is made in the background';
-}
-
-/** @throws ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_MEMORY */
-async function assertMemory(neededMib: number): Promise<void> {
-  const text = await readFile('/proc/meminfo', 'utf8');
-  const availableMib = Math.floor(Number(/^MemAvailable:\s+([0-9]+) kB$/m.exec(text)?.[1]) / 1024);
-  if (availableMib >= neededMib) return;
-  throw new ShimError(
-    'RESOURCE_EXHAUSTED',
-    `a template needs ${neededMib} MiB of available memory, the host has ${availableMib}`,
-    {
-      reason: 'TEMPLATE_NO_MEMORY',
-      metadata: { neededMib: String(neededMib), availableMib: String(availableMib) },
-    },
-  );
 }
 
 function unavailable(message: string): ShimError {

@@ -34,9 +34,13 @@ await describe('the life of a sandbox', { skip }, async () => {
     watch.on('error', () => undefined);
     const spec = { vcpus: 2, memoryMib: 256, kernelParameters: 'hello=guest', labels: { team: 'a' } };
     const created = await daemon.client.createSandbox({ sandboxId: 'vm', spec });
+    const phases =
+      created.start?.kind === 'START_KIND_CLONE'
+        ? ['probe', 'template', 'journal', 'spawn', 'qmp', 'restore', 'identity', 'agent', 'observe']
+        : ['probe', 'spawn', 'qmp', 'verify', 'agent'];
     assert.deepEqual(
       created.timings.map(({ phase }) => phase),
-      ['probe', 'spawn', 'qmp', 'verify', 'agent'],
+      phases,
     );
     assert.equal(created.qemuVersion.split('.').length, 3);
     const seen = await daemon.client.guest('vm', 'cat /proc/cmdline; nproc; grep MemTotal /proc/meminfo');

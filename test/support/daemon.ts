@@ -23,6 +23,7 @@ import type { SandboxesClient } from '../../src/rpc/generated/qshim/v1/Sandboxes
 import type { StopSandboxRequest } from '../../src/rpc/generated/qshim/v1/StopSandboxRequest.ts';
 import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
 import type { VolumesClient } from '../../src/rpc/generated/qshim/v1/Volumes.ts';
+import { POOL_DIRECTORY_PREFIX } from '../../src/sandbox/pool.ts';
 import { loadApi } from '../../src/rpc/schema.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -263,13 +264,15 @@ export class TestDaemon implements AsyncDisposable {
       await this.kill('SIGKILL');
       throw error;
     }
-    const left = await readdir(this.stateDir);
+    // Pool members belong to no sandbox, and end with the daemon.
+    const before = (await readdir(this.stateDir)).filter((name) => !name.startsWith(POOL_DIRECTORY_PREFIX));
     await this.kill('SIGTERM');
     if (this.child.exitCode !== 0)
       throw new Error(`the daemon exited with ${this.child.exitCode}: ${await this.log()}`);
     const pods = await readdir(join(this.stateDir, '.containerd/pods')).catch(() => []);
+    const members = (await readdir(this.stateDir)).filter((name) => name.startsWith(POOL_DIRECTORY_PREFIX));
     const kept = ['lock.sock', 'events.jsonl', '.containerd'];
-    const unexpected = [...left.filter((name) => !kept.includes(name)), ...pods];
+    const unexpected = [...before.filter((name) => !kept.includes(name)), ...members, ...pods];
     if (unexpected.length > 0) throw new Error(`left in the state directory: ${unexpected.join(', ')}`);
     if (process.env.KEEP === undefined) await rm(this.directory, { recursive: true, force: true });
   }

@@ -118,10 +118,11 @@ export async function startTestClone(
 ): Promise<StartedClone> {
   await using stack = new AsyncDisposableStack();
   const vm = stack.use(await startVm(launch, (files) => cloneMemory(lease, files)));
-  const assumed = await startClone(
+  const { assumed, port } = await startClone(
     { ...vm, lease, identity: { uuid: vm.uuid, hostname } },
     { timeoutMs: START_TIMEOUT_MS, signal: AbortSignal.timeout(START_TIMEOUT_MS) },
   );
+  await port[Symbol.asyncDispose]();
   const owned = stack.move();
   return { ...vm, assumed, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 }
