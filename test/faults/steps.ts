@@ -25,7 +25,7 @@ export const STEPS: readonly Step[] = [
   { plan: 'attach', name: 'blockdev-add', on: 'qmp', known: 'blockdev-add', ...plain },
   { plan: 'attach', name: 'device_add', on: 'qmp', known: 'device_add', ...plain },
   { plan: 'attach', name: 'await-driver', on: 'qmp', known: 'x-query-virtio-status', ...plain },
-  { plan: 'attach', name: 'find-in-guest', on: 'agent', known: 'guest-get-disks', ...plain },
+  { plan: 'attach', name: 'find-in-guest', on: 'agent', known: 'guest-file-open', ...plain },
   { plan: 'attach', name: 'mount', on: 'agent', known: 'guest-exec', mounted: true },
   { plan: 'detach', name: 'journal', on: 'journal', known: 'detaching', ...plain },
   { plan: 'detach', name: 'ask-guest', on: 'agent', known: 'guest-get-fsinfo', ...plain },
