@@ -13,6 +13,7 @@ const packageOfCommand = {
   cpio: 'cpio',
   cryptsetup: 'cryptsetup-bin',
   gzip: 'gzip',
+  libvirtd: 'libvirt-daemon',
   lz4: 'lz4',
   'mkfs.ext4': 'e2fsprogs',
   'mkfs.xfs': 'xfsprogs',
@@ -57,6 +58,11 @@ export async function updatePackageLists(): Promise<void> {
 export async function packageIsKnown(name: string): Promise<boolean> {
   const result = await execa('apt-cache', ['show', '--no-all-versions', name], { reject: false });
   return result.exitCode === 0 && result.stdout.includes('\nFilename:');
+}
+
+/** Installs packages that bring no command of their own, unless `isThere` says that it is not needed. */
+export async function ensurePackages(packages: readonly string[], isThere: () => Promise<boolean>): Promise<void> {
+  if (!(await isThere())) await installPackages(packages);
 }
 
 async function installPackages(wanted: readonly string[]): Promise<void> {

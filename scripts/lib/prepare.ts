@@ -1,8 +1,18 @@
 import { ensureGuest } from '../guest/build.ts';
-import { ensureCommands } from './packages.ts';
+import { execa } from 'execa';
+import { ensureCommands, ensurePackages } from './packages.ts';
 
 /** Installs what the real-QEMU tests and the demo need, and builds the reference guest, as far as either is missing. */
 export async function ensureTestTools(): Promise<void> {
   await ensureCommands(['qemu-system-x86_64', 'qemu-img', 'cpio', 'gzip']);
   await ensureGuest({ force: false });
+}
+
+/** Installs libvirt and its Python client, for the benchmark. */
+export async function ensureBenchTools(): Promise<void> {
+  await ensureCommands(['libvirtd']);
+  await ensurePackages(['libvirt-daemon-driver-qemu', 'python3-libvirt'], async () => {
+    const result = await execa('/usr/bin/python3', ['-c', 'import libvirt, libvirt_qemu'], { reject: false });
+    return result.exitCode === 0;
+  });
 }

@@ -1,0 +1,77 @@
+/**
+ * `npm run bench`: how fast qshim is, beside a bare QMP script and beside libvirt, in one run on one machine, with one guest
+ * image. Those that are compared take turns, so that a machine that is busy for a while is busy for all of them.
+ */
+import { readFile, writeFile } from 'node:fs/promises';
+import { availableParallelism, cpus, release, tmpdir, totalmem, loadavg } from 'node:os';
+import { Command } from '@commander-js/extra-typings';
+import { execa } from 'execa';
+import { sectionText, type Section } from '../test/bench/figures.ts';
+import { SECTIONS } from '../test/bench/sections.ts';
+import { clearAway, withDirectory, type Bench } from '../test/bench/rig.ts';
+import { ensureBenchTools, ensureTestTools } from './lib/prepare.ts';
+
+const names = Object.keys(SECTIONS);
+const options = new Command('npm run bench --')
+  .description('Measures qshim, a bare QMP script and libvirt side by side. Prints tables; needs root for libvirt.')
+  .option('--only <sections>', `comma-separated: ${names.join(', ')}`)
+  .option('--quick', 'few rounds: whether it runs, not how fast', false)
+  .option('--json <file>', 'write every sample to this file')
+  .parse()
+  .opts();
+const only = options.only?.split(',') ?? names;
+for (const name of only) {
+  if (!names.includes(name)) throw new Error(`there is no section ${name}; there are ${names.join(', ')}`);
+}
+await ensureTestTools();
+await ensureBenchTools();
+const machine = {
+  cpu: cpus()[0]?.model ?? 'unknown',
+  cpus: availableParallelism(),
+  memoryGib: Math.round(totalmem() / 2 ** 30),
+  kernel: release(),
+  qemu: (await execa('qemu-system-x86_64', ['--version'])).stdout.split('\n')[0] ?? '',
+  libvirt: (await execa('libvirtd', ['--version'])).stdout,
+  node: process.version,
+  startedAt: new Date().toISOString(),
+  quick: options.quick,
+};
+console.log(
+  `${Object.entries(machine)
+    .map(([name, value]) => `${name}: ${String(value)}`)
+    .join('\n')}\n`,
+);
+const done: (Section & { readonly loadBefore: readonly number[] })[] = [];
+const failed: string[] = [];
+await withDirectory('/dev/shm', (directory) =>
+  withDirectory(process.env['QSHIM_BENCH_DIR'] ?? tmpdir(), async (diskDirectory) => {
+    // A run that is cut short leaves nothing behind either: libvirtd and QEMU would outlive it.
+    for (const [signal, code] of [
+      ['SIGINT', 130],
+      ['SIGTERM', 143],
+    ] as const) {
+      process.once(signal, () => {
+        clearAway([directory, diskDirectory]);
+        process.exit(code);
+      });
+    }
+    const bench: Bench = { directory, diskDirectory, quick: options.quick, say: (line) => console.error(line) };
+    for (const [name, run] of Object.entries(SECTIONS)) {
+      if (!only.includes(name)) continue;
+      const loadBefore = loadavg();
+      try {
+        const section = await run(bench);
+        done.push({ ...section, loadBefore });
+        console.log(`${sectionText(section)}\nload before: ${loadBefore.map((load) => load.toFixed(1)).join(' ')}\n`);
+      } catch (error) {
+        failed.push(name);
+        console.error(`section ${name} failed:`, error);
+      }
+    }
+  }),
+);
+if (options.json !== undefined) {
+  await writeFile(options.json, `${JSON.stringify({ machine, sections: done, failed }, undefined, 1)}\n`);
+  console.log(`${options.json}: ${(await readFile(options.json)).length} bytes`);
+}
+process.exitCode = failed.length === 0 ? 0 : 1;

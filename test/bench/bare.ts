@@ -1,0 +1,89 @@
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { silentLogger } from '../../src/base/log.ts';
+import { QmpClient } from '../../src/qmp/client.ts';
+
+/** How a bare script would look for the guest's driver: often, and at nothing else. */
+const LOOK_PAUSE_MS = 1;
+const TIMEOUT_MS = 30_000;
+
+export interface BareDisk {
+  readonly id: string;
+  readonly bus: string;
+  readonly addr: string;
+  readonly path: string;
+}
+
+/**
+ * The floor: QMP spoken by a script that does only what is needed, with no journal, no checks, no proof, and all it knows in
+ * its head. On a sandbox of qshim it uses the spare monitor, so that both work on the same VM.
+ */
+export class BareScript implements AsyncDisposable {
+  readonly #qmp: QmpClient;
+  readonly #queues: number;
+
+  private constructor(qmp: QmpClient, queues: number) {
+    this.#qmp = qmp;
+    this.#queues = queues;
+  }
+
+  static async connect(stateDir: string, queues: number): Promise<BareScript> {
+    const path = join(stateDir, 'spare.sock');
+    return new BareScript(await QmpClient.connect({ path, log: silentLogger() }), queues);
+  }
+
+  get qmp(): QmpClient {
+    return this.#qmp;
+  }
+
+  /** Sends all commands at once; resolves when the guest's drivers are live. */
+  async attach(disks: readonly BareDisk[]): Promise<void> {
+    await Promise.all(disks.flatMap((disk) => this.#add(disk)));
+    const waiting = new Set(disks);
+    while (waiting.size > 0) {
+      for (const disk of waiting) {
+        if (await this.#isLive(disk)) waiting.delete(disk);
+        else await sleep(LOOK_PAUSE_MS);
+      }
+    }
+  }
+
+  /** Resolves when QEMU has told that all devices are gone, and their nodes are removed. */
+  async detach(disks: readonly BareDisk[]): Promise<void> {
+    await Promise.all(
+      disks.map(async ({ id }) => {
+        using gone = this.#qmp.listen('DEVICE_DELETED', (event) => event.data.device === id);
+        await this.#qmp.run('device_del', { id });
+        await gone.next({ timeoutMs: TIMEOUT_MS });
+        await this.#qmp.run('blockdev-del', { 'node-name': id });
+      }),
+    );
+  }
+
+  #add({ id, bus, addr, path }: BareDisk): Promise<unknown>[] {
+    const common = { discard: 'unmap', cache: { direct: false, 'no-flush': false } } as const;
+    const file = { driver: 'file', filename: path, aio: 'io_uring', ...common } as const;
+    return [
+      this.#qmp.run('blockdev-add', { driver: 'raw', 'node-name': id, ...common, file }),
+      this.#qmp.run('device_add', {
+        driver: 'virtio-blk-pci',
+        id,
+        bus,
+        addr,
+        drive: id,
+        serial: id,
+        'num-queues': this.#queues,
+      }),
+    ];
+  }
+
+  async #isLive({ id }: BareDisk): Promise<boolean> {
+    const path = `/machine/peripheral/${id}/virtio-backend`;
+    const { status } = await this.#qmp.run('x-query-virtio-status', { path });
+    return status.statuses.some((text) => text.startsWith('VIRTIO_CONFIG_S_DRIVER_OK'));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#qmp[Symbol.asyncDispose]();
+  }
+}

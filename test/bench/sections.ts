@@ -1,0 +1,20 @@
+import { controller } from './controller.ts';
+import type { Section } from './figures.ts';
+import { fio } from './fio.ts';
+import { growth } from './growth.ts';
+import { hotplug } from './hotplug.ts';
+import { memory } from './memory.ts';
+import type { Bench } from './rig.ts';
+import { rpc } from './rpc.ts';
+import { start } from './start.ts';
+
+/** Everything that is measured, in order. */
+export const SECTIONS: Readonly<Record<string, (bench: Bench) => Promise<Section>>> = {
+  hotplug,
+  start,
+  memory,
+  growth,
+  rpc,
+  controller,
+  fio,
+};
