@@ -14,7 +14,12 @@ const SIGTERM_EXIT_CODE = 143;
 const KEEP_ALIVE_INTERVAL_MS = 60_000;
 
 /** Loaded only when asked for: the configuration, execa and QMP are half of what there is to load. */
-async function doctor({ socketPath, configFile, signal }: DoctorOptions): Promise<readonly Finding[]> {
+async function doctor({
+  socketPath,
+  configFile,
+  containerdConfig,
+  signal,
+}: DoctorOptions): Promise<readonly Finding[]> {
   const [{ loadConfig, configWith }, { examineHost }, { silentLogger }] = await Promise.all([
     import('./config.ts'),
     import('./doctor/host.ts'),
@@ -49,7 +54,16 @@ async function doctor({ socketPath, configFile, signal }: DoctorOptions): Promis
     log: silentLogger(),
     signal,
   });
-  return [...findings, ...host];
+  if (containerdConfig === undefined) return [...findings, ...host];
+  const { examineContainerd } = await import('./doctor/containerd-checks.ts');
+  const containerd = await examineContainerd({
+    configFile: containerdConfig,
+    containerdSocket: config.containerd_socket,
+    containerdAddress: config.containerd_address,
+    allowedRoots: config.allowed_roots,
+    path: process.env.PATH ?? '',
+  });
+  return [...findings, ...host, ...containerd];
 }
 
 const interruption = new AbortController();

@@ -11,6 +11,7 @@ import { visible } from './values.ts';
 
 /** A daemon that is well answers a health check in milliseconds. */
 const HEALTH_DEADLINE_MS = 3000;
+const CONTAINERD_CONFIG = '/etc/containerd/config.toml';
 
 export function addDoctorCommand(program: CommandUnknownOpts, session: Session): void {
   program
@@ -20,17 +21,24 @@ export function addDoctorCommand(program: CommandUnknownOpts, session: Session):
       '--config <file>',
       'configuration file of the daemon (default: /etc/qshim/config.toml if there is one; QSHIM_* variables count as well)',
     )
+    .option(
+      '--containerd [file]',
+      'also look at the setup of containerd (default: do not; its configuration without FILE: /etc/containerd/config.toml)',
+    )
     .addHelpText(
       'after',
-      '\nEach line is ok, warning or failure. Exits with 0 when nothing failed, else with 1.\n\nExamples:\n  qshim doctor\n  qshim doctor --json',
+      '\nEach line is ok, warning or failure. Exits with 0 when nothing failed, else with 1.\n\nExamples:\n  qshim doctor\n  qshim doctor --json\n  qshim doctor --containerd',
     )
-    .action(async ({ config }) => {
+    .action(async ({ config, containerd }) => {
       const work = { progress: 'examining this host' };
       await session.guard(work, async () => {
         const { cwd, signal } = session.surroundings;
         const configFile = config === undefined ? undefined : resolve(cwd, config);
+        const containerdConfig =
+          containerd === undefined ? undefined : containerd === true ? CONTAINERD_CONFIG : resolve(cwd, containerd);
+        const asked = { socketPath: session.socketPath, configFile, containerdConfig, signal };
         const findings = await session.waiting(work, async () => [
-          ...(await session.surroundings.doctor({ socketPath: session.socketPath, configFile, signal })),
+          ...(await session.surroundings.doctor(asked)),
           await daemonFinding(session),
         ]);
         if (session.json) await session.document({ findings });

@@ -35,6 +35,8 @@ export interface DoctorOptions {
   readonly socketPath: string;
   /** The daemon's configuration file; undefined means where the daemon itself looks. */
   readonly configFile: string | undefined;
+  /** containerd's configuration file, when its setup shall be looked at too. */
+  readonly containerdConfig: string | undefined;
   readonly signal: AbortSignal;
 }
 
