@@ -2,12 +2,15 @@ import type * as grpc from '@grpc/grpc-js';
 import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-loader';
 
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from './google/protobuf/Timestamp.ts';
+import type { AddKeyRequest as _qshim_v1_AddKeyRequest, AddKeyRequest__Output as _qshim_v1_AddKeyRequest__Output } from './qshim/v1/AddKeyRequest.ts';
 import type { AttachManyRequest as _qshim_v1_AttachManyRequest, AttachManyRequest__Output as _qshim_v1_AttachManyRequest__Output } from './qshim/v1/AttachManyRequest.ts';
 import type { AttachVolumeRequest as _qshim_v1_AttachVolumeRequest, AttachVolumeRequest__Output as _qshim_v1_AttachVolumeRequest__Output } from './qshim/v1/AttachVolumeRequest.ts';
+import type { AttachedVolume as _qshim_v1_AttachedVolume, AttachedVolume__Output as _qshim_v1_AttachedVolume__Output } from './qshim/v1/AttachedVolume.ts';
 import type { BatchResponse as _qshim_v1_BatchResponse, BatchResponse__Output as _qshim_v1_BatchResponse__Output } from './qshim/v1/BatchResponse.ts';
 import type { BatchResult as _qshim_v1_BatchResult, BatchResult__Output as _qshim_v1_BatchResult__Output } from './qshim/v1/BatchResult.ts';
 import type { BlockDevice as _qshim_v1_BlockDevice, BlockDevice__Output as _qshim_v1_BlockDevice__Output } from './qshim/v1/BlockDevice.ts';
 import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from './qshim/v1/Cause.ts';
+import type { ChangeKeyRequest as _qshim_v1_ChangeKeyRequest, ChangeKeyRequest__Output as _qshim_v1_ChangeKeyRequest__Output } from './qshim/v1/ChangeKeyRequest.ts';
 import type { DetachManyRequest as _qshim_v1_DetachManyRequest, DetachManyRequest__Output as _qshim_v1_DetachManyRequest__Output } from './qshim/v1/DetachManyRequest.ts';
 import type { DetachVolumeRequest as _qshim_v1_DetachVolumeRequest, DetachVolumeRequest__Output as _qshim_v1_DetachVolumeRequest__Output } from './qshim/v1/DetachVolumeRequest.ts';
 import type { Encryption as _qshim_v1_Encryption, Encryption__Output as _qshim_v1_Encryption__Output } from './qshim/v1/Encryption.ts';
@@ -17,7 +20,11 @@ import type { Event as _qshim_v1_Event, Event__Output as _qshim_v1_Event__Output
 import type { GetVolumeRequest as _qshim_v1_GetVolumeRequest, GetVolumeRequest__Output as _qshim_v1_GetVolumeRequest__Output } from './qshim/v1/GetVolumeRequest.ts';
 import type { GuestLuks2 as _qshim_v1_GuestLuks2, GuestLuks2__Output as _qshim_v1_GuestLuks2__Output } from './qshim/v1/GuestLuks2.ts';
 import type { HostLuks as _qshim_v1_HostLuks, HostLuks__Output as _qshim_v1_HostLuks__Output } from './qshim/v1/HostLuks.ts';
+import type { Job as _qshim_v1_Job, Job__Output as _qshim_v1_Job__Output } from './qshim/v1/Job.ts';
 import type { KeyReference as _qshim_v1_KeyReference, KeyReference__Output as _qshim_v1_KeyReference__Output } from './qshim/v1/KeyReference.ts';
+import type { KeySlots as _qshim_v1_KeySlots, KeySlots__Output as _qshim_v1_KeySlots__Output } from './qshim/v1/KeySlots.ts';
+import type { KeySlotsTarget as _qshim_v1_KeySlotsTarget, KeySlotsTarget__Output as _qshim_v1_KeySlotsTarget__Output } from './qshim/v1/KeySlotsTarget.ts';
+import type { ListKeySlotsRequest as _qshim_v1_ListKeySlotsRequest, ListKeySlotsRequest__Output as _qshim_v1_ListKeySlotsRequest__Output } from './qshim/v1/ListKeySlotsRequest.ts';
 import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from './qshim/v1/ListVolumesRequest.ts';
 import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from './qshim/v1/ListVolumesResponse.ts';
 import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output } from './qshim/v1/Mount.ts';
@@ -28,6 +35,8 @@ import type { PodVolumes as _qshim_v1_PodVolumes, PodVolumes__Output as _qshim_v
 import type { Problem as _qshim_v1_Problem, Problem__Output as _qshim_v1_Problem__Output } from './qshim/v1/Problem.ts';
 import type { Qcow2File as _qshim_v1_Qcow2File, Qcow2File__Output as _qshim_v1_Qcow2File__Output } from './qshim/v1/Qcow2File.ts';
 import type { RawFile as _qshim_v1_RawFile, RawFile__Output as _qshim_v1_RawFile__Output } from './qshim/v1/RawFile.ts';
+import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from './qshim/v1/RemoveKeyRequest.ts';
+import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from './qshim/v1/ResizeVolumeRequest.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './qshim/v1/Timing.ts';
 import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from './qshim/v1/Volume.ts';
 import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from './qshim/v1/VolumeEvent.ts';
@@ -50,14 +59,17 @@ export interface ProtoGrpcType {
   }
   qshim: {
     v1: {
+      AddKeyRequest: MessageTypeDefinition<_qshim_v1_AddKeyRequest, _qshim_v1_AddKeyRequest__Output>
       AioMode: EnumTypeDefinition
       AttachManyRequest: MessageTypeDefinition<_qshim_v1_AttachManyRequest, _qshim_v1_AttachManyRequest__Output>
       AttachVolumeRequest: MessageTypeDefinition<_qshim_v1_AttachVolumeRequest, _qshim_v1_AttachVolumeRequest__Output>
+      AttachedVolume: MessageTypeDefinition<_qshim_v1_AttachedVolume, _qshim_v1_AttachedVolume__Output>
       BatchResponse: MessageTypeDefinition<_qshim_v1_BatchResponse, _qshim_v1_BatchResponse__Output>
       BatchResult: MessageTypeDefinition<_qshim_v1_BatchResult, _qshim_v1_BatchResult__Output>
       BlockDevice: MessageTypeDefinition<_qshim_v1_BlockDevice, _qshim_v1_BlockDevice__Output>
       CacheMode: EnumTypeDefinition
       Cause: MessageTypeDefinition<_qshim_v1_Cause, _qshim_v1_Cause__Output>
+      ChangeKeyRequest: MessageTypeDefinition<_qshim_v1_ChangeKeyRequest, _qshim_v1_ChangeKeyRequest__Output>
       DetachManyRequest: MessageTypeDefinition<_qshim_v1_DetachManyRequest, _qshim_v1_DetachManyRequest__Output>
       DetachVolumeRequest: MessageTypeDefinition<_qshim_v1_DetachVolumeRequest, _qshim_v1_DetachVolumeRequest__Output>
       DetectZeroes: EnumTypeDefinition
@@ -72,7 +84,11 @@ export interface ProtoGrpcType {
       HostLuks: MessageTypeDefinition<_qshim_v1_HostLuks, _qshim_v1_HostLuks__Output>
       InterruptMode: EnumTypeDefinition
       IoErrorPolicy: EnumTypeDefinition
+      Job: MessageTypeDefinition<_qshim_v1_Job, _qshim_v1_Job__Output>
       KeyReference: MessageTypeDefinition<_qshim_v1_KeyReference, _qshim_v1_KeyReference__Output>
+      KeySlots: MessageTypeDefinition<_qshim_v1_KeySlots, _qshim_v1_KeySlots__Output>
+      KeySlotsTarget: MessageTypeDefinition<_qshim_v1_KeySlotsTarget, _qshim_v1_KeySlotsTarget__Output>
+      ListKeySlotsRequest: MessageTypeDefinition<_qshim_v1_ListKeySlotsRequest, _qshim_v1_ListKeySlotsRequest__Output>
       ListVolumesRequest: MessageTypeDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesRequest__Output>
       ListVolumesResponse: MessageTypeDefinition<_qshim_v1_ListVolumesResponse, _qshim_v1_ListVolumesResponse__Output>
       LuksMode: EnumTypeDefinition
@@ -84,6 +100,8 @@ export interface ProtoGrpcType {
       Problem: MessageTypeDefinition<_qshim_v1_Problem, _qshim_v1_Problem__Output>
       Qcow2File: MessageTypeDefinition<_qshim_v1_Qcow2File, _qshim_v1_Qcow2File__Output>
       RawFile: MessageTypeDefinition<_qshim_v1_RawFile, _qshim_v1_RawFile__Output>
+      RemoveKeyRequest: MessageTypeDefinition<_qshim_v1_RemoveKeyRequest, _qshim_v1_RemoveKeyRequest__Output>
+      ResizeVolumeRequest: MessageTypeDefinition<_qshim_v1_ResizeVolumeRequest, _qshim_v1_ResizeVolumeRequest__Output>
       Timing: MessageTypeDefinition<_qshim_v1_Timing, _qshim_v1_Timing__Output>
       Volume: MessageTypeDefinition<_qshim_v1_Volume, _qshim_v1_Volume__Output>
       VolumeEvent: MessageTypeDefinition<_qshim_v1_VolumeEvent, _qshim_v1_VolumeEvent__Output>
