@@ -205,6 +205,20 @@ const configSchema = z.strictObject({
     .describe('How long a command run by Exec may take when the caller says nothing.'),
   exec_output_bytes_max: bytes.default(8_388_608).describe('Most bytes of output that Exec answers with, each stream.'),
   exec_max: count.default(16).describe('Commands that Exec may run at once in one sandbox.'),
+  guest_ports_max: z
+    .int()
+    .min(31)
+    .max(511)
+    .default(127)
+    .describe(
+      'Virtio-serial ports of a new sandbox: two of its own, one for events, and one for each stream of a container.',
+    ),
+  container_processes_max: count
+    .default(64)
+    .describe('Containers and further processes in them that one sandbox may have.'),
+  container_timeout_ms: milliseconds
+    .default(60_000)
+    .describe('How long one step of a container (create, start, kill, delete) may take in the guest.'),
   sandboxes_max: count.default(256).describe('Sandboxes that may exist at once.'),
   device_queue_max: count.default(32).describe('Callers that may wait for one volume at once.'),
   removed_retained: count

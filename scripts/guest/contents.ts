@@ -41,6 +41,10 @@ export const contents: readonly PackageContents[] = [
     package: 'kmod',
     files: ['/usr/bin/kmod', '/usr/sbin/modprobe', '/usr/sbin/depmod', '/usr/bin/lsmod', '/usr/sbin/rmmod'],
   },
+  // Containers: crun runs them, conmon watches them, socat joins a terminal to a port.
+  { package: 'crun', files: ['/usr/bin/crun'] },
+  { package: 'conmon', files: ['/usr/bin/conmon'] },
+  { package: 'socat', files: ['/usr/bin/socat'] },
   // libcryptsetup ends its Argon2 threads through pthread_exit, for which glibc opens this library by name.
   { package: 'libgcc-s1', files: ['/usr/lib/x86_64-linux-gnu/libgcc_s.so.1'] },
 ];

@@ -62,7 +62,8 @@ export async function runScript(agent: GuestAgent, text: string, script: Script)
   return facts;
 }
 
-function parseFacts(text: string): Facts {
+/** Lines `key=value`, in order, by key; others are passed over. */
+export function parseFacts(text: string): Facts {
   const facts = new Map<string, string[]>();
   for (const line of text.split('\n')) {
     const equals = line.indexOf('=');

@@ -18,6 +18,8 @@ export interface Launch {
   readonly bridges: readonly { readonly id: string; readonly address: number }[];
   /** Ids of iothreads, for volumes. */
   readonly iothreads: readonly string[];
+  /** Ports of the virtio-serial controller, the agent's among them: 31 to 511. Each costs the guest about 16 KiB. */
+  readonly portsMax: number;
   readonly files: SandboxFiles;
   /** Where the guest's memory lies; anonymous when left out. */
   readonly memory?: GuestMemory;
@@ -53,6 +55,13 @@ export const AGENT_PORT_NAME = 'org.qemu.guest_agent.0';
 
 /** What a sandbox's own host name follows on its kernel command line. */
 export const HOSTNAME_PARAMETER = 'qshim.hostname=';
+
+/** The bus and the numbers of the ports that are always there; others are hot-plugged (sandbox/ports.ts). */
+export const SERIAL_BUS = 'serial0.0';
+export const AGENT_PORT_NR = 1;
+/** Its qdev id. */
+export const AGENT_PORT_ID = 'agent';
+export const IDENTITY_PORT_NR = 2;
 
 /** The id is part of the migration stream: a template and its clones must agree on it. */
 const MEMORY_ID = 'memory0';
@@ -95,9 +104,12 @@ export function qemuArguments(launch: Launch): readonly string[] {
     ...['-chardev', `socket,id=spare,path=${escape(files.spareSocket)},server=on,wait=off`],
     ...['-mon', 'chardev=spare,mode=control'],
     ...['-chardev', `file,id=console,path=${escape(files.consoleLog)}`, '-serial', 'chardev:console'],
-    ...['-device', 'virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3'],
+    ...['-device', `virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3,vectors=2,max_ports=${launch.portsMax}`],
     ...['-chardev', `socket,id=agent,path=${escape(files.agentSocket)},server=on,wait=off`],
-    ...['-device', `virtserialport,id=agent,bus=serial0.0,nr=1,chardev=agent,name=${AGENT_PORT_NAME}`],
+    ...[
+      '-device',
+      `virtserialport,id=${AGENT_PORT_ID},bus=${SERIAL_BUS},nr=${AGENT_PORT_NR},chardev=agent,name=${AGENT_PORT_NAME}`,
+    ],
     ...identityPort(memory),
     ...launch.bridges.flatMap((bridge, index) => ['-device', bridgeDevice(bridge, index)]),
   ];
@@ -124,7 +136,10 @@ function identityPort(memory: GuestMemory): readonly string[] {
   if (memory.kind === 'anonymous') return [];
   return [
     ...['-chardev', `socket,id=identity,path=${escape(memory.identitySocket)},server=on,wait=off`],
-    ...['-device', `virtserialport,id=identity,bus=serial0.0,nr=2,chardev=identity,name=${IDENTITY_PORT_NAME}`],
+    ...[
+      '-device',
+      `virtserialport,id=identity,bus=${SERIAL_BUS},nr=${IDENTITY_PORT_NR},chardev=identity,name=${IDENTITY_PORT_NAME}`,
+    ],
   ];
 }
 

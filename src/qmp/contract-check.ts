@@ -42,10 +42,15 @@ export function checkContract(
 /**
  * Like `checkContract`, for the device_add arguments that only `device-list-properties` describes.
  * @param listed the property names that the binary lists for the driver
+ * @param kind `device`: virtio-blk-pci; `port`: virtserialport
  */
-export function checkDeviceProperties(listed: ReadonlySet<string>, version: QemuVersion): string[] {
+export function checkDeviceProperties(
+  listed: ReadonlySet<string>,
+  version: QemuVersion,
+  kind: 'device' | 'port' = 'device',
+): string[] {
   return Object.entries(QMP_CONTRACT.commands.device_add.arguments)
-    .filter(([, leaf]) => String(leaf).startsWith('device property') && isSince(leaf, version))
+    .filter(([, leaf]) => String(leaf).startsWith(`${kind} property`) && isSince(leaf, version))
     .map(([name]) => name)
     .filter((name) => !listed.has(name))
     .map((name) => `device_add: property ${name} is not in device-list-properties`);
@@ -87,7 +92,7 @@ class SchemaWalk {
     if (typeof shape !== 'object') return;
     const objects = types.flatMap((type) => this.#objects(type, where, cases));
     for (const [name, inner] of Object.entries(shape)) {
-      if (typeof inner === 'string' && (inner.startsWith('device property') || !isSince(inner, this.#version)))
+      if (typeof inner === 'string' && (/^(device|port) property/.test(inner) || !isSince(inner, this.#version)))
         continue;
       const found = objects.flatMap((object) => object.members?.filter((member) => member.name === name) ?? []);
       if (found.length === 0) this.findings.add(`${where}${name} is not in the schema`);

@@ -5,8 +5,8 @@
 import type { ArgumentsOf, QmpCommands, QmpEvents, ReturnsOf } from './protocol.ts';
 
 type Since = `since ${number}.${number}`;
-/** A device property: QEMU's schema does not describe it, `device-list-properties` does. */
-type DeviceProperty = 'device property' | `device property ${Since}`;
+/** A property of the disk's driver or of the port's: QEMU's schema does not describe it, `device-list-properties` does. */
+type DeviceProperty = 'device property' | `device property ${Since}` | 'port property';
 /** A member whose own members are not looked at: plain values, and `recursive` for a type that contains itself. */
 type Leaf = true | Since | DeviceProperty;
 
@@ -157,6 +157,8 @@ export const QMP_CONTRACT = {
         'disable-modern': 'device property',
         bootindex: 'device property',
         'iothread-vq-mapping': 'device property since 9.0',
+        nr: 'port property',
+        chardev: 'port property',
       },
       returns: {},
     },
@@ -241,6 +243,11 @@ export const QMP_CONTRACT = {
         },
       },
     },
+    'chardev-add': {
+      arguments: { id: true, backend: { type: true, data: { device: true, in: true, out: true } } },
+      returns: {},
+    },
+    'chardev-remove': { arguments: { id: true }, returns: {} },
     'query-chardev': { arguments: {}, returns: { label: true, filename: true, 'frontend-open': true } },
     'query-jobs': {
       arguments: {},

@@ -80,6 +80,22 @@ export interface VirtioBlkPciArguments {
   readonly 'iothread-vq-mapping'?: readonly { readonly iothread: string; readonly vqs?: readonly number[] }[];
 }
 
+/** device_add of a port of a virtio-serial controller; as above, only these types check it. */
+export interface VirtSerialPortArguments {
+  readonly driver: 'virtserialport';
+  readonly id: string;
+  readonly bus: string;
+  /** The N of the guest's /dev/vportDpN, D being the same for all. */
+  readonly nr: number;
+  readonly chardev: string;
+}
+
+/** chardev-add (QAPI ChardevBackend). */
+export type ChardevBackend =
+  /** `DEVICE.in` and `DEVICE.out`, or else `DEVICE` for both: FIFOs, which QEMU opens for reading and writing. */
+  | { readonly type: 'pipe'; readonly data: { readonly device: string } }
+  | { readonly type: 'file'; readonly data: { readonly in: string; readonly out: string } };
+
 /** Limits of a throttle group (QAPI ThrottleLimits); 0 is no limit. */
 export interface ThrottleLimits {
   readonly 'iops-total'?: number;
@@ -258,7 +274,7 @@ export interface QmpCommands {
   >;
   /** `size` is bytes. A node below a filter takes it and nothing changes: resize the top node. */
   readonly block_resize: Command<{ readonly 'node-name': string; readonly size: number }, Empty>;
-  readonly device_add: Command<VirtioBlkPciArguments, Empty>;
+  readonly device_add: Command<VirtioBlkPciArguments | VirtSerialPortArguments, Empty>;
   /** Its reply says only that QEMU has begun; DEVICE_DELETED is the end. */
   readonly device_del: Command<ById, Empty>;
   readonly 'device-list-properties': Command<
@@ -274,6 +290,9 @@ export interface QmpCommands {
   readonly 'query-blockstats': Command<{ readonly 'query-nodes'?: boolean } | undefined, readonly BlockStats[]>;
   readonly 'x-query-virtio-status': Command<{ readonly path: string }, VirtioStatus>;
   readonly 'query-pci': Command<undefined, readonly { readonly bus: number; readonly devices: readonly PciDevice[] }[]>;
+  readonly 'chardev-add': Command<{ readonly id: string; readonly backend: ChardevBackend }, Empty>;
+  /** Refused while a device uses it. */
+  readonly 'chardev-remove': Command<ById, Empty>;
   readonly 'query-chardev': Command<
     undefined,
     readonly { readonly label: string; readonly filename: string; readonly 'frontend-open': boolean }[]

@@ -4,7 +4,7 @@ import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { QemuProcess } from '../qemu/process.ts';
 import { LEFT_OVER_MARK, restartClone, resumeBoot } from './boot.ts';
-import { readJournal, type JournalRecord } from './journal.ts';
+import { NO_CONTAINERS, readJournal, type JournalRecord } from './journal.ts';
 import { awaitAgent } from './observe.ts';
 import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from './pool.ts';
 import { findQemu, sandboxFromArguments } from './recover.ts';
@@ -119,7 +119,7 @@ async function recordFromProcess(
   const id = await readFile(join(directory, SANDBOX_ID_FILE), 'utf8').catch(() => fromArguments.id);
   const sandbox = { ...fromArguments, id };
   log.warn({ directory, sandboxId: sandbox.id, pid: found.identity.pid }, 'sandbox recovered from its qemu process');
-  return { version: 1, sandbox, volumes: [] };
+  return { version: 1, sandbox, volumes: [], ports: [], containers: NO_CONTAINERS };
 }
 
 async function findProcess(record: JournalRecord, sandbox: Sandbox): Promise<QemuProcess | undefined> {
@@ -141,5 +141,9 @@ async function connect(sandbox: Sandbox): Promise<void> {
   }
   sandbox.announce('sandbox.adopted', { reason: 'ADOPTED', message: 'taken over from an earlier daemon' });
   sandbox.commitSoon();
-  if (sandbox.identity.spec.readyWhen === 'agent') await awaitAgent(sandbox);
+  const { containers, ports } = sandbox;
+  // Begun before anybody waits: operations on containers wait for it.
+  const guestReady = containers.hasRecords || sandbox.identity.spec.readyWhen === 'agent';
+  if (guestReady) await containers.rejoin(awaitAgent(sandbox));
+  await ports.clearStrays();
 }

@@ -9,9 +9,11 @@ import { HOST_CIPHERS, HOST_HASHES, type EncryptionView } from '../device/encryp
 import { SLOTS_PER_BRIDGE } from '../device/slots.ts';
 import type { AioMode } from '../device/spec.ts';
 import type { Cause, VolumeState } from '../device/state.ts';
+import { containersSchema, type ContainersRecord } from '../guest/containers/records.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { ProcessIdentity } from '../qemu/process.ts';
 import type { Timing } from './events.ts';
+import type { PortRecord } from './ports.ts';
 import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
 import type { StateTimes, VolumeIdentity } from './volume.ts';
 
@@ -83,7 +85,12 @@ export interface JournalRecord {
   readonly version: 1;
   readonly sandbox: JournalSandbox;
   readonly volumes: readonly JournalVolume[];
+  readonly ports: readonly PortRecord[];
+  readonly containers: ContainersRecord;
 }
+
+/** Of a sandbox that has none, and of a journal from before there were any. */
+export const NO_CONTAINERS: ContainersRecord = { eventsPort: 0, processes: [] };
 
 /**
  * JSON has no undefined: it is written as null and read back as undefined, so that the member is there either way. A spec
@@ -241,6 +248,10 @@ const journalSchema: z.ZodType<JournalRecord> = z.strictObject({
   version: z.literal(1),
   sandbox: sandboxSchema,
   volumes: z.array(volumeSchema),
+  ports: z
+    .array(z.strictObject({ nr: z.int(), kind: z.enum(['output', 'input', 'duplex']), ended: z.boolean() }))
+    .default([]),
+  containers: containersSchema.default(NO_CONTAINERS),
 });
 
 /**

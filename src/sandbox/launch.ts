@@ -34,6 +34,7 @@ export async function prepareLaunch(sandbox: Sandbox): Promise<TemplateLaunch> {
     kernelParameters: kernelParametersOf(sandbox),
     bridges: bridgesFor(spec.volumeCapacity),
     iothreads: iothreadIds(spec.iothreads),
+    portsMax: config.guest_ports_max,
   };
 }
 

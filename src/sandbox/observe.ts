@@ -1,4 +1,5 @@
 import { messageOf } from '../base/errors.ts';
+import { AGENT_PORT_ID } from '../qemu/argv.ts';
 import { probeCapabilities } from '../qmp/capabilities.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { QmpListener } from '../qmp/listener.ts';
@@ -78,7 +79,7 @@ function handle(sandbox: Sandbox, event: Awaited<ReturnType<QmpListener<Watched>
       sandbox.announce('sandbox.panicked', { reason: 'GUEST_PANICKED', message: "the guest's kernel panicked" });
       return;
     case 'VSERPORT_CHANGE':
-      sandbox.agent.nudge();
+      if (event.data.id === AGENT_PORT_ID) sandbox.agent.nudge();
       return;
     case 'BLOCK_IO_ERROR':
       onIoError(sandbox, event);
@@ -103,6 +104,7 @@ function onReset(sandbox: Sandbox): void {
     // Its mapping was the last boot's.
     if (volume.spec.encryption?.kind === 'guest-luks2') volume.encryption = undefined;
   }
+  sandbox.containers.allGone(false);
   sandbox.commitSoon();
   sandbox.announce('sandbox.rebooted', { reason: 'GUEST_RESET', message: 'the guest was reset or rebooted' });
   sandbox.inBackground('agent after reset', awaitAgent(sandbox));

@@ -10,7 +10,7 @@ import type { Volume } from './volume.ts';
 import type { VolumeHost } from './vm.ts';
 
 /** qdev devices that have an id are children of this QOM object. */
-const PERIPHERALS = '/machine/peripheral';
+export const PERIPHERALS = '/machine/peripheral';
 
 /**
  * Drives a volume out of QEMU, whatever of it is there, to a proven end: front end, block nodes, and the look that finds

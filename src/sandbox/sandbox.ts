@@ -7,6 +7,7 @@ import type { Cause } from '../device/state.ts';
 import { GuestAgent } from '../guest/agent.ts';
 import type { KeySource } from '../keys/sources.ts';
 import { DiskNames } from '../guest/disk-names.ts';
+import { Containers } from '../guest/containers/containers.ts';
 import type { RunningAccelerator, SandboxFiles } from '../qemu/argv.ts';
 import type { AcceleratorChoice } from '../qemu/accelerator.ts';
 import { describeExit, type ExitInfo, type QemuProcess } from '../qemu/process.ts';
@@ -18,6 +19,7 @@ import { GuestAddresses } from './guest-addresses.ts';
 import { Journal, type JournalRecord } from './journal.ts';
 import { QmpLink } from './link.ts';
 import { observe } from './observe.ts';
+import { SerialPorts } from './ports.ts';
 import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
 import type { WarmPool } from './pool.ts';
 import type { Templates } from './templates.ts';
@@ -101,6 +103,8 @@ export class Sandbox implements VolumeHost {
   readonly addresses = new GuestAddresses();
   readonly disks: DiskNames;
   readonly drivers: DriverWatch;
+  readonly ports: SerialPorts;
+  readonly containers: Containers;
   readonly #journal: Journal;
   /** Ends volume work: the VM is being stopped, is gone, or the daemon leaves it. */
   readonly #gone = new AbortController();
@@ -163,6 +167,8 @@ export class Sandbox implements VolumeHost {
     this.agent = agent ?? agentFor(this.files, config, this.log);
     this.disks = new DiskNames(this.agent);
     this.drivers = new DriverWatch(this);
+    this.ports = new SerialPorts(this);
+    this.containers = new Containers(this);
     this.#journal = new Journal(join(identity.directory, JOURNAL_FILE), () => this.#record());
   }
 
@@ -265,6 +271,8 @@ export class Sandbox implements VolumeHost {
     this.start = sandbox.start;
     this.volumes.reserveGenerations(sandbox.nextGeneration);
     for (const volume of record.volumes) this.volumes.restore(volume);
+    this.ports.restore(record.ports);
+    this.containers.restore(record.containers);
     this.volumes.announceMissed();
   }
 
@@ -286,6 +294,10 @@ export class Sandbox implements VolumeHost {
       using _held = await volume.mutex.acquire();
       this.volumes.apply(volume, { kind: 'vm-gone', cause: { reason: 'VM_GONE', message: cause.message } });
     }
+    this.containers.allGone(true);
+    await this.ports.forget().catch((problem: unknown) => {
+      this.log.warn({ problem: messageOf(problem) }, 'fifos of ports not removed after the end of qemu');
+    });
     this.enter('stopped', cause);
     await this.commit().catch((problem: unknown) => {
       this.log.warn({ problem: messageOf(problem) }, 'journal not written after the end of qemu');
@@ -318,6 +330,7 @@ export class Sandbox implements VolumeHost {
     const reason = new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' });
     this.preempt(reason);
     this.#ended.abort(reason);
+    this.containers.release();
     await this.link[Symbol.asyncDispose]();
     await this.agent[Symbol.asyncDispose]();
     await Promise.allSettled(this.#background);
@@ -362,6 +375,8 @@ export class Sandbox implements VolumeHost {
         start: this.start,
       },
       volumes: this.volumes.records(),
+      ports: this.ports.records(),
+      containers: this.containers.record(),
     };
   }
 }

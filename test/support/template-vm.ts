@@ -36,6 +36,7 @@ export const testLaunch: TemplateLaunch = {
   kernelParameters: 'console=ttyS0 quiet panic=-1 cryptomgr.notests',
   iothreads: [],
   bridges: bridgesFor(62),
+  portsMax: 127,
 };
 
 /** The key of the template for a launch, from the files as they are now. */

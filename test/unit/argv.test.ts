@@ -15,6 +15,7 @@ const LAUNCH: Launch = {
   kernelParameters: 'console=ttyS0 quiet',
   iothreads: [],
   bridges: bridgesFor(62),
+  portsMax: 127,
   files: sandboxFiles('/run/s/one'),
 };
 

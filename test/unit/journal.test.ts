@@ -67,6 +67,8 @@ function record(generation: number, volumes: readonly JournalVolume[] = []): Jou
       start: { kind: 'clone', templateId: '0123', reason: '' },
     },
     volumes,
+    ports: [{ nr: 3, kind: 'output', ended: false }],
+    containers: { eventsPort: 3, processes: [] },
   };
 }
 

@@ -68,6 +68,7 @@ suite('a sandbox read back from the command line of its QEMU', () => {
     hostname: 'one-two',
     bridges: bridgesFor(62),
     iothreads: ['iothread0'],
+    portsMax: 127,
     files: sandboxFiles('/s/one'),
   } as const;
   const readBack = (args: readonly string[]): ReturnType<typeof sandboxFromArguments> =>

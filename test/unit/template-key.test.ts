@@ -17,6 +17,7 @@ const INPUTS: TemplateInputs = {
     kernelParameters: 'quiet',
     iothreads: [],
     bridges: bridgesFor(31),
+    portsMax: 127,
   },
   qemu: file('/usr/bin/qemu'),
   qemuVersion: '7.2.22',
@@ -37,6 +38,7 @@ function variants(): Map<string, TemplateInputs> {
     { initrd: '/boot/other' },
     { kernelParameters: 'quiet quiet' },
     { bridges: bridgesFor(62) },
+    { portsMax: 511 },
     { bridges: bridgesFor(31).map((bridge) => ({ ...bridge, address: bridge.address + 1 })) },
   ];
   for (const change of launches) {
@@ -62,7 +64,7 @@ suite('template key', () => {
   test('each thing that matters changes it, and no two changes give the same key', () => {
     const keys = new Map([['unchanged', templateKey(INPUTS)]]);
     for (const [what, inputs] of variants()) keys.set(what, templateKey(inputs));
-    assert.equal(keys.size, 1 + 8 + 15 + 3);
+    assert.equal(keys.size, 1 + 9 + 15 + 3);
     assert.equal(new Set(keys.values()).size, keys.size, JSON.stringify([...keys]));
   });
 

@@ -1,0 +1,105 @@
+import { ShimError } from '../../base/errors.ts';
+import { parseConfig, type OciDevice, type OciMount } from './oci.ts';
+import type { ContainerPlan, PlannedDevice, PlannedFile, VolumeMount } from './types.ts';
+
+/** Where volumes of containers are mounted in the guest. */
+const VOLUMES_DIRECTORY = '/run/qshim/volumes';
+
+/** The mount point to give a volume that containers use, for `MountSpec.mountPoint`. */
+export function guestMountPoint(volumeId: string): string {
+  return `${VOLUMES_DIRECTORY}/${volumeId}`;
+}
+
+/** File systems that the guest makes out of nothing. */
+const GUEST_MADE: ReadonlySet<string> = new Set([
+  'proc',
+  'sysfs',
+  'tmpfs',
+  'devpts',
+  'mqueue',
+  'cgroup',
+  'cgroup2',
+  'ramfs',
+]);
+
+/** The pod's shared memory, which CRI binds from the host: all containers of a pod share the guest's. */
+export const SHARED_MEMORY = '/dev/shm';
+
+/** Character devices that have the same numbers in every Linux: major 1 (null, zero, random ...) and 5 (tty, ptmx ...). */
+const COMMON_MAJORS: ReadonlySet<number> = new Set([1, 5]);
+
+/** Which of a config.json's mounts is what. */
+export type MountKind = 'guest' | 'volume' | 'shared-memory' | 'file';
+
+/**
+ * What a config.json needs from the host. Pure: no file is looked at; that a `files` source is a small regular file is checked by
+ * `create`.
+ * @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG_JSON, MOUNT_NOT_SUPPORTED, DEVICE_NOT_SUPPORTED, HOOKS_NOT_SUPPORTED
+ */
+export function planContainer(config: unknown): ContainerPlan {
+  const { mounts, linux, hooks } = parseConfig(config);
+  for (const [name, list] of Object.entries(hooks ?? {})) {
+    if ((list ?? []).length === 0) continue;
+    throw refused('HOOKS_NOT_SUPPORTED', `hooks.${name}`, 'hooks are programs of the host, which a guest cannot run');
+  }
+  const volumes: VolumeMount[] = [];
+  const files: PlannedFile[] = [];
+  for (const mount of mounts ?? []) {
+    const kind = kindOf(mount);
+    if (kind === 'volume') volumes.push(volumeOf(mount));
+    else if (kind === 'file') files.push({ destination: mount.destination, source: mount.source });
+  }
+  return { volumes, files, devices: (linux?.devices ?? []).flatMap(hostDevice) };
+}
+
+/**
+ * What a mount is to the guest.
+ * @throws ShimError INVALID_ARGUMENT / MOUNT_NOT_SUPPORTED
+ */
+export function kindOf(mount: OciMount): MountKind {
+  const { type, source, destination } = mount;
+  if (type === 'ext4' || type === 'xfs') return 'volume';
+  if (isBind(mount)) {
+    if (destination === SHARED_MEMORY) return 'shared-memory';
+    if (source.startsWith('/')) return 'file';
+  } else if (GUEST_MADE.has(type)) return 'guest';
+  const what = `${type === '' ? 'no type' : `type ${type}`}, source ${JSON.stringify(source)}`;
+  throw refused('MOUNT_NOT_SUPPORTED', `the mount at ${destination} (${what})`, 'the guest cannot make such a mount');
+}
+
+function isBind({ type, options }: OciMount): boolean {
+  return type === 'bind' || (options ?? []).some((option) => option === 'bind' || option === 'rbind');
+}
+
+/** Options of the mount itself: without what says how the file is made a device, and what belongs to a bind. */
+function volumeOf({ destination, source, type, options }: OciMount): VolumeMount {
+  const all = options ?? [];
+  const ours = new Set(['loop', 'ro', 'rw', 'bind', 'rbind', 'defaults']);
+  return {
+    destination,
+    source,
+    fsType: type === 'xfs' ? 'xfs' : 'ext4',
+    readOnly: all.includes('ro'),
+    options: all.filter((option) => !ours.has(option) && !isPropagation(option)),
+  };
+}
+
+/** rprivate, shared and the like concern the container's mount, not the volume's. */
+export function isPropagation(option: string): boolean {
+  return /^r?(private|shared|slave|unbindable)$/.test(option);
+}
+
+/** A block device of the host has to be attached; other devices are the guest's own, if every Linux has them. */
+function hostDevice({ type, path, major, minor }: OciDevice): readonly PlannedDevice[] {
+  if (type === 'b') return [{ path, major, minor }];
+  if (type === 'p' || ((type === 'c' || type === 'u') && COMMON_MAJORS.has(major))) return [];
+  throw refused(
+    'DEVICE_NOT_SUPPORTED',
+    `the device ${path} (${type} ${major}:${minor})`,
+    'the guest has no such device',
+  );
+}
+
+function refused(reason: string, what: string, why: string): ShimError {
+  return new ShimError('INVALID_ARGUMENT', `${what} is not supported: ${why}`, { reason, metadata: { what } });
+}

@@ -1,0 +1,221 @@
+import { ShimError, type ShimCode } from '../../base/errors.ts';
+import { GuestAgentError, type GuestAgent } from '../agent.ts';
+import { parseFacts, type Facts } from '../run-script.ts';
+import { CONTAINER_PROGRAM } from './program.ts';
+import * as scripts from './scripts.ts';
+import type { DeviceNumbers } from './translate.ts';
+import type { AttachedDisk, ContainerStats } from './types.ts';
+
+const OUTPUT_BYTES_MAX = 1024 * 1024;
+const WORDS_CHARS_MAX = 1000;
+
+/** Ports of a process by what they carry; 0: none. */
+export interface ProcessPorts {
+  readonly stdin: number;
+  readonly stdout: number;
+  readonly stderr: number;
+  readonly terminal: number;
+}
+
+/** What the guest says of one process. */
+export interface SeenProcess {
+  readonly started: boolean;
+  readonly alive: boolean;
+  readonly pid: number;
+  readonly record: ExitRecord | undefined;
+}
+
+/** An exit as the guest has it on record. */
+export interface ExitRecord {
+  readonly code: number;
+  /** Seconds after the guest's boot. */
+  readonly uptime: number;
+  readonly oomKilled: boolean;
+}
+
+/** Ports that QEMU has and the guest has not: plug them again, and repeat. Never leaves src/guest/containers. */
+export class PortsAbsent extends Error {
+  readonly numbers: readonly number[];
+  constructor(numbers: readonly number[]) {
+    super(`the guest has not seen the ports ${numbers.join(', ')}`);
+    this.name = 'PortsAbsent';
+    this.numbers = numbers;
+  }
+}
+
+const SENTENCES: Readonly<Record<string, string>> = {
+  CONTAINER_REFUSED: "the guest's container runtime refused",
+  CONTAINER_FAILED: 'the guest could not do it',
+  GUEST_TOOL_MISSING: 'the guest lacks a program that containers need',
+  GUEST_DISK_NOT_FOUND: 'the guest has no such disk',
+  GUEST_DISK_MISMATCH: 'the guest has another disk there',
+};
+const CODES: Readonly<Record<string, ShimCode>> = { GUEST_TOOL_MISSING: 'UNIMPLEMENTED' };
+
+/**
+ * crun and conmon in the guest, one guest-exec for each step. Nothing is remembered here.
+ * Every method throws ShimError: FAILED_PRECONDITION / CONTAINER_REFUSED with crun's own words, CONTAINER_FAILED;
+ * UNIMPLEMENTED / GUEST_TOOL_MISSING; and what GuestAgent.exec throws.
+ */
+export class GuestRuntime {
+  readonly #agent: GuestAgent;
+  readonly #timeoutMs: number;
+
+  constructor(agent: GuestAgent, timeoutMs: number) {
+    this.#agent = agent;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** Puts what containers need into the guest; harmless when it is there. @throws PortsAbsent */
+  async install(eventsPort: number): Promise<void> {
+    await this.#run(scripts.INSTALL, [String(eventsPort)], 'ready', Buffer.from(CONTAINER_PROGRAM));
+  }
+
+  /** Numbers of attached disks, which are looked up by PCI address and held against their serials. */
+  async findDevices(disks: readonly AttachedDisk[]): Promise<readonly DeviceNumbers[]> {
+    const args = disks.flatMap(({ pciAddress, serial }) => [pciAddress, serial]);
+    const facts = await this.#run(scripts.FIND_DEVICES, args, 'device');
+    return (facts.get('device') ?? []).map((line) => {
+      const [major = '', minor = ''] = line.split(':');
+      return { major: Number(major), minor: Number(minor) };
+    });
+  }
+
+  /** @returns the pid of init. @throws PortsAbsent */
+  async create(id: string, token: string, ports: ProcessPorts, bundle: Uint8Array): Promise<number> {
+    const facts =
+      ports.terminal === 0
+        ? await this.#run(
+            scripts.CREATE,
+            [id, token, ...[ports.stdin, ports.stdout, ports.stderr].map(String)],
+            'pid',
+            bundle,
+          )
+        : await this.#run(scripts.CREATE_TERMINAL, [id, token, String(ports.terminal)], 'pid', bundle);
+    return numberOf(facts, 'pid');
+  }
+
+  async start(id: string): Promise<void> {
+    await this.#run(scripts.START, [id], 'started');
+  }
+
+  /** @returns its pid. @throws PortsAbsent */
+  async startExec(key: string, token: string, ports: ProcessPorts, process: string): Promise<number> {
+    const { stdin, stdout, stderr, terminal } = ports;
+    const args = [key, token, ...[stdin, stdout, stderr, terminal].map(String)];
+    return numberOf(await this.#run(scripts.START_EXEC, args, 'pid', Buffer.from(process)), 'pid');
+  }
+
+  async kill(key: string, signal: number, all: boolean): Promise<void> {
+    await this.#run(scripts.KILL, [key, String(signal), all ? '1' : '0'], undefined);
+  }
+
+  async resize(key: string, columns: number, rows: number): Promise<void> {
+    await this.#run(scripts.RESIZE, [key, String(columns), String(rows)], undefined);
+  }
+
+  async delete(key: string, force: boolean): Promise<void> {
+    await this.#run(scripts.DELETE, [key, force ? '1' : '0'], 'deleted');
+  }
+
+  async freeze(id: string, how: 'pause' | 'resume'): Promise<void> {
+    await this.#run(scripts.FREEZE, [id, how], 'done');
+  }
+
+  async update(id: string, resources: unknown): Promise<void> {
+    await this.#run(scripts.UPDATE, [id], 'done', Buffer.from(JSON.stringify(resources)));
+  }
+
+  async pids(id: string): Promise<readonly number[]> {
+    return ((await this.#run(scripts.PIDS, [id], undefined)).get('pid') ?? []).map(Number);
+  }
+
+  async stats(id: string): Promise<ContainerStats> {
+    return toStats(await this.#run(scripts.STATS, [id], 'cpu.stat'));
+  }
+
+  /** Every process that the guest knows, by key, and the guest's uptime in seconds at that moment. */
+  async look(): Promise<{ readonly uptime: number; readonly processes: ReadonlyMap<string, SeenProcess> }> {
+    const facts = await this.#run(scripts.LOOK, [], 'uptime');
+    const processes = (facts.get('process') ?? []).map((line): [string, SeenProcess] => {
+      const [key = '', started, alive, pid, ...record] = line.split(' ');
+      const seen = { started: started === '1', alive: alive === '1', pid: Number(pid), record: toRecord(record) };
+      return [key, seen];
+    });
+    return { uptime: numberOf(facts, 'uptime'), processes: new Map(processes) };
+  }
+
+  /** @param wanted a fact without which the script has failed */
+  async #run(text: string, args: readonly string[], wanted: string | undefined, input?: Uint8Array): Promise<Facts> {
+    const result = await this.#agent
+      .exec({
+        path: '/bin/sh',
+        args: ['-c', text, 'sh', ...args],
+        ...(input && { input }),
+        timeoutMs: this.#timeoutMs,
+        outputBytesMax: OUTPUT_BYTES_MAX,
+      })
+      .catch((error: unknown) => {
+        if (!(error instanceof GuestAgentError)) throw error;
+        throw failure('GUEST_TOOL_MISSING', '/bin/sh cannot be run', error);
+      });
+    const facts = parseFacts(result.stdout.toString('utf8'));
+    const absent = facts.get('absent');
+    if (absent !== undefined) throw new PortsAbsent(absent.map(Number));
+    const [reason] = facts.get('error') ?? [];
+    if (reason !== undefined || (wanted !== undefined && !facts.has(wanted))) {
+      throw failure(reason ?? 'CONTAINER_FAILED', result.stderr.toString('utf8'));
+    }
+    return facts;
+  }
+}
+
+/** An exit record: `CODE UPTIME OOM`. */
+export function toRecord(words: readonly string[]): ExitRecord | undefined {
+  const [code, uptime, oom] = words;
+  if (code === undefined || uptime === undefined || !/^\d+$/.test(code)) return undefined;
+  return { code: Number(code), uptime: Number(uptime), oomKilled: oom !== undefined && oom !== '0' && oom !== '' };
+}
+
+function failure(reason: string, words: string, cause?: unknown): ShimError {
+  const said = words.replace(/\s+/g, ' ').trim().slice(0, WORDS_CHARS_MAX);
+  const sentence = SENTENCES[reason] ?? reason;
+  return new ShimError(CODES[reason] ?? 'FAILED_PRECONDITION', `${sentence}${said === '' ? '' : `: ${said}`}`, {
+    reason,
+    cause,
+  });
+}
+
+function numberOf(facts: Facts, key: string): number {
+  return Number(facts.get(key)?.[0]);
+}
+
+/** `name value` lines, as cpu.stat, memory.stat and memory.events have them. */
+function flat(facts: Facts, file: string): Record<string, number> {
+  const pairs = (facts.get(file) ?? []).map((line) => line.split(' '));
+  return Object.fromEntries(pairs.map(([name = '', value]) => [name, Number(value)]));
+}
+
+/** One number; `max` means that there is no limit. */
+function single(facts: Facts, file: string): number | undefined {
+  const value = facts.get(file)?.[0];
+  return value === undefined || value === 'max' ? undefined : Number(value);
+}
+
+function toStats(facts: Facts): ContainerStats {
+  // io.stat: "254:0 rbytes=1 wbytes=2 ..."; its lines hold "=" themselves, and are split at the first one only.
+  const io = (facts.get('io.stat') ?? []).map((line) => {
+    const [device = '', ...pairs] = line.split(' ');
+    return [device, Object.fromEntries(pairs.map((pair) => [pair.split('=')[0], Number(pair.split('=')[1])]))] as const;
+  });
+  return {
+    cpu: flat(facts, 'cpu.stat'),
+    memory: flat(facts, 'memory.stat'),
+    memoryCurrentBytes: single(facts, 'memory.current'),
+    memoryMaxBytes: single(facts, 'memory.max'),
+    memoryEvents: flat(facts, 'memory.events'),
+    pidsCurrent: single(facts, 'pids.current'),
+    pidsMax: single(facts, 'pids.max'),
+    io: Object.fromEntries(io),
+  };
+}

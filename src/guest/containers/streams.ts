@@ -1,0 +1,159 @@
+import { constants, openSync } from 'node:fs';
+import { Socket } from 'node:net';
+import { Readable, Writable } from 'node:stream';
+import { TokenCut } from './token.ts';
+
+/** After this long without a byte from a process that has ended, its output is taken to be over. */
+const QUIET_END_MS = 5000;
+const READ_AHEAD_BYTES = 64 * 1024;
+
+/**
+ * What a process writes, read from the FIFO behind its port. It ends where the token stands that the guest writes after the
+ * process has ended, for a port has no end of file of its own. When a process that was left behind keeps the port, no token can
+ * come: then it ends once the port has been quiet for a while after the exit.
+ *
+ * The FIFO is opened at the first read, and read only as fast as the stream is: the rest waits in FIFO and guest.
+ */
+export class PortReader extends Readable {
+  readonly #path: string;
+  readonly #cut: TokenCut | undefined;
+  #socket: Socket | undefined;
+  #exited = false;
+  #quiet: NodeJS.Timeout | undefined;
+
+  /** @param token absent: there is no end, as for events */
+  constructor(path: string, token: string | undefined) {
+    super({ highWaterMark: READ_AHEAD_BYTES });
+    this.#path = path;
+    this.#cut = token === undefined ? undefined : new TokenCut(token);
+  }
+
+  /** The process has ended: what is still to come is on its way. */
+  processEnded(): void {
+    this.#exited = true;
+    this.#watchQuiet();
+  }
+
+  override _read(): void {
+    this.#socket ??= this.#open();
+    this.#socket?.resume();
+    this.#watchQuiet();
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    clearTimeout(this.#quiet);
+    this.#socket?.destroy();
+    callback(error);
+  }
+
+  #open(): Socket | undefined {
+    let socket: Socket;
+    try {
+      const fd = openSync(this.#path, constants.O_RDONLY | constants.O_NONBLOCK);
+      socket = new Socket({ fd, readable: true, writable: false });
+    } catch (error) {
+      this.destroy(error instanceof Error ? error : new Error(String(error)));
+      return undefined;
+    }
+    socket.on('data', (chunk: Buffer) => {
+      this.#take(chunk);
+    });
+    socket.on('error', (error) => this.destroy(error));
+    // QEMU has closed its side: the port was removed, or the VM is gone.
+    socket.once('end', () => {
+      this.#finish();
+    });
+    return socket;
+  }
+
+  #take(chunk: Buffer): void {
+    const cut = this.#cut?.take(chunk) ?? { bytes: chunk, ended: false };
+    const more = cut.bytes.length === 0 || this.push(cut.bytes);
+    if (cut.ended) this.#finish();
+    else if (!more) this.#socket?.pause();
+    this.#watchQuiet();
+  }
+
+  #finish(): void {
+    clearTimeout(this.#quiet);
+    this.#socket?.destroy();
+    if (this.readableEnded || this.destroyed) return;
+    const rest = this.#cut?.rest();
+    if (rest !== undefined && rest.length > 0) this.push(rest);
+    this.push(null);
+  }
+
+  /** Counts only while somebody reads: a reader that is slow is not quiet. */
+  #watchQuiet(): void {
+    clearTimeout(this.#quiet);
+    if (!this.#exited || this.#socket === undefined || this.#socket.isPaused() || this.readableEnded) return;
+    this.#quiet = setTimeout(() => {
+      this.#finish();
+    }, QUIET_END_MS);
+  }
+}
+
+/**
+ * What a process reads, written into the FIFO behind its port. A write is done when the FIFO has taken it; when it is full, the
+ * writer waits. `end` gives the process its end of file after the last byte; `destroy` only closes this side.
+ */
+export class PortWriter extends Writable {
+  readonly #path: string;
+  readonly #end: () => Promise<void>;
+  #socket: Socket | undefined;
+
+  /** @param end asks for the end of file, once this side is closed */
+  constructor(path: string, end: () => Promise<void>) {
+    super({ highWaterMark: READ_AHEAD_BYTES });
+    this.#path = path;
+    this.#end = end;
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
+    let socket: Socket;
+    try {
+      socket = this.#socket ??= this.#open();
+    } catch (error) {
+      callback(error instanceof Error ? error : new Error(String(error)));
+      return;
+    }
+    socket.write(chunk, callback);
+  }
+
+  override _final(callback: (error?: Error | null) => void): void {
+    this.#close()
+      .then(this.#end)
+      .then(
+        () => {
+          callback();
+        },
+        (error: unknown) => {
+          callback(error instanceof Error ? error : new Error(String(error)));
+        },
+      );
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#socket?.destroy();
+    callback(error);
+  }
+
+  #open(): Socket {
+    // Without a reader this fails (ENXIO) instead of waiting: then the port is gone.
+    const fd = openSync(this.#path, constants.O_WRONLY | constants.O_NONBLOCK);
+    const socket = new Socket({ fd, readable: false, writable: true });
+    socket.on('error', (error) => this.destroy(error));
+    return socket;
+  }
+
+  async #close(): Promise<void> {
+    const socket = this.#socket;
+    if (socket === undefined || socket.closed) return;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    socket.once('close', () => {
+      resolve();
+    });
+    socket.destroy();
+    await promise;
+  }
+}
