@@ -1,17 +1,11 @@
-import { ShimError } from '../base/errors.ts';
+import { guestMountPoint, planContainer } from '../guest/containers/plan.ts';
 import type { GuestContainers } from '../guest/containers/types.ts';
+import type { Pod } from './pod.ts';
 import type { Planner } from './task-create.ts';
 
-/** Containers in the guest, as far as this version has them: pods run, containers in them are refused in words. */
-
-function notYet(): never {
-  throw new ShimError('UNIMPLEMENTED', 'this version runs pods, but no containers in them yet', {
-    reason: 'GUEST_TOOL_MISSING',
-  });
+/** The containers in a pod's guest. @throws ShimError NOT_FOUND / SANDBOX_NOT_FOUND while the pod has no VM */
+export function containersOf(pod: Pod): GuestContainers {
+  return pod.containers;
 }
 
-export function containersOf(): GuestContainers {
-  return notYet();
-}
-
-export const planner: Planner = { planContainer: notYet, guestMountPoint: notYet };
+export const planner: Planner = { planContainer, guestMountPoint };

@@ -2,6 +2,7 @@ import { waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { RequestedSpec } from '../device/spec.ts';
+import type { GuestContainers } from '../guest/containers/types.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { VolumeSnapshot } from '../sandbox/volume.ts';
@@ -57,6 +58,11 @@ export class Pod {
       if (isShimError(error, 'NOT_FOUND')) return undefined;
       throw error;
     }
+  }
+
+  /** What runs in its guest. @throws ShimError NOT_FOUND / SANDBOX_NOT_FOUND */
+  get containers(): GuestContainers {
+    return this.#manager.sandbox(this.sandboxId).containers;
   }
 
   commit(): Promise<void> {

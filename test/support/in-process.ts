@@ -8,6 +8,7 @@ import type { KeySource } from '../../src/keys/sources.ts';
 import { BackingClaims } from '../../src/sandbox/backing.ts';
 import { EventLog } from '../../src/sandbox/events.ts';
 import { SandboxManager } from '../../src/sandbox/manager.ts';
+import { WarmPool } from '../../src/sandbox/pool.ts';
 import { Templates } from '../../src/sandbox/templates.ts';
 
 /** The daemon's sandboxes without its API, in the test's own process: for what has no call of its own yet. */
@@ -74,10 +75,11 @@ async function startManager(config: Config, log: Logger): Promise<[SandboxManage
   owned.defer(() => events.flush());
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
   const templates = owned.use(await Templates.open(config, log));
+  const pool = owned.use(new WarmPool(config, log, templates));
   // Nothing here asks for a key.
   const keys: KeySource = { fetch: () => Promise.reject(new Error('no keys')) };
   const claims = new BackingClaims();
-  const manager = new SandboxManager({ config, log, events, claims, accelerators, templates, keys });
+  const manager = new SandboxManager({ config, log, events, claims, accelerators, templates, pool, keys });
   await manager.start();
   owned.defer(() => manager.release());
   return [manager, owned.move()];
