@@ -95,7 +95,7 @@ const configSchema = z.strictObject({
       'How sandboxes start that do not say: auto (as a clone of a template when there is one; a missing one is made in the background), off, required.',
     ),
   templates_dir: absolutePath
-    .max(60, 'is too long for the sockets that lie below it (60 bytes)')
+    .max(50, 'is too long for the sockets that lie below it (50 bytes)')
     .default('/dev/shm/qshim-templates')
     .describe("Directory of the templates, on tmpfs: they are guests' memory. Mode 0700."),
   templates_bytes_max: z

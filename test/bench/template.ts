@@ -1,87 +1,92 @@
 /**
- * How fast a clone is, beside a cold boot and beside QEMU's own start. Run by hand:
+ * How fast a sandbox from a template is, and one from the warm pool, beside a cold boot and beside QEMU's own start. Run by
+ * hand:
  *
  *   node test/bench/template.ts [rounds]
  *
- * Prints one line of JSON a round and the medians. In every round the three take turns, so that a machine that is busy for
- * a while is busy for all of them.
+ * All but QEMU's own start (spawn to QMP's greeting) go through the daemon's gRPC Create, to its answer. Prints one line of
+ * JSON a round, the medians, and the phases of the clones. In every round the four take turns, so that a machine that is
+ * busy for a while is busy for all of them.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import { monotonicMs } from '../../src/base/deadline.ts';
-import { silentLogger } from '../../src/base/log.ts';
-import { TemplateStore, type TemplateLease } from '../../src/qemu/template-store.ts';
-import { START_TIMEOUT_MS, startTestClone, startVm, templateBuild, testLaunch } from '../support/template-vm.ts';
+import { monotonicMs, sleep } from '../../src/base/deadline.ts';
+import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
+import { TestDaemon } from '../support/daemon.ts';
+import { startVm, testLaunch } from '../support/template-vm.ts';
+
+const NAMES = ['greetMs', 'coldMs', 'cloneMs', 'poolMs'] as const;
+type Round = Readonly<Record<(typeof NAMES)[number], number>>;
 
 const rounds = Number(process.argv[2] ?? '5');
-const launch = { ...testLaunch, memoryMib: 512 };
-const alive = setInterval(() => undefined, 1000);
+const templates = await mkdtemp('/dev/shm/qshim-bench-');
 await using cleanup = new AsyncDisposableStack();
-cleanup.defer(() => clearInterval(alive));
-const root = await mkdtemp('/dev/shm/qshim-bench-');
-cleanup.defer(() => rm(root, { recursive: true }));
-const store = cleanup.use(
-  await TemplateStore.open({ directory: join(root, 'store'), bytesMax: 2 ** 31, log: silentLogger() }),
-);
-const build = await templateBuild(launch);
-const makeMs = await timed(() => store.build(build));
-const lease = await store.lookup(build.key);
-if (lease === undefined) throw new Error('there is no template');
-using held = lease;
-say({ makeMs, bytes: store.bytes });
-const all: Record<'greetMs' | 'coldMs' | 'cloneMs', number[]> = { greetMs: [], coldMs: [], cloneMs: [] };
+cleanup.defer(() => rm(templates, { recursive: true }));
+const config = { templates_dir: templates, template: 'required', vcpus: 2, log_level: 'info' } as const;
+const plain = cleanup.use(await TestDaemon.start({ config }));
+const pooled = cleanup.use(await TestDaemon.start({ config: { ...config, pool_size: 1 } }));
+// The first of each: templates, probes, caches.
+for (const daemon of [plain, pooled]) await create(daemon, {});
+const done: Round[] = [];
+const phases = new Map<string, number[]>();
 for (let round = 0; round < rounds; round += 1) {
-  const result = { greetMs: await greet(), coldMs: await cold(), cloneMs: await clone(held) };
-  for (const name of ['greetMs', 'coldMs', 'cloneMs'] as const) all[name].push(result[name]);
+  const cloned = await create(plain, {});
+  for (const { phase, milliseconds } of cloned.sandbox.timings) {
+    phases.set(phase, [...(phases.get(phase) ?? []), milliseconds]);
+  }
+  const result: Round = {
+    greetMs: await greet(),
+    coldMs: (await create(plain, { template: 'TEMPLATE_OFF' })).milliseconds,
+    cloneMs: cloned.milliseconds,
+    poolMs: await fromPool(),
+  };
+  done.push(result);
   say(result);
 }
-const [greetMs, coldMs, cloneMs] = [median(all.greetMs), median(all.coldMs), median(all.cloneMs)];
+const [greetMs = 0, coldMs = 0, cloneMs = 0, poolMs = 0] = NAMES.map((name) => median(done.map((one) => one[name])));
 say({
-  median: { greetMs, coldMs, cloneMs },
-  coldOverClone: ratio(coldMs, cloneMs),
-  cloneOverGreet: ratio(cloneMs, greetMs),
+  median: { greetMs, coldMs, cloneMs, poolMs },
+  coldOverClone: coldMs / cloneMs,
+  cloneOverGreet: cloneMs / greetMs,
 });
+say(Object.fromEntries([...phases].map(([phase, values]) => [phase, median(values)])));
 
 function say(facts: object): void {
-  process.stdout.write(`${JSON.stringify(facts)}\n`);
+  const text = JSON.stringify(facts, (_, value: unknown) =>
+    typeof value === 'number' ? Number(value.toFixed(1)) : value,
+  );
+  process.stdout.write(`${text}\n`);
 }
 
 /** From spawn to QMP's greeting. */
 async function greet(): Promise<number> {
-  await using stack = new AsyncDisposableStack();
-  return await timed(async () => {
-    stack.use(await startVm(launch));
-  });
-}
-
-/** From spawn to the agent's first answer. */
-async function cold(): Promise<number> {
-  await using stack = new AsyncDisposableStack();
-  return await timed(async () => {
-    const vm = stack.use(await startVm(launch));
-    await vm.agent.waitReady({ timeoutMs: START_TIMEOUT_MS });
-  });
-}
-
-/** From spawn to the agent's first answer in a guest with an identity of its own. */
-async function clone(from: TemplateLease): Promise<number> {
-  await using stack = new AsyncDisposableStack();
-  return await timed(async () => {
-    stack.use(await startTestClone(launch, from, 'bench'));
-  });
-}
-
-async function timed(work: () => Promise<void>): Promise<number> {
   const start = monotonicMs();
-  await work();
-  return Math.round(monotonicMs() - start);
+  await using _vm = await startVm({ ...testLaunch, memoryMib: 512 });
+  return monotonicMs() - start;
+}
+
+/** One Create, to its answer; the sandbox is deleted again. */
+async function create(
+  { client }: TestDaemon,
+  { template }: { readonly template?: 'TEMPLATE_OFF' },
+): Promise<{ readonly sandbox: Sandbox__Output; readonly milliseconds: number }> {
+  const start = monotonicMs();
+  const spec = { accelerator: 'ACCELERATOR_TCG' as const, ...(template && { template }) };
+  const sandbox = await client.createSandbox({ sandboxId: 'bench', spec });
+  const milliseconds = monotonicMs() - start;
+  await client.deleteSandbox('bench');
+  return { sandbox, milliseconds };
+}
+
+/** Takes until one came from the pool: it is filled in the background. */
+async function fromPool(): Promise<number> {
+  for (;;) {
+    await sleep(1000);
+    const { sandbox, milliseconds } = await create(pooled, {});
+    if (sandbox.start?.kind === 'START_KIND_POOL') return milliseconds;
+  }
 }
 
 function median(values: readonly number[]): number {
   const sorted = values.toSorted((one, other) => one - other);
   return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
-}
-
-function ratio(one: number, other: number): number {
-  return Math.round((one / other) * 10) / 10;
 }

@@ -101,9 +101,11 @@ suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
   });
 
   test('templates that are not in memory are none: auto boots, required is refused', async () => {
-    await using daemon = await start({ templates_dir: join(import.meta.dirname, '../../build/no-templates') });
     await using cleanup = new AsyncDisposableStack();
-    cleanup.defer(() => rm(join(import.meta.dirname, '../../build/no-templates'), { recursive: true }));
+    // Kept over a reboot, so not on tmpfs.
+    const onDisk = await mkdtemp('/var/tmp/qshim-t-');
+    cleanup.defer(() => rm(onDisk, { recursive: true }));
+    await using daemon = await start({ templates_dir: onDisk });
     const seen = await refusal(daemon.client.createSandbox({ sandboxId: 'one', spec }));
     assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'TEMPLATE_UNAVAILABLE']);
     assert.match(seen.message, /tmpfs/);
