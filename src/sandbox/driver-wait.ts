@@ -48,9 +48,7 @@ export class DriverWatch {
   async untilLive(volume: WatchedVolume, deadline: Deadline): Promise<DriverEvidence> {
     const waiting: Waiting = { volume, sinceMs: monotonicMs(), settle: Promise.withResolvers() };
     this.#waiting.add(waiting);
-    this.#running ??= this.#run().finally(() => {
-      this.#running = undefined;
-    });
+    this.#running ??= this.#run();
     try {
       return await waitFor(waiting.settle.promise, {
         milliseconds: deadline.remainingMs,
@@ -75,6 +73,8 @@ export class DriverWatch {
         this.#settle(first, (settle) => settle.reject(error));
       }
     }
+    // In the same turn in which nobody was found waiting: whoever comes next starts another loop.
+    this.#running = undefined;
   }
 
   #settle(waiting: Waiting, act: (settle: PromiseWithResolvers<DriverEvidence>) => void): void {

@@ -39,9 +39,12 @@ const ROWS: readonly (readonly [row: string, cell: Cell])[] = [
   ['replies are matched by their ids, not by their order', real(swappedReplies)],
   [
     'detach from one container of several (#12689)',
-    notHere('a volume belongs to a sandbox; containers are not served yet'),
+    notHere('containers belong to containerd’s services: tried in unit/containerd-parts'),
   ],
-  ['a metrics scrape ends the shim (#13708)', notHere('qshimd serves no metrics yet')],
+  [
+    'a metrics scrape ends the shim (#13708)',
+    notHere('there is no endpoint to scrape: containerd asks for metrics by a call like any other'),
+  ],
   ['an encrypted mount never falls back to plain when the guest lacks the helper', real(noFallBack)],
 ];
 
