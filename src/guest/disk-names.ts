@@ -6,6 +6,9 @@ import { sysfsPci, type DiskIdentity } from './run-script.ts';
 /** More than the "uevent" file of a PCI function has. */
 const UEVENT_BYTES_MAX = 1024;
 const LETTERS = 26;
+/** So many disks are guessed at a time, and one more for each so many disks that a list would name. */
+const GUESSES_AT_ONCE = 2;
+const DISKS_PER_GUESS = 8;
 /** Wrong guesses before all disks are listed: as many as a large batch may cause, or disks that qshim does not know of. */
 const MISSES_MAX = 64;
 
@@ -29,12 +32,15 @@ export interface WantedDisk extends DiskIdentity {
  * Listing all disks (guest-get-disks) takes the agent longer with each of them. But Linux gives a new virtio disk the lowest
  * free name. So that name is guessed, and the guess is held against what the guest itself says: the "uevent" file of the PCI
  * function behind the disk has its address. Disks that come up together may take each other's guess; what is seen for one of
- * them serves the others. When the guesses lead to nothing, the list is asked for.
+ * them serves the others. When the guesses lead to nothing, or many disks come at once, the list is asked for.
  */
 export class DiskNames {
   readonly #agent: GuestAgent;
   /** The newest look at each name, under way or done; as many as the guest has had disks at once. */
   readonly #looks = new Map<string, Look>();
+
+  /** How many are being looked for now. */
+  #finding = 0;
 
   constructor(agent: GuestAgent) {
     this.#agent = agent;
@@ -45,6 +51,18 @@ export class DiskNames {
    * @throws what GuestAgent.disks throws
    */
   async find(wanted: WantedDisk): Promise<string | undefined> {
+    this.#finding += 1;
+    try {
+      // A guess costs three questions, the list one that takes the guest longer the more disks it has, and serves all who
+      // wait for it: for a batch it is the cheaper of the two.
+      const many = this.#finding > GUESSES_AT_ONCE + wanted.taken.size / DISKS_PER_GUESS;
+      return (many ? undefined : await this.#guess(wanted)) ?? (await findDisk(this.#agent, wanted));
+    } finally {
+      this.#finding -= 1;
+    }
+  }
+
+  async #guess(wanted: WantedDisk): Promise<string | undefined> {
     const address = sysfsPci(wanted.pci);
     for (let index = 0, misses = 0; misses < MISSES_MAX; index += 1) {
       const name = virtioDiskName(index);
@@ -55,7 +73,7 @@ export class DiskNames {
       if (seen === undefined) break;
       misses += 1;
     }
-    return await findDisk(this.#agent, wanted);
+    return undefined;
   }
 
   async #look(name: string, sinceMs: number): Promise<string | undefined> {

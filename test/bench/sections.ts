@@ -1,4 +1,5 @@
 import { controller } from './controller.ts';
+import { encryption } from './encryption.ts';
 import type { Section } from './figures.ts';
 import { fio } from './fio.ts';
 import { growth } from './growth.ts';
@@ -16,5 +17,6 @@ export const SECTIONS: Readonly<Record<string, (bench: Bench) => Promise<Section
   growth,
   rpc,
   controller,
+  encryption,
   fio,
 };
