@@ -49,8 +49,9 @@ export class RelayLink {
     await this.#say({ do: 'hold', key, fifos: [...fifos] });
   }
 
+  /** Also of what an earlier daemon had it hold: a FIFO that stays held never ends for its reader. */
   async release(key: string): Promise<void> {
-    if (!this.#held.delete(key)) return;
+    this.#held.delete(key);
     await this.#say({ do: 'release', key });
   }
 

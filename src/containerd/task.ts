@@ -69,8 +69,8 @@ export class TaskService {
     for (const pod of this.#options.pods.all()) {
       for (const container of [...pod.record.containers]) {
         if (container.ready) {
-          this.#revive(pod, container, undefined);
-          for (const exec of container.execs) this.#revive(pod, container, exec);
+          await this.#revive(pod, container, undefined);
+          for (const exec of container.execs) await this.#revive(pod, container, exec);
           continue;
         }
         // The daemon ended in the middle of Create: nobody was told of the container.
@@ -79,7 +79,7 @@ export class TaskService {
     }
   }
 
-  #revive(pod: Pod, container: ContainerRecord, exec: ExecRecord | undefined): void {
+  async #revive(pod: Pod, container: ContainerRecord, exec: ExecRecord | undefined): Promise<void> {
     const guest = pod.snapshot === undefined ? undefined : this.#options.containersOf(pod).find(container.id, exec?.id);
     let io: ProcessIo | undefined;
     try {
@@ -87,6 +87,7 @@ export class TaskService {
     } catch (error) {
       pod.log.warn({ containerId: container.id, problem: messageOf(error) }, 'streams not joined again');
     }
+    if (io !== undefined) await this.#options.relay.hold(processKey(pod, container.id, exec?.id), io.fifos);
     this.#add(pod, container, exec, guest, io);
   }
 

@@ -2,6 +2,9 @@ import type { OciConfig, OciDevice, OciLinux, OciMount, OciProcess, OciResources
 import { SHARED_MEMORY, isPropagation, kindOf, planContainer } from './plan.ts';
 import { ShimError } from '../../base/errors.ts';
 
+/** crun 1.8.1 refuses every version but 1.0; what later ones have added is optional, and it passes over what it does not know. */
+const RUNTIME_SPEC_VERSION = '1.0.2';
+
 /** What a config.json's host parts have become in the guest. */
 export interface GuestParts {
   readonly containerId: string;
@@ -47,7 +50,7 @@ export function translateConfig(config: OciConfig, parts: GuestParts): object {
   );
   const owned = new Set(namespaces.map(({ type }) => type));
   return {
-    ociVersion: config.ociVersion,
+    ociVersion: RUNTIME_SPEC_VERSION,
     process: translateProcess(config.process, parts.terminal),
     root: { path: parts.rootfs, readonly: config.root.readonly ?? false },
     ...(owned.has('uts') && config.hostname !== undefined && { hostname: config.hostname }),

@@ -81,6 +81,7 @@ export class ContainerdRig implements AsyncDisposable {
     const result = await execa(this.#binaries.ctr, ['-a', this.address, '-n', options.namespace ?? 'k8s.io', ...args], {
       reject: false,
       encoding: 'buffer',
+      stripFinalNewline: false,
       maxBuffer: 64 * 1024 * 1024,
       timeout: options.timeoutMs ?? 120_000,
       input: options.input ?? Buffer.alloc(0),
@@ -160,6 +161,15 @@ export class ContainerdRig implements AsyncDisposable {
     this.#containerd = await startContainerd(this.#binaries.containerd, this.directory);
     this.cri = new CriClient(this.address);
     await this.#untilServing();
+    // CRI first takes up what it had before.
+    if (this.version === '2.1') {
+      await this.until(() =>
+        this.cri.pods().then(
+          () => true,
+          () => false,
+        ),
+      );
+    }
   }
 
   /** Kills or stops qshimd, and starts the next one on the same directories. */
