@@ -114,7 +114,8 @@ await describe('containers in the guest', { skip }, async () => {
       `dd if=/dev/zero bs=1000 count=1000 2>/dev/null | tr '\\0' a; touch /tmp/done`,
     );
     await until('the writer waits', async () => (await guest(`cat /proc/${process.pid}/status`)).includes('sleeping'));
-    assert.equal(await guest(`ls -A /proc/${process.pid}/root/tmp`), '');
+    assert.equal(await guest(`ls -A ${guestMountPoint('root')}/tmp`), '');
+    assert.equal(process.exit, undefined);
     const output = await all(process.stdout);
     assert.equal(output.toString(), 'a'.repeat(1_000_000));
     await process.exited;
