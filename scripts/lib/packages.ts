@@ -10,14 +10,18 @@ const packageOfCommand = {
   'qemu-io': 'qemu-utils',
   'qemu-nbd': 'qemu-utils',
   'qemu-storage-daemon': 'qemu-system-common',
+  clevis: 'clevis',
   cpio: 'cpio',
   cryptsetup: 'cryptsetup-bin',
+  curl: 'curl',
   gzip: 'gzip',
   libvirtd: 'libvirt-daemon',
+  jose: 'jose',
   lz4: 'lz4',
   'mkfs.ext4': 'e2fsprogs',
   'mkfs.xfs': 'xfsprogs',
   debugfs: 'e2fsprogs',
+  tangd: 'tang',
   tar: 'tar',
 } as const;
 
@@ -132,7 +136,7 @@ function isRoot(): boolean {
 
 function isOnPath(command: string): boolean {
   const path = (process.env['PATH'] ?? '').split(delimiter);
-  return [...path, '/usr/local/sbin', '/usr/sbin', '/sbin'].some((directory) => {
+  return [...path, '/usr/local/sbin', '/usr/sbin', '/sbin', '/usr/libexec'].some((directory) => {
     try {
       accessSync(join(directory, command), constants.X_OK);
       return true;

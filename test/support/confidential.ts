@@ -1,3 +1,6 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { open } from 'node:fs/promises';
 import type { Encryption } from '../../src/rpc/generated/qshim/v1/Encryption.ts';
 import type { GuestLuks2 } from '../../src/rpc/generated/qshim/v1/GuestLuks2.ts';
 import type { HostLuks } from '../../src/rpc/generated/qshim/v1/HostLuks.ts';
@@ -64,3 +67,22 @@ export class ConfidentialRig implements AsyncDisposable {
 }
 
 export const NOTHING_LEFT = { qemu: [], guest: '' };
+
+export async function readAt(path: string, offset: number, bytes: number): Promise<Buffer> {
+  await using file = await open(path, 'r');
+  const buffer = Buffer.alloc(bytes);
+  const { bytesRead } = await file.read(buffer, 0, bytes, offset);
+  return buffer.subarray(0, bytesRead);
+}
+
+export async function writeAt(path: string, offset: number, bytes: Uint8Array): Promise<void> {
+  await using file = await open(path, 'r+');
+  await file.write(bytes, 0, bytes.length, offset);
+  await file.sync();
+}
+
+export async function fileHash(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}

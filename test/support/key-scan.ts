@@ -1,0 +1,97 @@
+import { readdir, readFile, readlink, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+
+const WINDOW_BYTES = 16;
+/** Files that are longer are read in parts that overlap. */
+const PART_BYTES = 8 * 1024 * 1024;
+
+export interface Finding {
+  readonly where: string;
+  /** How the key's bytes were written there: "raw", "hex", "HEX", "base64+N", "base64url+N". */
+  readonly form: string;
+}
+
+/**
+ * Every 16-byte window of a key in each form in which it could have been written down. Base64 depends on where in the text
+ * the key begins, so there are three of each; only the characters that the window alone decides are looked for.
+ */
+export function needlesOf(key: Buffer): ReadonlyMap<string, Buffer> {
+  if (key.length < WINDOW_BYTES) throw new Error('a key that is shorter than a window cannot be told from chance');
+  const needles = new Map<string, Buffer>();
+  for (let at = 0; at + WINDOW_BYTES <= key.length; at += 1) {
+    const window = key.subarray(at, at + WINDOW_BYTES);
+    needles.set(`raw ${at}`, window);
+    needles.set(`hex ${at}`, Buffer.from(window.toString('hex')));
+    needles.set(`HEX ${at}`, Buffer.from(window.toString('hex').toUpperCase()));
+    for (const shift of [0, 1, 2]) {
+      const text = Buffer.concat([Buffer.alloc(shift), window]).toString('base64');
+      const own = text.slice(Math.ceil((shift * 8) / 6), Math.floor(((shift + WINDOW_BYTES) * 8) / 6));
+      needles.set(`base64+${shift} ${at}`, Buffer.from(own));
+      needles.set(`base64url+${shift} ${at}`, Buffer.from(own.replaceAll('+', '-').replaceAll('/', '_')));
+    }
+  }
+  return needles;
+}
+
+/** The first form in which any window of the key occurs in the bytes. */
+export function scanBytes(where: string, bytes: Buffer, needles: ReadonlyMap<string, Buffer>): Finding | undefined {
+  for (const [form, needle] of needles) {
+    if (bytes.indexOf(needle) !== -1) return { where, form: form.split(' ')[0] ?? form };
+  }
+  return undefined;
+}
+
+/** Looks through every regular file below the directories; sockets and what vanishes meanwhile are passed over. */
+export async function scanFiles(
+  directories: readonly string[],
+  needles: ReadonlyMap<string, Buffer>,
+  passOver: (path: string) => boolean = () => false,
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const directory of directories) {
+    for (const entry of await readdir(directory, { recursive: true, withFileTypes: true })) {
+      const path = join(entry.parentPath, entry.name);
+      if (!entry.isFile() || passOver(path)) continue;
+      const bytes = await readFile(path).catch(() => undefined);
+      if (bytes === undefined) continue;
+      for (let at = 0; at < bytes.length; at += PART_BYTES) {
+        const found = scanBytes(path, bytes.subarray(at, at + PART_BYTES + 64), needles);
+        if (found !== undefined) findings.push(found);
+      }
+    }
+  }
+  return findings;
+}
+
+/** Looks through the command line and the environment of every process. */
+export async function scanProcesses(needles: ReadonlyMap<string, Buffer>): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const pid of await readdir('/proc')) {
+    if (!/^\d+$/.test(pid)) continue;
+    for (const name of ['cmdline', 'environ']) {
+      const bytes = await readFile(`/proc/${pid}/${name}`).catch(() => undefined);
+      const found = bytes === undefined ? undefined : scanBytes(`/proc/${pid}/${name}`, bytes, needles);
+      if (found !== undefined) findings.push(found);
+    }
+  }
+  return findings;
+}
+
+/** Files that the processes have open and that have no name any more. */
+export async function scanUnnamed(
+  pids: readonly number[],
+  needles: ReadonlyMap<string, Buffer>,
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const pid of pids) {
+    for (const fd of await readdir(`/proc/${pid}/fd`)) {
+      const path = `/proc/${pid}/fd/${fd}`;
+      const target = await readlink(path).catch(() => '');
+      if (!target.endsWith(' (deleted)') || !(await stat(path)).isFile()) continue;
+      const bytes = await readFile(path).catch(() => undefined);
+      const found = bytes === undefined ? undefined : scanBytes(`${path} (${target})`, bytes, needles);
+      if (found !== undefined) findings.push(found);
+    }
+  }
+  return findings;
+}
