@@ -54,7 +54,7 @@ await describe('keys in use', { skip }, async () => {
   before(async () => {
     recorded = join(tmpdir(), `qshim-recorded-${process.pid}`);
     await mkdir(recorded, { mode: 0o700 });
-    const recorder = `${pathToFileURL(join(support, 'record-sockets.ts')).href}?directory=${encodeURIComponent(recorded)}`;
+    const recorder = `${pathToFileURL(join(support, 'record-sockets-main.ts')).href}?directory=${encodeURIComponent(recorded)}`;
     rig = await ConfidentialRig.start({ config: { log_level: 'trace' }, nodeArguments: ['--import', recorder] });
   });
   after(async () => {

@@ -15,7 +15,7 @@ export interface Finding {
  * Every 16-byte window of a key in each form in which it could have been written down. Base64 depends on where in the text
  * the key begins, so there are three of each; only the characters that the window alone decides are looked for.
  */
-export function needlesOf(key: Buffer): ReadonlyMap<string, Buffer> {
+export function needlesOf(key: Buffer): Needles {
   if (key.length < WINDOW_BYTES) throw new Error('a key that is shorter than a window cannot be told from chance');
   const needles = new Map<string, Buffer>();
   for (let at = 0; at + WINDOW_BYTES <= key.length; at += 1) {
@@ -30,13 +30,34 @@ export function needlesOf(key: Buffer): ReadonlyMap<string, Buffer> {
       needles.set(`base64url+${shift} ${at}`, Buffer.from(own.replaceAll('+', '-').replaceAll('/', '_')));
     }
   }
-  return needles;
+  return index(needles);
+}
+
+export interface Needles {
+  /** By the first four bytes of the needle, as one number. */
+  readonly byStart: ReadonlyMap<number, readonly { readonly form: string; readonly needle: Buffer }[]>;
+  /** One byte for each pair of first bytes: 1 when some needle begins so. Hundreds of needles are looked for in one pass. */
+  readonly pairs: Uint8Array;
+}
+
+function index(needles: ReadonlyMap<string, Buffer>): Needles {
+  const byStart = new Map<number, { form: string; needle: Buffer }[]>();
+  const pairs = new Uint8Array(65_536);
+  for (const [form, needle] of needles) {
+    const start = needle.readUInt32BE(0);
+    byStart.set(start, [...(byStart.get(start) ?? []), { form, needle }]);
+    pairs[needle.readUInt16BE(0)] = 1;
+  }
+  return { byStart, pairs };
 }
 
 /** The first form in which any window of the key occurs in the bytes. */
-export function scanBytes(where: string, bytes: Buffer, needles: ReadonlyMap<string, Buffer>): Finding | undefined {
-  for (const [form, needle] of needles) {
-    if (bytes.indexOf(needle) !== -1) return { where, form: form.split(' ')[0] ?? form };
+export function scanBytes(where: string, bytes: Buffer, { byStart, pairs }: Needles): Finding | undefined {
+  for (let at = 0; at + 4 <= bytes.length; at += 1) {
+    if (pairs[((bytes[at] ?? 0) << 8) | (bytes[at + 1] ?? 0)] !== 1) continue;
+    for (const { form, needle } of byStart.get(bytes.readUInt32BE(at)) ?? []) {
+      if (needle.equals(bytes.subarray(at, at + needle.length))) return { where, form: form.split(' ')[0] ?? form };
+    }
   }
   return undefined;
 }
@@ -44,7 +65,7 @@ export function scanBytes(where: string, bytes: Buffer, needles: ReadonlyMap<str
 /** Looks through every regular file below the directories; sockets and what vanishes meanwhile are passed over. */
 export async function scanFiles(
   directories: readonly string[],
-  needles: ReadonlyMap<string, Buffer>,
+  needles: Needles,
   passOver: (path: string) => boolean = () => false,
 ): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
@@ -64,7 +85,7 @@ export async function scanFiles(
 }
 
 /** Looks through the command line and the environment of every process. */
-export async function scanProcesses(needles: ReadonlyMap<string, Buffer>): Promise<readonly Finding[]> {
+export async function scanProcesses(needles: Needles): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   for (const pid of await readdir('/proc')) {
     if (!/^\d+$/.test(pid)) continue;
@@ -78,10 +99,7 @@ export async function scanProcesses(needles: ReadonlyMap<string, Buffer>): Promi
 }
 
 /** Files that the processes have open and that have no name any more. */
-export async function scanUnnamed(
-  pids: readonly number[],
-  needles: ReadonlyMap<string, Buffer>,
-): Promise<readonly Finding[]> {
+export async function scanUnnamed(pids: readonly number[], needles: Needles): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   for (const pid of pids) {
     for (const fd of await readdir(`/proc/${pid}/fd`)) {
