@@ -65,6 +65,13 @@ function wanted(kind: string): boolean {
   return found === undefined ? options.files === undefined : found.onlyWhenAsked !== true;
 }
 
+/** A whole run names what it leaves out. */
+function sayWhyNot({ name, onlyWhenAsked }: Kind): void {
+  if (only !== undefined || options.files !== undefined || onlyWhenAsked !== true) return;
+  tally.skipped += 1;
+  console.log(`skipped ${name}: takes many minutes; npm run test:${name}`);
+}
+
 /** A check that is one command: it passes when the command exits with 0. */
 async function check(name: string, file: string, args: readonly string[]): Promise<void> {
   const started = performance.now();
@@ -146,7 +153,10 @@ if (wanted('lint')) {
 }
 if (wanted('types')) await check('types: tsc', 'tsc', []);
 for (const kind of KINDS) {
-  if (!wanted(kind.name)) continue;
+  if (!wanted(kind.name)) {
+    sayWhyNot(kind);
+    continue;
+  }
   if (!kind.needsVm) {
     await runKind(kind, kind.name);
     continue;

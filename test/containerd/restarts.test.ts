@@ -71,7 +71,7 @@ suite('restarts under a live container', () => {
   test('an exit while containerd is away is told when it is back', async () => {
     const id = await counting('missed');
     await rig.stopContainerd('SIGKILL');
-    await rig.daemon.client.guest(podId, `touch $(find /run/qshim/volumes -maxdepth 1 -name 'rootfs-*')/tmp/end`);
+    await rig.daemon.client.guest(podId, `touch $(echo /run/qshim/volumes/rootfs-*/tmp)/end`);
     await rig.until(async () => (await rig.daemon.log()).includes(`containerd takes no events`));
     await rig.startContainerd();
     assert.equal((await rig.exited(id)).exitCode, 7);
@@ -82,7 +82,7 @@ suite('restarts under a live container', () => {
     const id = await counting('unseen');
     await rig.daemon.client.guest(
       podId,
-      `(sleep 1; touch $(find /run/qshim/volumes -maxdepth 1 -name 'rootfs-*')/tmp/end) >/dev/null 2>&1 &`,
+      `(sleep 1; touch $(echo /run/qshim/volumes/rootfs-*/tmp)/end) >/dev/null 2>&1 &`,
     );
     await rig.restartDaemon('SIGKILL', 3000);
     assert.equal((await rig.exited(id)).exitCode, 7);
