@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
 import { guestMountPoint } from '../../src/guest/containers/plan.ts';
 import type { ContainerSpec, GuestContainers, GuestProcess, StreamSpec } from '../../src/guest/containers/types.ts';
@@ -300,11 +302,17 @@ await describe('containers in the guest', { skip }, async () => {
 
   await it('the VM ends: so does every process, and says why', async () => {
     const process = await started('doomed', 'echo up; sleep 1000');
-    const output = all(process.stdout);
+    let text = '';
+    process.stdout?.on('data', (chunk: Buffer) => {
+      text += chunk.toString();
+    });
+    await until('it has begun', () => Promise.resolve(text === 'up\n'));
+    const ended = once(process.stdout ?? new Readable(), 'end');
     await rig.manager.stop('vm', { force: true, gracefulTimeoutMs: 1 });
     const exit = await process.exited;
     assert.deepEqual([exit.code, exit.vmGone], [255, true]);
-    assert.equal((await output).toString(), 'up\n');
+    await ended;
+    assert.equal(text, 'up\n');
     await process.delete();
     assert.deepEqual(containers().list(), []);
   });
