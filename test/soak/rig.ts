@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, readFile, readdir, rename, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { waitFor } from '../../src/base/deadline.ts';
 import type { OptionName } from '../../src/config.ts';
 import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
@@ -112,14 +113,17 @@ export class Rig {
 
   /**
    * Waits until nothing is under way: every sandbox runs, with its agent, or is stopped; every volume is ATTACHED or REMOVED.
+   * The two lists of a view are answers to two questions. That nothing changed between them is known when the next view
+   * is the same.
    * @throws when that takes longer than two minutes, with what is still under way
    */
   async settle(): Promise<DaemonView> {
     const end = performance.now() + SETTLE_TIMEOUT_MS;
-    for (;;) {
+    for (let before: DaemonView | undefined; ;) {
       const view = await this.view();
       const busy = [...view.sandboxes.filter((one) => !isSettledSandbox(one)), ...view.volumes.filter(isMoving)];
-      if (busy.length === 0) return view;
+      if (busy.length === 0 && isDeepStrictEqual(view, before)) return view;
+      before = view;
       if (performance.now() > end) throw new Error(`not settled after ${SETTLE_TIMEOUT_MS} ms: ${describe(busy)}`);
       await sleep(SETTLE_PAUSE_MS);
     }
