@@ -40,7 +40,10 @@ async function socketPath(): Promise<string> {
   throw new Error(`containerd_socket is not set, neither in ${DEFAULT_CONFIG_FILE} nor as QSHIM_CONTAINERD_SOCKET`);
 }
 
-/** containerd 1.7 finds the address again in the bundle, which is the working directory. */
+/**
+ * containerd 1.7 reads the same answer again, after a restart, from the file `address` in the bundle, which is the working
+ * directory; a bare address there would be taken for ttrpc's. containerd 2 keeps an own copy (bootstrap.json).
+ */
 async function start(): Promise<void> {
   const address = await socketPath();
   const socket = connect({ path: address });
@@ -51,8 +54,9 @@ async function start(): Promise<void> {
   } finally {
     socket.destroy();
   }
-  await writeFile('address', address);
-  process.stdout.write(JSON.stringify({ version: PROTOCOL_VERSION, address, protocol: 'grpc' }));
+  const answer = JSON.stringify({ version: PROTOCOL_VERSION, address, protocol: 'grpc' });
+  await writeFile('address', answer);
+  process.stdout.write(answer);
 }
 
 /** Ends and removes a container that containerd has lost. The answer goes to standard output, as protobuf. */

@@ -74,8 +74,7 @@ suite('ctr run, by an unmodified containerd 1.7: a VM for each container', () =>
     assert.equal((await rig.ctr(['tasks', 'kill', '-s', 'SIGKILL', 'detached'], { namespace: NAMESPACE })).exitCode, 0);
     await rig.until(async () => (await rig.ctr(['tasks', 'ls'], { namespace: NAMESPACE })).stdout.includes('STOPPED'));
     const removed = await rig.ctr(['tasks', 'rm', 'detached'], { namespace: NAMESPACE });
-    // ctr gives the exit code of the task as its own.
-    assert.equal(removed.exitCode, 137, removed.stderr);
+    assert.match(removed.stderr, /exit code 137/);
     await rig.ctr(['containers', 'rm', 'detached'], { namespace: NAMESPACE });
     await nothingIsLeft();
   });
