@@ -190,6 +190,10 @@ const configSchema = z.strictObject({
     .max(2 ** 50)
     .default(17_179_869_184)
     .describe('Largest source that is read from end to end to prove that it is empty, before it is encrypted.'),
+  console_bytes_max: bytes
+    .default(16_777_216)
+    .describe("Size at which a sandbox's console.log or qemu.log is cut; half of it stays, in a second file."),
+  console_check_ms: milliseconds.default(5000).describe('How often the size of these logs is looked at.'),
   stop_timeout_ms: milliseconds
     .default(10_000)
     .describe('Deadline of each graceful step of Stop: the agent first, then the ACPI power button.'),

@@ -103,7 +103,7 @@ export function qemuArguments(launch: Launch): readonly string[] {
     ...['-mon', 'chardev=qmp,mode=control'],
     ...['-chardev', `socket,id=spare,path=${escape(files.spareSocket)},server=on,wait=off`],
     ...['-mon', 'chardev=spare,mode=control'],
-    ...['-chardev', `file,id=console,path=${escape(files.consoleLog)}`, '-serial', 'chardev:console'],
+    ...['-chardev', `file,id=console,path=${escape(files.consoleLog)},append=on`, '-serial', 'chardev:console'],
     ...['-device', `virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3,vectors=2,max_ports=${launch.portsMax}`],
     ...['-chardev', `socket,id=agent,path=${escape(files.agentSocket)},server=on,wait=off`],
     ...[

@@ -1,11 +1,13 @@
-import { watch, type FSWatcher } from 'node:fs';
+import { createReadStream, watch, type FSWatcher } from 'node:fs';
 import { open } from 'node:fs/promises';
+import { errnoOf } from '../base/errors.ts';
+import { olderLog } from './log-limit.ts';
 import type { Sandbox } from './sandbox.ts';
 
 const CHUNK_BYTES = 65_536;
 
 /**
- * What the guest wrote to its console: everything so far, and with `follow` what comes, until the VM ends or the caller
+ * What the guest wrote to its console: everything so far that is within the log's limit, and with `follow` what comes, until the VM ends or the caller
  * has enough.
  */
 export async function* followConsole(
@@ -13,11 +15,17 @@ export async function* followConsole(
   options: { readonly follow: boolean; readonly signal: AbortSignal },
 ): AsyncGenerator<Buffer> {
   await using file = await open(sandbox.files.consoleLog, 'r');
+  yield* older(sandbox.files.consoleLog);
   let offset = 0;
   const rest = async function* (): AsyncGenerator<Buffer> {
     for (;;) {
       const { bytesRead, buffer } = await file.read(Buffer.alloc(CHUNK_BYTES), 0, CHUNK_BYTES, offset);
-      if (bytesRead === 0) return;
+      if (bytesRead === 0) {
+        // Cut meanwhile (log-limit.ts): it begins anew.
+        if (offset <= (await file.stat()).size) return;
+        offset = 0;
+        continue;
+      }
       offset += bytesRead;
       yield buffer.subarray(0, bytesRead);
     }
@@ -34,6 +42,15 @@ export async function* followConsole(
     yield* rest();
     if (end.aborted) return;
     await change;
+  }
+}
+
+/** What is left of the console's log from before it was last cut. */
+async function* older(path: string): AsyncGenerator<Buffer> {
+  try {
+    for await (const chunk of createReadStream(olderLog(path))) if (chunk instanceof Buffer) yield chunk;
+  } catch (error) {
+    if (errnoOf(error) !== 'ENOENT') throw error;
   }
 }
 

@@ -11,6 +11,7 @@ import { attachVolume, asShimError } from './attach.ts';
 import { inspectBacking } from './backing.ts';
 import { bootSandbox, newUuid } from './boot.ts';
 import { detachVolume } from './detach.ts';
+import { limitLogs } from './log-limit.ts';
 import { Sandbox, type SandboxEnvironment, type SandboxSnapshot } from './sandbox.ts';
 import { completeSandboxSpec, type RequestedSandboxSpec, type SandboxSpec } from './spec.ts';
 import { stopSandbox } from './stop.ts';
@@ -39,6 +40,7 @@ export class SandboxManager {
   /** Directories of failed creates that could not be removed (read-only, no descriptor left); tried until they are. */
   readonly #clearing = new Map<string, Promise<void>>();
   readonly #leaving = new AbortController();
+  #limitingLogs: Promise<void> | undefined;
   #draining = false;
 
   constructor(environment: SandboxEnvironment) {
@@ -54,6 +56,7 @@ export class SandboxManager {
       if (booting !== undefined) this.#follow(sandbox, booting);
     }
     await this.environment.templates.trim();
+    this.#limitingLogs = limitLogs(config, () => this.#sandboxes.values(), this.#leaving.signal);
   }
 
   /** Lets go of every sandbox and leaves the VMs running. */
@@ -69,7 +72,7 @@ export class SandboxManager {
     // A boot that is cut short by this undoes itself: nobody was told of a sandbox yet.
     await Promise.allSettled(creating);
     this.#leaving.abort();
-    await Promise.all(this.#clearing.values());
+    await Promise.all([...this.#clearing.values(), this.#limitingLogs]);
   }
 
   /**

@@ -63,7 +63,7 @@ suite('QEMU arguments', () => {
     assert.deepEqual(valuesOf('-chardev'), [
       'socket,id=qmp,path=/run/s/one/qmp.sock,server=on,wait=off',
       'socket,id=spare,path=/run/s/one/spare.sock,server=on,wait=off',
-      'file,id=console,path=/run/s/one/console.log',
+      'file,id=console,path=/run/s/one/console.log,append=on',
       'socket,id=agent,path=/run/s/one/qga.sock,server=on,wait=off',
     ]);
     assert.deepEqual(valuesOf('-mon'), ['chardev=qmp,mode=control', 'chardev=spare,mode=control']);
@@ -94,7 +94,7 @@ suite('QEMU arguments', () => {
     const launch = { ...LAUNCH, sandboxId: 'a,b', kernelParameters: 'a=1,2', files: sandboxFiles('/run/x,y') };
     assert.deepEqual(valuesOf('-name', launch), ['guest=qshim-a,,b,debug-threads=on']);
     assert.equal(valuesOf('-chardev', launch)[0], 'socket,id=qmp,path=/run/x,,y/qmp.sock,server=on,wait=off');
-    assert.equal(valuesOf('-chardev', launch)[2], 'file,id=console,path=/run/x,,y/console.log');
+    assert.equal(valuesOf('-chardev', launch)[2], 'file,id=console,path=/run/x,,y/console.log,append=on');
     assert.deepEqual(valuesOf('-append', launch), ['a=1,2']);
     assert.deepEqual(valuesOf('-append', { ...launch, hostname: 'box' }), ['qshim.hostname=box a=1,2']);
   });
