@@ -17,7 +17,7 @@ const mayImport: Record<string, readonly string[]> = {
   sandbox: ['device', 'qmp', 'qemu', 'guest', 'keys', 'base', 'config.ts'],
   rpc: ['sandbox', 'device', 'keys/reference.ts', 'base', 'config.ts'],
   containerd: ['rpc', 'relay', 'sandbox', 'guest', 'device', 'base', 'config.ts'],
-  relay: ['base'],
+  relay: ['rpc/schema.ts', 'rpc/generated', 'base'],
   cli: ['rpc/generated', 'rpc/schema.ts', 'doctor/finding.ts', 'base'],
   doctor: ['qmp', 'qemu', 'base'],
 };

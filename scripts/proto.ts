@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { execa } from 'execa';
 
 const API_FILES = ['common', 'sandboxes', 'volumes', 'events', 'pod'].map((name) => `qshim/v1/${name}.proto`);
-const CONTAINERD_FILES = ['sandbox', 'task', 'task_events', 'event_service', 'cgroups', 'cri'].map(
+const CONTAINERD_FILES = ['sandbox', 'task', 'task_events', 'event_service', 'cgroups', 'cri', 'ttrpc'].map(
   (name) => `containerd/${name}.proto`,
 );
 

@@ -2,9 +2,11 @@ import { chmod, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { messageOf } from './base/errors.ts';
-import { RELAY_VERSION, requestSchema, type RelayResponse } from './relay/control.ts';
+import { RELAY_VERSION, requestSchema, ttrpcSocketOf, type RelayResponse } from './relay/control.ts';
 import { Holds } from './relay/holds.ts';
-import { Proxy } from './relay/proxy.ts';
+import { DaemonClient } from './relay/daemon.ts';
+import { GrpcProxy } from './relay/proxy.ts';
+import { TtrpcProxy } from './relay/ttrpc-proxy.ts';
 import { claimSocket } from './rpc/socket.ts';
 
 /**
@@ -18,16 +20,19 @@ async function main(): Promise<void> {
     throw new Error('usage: relay-main SOCKET BACKEND CONTROL; qshimd starts it');
   }
   process.umask(0o077);
-  await claimSocket(control);
-  await claimSocket(socket);
-  const proxy = new Proxy(backend);
+  const ttrpcSocket = ttrpcSocketOf(socket);
+  for (const path of [control, socket, ttrpcSocket]) await claimSocket(path);
+  const daemon = new DaemonClient(backend);
+  const proxies = [new GrpcProxy(daemon), new TtrpcProxy((call) => daemon.pass(call))] as const;
   const holds = new Holds();
-  await proxy.listen(socket);
-  await chmod(socket, 0o600);
+  await proxies[0].listen(socket);
+  await proxies[1].listen(ttrpcSocket);
+  for (const path of [socket, ttrpcSocket]) await chmod(path, 0o600);
   const about: RelayResponse = { pid: process.pid, socket, backend, version: RELAY_VERSION };
   const end = async (): Promise<never> => {
-    proxy.close();
-    await Promise.all([socket, control].map((path) => rm(path, { force: true })));
+    for (const proxy of proxies) proxy.close();
+    daemon.close();
+    await Promise.all([socket, ttrpcSocket, control].map((path) => rm(path, { force: true })));
     process.exit(0);
   };
   const server = createServer((connection) => {

@@ -7,6 +7,7 @@ import { messageOf } from './base/errors.ts';
 import { loadConfig } from './config.ts';
 import { timestampOf } from './containerd/wire/messages.ts';
 import { loadContainerdApi, messageCodec } from './containerd/wire/schema.ts';
+import { ttrpcSocketOf } from './relay/control.ts';
 import type { DeleteResponse, DeleteResponse__Output } from './rpc/generated/containerd/task/v3/DeleteResponse.ts';
 import type { TaskClient } from './rpc/generated/containerd/task/v3/Task.ts';
 import type { RuntimeInfo } from './rpc/generated/containerd/types/RuntimeInfo.ts';
@@ -19,7 +20,7 @@ import type { RuntimeInfo } from './rpc/generated/containerd/types/RuntimeInfo.t
 
 const DEFAULT_CONFIG_FILE = '/etc/qshim/config.toml';
 const RUNTIME_NAME = 'io.containerd.qshim.v2';
-/** With gRPC, containerd 1.7 takes 2 and always calls containerd.task.v3.Task; 2.x comes through the sandbox Controller. */
+/** The newest that containerd 1.7 takes, and the newest that 2.1 names (MAX_SHIM_VERSION): containerd.task.v2.Task over ttrpc. */
 const PROTOCOL_VERSION = 2;
 const SIGKILL = 9;
 const EXIT_UNKNOWN = 255;
@@ -42,19 +43,19 @@ async function socketPath(): Promise<string> {
 
 /**
  * containerd 1.7 reads the same answer again, after a restart, from the file `address` in the bundle, which is the working
- * directory; a bare address there would be taken for ttrpc's. containerd 2 keeps an own copy (bootstrap.json).
+ * directory. containerd 2 keeps an own copy (bootstrap.json).
  */
 async function start(): Promise<void> {
-  const address = await socketPath();
-  const socket = connect({ path: address });
+  const path = ttrpcSocketOf(await socketPath());
+  const socket = connect({ path });
   try {
     await once(socket, 'connect');
   } catch (error) {
-    throw new Error(`qshimd does not serve containerd on ${address}: ${messageOf(error)}`, { cause: error });
+    throw new Error(`qshimd does not serve containerd on ${path}: ${messageOf(error)}`, { cause: error });
   } finally {
     socket.destroy();
   }
-  const answer = JSON.stringify({ version: PROTOCOL_VERSION, address, protocol: 'grpc' });
+  const answer = JSON.stringify({ version: PROTOCOL_VERSION, address: `unix://${path}`, protocol: 'ttrpc' });
   await writeFile('address', answer);
   process.stdout.write(answer);
 }

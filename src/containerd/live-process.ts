@@ -13,7 +13,8 @@ const STATUSES: Readonly<Record<GuestProcess['state'], Status>> = {
   created: 'CREATED',
   running: 'RUNNING',
   paused: 'PAUSED',
-  stopped: 'STOPPED',
+  // An end that was not told yet: there is no exit code to go with STOPPED.
+  stopped: 'RUNNING',
 };
 
 /**
@@ -92,8 +93,13 @@ export class LiveProcess {
       .catch((error: unknown) => pod.log.error({ problem: messageOf(error) }, 'end of a process not recorded'));
   }
 
+  /**
+   * Tells of the end, once containerd has everything that the process wrote: its clients stop reading when they hear of the
+   * end, and megabytes may still be on their way out of the guest then.
+   */
   async #end({ code, atMs, oomKilled }: ProcessExit): Promise<void> {
     await this.#starting?.catch(() => undefined);
+    if ((await this.#io?.delivered()) === 'left') return; // The next daemon tells.
     const { pod, container, exec, record } = this;
     record.exit = { code, atMs };
     pod.commitSoon();
@@ -159,7 +165,12 @@ export class LiveProcess {
       if (this.record.exit === undefined) {
         throw new ShimError('FAILED_PRECONDITION', `${this.container.id} still runs`, { reason: 'CONTAINER_STATE' });
       }
-      await this.#io?.drained();
+      // A process that never ran has written nothing, and nothing ends its streams.
+      if (!this.record.started) await this.leave('drop');
+      else if ((await this.#io?.delivered()) === 'unread') {
+        pod.log.warn('output of an ended process that nobody reads is dropped');
+        await this.leave('drop');
+      }
       await guest.delete();
     }
     const exit = this.record.exit ?? { code: EXIT_UNKNOWN, atMs: Date.now() };
@@ -179,10 +190,10 @@ export class LiveProcess {
   }
 
   /** Lets go of the streams; what was read is delivered, the rest waits in the guest. */
-  async leave(): Promise<void> {
+  async leave(how: 'deliver' | 'drop' = 'deliver'): Promise<void> {
     const io = this.#io;
     this.#io = undefined;
-    await io?.close();
+    await io?.close(how);
   }
 }
 

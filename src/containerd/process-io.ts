@@ -9,8 +9,10 @@ import type { GuestProcess } from '../guest/containers/types.ts';
 import type { HeldFifo } from '../relay/holds.ts';
 import type { ProcessRecord } from './pod-record.ts';
 
-/** How long the outputs of a process that is being deleted may still take to reach containerd. */
-const DRAIN_MS = 5000;
+/** When an ended process's outputs have not moved for so long, nobody reads them any more. */
+const UNREAD_MS = 5000;
+/** How long a daemon that leaves waits for containerd to take what was read. */
+const LEAVE_MS = 5000;
 
 /** The FIFO that one of a process's streams goes through; undefined when containerd wants none. */
 interface Ends {
@@ -33,6 +35,7 @@ export class ProcessIo {
   readonly #leaving = new AbortController();
   readonly #over = Promise.withResolvers<boolean>();
   #outputs: Promise<unknown> = Promise.resolve();
+  #chunks = 0;
   #input: Promise<void> = Promise.resolve();
 
   private constructor(record: ProcessRecord, ends: Ends, log: Logger) {
@@ -99,21 +102,36 @@ export class ProcessIo {
     stdin.writer = undefined;
   }
 
-  /** Waits until containerd has all that the process wrote, but not for ever: its reader may be gone. */
-  async drained(): Promise<void> {
-    const ended = await Promise.race([this.#outputs.then(() => true), sleep(DRAIN_MS).then(() => false)]);
-    if (!ended) this.#log.warn('output of an ended process that nobody reads is dropped');
+  /**
+   * For a process that has ended: waits until containerd has all that it wrote. Not for ever: when nothing has moved for a while,
+   * its reader is gone (`unread`). `left`: the daemon leaves, and the next one delivers.
+   */
+  async delivered(): Promise<'all' | 'unread' | 'left'> {
+    for (let before = -1; before !== this.#chunks;) {
+      before = this.#chunks;
+      const pause = new AbortController();
+      const outputs = this.#over.promise.then((over) => (over ? 'all' : 'left'));
+      const quiet = sleep(UNREAD_MS, pause.signal).then(() => undefined);
+      const outcome = await Promise.race([outputs, quiet]);
+      pause.abort();
+      if (outcome !== undefined) return outcome;
+    }
+    return 'unread';
   }
 
-  /** Ends the joining: the process is deleted, or the daemon leaves. What was read of the outputs is delivered first. */
-  async close(): Promise<void> {
+  /**
+   * Ends the joining: the process is deleted, or the daemon leaves. What was read of the outputs is delivered first, except
+   * when it is known that nobody reads.
+   */
+  async close(how: 'deliver' | 'drop' = 'deliver'): Promise<void> {
     this.#leaving.abort();
     const { stdin, stdout, stderr } = this.#ends;
     stdin?.reader.destroy();
     this.#closeWriter();
-    await Promise.race([Promise.all([this.#outputs, this.#input]), sleep(DRAIN_MS)]);
-    stdout?.destroy();
-    stderr?.destroy();
+    const destroy = (): void => [stdout, stderr].forEach((output) => output?.destroy());
+    if (how === 'drop') destroy();
+    await Promise.race([Promise.all([this.#outputs, this.#input]), sleep(LEAVE_MS)]);
+    destroy();
   }
 
   async #output(name: string, from: Readable | undefined, to: Socket | undefined): Promise<void> {
@@ -136,6 +154,7 @@ export class ProcessIo {
     try {
       const chunks: AsyncIterable<Buffer> = from;
       for await (const chunk of chunks) {
+        this.#chunks += 1;
         if (!to.write(chunk)) await once(to, 'drain', { signal: this.#leaving.signal });
       }
     } catch (error) {

@@ -22,4 +22,9 @@ export const responseSchema = z.strictObject({
 export type RelayResponse = z.infer<typeof responseSchema>;
 
 /** Raised when this conversation, or what the relay passes on, changes. */
-export const RELAY_VERSION = 1;
+export const RELAY_VERSION = 2;
+
+/** Where the relay answers ttrpc, for containerds without a sandbox Controller: beside its gRPC socket, as containerd's own. */
+export function ttrpcSocketOf(socket: string): string {
+  return `${socket}.ttrpc`;
+}

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { loadPackageDefinition } from '@grpc/grpc-js';
-import { loadSync, type Options, type PackageDefinition } from '@grpc/proto-loader';
+import { loadSync, type MessageTypeDefinition, type Options, type PackageDefinition } from '@grpc/proto-loader';
 import type { ProtoGrpcType as EventsGrpcType } from './generated/events.ts';
 import type { ProtoGrpcType as SandboxesGrpcType } from './generated/sandboxes.ts';
 import type { ProtoGrpcType as VolumesGrpcType } from './generated/volumes.ts';
@@ -31,4 +31,17 @@ export function loadStatusDefinition(): PackageDefinition {
 export function loadApi(): SandboxesGrpcType & VolumesGrpcType & EventsGrpcType {
   // The generated types describe exactly what the loader makes of these files; the loader itself is untyped.
   return loadPackageDefinition(loadApiDefinition()) as unknown as SandboxesGrpcType & VolumesGrpcType & EventsGrpcType;
+}
+
+/** The codec of one message among descriptors, by its full name. */
+export function codecOf<In extends object, Out extends object>(
+  definitions: PackageDefinition,
+  name: string,
+): MessageTypeDefinition<In, Out> {
+  const definition = definitions[name];
+  if (definition === undefined || !('format' in definition) || !('serialize' in definition)) {
+    throw new Error(`proto definition ${name} is missing`);
+  }
+  // The loader's own type does not say which message it is; the name does.
+  return definition as unknown as MessageTypeDefinition<In, Out>;
 }

@@ -1,9 +1,8 @@
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
-import type { MessageTypeDefinition } from '@grpc/proto-loader';
 import { ShimError, isShimError, messageOf, type ShimCode } from '../base/errors.ts';
 import type { ErrorInfo } from './generated/google/rpc/ErrorInfo.ts';
 import type { Status } from './generated/google/rpc/Status.ts';
-import { loadStatusDefinition } from './schema.ts';
+import { codecOf, loadStatusDefinition } from './schema.ts';
 
 /** Domain of every ErrorInfo. */
 export const ERROR_DOMAIN = 'qshim';
@@ -11,17 +10,8 @@ const DETAILS_KEY = 'grpc-status-details-bin';
 const MESSAGE_BYTES_MAX = 4096;
 
 const definitions = loadStatusDefinition();
-const statusType = messageType<Status>('google.rpc.Status');
-const errorInfoType = messageType<ErrorInfo>('google.rpc.ErrorInfo');
-
-function messageType<T extends object>(name: string): MessageTypeDefinition<T, object> {
-  const definition = definitions[name];
-  if (definition === undefined || !('format' in definition) || !('serialize' in definition)) {
-    throw new Error(`proto definition ${name} is missing`);
-  }
-  // The loader's own type does not say which message it is; the name does.
-  return definition as MessageTypeDefinition<T, object>;
-}
+const statusType = codecOf<Status, object>(definitions, 'google.rpc.Status');
+const errorInfoType = codecOf<ErrorInfo, object>(definitions, 'google.rpc.ErrorInfo');
 
 /** The one place where a domain error becomes a gRPC status, with ErrorInfo in the trailers. */
 export function toServiceError(error: unknown): ServiceError {

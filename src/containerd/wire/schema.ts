@@ -3,7 +3,7 @@ import { loadSync, type MessageTypeDefinition, type PackageDefinition } from '@g
 import type { ProtoGrpcType as EventGrpcType } from '../../rpc/generated/event_service.ts';
 import type { ProtoGrpcType as SandboxGrpcType } from '../../rpc/generated/sandbox.ts';
 import type { ProtoGrpcType as TaskGrpcType } from '../../rpc/generated/task.ts';
-import { LOADER_OPTIONS } from '../../rpc/schema.ts';
+import { codecOf, LOADER_OPTIONS } from '../../rpc/schema.ts';
 
 const FILES = ['sandbox', 'task', 'task_events', 'event_service', 'cgroups', 'cri'].map(
   (name) => `containerd/${name}.proto`,
@@ -25,10 +25,5 @@ export function loadContainerdApi(): SandboxGrpcType & TaskGrpcType & EventGrpcT
 
 /** The codec of one message, by its full name. */
 export function messageCodec<In extends object, Out extends object>(name: string): MessageTypeDefinition<In, Out> {
-  const definition = containerdDefinition()[name];
-  if (definition === undefined || !('format' in definition) || !('serialize' in definition)) {
-    throw new Error(`proto definition ${name} is missing`);
-  }
-  // The loader's own type does not say which message it is; the name does.
-  return definition as unknown as MessageTypeDefinition<In, Out>;
+  return codecOf(containerdDefinition(), name);
 }
