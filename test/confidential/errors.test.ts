@@ -30,6 +30,16 @@ interface Case {
   readonly reason: string;
 }
 
+/** Flips a bit in every block of the data area's beginning that is not zero: tags, or ciphertext. */
+async function changeBytes(path: string): Promise<void> {
+  const start = 17 * MIB;
+  const data = await readAt(path, start, 6 * MIB);
+  for (let at = 0; at < data.length; at += 4096) {
+    if (data.readUInt32LE(at) !== 0) data[at] = (data[at] ?? 0) ^ 1;
+  }
+  await writeAt(path, start, data);
+}
+
 await describe(
   'what goes wrong has its own reason; nothing is formatted, nothing stays attached',
   { skip },
@@ -139,24 +149,37 @@ await describe(
     ] satisfies readonly Case[]) {
       await refuses('guest', one);
     }
+    const sealed = (): Partial<VolumeSpec> => guestLuks2({ providedKey: key('right'), integrity: true });
     await refuses('sealed', {
       what: 'a changed byte is an error on read',
-      damage: async (path) => {
-        const start = 17 * MIB;
-        const data = await readAt(path, start, 6 * MIB);
-        for (let at = 0; at < data.length; at += 4096) {
-          if (data.readUInt32LE(at) !== 0) data[at] = (data[at] ?? 0) ^ 1;
-        }
-        await writeAt(path, start, data);
-      },
-      spec: () => guestLuks2({ providedKey: key('right'), integrity: true }),
+      damage: changeBytes,
+      spec: sealed,
       reason: 'LUKS_INTEGRITY_ERROR',
+    });
+
+    await it('sealed: while it is attached, what the host has changed cannot be read, by anybody', async () => {
+      const path = `${rig.daemon.volumeDir}/mapping.raw`;
+      await copyFile(`${rig.daemon.volumeDir}/sealed.raw`, path);
+      const read = async (): Promise<string> => {
+        const { encryption } = await rig.attach('mapping', { rawFile: { path }, ...sealed() });
+        const script = `dd if=${encryption?.mappedDevice ?? ''} bs=4096 skip=512 count=16 2>&1 > /dev/null || true`;
+        const said = await rig.guest(script);
+        await rig.detach('mapping');
+        return said;
+      };
+      assert.match(await read(), /^16\+0 records in/m);
+      await changeBytes(path);
+      assert.match(await read(), /Input\/output error|I\/O error/);
+      assert.deepEqual(await rig.left(), NOTHING_LEFT);
     });
 
     await it('a guest without dm-crypt: the attach fails, and is never plain', async () => {
       await rig.daemon.client.createSandbox({ sandboxId: 'bare', spec: { vcpus: 1 } });
       const { client } = rig.daemon;
-      await client.guest('bare', 'find /lib/modules -name "dm-crypt*" -delete; ! modprobe dm-crypt 2> /dev/null');
+      await client.guest(
+        'bare',
+        'find /lib/modules/ -name "dm-crypt*" -exec rm {} +; ! modprobe dm-crypt 2> /dev/null',
+      );
       const path = await rig.daemon.rawFile('bare.raw', 32 * MIB);
       const before = await fileHash(path);
       for (const mode of ['LUKS_MODE_CREATE', 'LUKS_MODE_OPEN_OR_CREATE_IF_EMPTY'] as const) {
@@ -164,7 +187,7 @@ await describe(
         const seen = await refusal(client.attach({ sandboxId: 'bare', volumeId: 'bare', spec }));
         assertRefusal(seen, { code: 'UNIMPLEMENTED', reason: 'GUEST_DM_CRYPT_MISSING' });
       }
-      assert.equal(await client.guest('bare', 'grep -c /mnt/ /proc/mounts || true'), '0\n');
+      assert.deepEqual(await rig.left('bare'), NOTHING_LEFT);
       assert.equal(await fileHash(path), before);
     });
   },

@@ -6,133 +6,30 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { execa } from 'execa';
-import { ensureCommands, missingCommands } from '../../scripts/lib/packages.ts';
-import { silentLogger } from '../../src/base/log.ts';
-import { GuestAgent, type ExecResult } from '../../src/guest/agent.ts';
-import type { DiskIdentity } from '../../src/guest/disks.ts';
+import { ensureCommands } from '../../scripts/lib/packages.ts';
+import { statusLuks2 } from '../../src/guest/luks.ts';
+import { fileHash, MIB, readAt, writeAt } from '../support/confidential.ts';
 import {
-  closeLuks2,
-  openLuks2,
-  statusLuks2,
-  type CloseLuks2Request,
-  type LuksKey,
-  type OpenLuks2Request,
-} from '../../src/guest/luks.ts';
-import { shimFailure } from '../support/agent-pair.ts';
-import { rawVmMissing, startRawVm, type RawDisk, type RawVm } from '../support/raw-vm.ts';
+  ext4,
+  LUKS_TIMEOUT_MS as timeoutMs,
+  luksGuestMissing as skip,
+  provided,
+  refused,
+  startLuksGuest,
+  type LuksGuest,
+} from '../support/luks-guest.ts';
+import type { RawDisk } from '../support/raw-vm.ts';
 
-const isRoot = process.getuid?.() === 0;
-const noTools = !isRoot && missingCommands(['cryptsetup']).length > 0 ? 'cryptsetup is not installed' : false;
-const skip = rawVmMissing() || noTools;
-const MIB = 1024 * 1024;
-const BOOT_TIMEOUT_MS = 120_000;
-const timeoutMs = 120_000;
-const small = 32 * MIB;
+/** What opens an encrypted disk in the guest, and what does not. The mapping itself: guest-luks-mapping.test.ts. */
+
 const PATTERN_WINDOW_BYTES = 16;
-
-const disks: readonly RawDisk[] = [
-  { serial: 'bare', slot: 0x03, bytes: small },
-  { serial: 'ephemeral', slot: 0x04, bytes: 96 * MIB },
-  { serial: 'provided', slot: 0x05, bytes: 64 * MIB },
-  { serial: 'sealed', slot: 0x06, bytes: 64 * MIB },
-  { serial: 'sealed-xfs', slot: 0x07, bytes: 384 * MIB },
-  { serial: 'sealed-key', slot: 0x08, bytes: 64 * MIB },
-  { serial: 'used', slot: 0x09, bytes: small, content: [{ offset: 0, bytes: Buffer.alloc(MIB, 'used') }] },
-  { serial: 'tail', slot: 0x0a, bytes: small, content: [{ offset: small - 1, bytes: Buffer.from('x') }] },
-  { serial: 'busy', slot: 0x0b, bytes: small },
-  { serial: 'made-here', slot: 0x0c, bytes: 64 * MIB },
-];
 const FIRST_FREE_SLOT = 0x10;
 
-function identity(serial: string, list: readonly RawDisk[] = disks): DiskIdentity {
-  const disk = list.find((each) => each.serial === serial);
-  assert.ok(disk, serial);
-  return { pci: { domain: 0, bus: 0, slot: disk.slot }, serial };
-}
-
-const refused = (reason: string, code = 'FAILED_PRECONDITION'): ((error: unknown) => boolean) =>
-  shimFailure(code, reason);
-
-interface Guest extends AsyncDisposable {
-  readonly vm: RawVm;
-  readonly agent: GuestAgent;
-  sh(script: string, ...args: string[]): Promise<ExecResult>;
-  /** Runs a script that must succeed; its output without the last newline. */
-  output(script: string, ...args: string[]): Promise<string>;
-  open(serial: string, changes?: Partial<OpenLuks2Request>): ReturnType<typeof openLuks2>;
-  close(serial: string, changes?: Partial<CloseLuks2Request>): ReturnType<typeof closeLuks2>;
-}
-
-async function startGuest(list: readonly RawDisk[]): Promise<Guest> {
-  await using stack = new AsyncDisposableStack();
-  const vm = stack.use(await startRawVm({ disks: list }));
-  const agent = stack.use(new GuestAgent({ path: vm.agentPath, log: silentLogger() }));
-  await agent.waitReady({ timeoutMs: BOOT_TIMEOUT_MS });
-  const sh = async (script: string, ...args: string[]): Promise<ExecResult> =>
-    await agent.exec({ path: '/bin/sh', args: ['-c', script, 'sh', ...args], timeoutMs });
-  const owned = stack.move();
-  return {
-    vm,
-    agent,
-    sh,
-    output: async (script, ...args) => {
-      const result = await sh(script, ...args);
-      assert.equal(result.exitCode, 0, result.stderr.toString());
-      return result.stdout.toString().trimEnd();
-    },
-    open: async (serial, changes = {}) =>
-      await openLuks2(agent, {
-        ...identity(serial, list),
-        name: `vol-${serial}`,
-        mode: 'open_or_create_if_empty',
-        integrity: false,
-        sectorSize: 4096,
-        uuid: '',
-        key: { kind: 'ephemeral' },
-        readOnly: false,
-        timeoutMs,
-        ...changes,
-      }),
-    close: async (serial, changes = {}) =>
-      await closeLuks2(agent, {
-        ...identity(serial, list),
-        name: `vol-${serial}`,
-        force: false,
-        forget: false,
-        timeoutMs,
-        ...changes,
-      }),
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
-  };
-}
-
-const ext4 = (serial: string): NonNullable<OpenLuks2Request['mount']> => ({
-  fsType: 'ext4',
-  mountPoint: `/mnt/${serial}`,
-  options: ['noatime'],
-  format: 'if_empty',
-});
-
-const provided = (material: Buffer): LuksKey => ({ kind: 'provided', material });
-
-async function fileHash(path: string): Promise<string> {
-  const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
-  return hash.digest('hex');
-}
-
-async function readAt(path: string, offset: number, bytes: number): Promise<Buffer> {
-  await using file = await open(path, 'r');
-  const buffer = Buffer.alloc(bytes);
-  await file.read(buffer, 0, bytes, offset);
-  return buffer;
-}
-
-async function writeAt(path: string, offset: number, bytes: Buffer): Promise<void> {
-  await using file = await open(path, 'r+');
-  await file.write(bytes, 0, bytes.length, offset);
-  await file.sync();
-}
+const disks: readonly RawDisk[] = [
+  { serial: 'ephemeral', slot: 0x04, bytes: 96 * MIB },
+  { serial: 'provided', slot: 0x05, bytes: 64 * MIB },
+  { serial: 'made-here', slot: 0x0c, bytes: 64 * MIB },
+];
 
 /** How many of the aligned windows of a file occur in a set; a window of plaintext at any alignment would show. */
 async function windowsFound(path: string, wanted: ReadonlySet<string>): Promise<number> {
@@ -146,32 +43,19 @@ async function windowsFound(path: string, wanted: ReadonlySet<string>): Promise<
   return found;
 }
 
-suite('encrypted disks in a real guest', { skip }, () => {
-  let guest: Guest;
+suite('keys of encrypted disks in a real guest', { skip }, () => {
+  let guest: LuksGuest;
   let directory: string;
 
   before(async () => {
     await ensureCommands(['cryptsetup']);
     directory = await mkdtemp(join(tmpdir(), 'qshim-luks-'));
-    guest = await startGuest(disks);
+    guest = await startLuksGuest(disks);
   });
 
   after(async () => {
     await guest[Symbol.asyncDispose]();
     await rm(directory, { recursive: true });
-  });
-
-  test('a guest without dm-crypt fails, and nothing is written', async () => {
-    const hide = 'p=$(find /lib/modules/ -name "$1.ko*"); mkdir -p /hidden; mv $p /hidden; echo "$p"';
-    const [crypt, integrity] = [await guest.output(hide, 'dm-crypt'), await guest.output(hide, 'dm-integrity')];
-    const before = await fileHash(guest.vm.diskPath('bare'));
-    const missing = refused('GUEST_DM_CRYPT_MISSING', 'UNIMPLEMENTED');
-    await assert.rejects(guest.open('bare', { mount: ext4('bare') }), missing);
-    await guest.output('mv /hidden/dm-crypt.* "$1"', crypt);
-    await assert.rejects(guest.open('bare', { integrity: true, mount: ext4('bare') }), missing);
-    await guest.output('mv /hidden/dm-integrity.* "$1"', integrity);
-    assert.equal(await guest.output('grep -c /mnt/bare /proc/mounts || true'), '0');
-    assert.equal(await fileHash(guest.vm.diskPath('bare')), before);
   });
 
   suite('an ephemeral key', () => {
@@ -215,7 +99,7 @@ suite('encrypted disks in a real guest', { skip }, () => {
 
     test('closed and opened again within one boot it is all there', async () => {
       assert.deepEqual(await guest.close('ephemeral'), { closed: true });
-      const status = await statusLuks2(guest.agent, { ...identity('ephemeral'), name: 'vol-ephemeral' });
+      const status = await statusLuks2(guest.agent, { ...guest.identity('ephemeral'), name: 'vol-ephemeral' });
       assert.deepEqual(status, { state: 'closed', ephemeralKey: true });
       await assert.rejects(guest.open('ephemeral', { mode: 'create' }), refused('GUEST_DISK_NOT_EMPTY'));
       const again = await guest.open('ephemeral', { mode: 'open', mount: ext4('ephemeral') });
@@ -235,7 +119,7 @@ suite('encrypted disks in a real guest', { skip }, () => {
       await assert.rejects(guest.open('ephemeral', { mode: 'open' }), refused('LUKS_NO_HEADER'));
 
       const list = [{ serial: 'ephemeral', slot: 4, bytes: image.length, content: [{ offset: 0, bytes: image }] }];
-      await using next = await startGuest(list);
+      await using next = await startLuksGuest(list);
       await assert.rejects(next.open('ephemeral', { mode: 'open' }), refused('LUKS_NO_HEADER'));
       for (const mode of ['create', 'open_or_create_if_empty'] as const) {
         await assert.rejects(
@@ -295,7 +179,7 @@ suite('encrypted disks in a real guest', { skip }, () => {
       assert.equal(await guest.output('cat /mnt/provided/f'), 'kept');
       // Open already: still only for who has the key.
       await assert.rejects(guest.open('provided', { mode: 'open', key: wrong }), refused('LUKS_WRONG_KEY'));
-      const status = await statusLuks2(guest.agent, { ...identity('provided'), name });
+      const status = await statusLuks2(guest.agent, { ...guest.identity('provided'), name });
       assert.equal(status.state, 'open');
       assert.equal(status.mapping.keySlots, 1);
       assert.equal(status.mapping.sizeBytes, 48 * MIB);
@@ -338,7 +222,7 @@ suite('encrypted disks in a real guest', { skip }, () => {
         const content = [{ offset: 0, bytes: file.subarray(0, size) }];
         list.push({ serial: `damaged-${index}`, slot: FIRST_FREE_SLOT + index, bytes: size, content });
       }
-      await using next = await startGuest(list);
+      await using next = await startLuksGuest(list);
       for (const [index, [what, reason]] of damages.entries()) {
         await t.test(what, async () => {
           const serial = `damaged-${index}`;
@@ -368,108 +252,6 @@ suite('encrypted disks in a real guest', { skip }, () => {
       await guest.output('dd if=/dev/zero of="$1" bs=65536 count=4', raw.device);
       assert.deepEqual(await guest.close('made-here'), { closed: true });
       await assert.rejects(guest.open('made-here', request), refused('GUEST_DISK_NOT_EMPTY'));
-    });
-  });
-
-  suite('integrity', () => {
-    for (const [serial, fsType] of [
-      ['sealed', 'ext4'],
-      ['sealed-xfs', 'xfs'],
-    ] as const) {
-      test(`${fsType} on an unwiped disk`, async () => {
-        const mount = { ...ext4(serial), fsType };
-        const opened = await guest.open(serial, { integrity: true, mount });
-        assert.deepEqual(
-          [opened.created, opened.cipher, opened.sectorSize, opened.integrity, opened.mount?.formatted],
-          [true, 'aes-xts-plain64', 4096, true, true],
-        );
-        await guest.output(
-          'dd if=/dev/urandom of="/mnt/$1/f" bs=65536 count=300 && sync && sha256sum "/mnt/$1/f" > "/mnt/$1/sum"',
-          serial,
-        );
-        assert.match(await guest.output('dmsetup table "vol-$1_dif"', serial), / D /, 'no journal');
-        assert.deepEqual(await guest.close(serial), { closed: true });
-        const again = await guest.open(serial, { integrity: true, mode: 'open', mount });
-        assert.equal(again.mount?.formatted, false);
-        assert.match(await guest.output('sha256sum -c "/mnt/$1/sum"', serial), /OK/);
-        assert.deepEqual(await guest.close(serial), { closed: true });
-      });
-    }
-
-    test('a changed byte is an error, not other data; the mapping does not stay', async () => {
-      const key = provided(randomBytes(32));
-      const request = { key, integrity: true, mount: ext4('sealed-key') };
-      assert.equal((await guest.open('sealed-key', request)).mount?.formatted, true);
-      assert.deepEqual(await guest.close('sealed-key'), { closed: true });
-      await assert.rejects(
-        guest.open('sealed-key', { ...request, integrity: false }),
-        refused('LUKS_INTEGRITY_MISMATCH'),
-      );
-      // Below the whole data area, everything that is not zero.
-      const path = guest.vm.diskPath('sealed-key');
-      const start = 17 * MIB;
-      const data = await readAt(path, start, 6 * MIB);
-      for (let at = 0; at < data.length; at += 4096) {
-        if (data.readUInt32LE(at) !== 0) data[at] = (data[at] ?? 0) ^ 1;
-      }
-      await writeAt(path, start, data);
-      await guest.output('echo 3 > /proc/sys/vm/drop_caches');
-      await assert.rejects(guest.open('sealed-key', { ...request, mode: 'open' }), refused('LUKS_INTEGRITY_ERROR'));
-      assert.equal(await guest.output('ls /dev/mapper'), 'control');
-    });
-  });
-
-  suite('refusals and closing', () => {
-    for (const serial of ['used', 'tail']) {
-      test(`a disk that is not empty (${serial}) is left as it is`, async () => {
-        const before = await fileHash(guest.vm.diskPath(serial));
-        for (const key of [{ kind: 'ephemeral' }, provided(randomBytes(32))] as const) {
-          for (const mode of ['create', 'open_or_create_if_empty'] as const) {
-            await assert.rejects(guest.open(serial, { key, mode }), refused('GUEST_DISK_NOT_EMPTY'));
-          }
-          await assert.rejects(guest.open(serial, { key, mode: 'open' }), refused('LUKS_NO_HEADER'));
-        }
-        assert.equal(await fileHash(guest.vm.diskPath(serial)), before);
-      });
-    }
-
-    test('a blank disk is no encrypted one; another serial is another disk', async () => {
-      for (const key of [{ kind: 'ephemeral' }, provided(randomBytes(32))] as const) {
-        await assert.rejects(guest.open('bare', { key, mode: 'open' }), refused('LUKS_NO_HEADER'));
-      }
-      await assert.rejects(guest.open('bare', { serial: 'nobody' }), refused('GUEST_DISK_MISMATCH'));
-      assert.deepEqual(await guest.close('bare'), { closed: true });
-    });
-
-    test('who keeps it is named; by force key and disk go at once', async () => {
-      await guest.open('busy', { mount: ext4('busy') });
-      const pid = await guest.output('cd /mnt/busy; sleep 300 > /dev/null 2>&1 & echo $!');
-      const busy = await guest.close('busy');
-      assert.ok(!busy.closed);
-      assert.deepEqual(
-        busy.busy.map(({ pid, what }) => [pid, what]),
-        [[Number(pid), 'cwd']],
-      );
-      const forced = await guest.close('busy', { force: true });
-      assert.ok(!forced.closed && forced.released, JSON.stringify(forced));
-      assert.match(await guest.output('dmsetup table vol-busy'), /^0 \d+ error$/);
-      await assert.rejects(guest.open('busy'), refused('LUKS_NAME_IN_USE'));
-      await guest.output('kill "$1"; while [ -e "/proc/$1" ]; do sleep 0.05; done', pid);
-      await guest.output('while dmsetup table vol-busy > /dev/null 2>&1; do sleep 0.05; done');
-      const opened = await guest.open('busy', { mode: 'open', mount: ext4('busy') });
-      assert.deepEqual([opened.created, opened.mount?.formatted], [false, false]);
-      assert.deepEqual(await guest.close('busy'), { closed: true });
-    });
-
-    test('two at once create once', async () => {
-      const both = await Promise.all([
-        guest.open('bare', { mount: ext4('bare') }),
-        guest.open('bare', { mount: ext4('bare') }),
-      ]);
-      assert.deepEqual(both.map(({ created }) => created).sort(), [false, true]);
-      assert.deepEqual(both.map(({ mount }) => mount?.formatted).sort(), [false, true]);
-      assert.deepEqual(await guest.close('bare', { forget: true }), { closed: true });
-      assert.equal(await guest.output('ls /dev/mapper; ls /run | grep lock || true'), 'control');
     });
   });
 });

@@ -53,12 +53,13 @@ export class ConfidentialRig implements AsyncDisposable {
   }
 
   /** What of volumes QEMU and the guest still have: all of it empty when nothing is attached. */
-  async left(): Promise<{ readonly qemu: readonly string[]; readonly guest: string }> {
-    const { qemuPid, stateDir } = await this.daemon.client.getSandbox('vm');
+  async left(sandboxId = 'vm'): Promise<{ readonly qemu: readonly string[]; readonly guest: string }> {
+    const { client } = this.daemon;
+    const { qemuPid, stateDir } = await client.getSandbox(sandboxId);
     const { blockNodes, objects, peripherals } = await qemuInventory(stateDir, qemuPid);
     const qemu = [...blockNodes, ...objects, ...peripherals].filter((name) => name.startsWith('vol-'));
     const script = 'ls /dev/mapper 2> /dev/null | grep -v control; grep -E " /mnt/" /proc/mounts; true';
-    return { qemu, guest: await this.guest(script) };
+    return { qemu, guest: await client.guest(sandboxId, script) };
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -143,6 +143,8 @@ export interface DaemonOptions {
   readonly uid?: number;
   /** Arguments of node itself, such as `--import FILE`. */
   readonly nodeArguments?: readonly string[];
+  /** Besides the test's own environment. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -193,6 +195,7 @@ export class TestDaemon implements AsyncDisposable {
       ['--disable-warning=ExperimentalWarning', ...(options.nodeArguments ?? []), join(root, 'src/main.ts'), ...flags],
       {
         stdio: ['ignore', log.fd, log.fd],
+        env: { ...process.env, ...options.environment },
         ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
       },
     );

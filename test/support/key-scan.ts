@@ -4,10 +4,12 @@ import { join } from 'node:path';
 const WINDOW_BYTES = 16;
 /** Files that are longer are read in parts that overlap. */
 const PART_BYTES = 8 * 1024 * 1024;
+/** No needle is longer. */
+const OVERLAP_BYTES = 256;
 
 export interface Finding {
   readonly where: string;
-  /** How the key's bytes were written there: "raw", "hex", "HEX", "base64+N", "base64url+N". */
+  /** How the key's bytes were written there: "raw", "hex", "HEX", "inspect", "json", "indexed", "base64+N", "base64url+N". */
   readonly form: string;
 }
 
@@ -23,6 +25,10 @@ export function needlesOf(key: Buffer): Needles {
     needles.set(`raw ${at}`, window);
     needles.set(`hex ${at}`, Buffer.from(window.toString('hex')));
     needles.set(`HEX ${at}`, Buffer.from(window.toString('hex').toUpperCase()));
+    // What a Buffer becomes by util.inspect and by JSON, and a Uint8Array by JSON, when one is logged by mistake.
+    needles.set(`inspect ${at}`, Buffer.from((window.toString('hex').match(/../g) ?? []).join(' ')));
+    needles.set(`json ${at}`, Buffer.from(window.join(',')));
+    needles.set(`indexed ${at}`, Buffer.from(Array.from(window, (byte, index) => `"${at + index}":${byte}`).join(',')));
     for (const shift of [0, 1, 2]) {
       const text = Buffer.concat([Buffer.alloc(shift), window]).toString('base64');
       const own = text.slice(Math.ceil((shift * 8) / 6), Math.floor(((shift + WINDOW_BYTES) * 8) / 6));
@@ -76,7 +82,7 @@ export async function scanFiles(
       const bytes = await readFile(path).catch(() => undefined);
       if (bytes === undefined) continue;
       for (let at = 0; at < bytes.length; at += PART_BYTES) {
-        const found = scanBytes(path, bytes.subarray(at, at + PART_BYTES + 64), needles);
+        const found = scanBytes(path, bytes.subarray(at, at + PART_BYTES + OVERLAP_BYTES), needles);
         if (found !== undefined) findings.push(found);
       }
     }
@@ -98,7 +104,7 @@ export async function scanProcesses(needles: Needles): Promise<readonly Finding[
   return findings;
 }
 
-/** Files that the processes have open and that have no name any more. */
+/** Files that the processes have open and that have no name any more: memory that has one, too (memfd). */
 export async function scanUnnamed(pids: readonly number[], needles: Needles): Promise<readonly Finding[]> {
   const findings: Finding[] = [];
   for (const pid of pids) {
