@@ -208,7 +208,8 @@ export function causeFrom(error: ShimError): Cause {
   return { reason: error.reason, message: error.message };
 }
 
-function vanished(volume: Volume): ShimError {
+/** The refusal of an attach whose device has gone meanwhile, although the driver was seen. */
+export function vanished(volume: Volume): ShimError {
   return new ShimError(
     'FAILED_PRECONDITION',
     `the device of volume ${volume.id} vanished while it was being attached`,

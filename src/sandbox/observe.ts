@@ -87,11 +87,14 @@ function handle(sandbox: Sandbox, event: Awaited<ReturnType<QmpListener<Watched>
   }
 }
 
-/** A device that leaves without having been asked to. One that is being removed is the removal's own business. */
+/**
+ * A device that has left QEMU, asked or not. QEMU says it once, so it is never passed over: what an attach or a refused
+ * detach says afterwards must know of it.
+ */
 function onDeviceDeleted(sandbox: Sandbox, device: string): void {
   const volume = sandbox.volumes.all().find((one) => one.names.device === device);
-  if (volume?.state.state !== 'attached') return;
-  sandbox.inBackground('unasked removal', deviceVanished(sandbox, volume));
+  if (volume === undefined || volume.isRemoved()) return;
+  sandbox.inBackground('device deleted', deviceVanished(sandbox, volume));
 }
 
 /** A reset ends everything that the last boot of the guest had: its agent, its mounts, its bus numbers. */

@@ -1,6 +1,6 @@
 import { Deadline } from '../base/deadline.ts';
 import type { QmpClient } from '../qmp/client.ts';
-import { asShimError, causeFrom, releaseBestEffort, settleInGuest } from './attach.ts';
+import { asShimError, causeFrom, releaseBestEffort, settleInGuest, vanished } from './attach.ts';
 import { startRemoval } from './detach.ts';
 import { guestEncryption } from './guest-crypt.ts';
 import { hostLuksView, readLuks1 } from './luks-image.ts';
@@ -47,12 +47,15 @@ async function reconcileVolume(sandbox: Sandbox, volume: Volume, present: boolea
   }
 }
 
-/** Takes note that an ATTACHED volume's device is gone from QEMU, and clears away what is left of it. */
+/**
+ * Takes note that a volume's device is gone from QEMU. What is left of an ATTACHED one is cleared away; an attach that is
+ * under way undoes itself, and a removal goes on from there.
+ */
 export async function deviceVanished(sandbox: Sandbox, volume: Volume): Promise<void> {
   using _held = await volume.mutex.acquire();
-  if (volume.state.state !== 'attached') return;
+  const wasAttached = volume.state.state === 'attached';
   sandbox.volumes.apply(volume, { kind: 'device-gone' });
-  startRemoval(sandbox, volume);
+  if (wasAttached) startRemoval(sandbox, volume);
 }
 
 /** An attach that an earlier daemon began: finished when the device is in QEMU, undone when it is not. */
@@ -72,7 +75,8 @@ async function resumeAttach(sandbox: Sandbox, volume: Volume, present: boolean):
     }
     using _held = await volume.mutex.acquire();
     sandbox.gone.throwIfAborted();
-    sandbox.volumes.apply(volume, { kind: 'driver-live', guest });
+    const result = sandbox.volumes.apply(volume, { kind: 'driver-live', guest });
+    if (result.kind !== 'next') throw vanished(volume);
     sandbox.commitSoon();
   } catch (error) {
     sandbox.gone.throwIfAborted();

@@ -244,6 +244,21 @@ suite("attach: the guest's part", { timeout: 120_000 }, () => {
     await undone(rig, vm, attach, 'FAILED_PRECONDITION', 'DEVICE_VANISHED');
   });
 
+  test('a device that vanishes after its driver was seen, while the guest is asked, is never ATTACHED', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    vm.agent.answer = async (request) => {
+      const answer = vm.answerAgent(request);
+      if (request.execute === 'guest-get-disks' && vm.model.devices.has('vol-1-a')) {
+        vm.model.completeUnplug('vol-1-a');
+        // The daemon has the event by the time it answers this, and only then the agent's word.
+        await rig.volume('a');
+      }
+      return answer;
+    };
+    await undone(rig, vm, rig.attach('a'), 'FAILED_PRECONDITION', 'DEVICE_VANISHED');
+  });
+
   test('an agent that cannot name the disk is no reason to fail', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();

@@ -246,6 +246,24 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.held, []);
   });
 
+  test('it leaves while the guest refuses: that is not forgotten for the refusal', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    vm.agent.answer = (request) => (request.execute === 'guest-get-fsinfo' ? MOUNTED : vm.answerAgent(request));
+    const usual = vm.qmp.handlerOf('qom-list');
+    vm.qmp.on('qom-list', (args, context) => {
+      const listed = usual(args, context);
+      // On the wire the event comes before the list, which still has the device.
+      if (args['path'] === PERIPHERAL && vm.model.devices.has('vol-1-a')) vm.model.completeUnplug('vol-1-a');
+      return listed;
+    });
+    await rig.detach('a').catch(() => undefined);
+    const removed = await rig.until('a', 'VOLUME_STATE_REMOVED');
+    assert.equal(removed.cause?.reason, 'DEVICE_VANISHED');
+    assert.deepEqual(vm.held, []);
+  });
+
   test('an agent that refuses to say holds nothing up', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
