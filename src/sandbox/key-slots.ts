@@ -121,7 +121,8 @@ async function changeAttached(
   using _held = await volume.mutex.acquireForCaller();
   const { path } = attachedImage(manager, target);
   const { formatNode, job } = volume.names;
-  const qmp = await sandbox.link.ready();
+  // Under the mutex, so not for ever: the end of the VM needs it too.
+  const qmp = await sandbox.link.within(sandbox.config.qmp_reply_timeout_ms, sandbox.gone);
   const editor = { qmp, node: formatNode, job, prefix: `${formatNode}-amend`, path, signal: sandbox.gone };
   const header = await carryOut(editor, manager.environment.config.secret_dir, change, keys);
   volume.encryption = hostLuksView(header, volume.encryption?.created ?? false);

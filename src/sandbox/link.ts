@@ -24,6 +24,8 @@ type ConnectLimits = Pick<QmpConnectOptions, 'handshakeTimeoutMs' | 'startingUp'
 export class QmpLink implements AsyncDisposable {
   readonly #options: QmpLinkOptions;
   #client: QmpClient | undefined;
+  /** The newest connection, from before onConnected has seen it: this is what a dispose has to close. */
+  #newest: QmpClient | undefined;
   #waiting = Promise.withResolvers<QmpClient>();
   #running: Promise<void> = Promise.resolve();
   #closed = false;
@@ -59,8 +61,12 @@ export class QmpLink implements AsyncDisposable {
   }
 
   async #ready(client: QmpClient): Promise<QmpClient> {
+    this.#newest = client;
     try {
+      if (this.#stopped()) throw isDown();
       await this.#options.onConnected(client);
+      // Nobody would close it any more, and nobody is to be told of it.
+      if (this.#stopped()) throw isDown();
       return client;
     } catch (error) {
       await client[Symbol.asyncDispose]();
@@ -107,7 +113,8 @@ export class QmpLink implements AsyncDisposable {
     for (;;) {
       this.#options.gone.throwIfAborted();
       const client = this.#client;
-      if (client === undefined) return this.#waiting.promise;
+      // There may never have been one: `#waiting` is then settled by nobody.
+      if (client === undefined) return await waitFor(this.#waiting.promise, { signal: this.#options.gone });
       if (client.state === 'ready') return client;
       // It is ending, and `#waiting` is still settled with it.
       await client.closed;
@@ -151,7 +158,7 @@ export class QmpLink implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    await this.#client?.[Symbol.asyncDispose]();
+    await this.#newest?.[Symbol.asyncDispose]();
     await this.#running;
   }
 }

@@ -88,7 +88,8 @@ async function growDisk(sandbox: Sandbox, volume: Volume, sizeBytes: number): Pr
   using _held = await volume.mutex.acquireForCaller();
   sandbox.gone.throwIfAborted();
   refuse(volume, sizeBytes);
-  const qmp = await sandbox.link.ready();
+  // Under the mutex, so not for ever: the end of the VM needs it too.
+  const qmp = await sandbox.link.within(sandbox.config.qmp_reply_timeout_ms, sandbox.gone);
   const { formatNode } = volume.names;
   try {
     // The top node: below a filter or format nothing would change, and QEMU would not say so.

@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
+import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import { NO_REPLY } from '../support/fake-qmp.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
@@ -22,6 +25,34 @@ async function adopted(rig: FakeVmRig): Promise<void> {
 }
 
 suite('a daemon that comes back', { timeout: 120_000 }, () => {
+  test('to a QEMU that does not answer and then ends: who waited to change a volume does not hold up the end', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    await eventually('the journal says so', async () => {
+      const { volumes } = await rig.journal();
+      return volumes[0]?.state.state === 'attached' ? true : undefined;
+    });
+    // QMP serves one client at a time: while this one is there, the daemon's is not greeted.
+    let other: Socket | undefined;
+    await rig.restartAfter('SIGTERM', async () => {
+      other = connect(vm.qmp.path);
+      await once(other, 'data');
+    });
+    const request = { sandboxId: 'one', volumeId: 'a', sizeBytes: 2 * 1024 * 1024 };
+    const resized = refusal(call((done) => rig.client.volumes.resize(request, done)));
+    // Calls are begun in their order: after this answer the one before has come as far as the connection.
+    await rig.volume('a');
+    vm.exit(1);
+    assert.equal((await resized).reason, 'VM_GONE');
+    const removed = await rig.until('a', 'VOLUME_STATE_REMOVED');
+    assert.equal(removed.cause?.reason, 'VM_GONE');
+    await eventually('the sandbox is stopped', async () =>
+      (await rig.client.getSandbox('one')).state === 'SANDBOX_STATE_STOPPED' ? true : undefined,
+    );
+    other?.destroy();
+  });
+
   for (const signal of SIGNALS) {
     test(`after ${signal}: attached volumes are attached, as they were, and QEMU was not touched`, async () => {
       await using rig = await FakeVmRig.start();
