@@ -1,4 +1,4 @@
-import { sleep, waitFor } from '../../base/deadline.ts';
+import { waitFor } from '../../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { GuestAgent } from '../agent.ts';
@@ -6,11 +6,13 @@ import { makeBundle } from './bundle.ts';
 import type { AnnouncedExit } from './exits.ts';
 import { GuestSide } from './guest-side.ts';
 import { parseProcess } from './oci.ts';
+import { persist } from './persist.ts';
 import type { Ports } from './port.ts';
 import type { ContainerProcess, ProcessActions } from './process.ts';
 import { ProcessTable } from './process-table.ts';
 import { checkContainerId, keyOf, type ContainersRecord } from './records.ts';
 import { rejoin } from './rejoin.ts';
+import { Removal } from './removal.ts';
 import { GuestRuntime, type ExitRecord } from './runtime.ts';
 import { translateProcess } from './translate.ts';
 import type { ContainerSpec, ContainerStats, ExecSpec, GuestContainers, GuestProcess, ProcessExit } from './types.ts';
@@ -29,8 +31,6 @@ export interface ContainerHost {
   inBackground(purpose: string, work: Promise<void>): void;
 }
 
-const RETRY_PAUSE_MS = 200;
-const RETRY_PAUSE_MAX_MS = 5000;
 /** Of a process that ended before it ran, and of one that could not be run: as shells have it. */
 const NEVER_RAN_CODE = 137;
 const NOT_STARTED_CODE = 127;
@@ -47,6 +47,7 @@ export class Containers implements GuestContainers, ProcessActions {
   readonly runtime: GuestRuntime;
   readonly #host: ContainerHost;
   readonly #processes: ProcessTable;
+  readonly #removal: Removal;
   readonly #side: GuestSide;
   /** Pending while an adopted guest has not been asked yet. */
   #joined: Promise<void> = Promise.resolve();
@@ -56,6 +57,7 @@ export class Containers implements GuestContainers, ProcessActions {
     this.#host = host;
     this.runtime = new GuestRuntime(host.agent, host.config.container_timeout_ms);
     this.#processes = new ProcessTable(host.id, host.config.container_processes_max, this);
+    this.#removal = new Removal(host, this.runtime, this.#processes);
     this.#side = new GuestSide({
       runtime: this.runtime,
       ports: host.ports,
@@ -95,7 +97,7 @@ export class Containers implements GuestContainers, ProcessActions {
       this.#host.log.info({ containerId, pid: process.pid }, 'container created');
       return process;
     } catch (error) {
-      await this.#undo(process);
+      await this.#removal.undo(process);
       throw error;
     }
   }
@@ -118,7 +120,7 @@ export class Containers implements GuestContainers, ProcessActions {
       await this.#host.commit();
       return process;
     } catch (error) {
-      await this.#undo(process);
+      await this.#removal.undo(process);
       throw error;
     }
   }
@@ -250,21 +252,8 @@ export class Containers implements GuestContainers, ProcessActions {
     process.settle({ code: LOST_CODE, oomKilled: false, atMs: Date.now(), vmGone });
   }
 
-  /** Removes everything of a process, again and again until it is done; rejects only when the VM goes first. */
-  async clearAway(process: ContainerProcess, force: boolean): Promise<void> {
-    const { gone, log } = this.#host;
-    process.phase = 'deleting';
-    for (let pauseMs = RETRY_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, RETRY_PAUSE_MAX_MS)) {
-      gone.throwIfAborted();
-      try {
-        await this.#removeOnce(process, force);
-        return;
-      } catch (error) {
-        gone.throwIfAborted();
-        log.warn({ process: process.key, problem: messageOf(error) }, 'process not cleared away, trying again');
-      }
-      await sleep(pauseMs, gone);
-    }
+  clearAway(process: ContainerProcess, force: boolean): Promise<void> {
+    return this.#removal.clearAway(process, force);
   }
 
   portsInUse(): ReadonlySet<number> {
@@ -276,17 +265,13 @@ export class Containers implements GuestContainers, ProcessActions {
 
   /** The guest may be too busy to answer just now: asks until it does. */
   async #rejoin(): Promise<void> {
-    const { gone, log } = this.#host;
-    for (let pauseMs = RETRY_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, RETRY_PAUSE_MAX_MS)) {
-      try {
-        await rejoin(this, this.#host);
-        return;
-      } catch (error) {
-        gone.throwIfAborted();
-        log.warn({ problem: messageOf(error) }, 'containers not taken up again, trying again');
-      }
-      await sleep(pauseMs, gone);
-    }
+    await persist(
+      this.#host.gone,
+      () => rejoin(this, this.#host),
+      (error) => {
+        this.#host.log.warn({ problem: messageOf(error) }, 'containers not taken up again, trying again');
+      },
+    );
   }
 
   async #ready(): Promise<void> {
@@ -364,10 +349,7 @@ export class Containers implements GuestContainers, ProcessActions {
     if (process.execId === undefined) await this.#deleteExecs(process);
     process.phase = 'deleting';
     await this.#host.commit();
-    // In the background as well: whoever waits may give up, the removal goes on.
-    const removal = this.clearAway(process, force);
-    this.#host.inBackground('container removal', removal);
-    await removal;
+    await this.#removal.delete(process, force);
     process.settle({ code: NEVER_RAN_CODE, oomKilled: false, atMs: Date.now(), vmGone: false });
     return await process.exited;
   }
@@ -381,21 +363,5 @@ export class Containers implements GuestContainers, ProcessActions {
       if (exec.phase === 'running') this.settleLost(exec, false);
       await this.delete(exec);
     }
-  }
-
-  async #removeOnce(process: ContainerProcess, force: boolean): Promise<void> {
-    await process.drain();
-    await this.runtime.delete(process.key, force);
-    await this.ports.remove(Object.values(process.ports).filter((nr) => nr !== 0));
-    process.closeInput();
-    this.#processes.remove(process);
-    this.#host.commitSoon();
-  }
-
-  /** After a failed create: waits for the end of the undoing for as long as a step may take, then lets it go on. */
-  async #undo(process: ContainerProcess): Promise<void> {
-    const removal = this.clearAway(process, true);
-    this.#host.inBackground('undo of a container', removal);
-    await waitFor(removal, { milliseconds: this.#host.config.container_timeout_ms }).catch(() => undefined);
   }
 }
