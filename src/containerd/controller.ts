@@ -54,7 +54,7 @@ export class SandboxController {
 
   async start({ sandboxId }: SandboxRequest, caller: Caller): Promise<ControllerStartResponse> {
     const pod = this.#pod(sandboxId, caller);
-    const { qemuPid } = await this.#pods.start(pod, caller.signal);
+    const { qemuPid } = await this.#pods.start(pod, caller);
     return {
       sandboxId,
       pid: qemuPid,

@@ -12,6 +12,9 @@ import { TaskService } from './task.ts';
 import { EventsClient } from './wire/events-client.ts';
 import { ContainerdServer } from './wire/server.ts';
 
+/** How long a pod that an earlier daemon was in the middle of making waits to be asked for again: longer than the relay's patience. */
+const ABANDONED_GRACE_MS = 120_000;
+
 /** All that serves containerd, put together: there is one of it in a daemon whose `containerd_socket` is set. */
 export class ContainerdEndpoint implements AsyncDisposable {
   readonly #cleanup: AsyncDisposableStack;
@@ -59,6 +62,12 @@ export class ContainerdEndpoint implements AsyncDisposable {
     const server = new ContainerdServer({ controller, tasks }, config, log);
     undo.defer(() => server.drain());
     await server.listen(backend);
+    const leaving = new AbortController();
+    const clearing = pods.clearAbandoned(ABANDONED_GRACE_MS, leaving.signal).catch(() => undefined);
+    undo.defer(() => {
+      leaving.abort();
+      return clearing;
+    });
     log.info({ socket: config.containerd_socket }, 'serving containerd');
     return new ContainerdEndpoint(undo.move());
   }

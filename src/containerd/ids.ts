@@ -27,11 +27,16 @@ export function checkNamed(name: Named): Named {
   return name;
 }
 
-/** The sandbox of a pod: the pod's id in CRI's namespace, else `NAMESPACE.ID`, with a hash where that is too long. */
+/**
+ * The sandbox of a pod: the pod's id in CRI's namespace, else `NAMESPACE.ID`; with a hash of both where that is too long, or where
+ * dots of their own leave open which is which.
+ */
 export function sandboxIdOf({ namespace, id }: Named): string {
-  const name = namespace === CRI_NAMESPACE ? id : `${namespace}.${id}`;
-  if (name.length <= ID_LENGTH_MAX) return name;
-  return `${name.slice(0, ID_LENGTH_MAX - HASH_DIGITS - 1)}-${digest(name)}`;
+  const ofCri = namespace === CRI_NAMESPACE;
+  const name = ofCri ? id : `${namespace}.${id}`;
+  const dots = name.split('.').length - 1;
+  if (name.length <= ID_LENGTH_MAX && dots === (ofCri ? 0 : 1)) return name;
+  return `${name.slice(0, ID_LENGTH_MAX - HASH_DIGITS - 1)}-${digest(`${namespace}\0${id}`)}`;
 }
 
 /** The volume of a container's root file system. */

@@ -44,6 +44,8 @@ const podSchema = z.strictObject({
   annotations: z.record(z.string(), z.string()),
   labels: z.record(z.string(), z.string()),
   createdAtMs: z.number(),
+  /** Before the sandbox is asked for: the one of this id is the pod's own, and nobody else's. */
+  begun: z.boolean().default(false),
   startedAtMs: z.number().optional(),
   /** QEMU's process, while it ran. */
   pid: z.int().optional(),

@@ -4,6 +4,7 @@ import type { Logger } from '../base/log.ts';
 import type { RequestedSpec } from '../device/spec.ts';
 import type { GuestContainers } from '../guest/containers/types.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
+import type { Caller } from './caller.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { VolumeSnapshot } from '../sandbox/volume.ts';
 import { specFromAnnotations } from './annotations.ts';
@@ -15,17 +16,25 @@ export const EXIT_UNKNOWN = 255;
 /** The user in whose name Controller.Update attaches volumes. */
 const UPDATE_USER = 'controller-update';
 
+/** The sandboxes among which the pods' own are. */
+export type PodHost = Pick<SandboxManager, 'create' | 'booted' | 'get' | 'stop' | 'delete' | 'attach' | 'detach'> & {
+  sandbox(sandboxId: string): { readonly stopped: Promise<void>; readonly containers: GuestContainers };
+};
+
 /** One pod: a sandbox, and what containerd has asked for in it. */
 export class Pod {
   readonly record: PodRecord;
   readonly log: Logger;
-  readonly #manager: SandboxManager;
+  readonly #manager: PodHost;
   readonly #file: PodFile;
   readonly #volumes = new VolumeUse();
   readonly #ended = Promise.withResolvers<ExitRecord>();
   #watched = false;
+  /** Calls of `start` in progress. */
+  #starts = 0;
+  #destroyed = false;
 
-  constructor(record: PodRecord, parts: { manager: SandboxManager; directory: string; log: Logger }) {
+  constructor(record: PodRecord, parts: { manager: PodHost; directory: string; log: Logger }) {
     this.record = record;
     this.#manager = parts.manager;
     this.log = parts.log.child({ sandboxId: record.sandboxId });
@@ -51,13 +60,34 @@ export class Pod {
     return this.snapshot?.qemuPid ?? this.record.pid ?? 0;
   }
 
+  /** Of the pod's own sandbox: one of the same id that somebody else has made is not the pod's. */
   get snapshot(): SandboxSnapshot | undefined {
+    return this.record.begun ? this.#found() : undefined;
+  }
+
+  #found(): SandboxSnapshot | undefined {
     try {
       return this.#manager.get(this.sandboxId);
     } catch (error) {
       if (isShimError(error, 'NOT_FOUND')) return undefined;
       throw error;
     }
+  }
+
+  /** Its id is that of a sandbox which is not its own. */
+  get taken(): boolean {
+    return !this.record.begun && this.#found() !== undefined;
+  }
+
+  /** Nothing is left of it. */
+  get destroyed(): boolean {
+    return this.#destroyed;
+  }
+
+  /** Asked for, and neither seen to run nor to be about to: whoever asked may be gone. */
+  get abandoned(): boolean {
+    const { implicit, startedAtMs, containers } = this.record;
+    return this.#starts === 0 && (startedAtMs === undefined || (implicit && containers.length === 0));
   }
 
   /** What runs in its guest. @throws ShimError NOT_FOUND / SANDBOX_NOT_FOUND */
@@ -75,24 +105,55 @@ export class Pod {
   }
 
   /**
-   * Boots the sandbox, or joins a boot. When that fails nothing of the pod is left: containerd forgets a pod whose Start failed,
-   * and never asks for it again. For the same reason a pod whose caller has gone before the answer is taken away.
+   * Boots the sandbox, or joins a boot. When the boot fails nothing of the pod is left: containerd forgets a pod whose Start
+   * failed, and never asks for it again. For the same reason a pod whose last caller has gone before the answer is taken away.
+   * A pod that has been started stays, whatever becomes of a repeat; and one whose daemon ends is asked for again of the next.
+   * @throws ShimError ALREADY_EXISTS / SANDBOX_EXISTS for a sandbox of that id that is not the pod's: it is left alone
    */
-  async start(signal: AbortSignal): Promise<SandboxSnapshot> {
-    const { annotations, labels } = this.record;
-    const booting = this.#manager.create(this.sandboxId, specFromAnnotations(annotations, labels));
+  async start({ signal, leaving }: Pick<Caller, 'signal' | 'leaving'>): Promise<SandboxSnapshot> {
+    this.#starts += 1;
+    const booting = this.#boot();
     try {
       const snapshot = await waitFor(booting, { signal });
-      this.record.startedAtMs ??= Date.now();
-      this.record.pid = snapshot.qemuPid;
-      await this.commit();
-      this.watch();
+      await this.#started(snapshot.qemuPid);
       return snapshot;
     } catch (error) {
+      if (leaving.aborted) throw error;
       await booting.catch(() => undefined);
-      await this.destroy();
+      if (this.#starts === 1 && this.record.startedAtMs === undefined) await this.destroy();
+      throw error;
+    } finally {
+      this.#starts -= 1;
+    }
+  }
+
+  async #begin(): Promise<void> {
+    if (this.record.begun) return;
+    if (this.taken) throw notOurs(this.sandboxId);
+    this.record.begun = true;
+    await this.commit();
+  }
+
+  /** The pod's own VM is joined whatever the configuration says by now. */
+  async #boot(): Promise<SandboxSnapshot> {
+    const { record, sandboxId } = this;
+    await this.#begin();
+    if (this.snapshot !== undefined) return await this.#manager.booted(sandboxId);
+    return await this.#manager.create(sandboxId, specFromAnnotations(record.annotations, record.labels));
+  }
+
+  async #started(pid: number): Promise<void> {
+    const { record } = this;
+    if (record.startedAtMs !== undefined) return;
+    record.startedAtMs = Date.now();
+    record.pid = pid;
+    try {
+      await this.commit();
+    } catch (error) {
+      record.startedAtMs = undefined;
       throw error;
     }
+    this.watch();
   }
 
   /** Follows the sandbox to its end. */
@@ -121,7 +182,12 @@ export class Pod {
 
   /** Ends the VM if it still runs, and removes every trace of the pod. */
   async destroy(): Promise<void> {
-    await this.#manager.delete(this.sandboxId, true);
+    if (this.record.begun) {
+      // One that boots cannot be deleted yet; a boot that fails leaves nothing.
+      if (this.snapshot?.state === 'creating') await this.#manager.booted(this.sandboxId).catch(() => undefined);
+      await this.#manager.delete(this.sandboxId, true);
+    }
+    this.#destroyed = true;
     this.#end({ code: EXIT_UNKNOWN, atMs: Date.now() });
     await this.#file.remove();
   }
@@ -185,6 +251,14 @@ export class Pod {
 function exitOf(snapshot: SandboxSnapshot | undefined): ExitRecord {
   const orderly = snapshot?.cause?.reason === 'STOPPED' || snapshot?.cause?.reason === 'GUEST_SHUTDOWN';
   return { code: orderly ? 0 : EXIT_UNKNOWN, atMs: Date.now() };
+}
+
+/** For a sandbox that has a pod's id and is not its own. */
+export function notOurs(sandboxId: string): ShimError {
+  return new ShimError('ALREADY_EXISTS', `there is a sandbox ${sandboxId} already, which is not this pod's`, {
+    reason: 'SANDBOX_EXISTS',
+    metadata: { sandboxId },
+  });
 }
 
 /** NOT_FOUND, which containerd takes for "gone already". */

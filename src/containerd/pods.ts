@@ -1,24 +1,26 @@
 import { join } from 'node:path';
-import { ShimError } from '../base/errors.ts';
+import { sleep, waitFor } from '../base/deadline.ts';
+import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { SandboxManager } from '../sandbox/manager.ts';
 import { specFromAnnotations } from './annotations.ts';
+import type { Caller } from './caller.ts';
 import { checkNamed, sandboxIdOf, type Named } from './ids.ts';
-import { Pod, noPod } from './pod.ts';
+import { Pod, noPod, notOurs, type PodHost } from './pod.ts';
 import { readPods } from './pod-record.ts';
 
 /** Below the daemon's state directory. */
 export const CONTAINERD_DIRECTORY = '.containerd';
 
 interface PodsOptions {
-  readonly manager: SandboxManager;
+  readonly manager: PodHost;
   readonly stateDir: string;
   readonly log: Logger;
 }
 
 /** All pods that containerd has asked for. */
 export class Pods {
-  readonly #parts: { readonly manager: SandboxManager; readonly directory: string; readonly log: Logger };
+  readonly #parts: { readonly manager: PodHost; readonly directory: string; readonly log: Logger };
+  /** By namespace and id. */
   readonly #pods = new Map<string, Pod>();
 
   private constructor(options: PodsOptions) {
@@ -31,7 +33,7 @@ export class Pods {
     const pods = new Pods(options);
     for (const record of await readPods(pods.#parts.directory, options.log)) {
       const pod = new Pod(record, pods.#parts);
-      pods.#pods.set(pod.sandboxId, pod);
+      pods.#pods.set(keyOf(record), pod);
       if (record.startedAtMs !== undefined) pod.watch();
     }
     return pods;
@@ -39,7 +41,7 @@ export class Pods {
 
   /**
    * Takes note of a pod; `start` boots it. A repeat answers as the first time.
-   * @throws ShimError INVALID_ARGUMENT for ids and annotations
+   * @throws ShimError INVALID_ARGUMENT for ids and annotations; ALREADY_EXISTS / SANDBOX_EXISTS when the sandbox's id is taken
    */
   async create(
     name: Named,
@@ -52,8 +54,11 @@ export class Pods {
     checkNamed(name);
     specFromAnnotations(what.annotations, what.labels);
     const sandboxId = sandboxIdOf(name);
-    const existing = this.#pods.get(sandboxId);
-    if (existing !== undefined) return existing;
+    const existing = this.#pods.get(keyOf(name));
+    if (existing !== undefined) {
+      if (existing.record.implicit !== what.implicit) throw notOurs(sandboxId);
+      return existing;
+    }
     const pod = new Pod(
       {
         version: 1,
@@ -63,33 +68,54 @@ export class Pods {
         annotations: { ...what.annotations },
         labels: { ...what.labels },
         createdAtMs: Date.now(),
+        begun: false,
         updateVolumes: [],
         containers: [],
       },
       this.#parts,
     );
-    this.#pods.set(sandboxId, pod);
+    if (pod.taken || this.all().some((other) => other.sandboxId === sandboxId)) throw notOurs(sandboxId);
+    this.#pods.set(keyOf(name), pod);
     try {
       await pod.commit();
     } catch (error) {
-      this.#pods.delete(sandboxId);
+      this.#pods.delete(keyOf(name));
       throw error;
     }
     return pod;
   }
 
   /** Boots a pod; one that cannot be started is forgotten. */
-  async start(pod: Pod, signal: AbortSignal): ReturnType<Pod['start']> {
+  async start(pod: Pod, caller: Pick<Caller, 'signal' | 'leaving'>): ReturnType<Pod['start']> {
     try {
-      return await pod.start(signal);
-    } catch (error) {
-      this.#forget(pod);
-      throw error;
+      return await pod.start(caller);
+    } finally {
+      if (pod.destroyed) this.#forget(pod);
+    }
+  }
+
+  /**
+   * Takes away the pods that an earlier daemon was in the middle of making, unless somebody has asked for them again by then: a
+   * caller who has heard no answer does so at once, and one who is gone never will.
+   */
+  async clearAbandoned(graceMs: number, leaving: AbortSignal): Promise<void> {
+    const left = this.all().filter((pod) => pod.abandoned);
+    if (left.length === 0) return;
+    await sleep(graceMs, leaving);
+    for (const pod of left) {
+      if (!pod.abandoned || pod.destroyed) continue;
+      pod.log.warn('pod that nobody has asked for again is taken away');
+      try {
+        await waitFor(this.destroy(pod), { signal: leaving });
+      } catch (error) {
+        leaving.throwIfAborted();
+        pod.log.error({ problem: messageOf(error) }, 'pod not taken away');
+      }
     }
   }
 
   find(name: Named): Pod | undefined {
-    return this.#pods.get(sandboxIdOf(name));
+    return this.#pods.get(keyOf(name));
   }
 
   /** @throws ShimError NOT_FOUND / SANDBOX_NOT_FOUND */
@@ -121,6 +147,11 @@ export class Pods {
   }
 
   #forget(pod: Pod): void {
-    if (this.#pods.get(pod.sandboxId) === pod) this.#pods.delete(pod.sandboxId);
+    const key = keyOf(pod.record);
+    if (this.#pods.get(key) === pod) this.#pods.delete(key);
   }
+}
+
+function keyOf({ namespace, id }: Named): string {
+  return `${namespace}/${id}`;
 }

@@ -171,7 +171,7 @@ export class TaskService {
     const labels = { 'containerd.namespace': namespace };
     const pod = await pods.create({ namespace, id }, { implicit: true, annotations, labels });
     // The pod is the container's: it is not taken away when the caller goes, Delete comes for it.
-    await pods.start(pod, new AbortController().signal);
+    await pods.start(pod, { signal: new AbortController().signal, leaving: caller.leaving });
     return pod;
   }
 

@@ -99,6 +99,15 @@ export class SandboxManager {
     return this.get(sandboxId);
   }
 
+  /**
+   * A sandbox, once its boot, if one is in progress, is over.
+   * @throws ShimError NOT_FOUND / SANDBOX_NOT_FOUND; what the boot throws
+   */
+  async booted(sandboxId: string): Promise<SandboxSnapshot> {
+    await this.#creating.get(sandboxId);
+    return this.get(sandboxId);
+  }
+
   #begin(sandboxId: string, spec: SandboxSpec): void {
     const { config } = this.environment;
     if (this.#sandboxes.size >= config.sandboxes_max) {
