@@ -4,6 +4,8 @@ import fc from 'fast-check';
 import { parseExit } from '../../src/guest/containers/exits.ts';
 import { parseConfig } from '../../src/guest/containers/oci.ts';
 import { planContainer } from '../../src/guest/containers/plan.ts';
+import { containersSchema, type ProcessRecord } from '../../src/guest/containers/records.ts';
+import { GuestRuntime, type ExitRecord } from '../../src/guest/containers/runtime.ts';
 import { TokenCut } from '../../src/guest/containers/token.ts';
 import { translateConfig } from '../../src/guest/containers/translate.ts';
 import { ociConfig } from '../support/container-rig.ts';
@@ -78,4 +80,67 @@ test('announcements that are none are passed over', () => {
   assert.deepEqual(parseExit('exit c/x/e t 7 1.50 0'), { key: 'c/x/e', token: 't', record });
   for (const line of ['', 'exit', 'exit c t', 'exit c t x 1 0', 'hello c t 7 1 0'])
     assert.equal(parseExit(line), undefined);
+});
+
+suite('a guest that lies', () => {
+  const saying = (stdout: string): GuestRuntime =>
+    new GuestRuntime(
+      {
+        exec: () =>
+          Promise.resolve({
+            exitCode: 0,
+            stdout: Buffer.from(stdout),
+            stderr: Buffer.alloc(0),
+            truncated: false,
+            pid: 1,
+          }),
+      },
+      1000,
+    );
+  const numbers = fc.oneof(
+    fc.constantFrom('100000000000000000000', '-1', 'x', '', '1e999', 'NaN', '256', '0', '7', '1.5', '12.25', '4194305'),
+    fc.integer().map(String),
+    fc.double().map(String),
+  );
+  const ports = { stdin: 0, stdout: 0, stderr: 0, terminal: 0 };
+
+  test('nothing that it says of an end, a pid or its uptime makes a record that the next daemon cannot read', async () => {
+    await fc.assert(
+      fc.asyncProperty(numbers, numbers, numbers, async (code, uptime, pid) => {
+        const settled: ProcessRecord['exit'][] = [];
+        const keep = (record: ExitRecord | undefined, ageMs: number): void => {
+          if (record === undefined) return;
+          settled.push({ code: record.code, oomKilled: record.oomKilled, atMs: Date.now() - ageMs, vmGone: false });
+        };
+        keep(parseExit(`exit c t ${code} ${uptime} 0`)?.record, 0);
+        const seen = await saying(`uptime=${uptime}\nprocess=c 1 1 ${pid} ${code} ${uptime} 0\n`)
+          .look()
+          .catch(() => undefined);
+        const one = seen?.processes.get('c');
+        keep(one?.record, ((seen?.uptime ?? 0) - (one?.record?.uptime ?? 0)) * 1000);
+        const created = await saying(`pid=${pid}\n`)
+          .create('c', 't', ports, Buffer.alloc(0))
+          .catch(() => 0);
+        for (const exit of [undefined, ...settled]) {
+          for (const known of [created, one?.pid ?? 0]) {
+            const process = {
+              ...{ containerId: 'c', execId: undefined, state: 'stopped', paused: false, pid: known, token: 't', exit },
+              ...{ streams: { terminal: false, stdin: true, stdout: true, stderr: true }, ports, process: undefined },
+            };
+            const text = JSON.stringify({ eventsPort: 0, processes: [process] });
+            assert.ok(containersSchema.safeParse(JSON.parse(text)).success, text);
+          }
+        }
+      }),
+    );
+  });
+
+  test('an exit code is one byte, and a lie about one ends nothing', () => {
+    for (const code of ['256', '100000000000000000000', '-1', '1.5', '1e2']) {
+      assert.equal(parseExit(`exit c t ${code} 1 0`), undefined, code);
+    }
+    assert.equal(parseExit('exit c t 255 1 0')?.record.code, 255);
+    for (const uptime of ['x', 'NaN', '1e999', ''])
+      assert.equal(parseExit(`exit c t 0 ${uptime} 0`), undefined, uptime);
+  });
 });

@@ -8,6 +8,11 @@ import type { AttachedDisk, ContainerStats } from './types.ts';
 
 const OUTPUT_BYTES_MAX = 1024 * 1024;
 const WORDS_CHARS_MAX = 1000;
+/** What Linux has: an exit status is one byte, a pid at most PID_MAX_LIMIT. */
+const EXIT_CODE_MAX = 255;
+const PID_MAX = 4_194_304;
+/** Thirty years. */
+const UPTIME_SECONDS_MAX = 1e9;
 
 /** Ports of a process by what they carry; 0: none. */
 export interface ProcessPorts {
@@ -53,15 +58,16 @@ const SENTENCES: Readonly<Record<string, string>> = {
 const CODES: Readonly<Record<string, ShimCode>> = { GUEST_TOOL_MISSING: 'UNIMPLEMENTED' };
 
 /**
- * crun and conmon in the guest, one guest-exec for each step. Nothing is remembered here.
+ * crun and conmon in the guest, one guest-exec for each step. Nothing is remembered here. Whoever is root in the guest can make it
+ * say anything: numbers are held to what they can be before they become part of a record.
  * Every method throws ShimError: FAILED_PRECONDITION / CONTAINER_REFUSED with crun's own words, CONTAINER_FAILED;
  * UNIMPLEMENTED / GUEST_TOOL_MISSING; and what GuestAgent.exec throws.
  */
 export class GuestRuntime {
-  readonly #agent: GuestAgent;
+  readonly #agent: Pick<GuestAgent, 'exec'>;
   readonly #timeoutMs: number;
 
-  constructor(agent: GuestAgent, timeoutMs: number) {
+  constructor(agent: Pick<GuestAgent, 'exec'>, timeoutMs: number) {
     this.#agent = agent;
     this.#timeoutMs = timeoutMs;
   }
@@ -92,7 +98,7 @@ export class GuestRuntime {
             bundle,
           )
         : await this.#run(scripts.CREATE_TERMINAL, [id, token, String(ports.terminal)], 'pid', bundle);
-    return numberOf(facts, 'pid');
+    return pidOf(facts);
   }
 
   async start(id: string): Promise<void> {
@@ -103,7 +109,7 @@ export class GuestRuntime {
   async startExec(key: string, token: string, ports: ProcessPorts, process: string): Promise<number> {
     const { stdin, stdout, stderr, terminal } = ports;
     const args = [key, token, ...[stdin, stdout, stderr, terminal].map(String)];
-    return numberOf(await this.#run(scripts.START_EXEC, args, 'pid', Buffer.from(process)), 'pid');
+    return pidOf(await this.#run(scripts.START_EXEC, args, 'pid', Buffer.from(process)));
   }
 
   async kill(key: string, signal: number, all: boolean): Promise<void> {
@@ -139,10 +145,13 @@ export class GuestRuntime {
     const facts = await this.#run(scripts.LOOK, [], 'uptime');
     const processes = (facts.get('process') ?? []).map((line): [string, SeenProcess] => {
       const [key = '', started, alive, pid, ...record] = line.split(' ');
-      const seen = { started: started === '1', alive: alive === '1', pid: Number(pid), record: toRecord(record) };
+      const pidSeen = Math.trunc(bounded(pid, PID_MAX) ?? 0);
+      const seen = { started: started === '1', alive: alive === '1', pid: pidSeen, record: toRecord(record) };
       return [key, seen];
     });
-    return { uptime: numberOf(facts, 'uptime'), processes: new Map(processes) };
+    const uptime = bounded(facts.get('uptime')?.[0], UPTIME_SECONDS_MAX);
+    if (uptime === undefined) throw failure('CONTAINER_FAILED', 'it has said no uptime that could be one');
+    return { uptime, processes: new Map(processes) };
   }
 
   /** @param wanted a fact without which the script has failed */
@@ -170,11 +179,13 @@ export class GuestRuntime {
   }
 }
 
-/** An exit record: `CODE UPTIME OOM`. */
+/** An exit record: `CODE UPTIME OOM`. Undefined for what none can be. */
 export function toRecord(words: readonly string[]): ExitRecord | undefined {
-  const [code, uptime, oom] = words;
-  if (code === undefined || uptime === undefined || !/^\d+$/.test(code)) return undefined;
-  return { code: Number(code), uptime: Number(uptime), oomKilled: oom !== undefined && oom !== '0' && oom !== '' };
+  const code = bounded(words[0], EXIT_CODE_MAX);
+  const uptime = bounded(words[1], UPTIME_SECONDS_MAX);
+  const oom = words[2];
+  if (code === undefined || uptime === undefined || !Number.isInteger(code)) return undefined;
+  return { code, uptime, oomKilled: oom !== undefined && oom !== '0' && oom !== '' };
 }
 
 function failure(reason: string, words: string, cause?: unknown): ShimError {
@@ -186,8 +197,18 @@ function failure(reason: string, words: string, cause?: unknown): ShimError {
   });
 }
 
-function numberOf(facts: Facts, key: string): number {
-  return Number(facts.get(key)?.[0]);
+/** @throws ShimError FAILED_PRECONDITION / CONTAINER_FAILED for what cannot be a pid */
+function pidOf(facts: Facts): number {
+  const pid = bounded(facts.get('pid')?.[0], PID_MAX);
+  if (pid !== undefined && pid > 0 && Number.isInteger(pid)) return pid;
+  throw failure('CONTAINER_FAILED', 'it has said no pid that could be one');
+}
+
+/** A number in plain decimals, from 0 to `max`. */
+function bounded(word: string | undefined, max: number): number | undefined {
+  if (word === undefined || !/^\d{1,20}(\.\d{1,20})?$/.test(word)) return undefined;
+  const value = Number(word);
+  return value <= max ? value : undefined;
 }
 
 /** `name value` lines, as cpu.stat, memory.stat and memory.events have them. */
