@@ -122,17 +122,21 @@ function isForced(volume: Volume): boolean {
  */
 async function recordAndAsk(host: VolumeHost, volume: Volume): Promise<void> {
   const recorded = host.commit();
-  const unmounts = volume.spec.mount !== undefined && volume.mounted;
-  const asked = unmounts ? recorded.then(() => askGuest(host, volume)) : askGuest(host, volume);
+  const asked = holdsInGuest(volume) ? recorded.then(() => askGuest(host, volume)) : askGuest(host, volume);
   const [record, answer] = await Promise.allSettled([recorded, asked]);
   if (record.status === 'rejected') throw record.reason;
   if (answer.status === 'rejected') throw answer.reason;
 }
 
+/** True when something in the guest is qshim's own to take away first, and asking therefore changes it: a mount, an open encryption. */
+function holdsInGuest(volume: Volume): boolean {
+  return volume.mounted && (volume.spec.mount !== undefined || guestEncryption(volume) !== undefined);
+}
+
 /** DEVICE_DELETED does not mean that the guest was finished: a disk leaves under a running write. So the guest is asked. */
 async function askGuest(host: VolumeHost, volume: Volume): Promise<void> {
   if (volume.state.state === 'detaching' && volume.state.deviceGone) return;
-  if (volume.mounted && (volume.spec.mount !== undefined || guestEncryption(volume) !== undefined)) {
+  if (holdsInGuest(volume)) {
     try {
       await letGoInGuest(host, volume);
     } catch (error) {

@@ -4,6 +4,7 @@ import { status } from '@grpc/grpc-js';
 import { call } from '../support/daemon.ts';
 import { isServiceError, refusal } from '../support/errors.ts';
 import { NO_REPLY, QmpFailure } from '../support/fake-qmp.ts';
+import { FakeScripts } from '../support/fake-scripts.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
 
 /** The real daemon against a scripted QEMU: REMOVED is said when it was seen, in whatever order the signs come. */
@@ -284,6 +285,29 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
       assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
     }
     assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
+  });
+});
+
+suite('detach: what qshim made in the guest', { timeout: 120_000 }, () => {
+  test('an encryption without a mount is not closed before the intent is on disk', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    const scripts = new FakeScripts(vm);
+    const path = await rig.daemon.rawFile('a', 1024 * 1024);
+    const spec = {
+      rawFile: { path },
+      encryption: { guestLuks2: { ephemeralKey: {}, mode: 'LUKS_MODE_CREATE' as const } },
+    };
+    await rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec });
+    {
+      await using _blocked = await rig.blockJournal();
+      assert.equal((await refusal(rig.detach('a'))).reason, 'JOURNAL_WRITE_FAILED');
+      const kept = await rig.volume('a');
+      assert.deepEqual([kept.state, kept.encryption?.mappedDevice], ['VOLUME_STATE_ATTACHED', '/dev/mapper/qshim-a']);
+      assert.deepEqual(scripts.ran, ['open'], 'nothing was closed');
+    }
+    assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
+    assert.deepEqual(scripts.ran, ['open', 'close']);
   });
 });
 

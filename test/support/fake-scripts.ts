@@ -1,0 +1,54 @@
+import { OPEN_LUKS2 } from '../../src/guest/luks-open-script.ts';
+import { CLOSE_LUKS2 } from '../../src/guest/luks-scripts.ts';
+import { PREPARE_MOUNT, UNMOUNT } from '../../src/guest/scripts.ts';
+import type { FakeVm } from './fake-qemu.ts';
+
+const SCRIPTS = { mount: PREPARE_MOUNT, unmount: UNMOUNT, open: OPEN_LUKS2, close: CLOSE_LUKS2 } as const;
+export type ScriptName = keyof typeof SCRIPTS;
+
+const TABLE = '0 2048 crypt aes-xts-plain64 :64:logon:cryptsetup:d0 0 254:0 32768';
+
+/** What each prints when all goes well. */
+const USUAL: Readonly<Record<ScriptName, readonly string[]>> = {
+  mount: ['device=/dev/vda', 'formatted=0', 'uuid='],
+  unmount: ['unmounted=1'],
+  open: ['slots=1', 'luks_uuid=', `table=${TABLE}`, 'mapped=/dev/mapper/qshim-a', 'device=/dev/vda', 'created=1'],
+  close: ['closed=1'],
+};
+
+/** Plays the scripts that qshim runs in a guest: mounts and encryption, without a guest. */
+export class FakeScripts {
+  /** The scripts that were run, oldest first. */
+  readonly ran: ScriptName[] = [];
+  readonly #printed: Partial<Record<ScriptName, readonly string[]>> = {};
+
+  constructor(vm: FakeVm) {
+    let printed: readonly string[] = [];
+    vm.agent.answer = (request) => {
+      switch (request.execute) {
+        case 'guest-exec': {
+          const args = request.arguments['arg'];
+          const name = Array.isArray(args) ? scriptOf(String(args[1])) : undefined;
+          if (name === undefined) return new Error('no script that is known here');
+          this.ran.push(name);
+          printed = this.#printed[name] ?? USUAL[name];
+          return { pid: this.ran.length };
+        }
+        case 'guest-exec-status':
+          return { exited: true, exitcode: 0, 'out-data': Buffer.from(printed.join('\n')).toString('base64') };
+        default:
+          return vm.answerAgent(request);
+      }
+    };
+  }
+
+  /** What a script prints from now on; undefined: what is usual. */
+  print(name: ScriptName, lines: readonly string[] | undefined): void {
+    if (lines === undefined) Reflect.deleteProperty(this.#printed, name);
+    else this.#printed[name] = lines;
+  }
+}
+
+function scriptOf(text: string): ScriptName | undefined {
+  return (Object.keys(SCRIPTS) as ScriptName[]).find((name) => SCRIPTS[name] === text);
+}
