@@ -5,6 +5,7 @@ import type { AioMode } from '../device/spec.ts';
 import type { KeyMaterial } from '../keys/material.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
+import { inspectBacking } from './backing.ts';
 import { runKeyJob } from './job.ts';
 import { hostLuksView, luksRefusal, readLuks1 } from './luks-image.ts';
 import { withSecret } from './secret.ts';
@@ -20,8 +21,8 @@ const LUKS_OPEN_TIMEOUT_MS = 600_000;
 /**
  * Adds what the front end will sit on: a format node over a protocol node, or, for host_luks, a protocol node, an image if
  * there is none yet, and the luks node that opens it.
- * @throws ShimError FAILED_PRECONDITION: SOURCE_NOT_USABLE, BACKING_IN_USE, LUKS_WRONG_KEY, LUKS_CREATE_FAILED; and what
- *   withSecret throws
+ * @throws ShimError FAILED_PRECONDITION: SOURCE_NOT_USABLE, SOURCE_NOT_EMPTY, BACKING_IN_USE, LUKS_WRONG_KEY,
+ *   LUKS_CREATE_FAILED; and what inspectBacking and withSecret throw
  */
 export async function addBlockNodes(
   host: VolumeHost,
@@ -36,6 +37,7 @@ export async function addBlockNodes(
     return;
   }
   if (key === undefined) throw new Error('an encrypted volume is attached without its key');
+  await refuseIfWrittenSince(host, volume);
   await addWithBestAio(host, qmp, volume, 'add-file-node');
   watch.lap('block-node');
   await withSecret(qmp, host.config.secret_dir, volume.names, key, async () => {
@@ -47,6 +49,19 @@ export async function addBlockNodes(
     watch.lap('luks-open');
   });
   volume.encryption = hostLuksView(await readLuks1(volume.identity.resolvedPath), volume.blank);
+}
+
+/**
+ * A source was looked at before this volume had the claim on it: another volume may have come, written and left in between.
+ * What is made because nothing was ever written there, rests on a second look, now that nobody else may write.
+ */
+async function refuseIfWrittenSince({ config }: VolumeHost, volume: Volume): Promise<void> {
+  const { blank, unwritten, spec, identity } = volume;
+  if (!blank && !unwritten) return;
+  const path = identity.resolvedPath;
+  const now = await inspectBacking({ ...spec, source: { ...spec.source, path } }, config);
+  if (now.blank === blank && now.unwritten === unwritten && now.identity === identity.backingIdentity) return;
+  throw luksRefusal(path, 'SOURCE_NOT_EMPTY', 'was empty when it was looked at, and has been written to since then');
 }
 
 async function addWithBestAio(

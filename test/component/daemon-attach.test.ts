@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { status } from '@grpc/grpc-js';
+import { execa } from 'execa';
 import { call } from '../support/daemon.ts';
 import { isServiceError, refusal } from '../support/errors.ts';
 import { QmpFailure, type Arguments, type ReceivedCommand } from '../support/fake-qmp.ts';
@@ -103,6 +106,31 @@ suite('attach: the order of things', { timeout: 120_000 }, () => {
       assert.deepEqual([state, generation], ['VOLUME_STATE_ATTACHED', 1]);
     }
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
+  });
+});
+
+suite('attach: a source that is to be encrypted if it is empty', { timeout: 120_000 }, () => {
+  test('is looked at again once nobody else may write: what came in between is not made an image of', async () => {
+    await using stack = new AsyncDisposableStack();
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-key-'));
+    stack.defer(() => rm(directory, { recursive: true }));
+    const fifo = join(directory, 'key');
+    await execa('mkfifo', [fifo]);
+    const rig = stack.use(await FakeVmRig.start({ key_commands: `held=/bin/cat ${fifo}` }));
+    const vm = await rig.sandbox();
+    const path = await rig.daemon.rawFile('a', 16 * 1024 * 1024);
+    const hostLuks = { key: { command: 'held' }, format: 'FORMAT_IF_EMPTY' as const };
+    const spec = { rawFile: { path }, encryption: { hostLuks } };
+    const attach = rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec });
+    attach.catch(() => undefined);
+    // Opens when somebody reads: the source has been looked at, and its key is asked for.
+    await using key = await open(fifo, 'w');
+    await writeFile(path, "another volume's data", { flag: 'r+' });
+    await key.write('correct horse');
+    await key.close();
+    await undone(rig, vm, attach, 'FAILED_PRECONDITION', 'SOURCE_NOT_EMPTY');
+    assert.ok(!vm.changes.includes('blockdev-add'), 'QEMU was not given the file');
+    assert.match(await readFile(path, 'latin1'), /^another volume's data/);
   });
 });
 
