@@ -159,15 +159,18 @@ export class TestDaemon implements AsyncDisposable {
   readonly stateDir: string;
   readonly client: ApiClient;
   readonly child: ChildProcess;
+  /** Where in qshimd.log this daemon's own lines begin: an earlier one on this directory has written there too. */
+  readonly #logStart: number;
   #keepDirectory = false;
 
-  private constructor(directory: string, child: ChildProcess) {
+  private constructor(directory: string, child: ChildProcess, logStart: number) {
     this.directory = directory;
     this.socket = join(directory, 'run/api.sock');
     this.volumeDir = join(directory, 'volumes');
     this.keyDir = join(directory, 'keys');
     this.stateDir = join(directory, 's');
     this.child = child;
+    this.#logStart = logStart;
     this.client = new ApiClient(this.socket);
   }
 
@@ -179,6 +182,7 @@ export class TestDaemon implements AsyncDisposable {
       for (const name of ['', 'volumes', 'cache', 'keys']) await chown(join(directory, name), options.uid, options.uid);
     }
     await using log = await open(join(directory, 'qshimd.log'), 'a');
+    const logStart = (await log.stat()).size;
     const settings: Partial<Record<OptionName, string | number>> = {
       socket: join(directory, 'run/api.sock'),
       state_dir: join(directory, 's'),
@@ -199,7 +203,7 @@ export class TestDaemon implements AsyncDisposable {
         ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
       },
     );
-    const daemon = new TestDaemon(directory, child);
+    const daemon = new TestDaemon(directory, child, logStart);
     await daemon.#untilListening();
     return daemon;
   }
@@ -207,7 +211,7 @@ export class TestDaemon implements AsyncDisposable {
   async #untilListening(): Promise<void> {
     const end = Date.now() + START_TIMEOUT_MS;
     while (this.child.exitCode === null && Date.now() < end) {
-      if ((await this.log()).includes('"msg":"listening"')) {
+      if ((await this.#ownLog()).includes('"msg":"listening"')) {
         const { promise, resolve, reject } = Promise.withResolvers<void>();
         this.client.sandboxes.waitForReady(end, (error) => (error === undefined ? resolve() : reject(error)));
         await promise;
@@ -215,11 +219,21 @@ export class TestDaemon implements AsyncDisposable {
       }
       await sleep(20);
     }
-    throw new Error(`the daemon did not start: ${await this.log()}`);
+    throw new Error(`the daemon did not start: ${await this.#ownLog()}`);
   }
 
   log(): Promise<string> {
     return readFile(join(this.directory, 'qshimd.log'), 'utf8');
+  }
+
+  /** What this daemon has logged; `log()` also has what earlier ones on this directory did. */
+  async #ownLog(): Promise<string> {
+    await using file = await open(join(this.directory, 'qshimd.log'), 'r');
+    const chunks: Buffer[] = [];
+    for await (const chunk of file.createReadStream({ start: this.#logStart, autoClose: false })) {
+      if (chunk instanceof Buffer) chunks.push(chunk);
+    }
+    return Buffer.concat(chunks).toString();
   }
 
   /** A raw file of zeroes among the volumes. */
