@@ -34,15 +34,18 @@ export function monotonicMs(): number {
   return performance.now();
 }
 
-/** Sleeps; rejects with the signal's reason when aborted. The timer does not keep the process alive by itself. */
+/** The longest time that a timer can take (24.8 days); Node takes more for 1 ms. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** Sleeps; rejects with the signal's reason when aborted. */
 export async function sleep(milliseconds: number, signal?: AbortSignal): Promise<void> {
   if (signal === undefined) {
-    await sleepFor(milliseconds);
+    await sleepFor(Math.min(milliseconds, TIMER_MS_MAX));
     return;
   }
   signal.throwIfAborted();
   try {
-    await sleepFor(milliseconds, undefined, { signal });
+    await sleepFor(Math.min(milliseconds, TIMER_MS_MAX), undefined, { signal });
   } catch (error) {
     if (signal.aborted) throw asError(signal.reason);
     throw error;
@@ -65,9 +68,12 @@ export async function waitFor<T>(
   const timer =
     milliseconds === undefined
       ? undefined
-      : setTimeout(() => {
-          reject(onTimeout?.() ?? new ShimError('DEADLINE_EXCEEDED', 'the wait timed out', { reason: 'TIMEOUT' }));
-        }, milliseconds);
+      : setTimeout(
+          () => {
+            reject(onTimeout?.() ?? new ShimError('DEADLINE_EXCEEDED', 'the wait timed out', { reason: 'TIMEOUT' }));
+          },
+          Math.min(milliseconds, TIMER_MS_MAX),
+        );
   const onAbort = (): void => {
     reject(asError(signal?.reason));
   };

@@ -27,18 +27,30 @@ export interface ShimErrorOptions {
   readonly cause?: unknown;
 }
 
-/** An error with a status code, a stable reason and one sentence for people. */
+const MESSAGE_CHARS_MAX = 4096;
+const METADATA_CHARS_MAX = 1024;
+/** Control characters other than tab and newline: on a terminal they do things. */
+const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+
+/**
+ * An error with a status code, a stable reason and one sentence for people.
+ *
+ * Messages and metadata may hold what a hostile guest said. They end up in records, events, logs, gRPC trailers and on
+ * terminals, so they are made short and harmless here: well-formed Unicode without control characters.
+ */
 export class ShimError extends Error {
   readonly code: ShimCode;
   readonly reason: string;
   readonly metadata: Readonly<Record<string, string>>;
 
   constructor(code: ShimCode, message: string, options: ShimErrorOptions) {
-    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    super(plainText(message, MESSAGE_CHARS_MAX), options.cause === undefined ? undefined : { cause: options.cause });
     this.name = 'ShimError';
     this.code = code;
     this.reason = options.reason;
-    this.metadata = options.metadata ?? {};
+    this.metadata = Object.fromEntries(
+      Object.entries(options.metadata ?? {}).map(([key, value]) => [key, plainText(value, METADATA_CHARS_MAX)]),
+    );
   }
 }
 
@@ -65,6 +77,11 @@ export function messageOf(error: unknown): string {
 export function errnoOf(error: unknown): string | undefined {
   if (!(error instanceof Error) || !('code' in error)) return undefined;
   return typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** Text of at most so many UTF-16 units that any reader can take: no lone surrogate, no control character. */
+export function plainText(text: string, charsMax: number): string {
+  return text.slice(0, charsMax).toWellFormed().replace(CONTROLS, '\ufffd');
 }
 
 function shorten(value: string): string {

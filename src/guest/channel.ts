@@ -2,6 +2,7 @@ import { randomInt } from 'node:crypto';
 import { monotonicMs, sleep } from '../base/deadline.ts';
 import { errnoOf, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { closedError, garbageError, lostError, queueFullError, tooLargeError } from './channel-errors.ts';
 import { AgentLink } from './link.ts';
 import { commandLine, GuestAgentError, parseReply, type AgentCommand, type AgentLine } from './wire.ts';
 
@@ -17,6 +18,8 @@ const IDLE_SYNC_MS = 1000;
 /** After so long without a reply, and then at doubled distances, a sync is sent behind a request. */
 const PROBE_FIRST_MS = 250;
 const PROBES_MAX = 6;
+/** So many replies to requests that were given up may come before the one that is waited for. */
+const STALE_REPLIES_MAX = 16;
 /** How long the agent may still complain about a command that has no reply when it succeeds. */
 const SILENT_REPLY_MS = 1000;
 
@@ -46,6 +49,8 @@ interface Job {
   readonly done: PromiseWithResolvers<unknown>;
   /** True once the command was written: from then on the guest may have run it, whatever comes. */
   sent: boolean;
+  /** Ends the job when its time is over, also when its caller has gone: the channel must not wait for ever. */
+  timer: NodeJS.Timeout | undefined;
 }
 
 /**
@@ -94,8 +99,9 @@ export class AgentChannel implements AsyncDisposable {
       stop: new AbortController(),
       done: Promise.withResolvers(),
       sent: false,
+      timer: undefined,
     };
-    const timer = setTimeout(() => this.#end(job, timeoutError(job)), timeoutMs);
+    job.timer = setTimeout(() => this.#end(job, timeoutError(job)), timeoutMs);
     const onAbort = (): void => this.#callerLeft(job);
     signal?.addEventListener('abort', onAbort, { once: true });
     this.#queue.push(job);
@@ -103,7 +109,6 @@ export class AgentChannel implements AsyncDisposable {
     try {
       return await job.done.promise;
     } finally {
-      clearTimeout(timer);
       signal?.removeEventListener('abort', onAbort);
     }
   }
@@ -134,6 +139,7 @@ export class AgentChannel implements AsyncDisposable {
   }
 
   #end(job: Job, error: Error): void {
+    clearTimeout(job.timer);
     job.stop.abort(error);
     this.#queue = this.#queue.filter((queued) => queued !== job);
     // The exchange under way is ended by the abort itself; its link must be dropped before the next job begins.
@@ -144,8 +150,8 @@ export class AgentChannel implements AsyncDisposable {
     const reason: unknown = job.request.signal?.reason;
     const error =
       reason instanceof Error ? reason : new ShimError('CANCELLED', 'the caller gave up', { reason: 'CANCELLED' });
-    // Locking rule 6: a command that was sent is seen through; only its caller goes.
-    if (this.#current !== job || job.request.command === undefined) this.#end(job, error);
+    // Locking rule 6: a command that was sent is seen through to its reply or its time; only its caller goes.
+    if (!job.sent) this.#end(job, error);
     job.done.reject(error);
   }
 
@@ -157,6 +163,7 @@ export class AgentChannel implements AsyncDisposable {
       } catch (error) {
         job.done.reject(error);
       } finally {
+        clearTimeout(job.timer);
         this.#current = undefined;
       }
     }
@@ -263,6 +270,7 @@ export class AgentChannel implements AsyncDisposable {
       if (silent) resolve(undefined);
       else reject(lostError(command.name, how));
     };
+    let stale = 0;
     const onLine = (line: AgentLine): void => {
       if (line.delimited && link.answered(line) !== 'none') {
         lost('it was restarted and does not know the request any more');
@@ -271,8 +279,10 @@ export class AgentChannel implements AsyncDisposable {
       const reply = line.kind === 'text' && !line.delimited ? parseReply(line.bytes) : undefined;
       if (line.kind === 'oversize') reject(tooLargeError(command.name, this.#options.lineBytesMax));
       else if (reply === undefined) reject(garbageError(command.name));
-      else if (reply.id !== undefined && reply.id !== id) this.#log.debug('guest agent sent a stale reply');
-      else if (reply.kind === 'return') resolve(reply.value);
+      else if (reply.id !== undefined && reply.id !== id) {
+        this.#log.debug('guest agent sent a stale reply');
+        if ((stale += 1) > STALE_REPLIES_MAX) reject(garbageError(command.name));
+      } else if (reply.kind === 'return') resolve(reply.value);
       // An error without an id may be about the 0xFF byte of a probe; then the probe's answer comes next.
       else if (reply.id === id || link.syncsOutstanding === 0) {
         reject(new GuestAgentError(command.name, reply.errorClass, reply.description));
@@ -354,41 +364,4 @@ function timeoutError(job: Job): ShimError {
     reason: 'GUEST_AGENT_TIMEOUT',
     metadata: { command: job.name, timeoutMs: String(timeoutMs), sent: String(job.sent) },
   });
-}
-
-function lostError(command: string, how: string, cause?: unknown): ShimError {
-  return new ShimError('UNAVAILABLE', `the guest agent is gone for ${command}: ${how}`, {
-    reason: 'GUEST_AGENT_LOST',
-    metadata: { command },
-    cause,
-  });
-}
-
-function garbageError(command: string): ShimError {
-  return new ShimError('UNAVAILABLE', `the guest agent answered ${command} with something that is no reply`, {
-    reason: 'GUEST_AGENT_GARBAGE',
-    metadata: { command },
-  });
-}
-
-function tooLargeError(command: string, lineBytesMax: number): ShimError {
-  return new ShimError(
-    'RESOURCE_EXHAUSTED',
-    `the guest agent's reply to ${command} is longer than ${lineBytesMax} bytes`,
-    {
-      reason: 'GUEST_AGENT_REPLY_TOO_LARGE',
-      metadata: { command, lineBytesMax: String(lineBytesMax) },
-    },
-  );
-}
-
-function queueFullError(queueMax: number): ShimError {
-  return new ShimError('RESOURCE_EXHAUSTED', `${queueMax} requests wait for the guest agent already`, {
-    reason: 'AGENT_QUEUE_FULL',
-    metadata: { max: String(queueMax) },
-  });
-}
-
-function closedError(): ShimError {
-  return new ShimError('UNAVAILABLE', 'the guest agent client is closed', { reason: 'GUEST_AGENT_CLOSED' });
 }

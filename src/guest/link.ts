@@ -4,6 +4,11 @@ import { errnoOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { LineSplitter, parseReply, syncLine, type AgentLine } from './wire.ts';
 
+/** The reply to guest-sync-delimited is an object with a number and an id. */
+const SYNC_REPLY_BYTES_MAX = 256;
+/** What a line costs at least, in bytes of a long one. */
+const LINE_BYTES = 1024;
+
 /** Who is told what happens on a link. There is one at a time: the exchange that is under way. */
 export interface LinkListener {
   line(line: AgentLine): void;
@@ -21,14 +26,18 @@ export interface LinkListener {
 export class AgentLink {
   readonly #socket: Socket;
   readonly #splitter: LineSplitter;
+  readonly #lineBytesMax: number;
   readonly #log: Logger;
   readonly #closed = Promise.withResolvers<void>();
   #listener: LinkListener | undefined;
   #syncs: number[] = [];
+  /** What came since the last answer to a sync and answered none, in bytes; a line weighs LINE_BYTES at least. */
+  #idleBytes = 0;
 
   private constructor(socket: Socket, lineBytesMax: number, log: Logger) {
     this.#socket = socket;
     this.#splitter = new LineSplitter(lineBytesMax);
+    this.#lineBytesMax = lineBytesMax;
     this.#log = log;
     socket.on('data', (chunk: Buffer) => {
       for (const line of this.#splitter.push(chunk)) this.#take(line);
@@ -90,12 +99,27 @@ export class AgentLink {
    * before can be answered any more.
    */
   answered(line: AgentLine): 'last' | 'earlier' | 'none' {
-    if (!line.delimited || line.kind !== 'text') return 'none';
-    const reply = parseReply(line.bytes);
+    const isShort = line.delimited && line.kind === 'text' && line.bytes.length <= SYNC_REPLY_BYTES_MAX;
+    const reply = isShort ? parseReply(line.bytes) : undefined;
     const position = reply?.kind === 'return' ? this.#syncs.findIndex((id) => id === reply.value) : -1;
-    if (position === -1) return 'none';
+    if (position === -1) {
+      this.#countIdle(line.bytes.length);
+      return 'none';
+    }
+    this.#idleBytes = 0;
     this.#syncs = this.#syncs.slice(position + 1);
     return this.#syncs.length === 0 ? 'last' : 'earlier';
+  }
+
+  /**
+   * Late replies to requests that were given up may come before the answer to a sync, one of them as long as a line may
+   * be. More than that is a guest which floods its port: the link ends.
+   */
+  #countIdle(bytes: number): void {
+    this.#idleBytes += Math.max(bytes, LINE_BYTES);
+    if (this.#idleBytes <= this.#lineBytesMax * 2) return;
+    this.#log.debug({ bytes: this.#idleBytes }, 'guest agent sends and does not answer');
+    this.drop();
   }
 
   /** Closes now; the listener hears `gone`. */

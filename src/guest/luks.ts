@@ -1,4 +1,4 @@
-import { invalidArgument } from '../base/errors.ts';
+import { invalidArgument, ShimError } from '../base/errors.ts';
 import type { GuestAgent } from './agent.ts';
 import { mountArguments, type PrepareMountRequest } from './disks.ts';
 import { OPEN_LUKS2 } from './luks-open-script.ts';
@@ -248,13 +248,21 @@ function toMapping(facts: Facts): Luks2Mapping | undefined {
   return {
     device,
     cipher: cipherName(cipher),
-    sectorSize: sectorSize === undefined ? SECTOR_BYTES : Number(sectorSize),
+    sectorSize: sectorSize === undefined ? SECTOR_BYTES : wholeNumber(sectorSize),
     integrity: options.some((option) => option.startsWith('integrity:')),
     readOnly: facts.get('readonly')?.[0] === '1',
-    sizeBytes: Number(sectors) * SECTOR_BYTES,
-    keySlots: Number(facts.get('slots')?.[0]),
+    sizeBytes: wholeNumber(sectors) * SECTOR_BYTES,
+    keySlots: wholeNumber(facts.get('slots')?.[0]),
     uuid: facts.get('luks_uuid')?.[0] ?? '',
   };
+}
+
+/** @throws ShimError UNAVAILABLE / GUEST_AGENT_GARBAGE for anything else: it would end up in the journal */
+function wholeNumber(text: string | undefined): number {
+  if (text !== undefined && /^\d{1,12}$/.test(text)) return Number(text);
+  throw new ShimError('UNAVAILABLE', `the guest says ${JSON.stringify(text)} where a whole number belongs`, {
+    reason: 'GUEST_AGENT_GARBAGE',
+  });
 }
 
 /** `capi:authenc(hmac(sha256),xts(aes))-plain64` is the kernel's way to say aes-xts-plain64 with hmac-sha256. */

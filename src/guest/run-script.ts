@@ -57,7 +57,7 @@ export async function runScript(agent: GuestAgent, text: string, script: Script)
   const [reason] = facts.get('error') ?? [];
   if (reason !== undefined || result.exitCode !== 0) {
     const detail = oneLine(result.stderr.toString('utf8'));
-    throw refusal(reason !== undefined && reason in SENTENCES ? reason : fallback, script, detail);
+    throw refusal(reason !== undefined && Object.hasOwn(SENTENCES, reason) ? reason : fallback, script, detail);
   }
   return facts;
 }
@@ -69,7 +69,9 @@ export function parseFacts(text: string): Facts {
     const equals = line.indexOf('=');
     if (equals === -1) continue;
     const key = line.slice(0, equals);
-    facts.set(key, [...(facts.get(key) ?? []), line.slice(equals + 1)]);
+    const values = facts.get(key);
+    if (values === undefined) facts.set(key, [line.slice(equals + 1)]);
+    else values.push(line.slice(equals + 1));
   }
   return facts;
 }

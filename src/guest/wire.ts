@@ -89,8 +89,23 @@ export type AgentReply =
   | { readonly kind: 'return'; readonly id: unknown; readonly value: unknown }
   | { readonly kind: 'error'; readonly id: unknown; readonly errorClass: string; readonly description: string };
 
+/** More commas, colons, brackets and backslashes are in no reply that means anything. */
+const TOKENS_MAX = 250_000;
+const TOKENS: ReadonlySet<number> = new Set(Buffer.from(',:[{\\'));
+
+/** True when a line would keep JSON.parse, and with it the whole daemon, busy for long: seconds for 32 MiB of `[[[`. */
+function isTangled(bytes: Buffer): boolean {
+  if (bytes.length <= TOKENS_MAX) return false;
+  let tokens = 0;
+  for (const byte of bytes) {
+    if (TOKENS.has(byte) && ++tokens > TOKENS_MAX) return true;
+  }
+  return false;
+}
+
 /** The reply in one line, or undefined when the line is no reply. The guest is not trusted: anything may come. */
 export function parseReply(bytes: Buffer): AgentReply | undefined {
+  if (isTangled(bytes)) return undefined;
   let value: unknown;
   try {
     value = JSON.parse(bytes.toString('utf8'));

@@ -4,6 +4,7 @@ import {
   status,
   type handleServerStreamingCall,
   type handleUnaryCall,
+  type ServiceError,
   type sendUnaryData,
   type ServerUnaryCall,
   type ServerWritableStream,
@@ -79,6 +80,8 @@ export class Budget {
   }
 }
 
+const unsendable = { code: status.INTERNAL, details: 'the status could not be sent', metadata: new Metadata() };
+
 /** What all handlers share. */
 export interface Edge {
   readonly log: Logger;
@@ -115,7 +118,7 @@ async function answer<Request, Response>(
     callback(null, response);
   } catch (error) {
     logFailure(log, error, monotonicMs() - startedMs);
-    callback(toServiceError(error));
+    fail(log, error, (refused) => callback(refused));
   }
 }
 
@@ -157,7 +160,17 @@ async function stream<Request, Response>(
       return;
     }
     logFailure(log, error, monotonicMs() - startedMs);
-    call.emit('error', toServiceError(error));
+    fail(log, error, (refused) => call.emit('error', refused));
+  }
+}
+
+/** Sends the status of an error. grpc-js throws where it cannot encode one: that costs this call, not the daemon. */
+function fail(log: Logger, error: unknown, send: (refused: ServiceError) => unknown): void {
+  try {
+    send(toServiceError(error));
+  } catch (problem) {
+    log.error({ err: problem }, 'status not sent');
+    send(Object.assign(new Error('the status could not be sent'), unsendable));
   }
 }
 

@@ -15,6 +15,8 @@ import type { VolumesHandlers } from './generated/qshim/v1/Volumes.ts';
 import { streaming, unary, type CallContext, type Edge } from './handlers.ts';
 import { keySlotsHandlers } from './key-slots-service.ts';
 
+const DURATION_MS_MAX = 86_400_000;
+
 export function sandboxesHandlers(manager: SandboxManager, edge: Edge): SandboxesHandlers {
   return {
     Create: unary(edge, 'Sandboxes.Create', async ({ sandboxId, spec }, { signal }) =>
@@ -25,7 +27,9 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
       Promise.resolve({ sandboxes: manager.list(labels).map(sandboxMessage) }),
     ),
     Stop: unary(edge, 'Sandboxes.Stop', async ({ sandboxId, force, gracefulTimeoutMs }) =>
-      sandboxMessage(await manager.stop(sandboxId, { force, gracefulTimeoutMs })),
+      sandboxMessage(
+        await manager.stop(sandboxId, { force, gracefulTimeoutMs: duration('graceful_timeout_ms', gracefulTimeoutMs) }),
+      ),
     ),
     Delete: unary(edge, 'Sandboxes.Delete', async ({ sandboxId, force }) => {
       await manager.delete(sandboxId, force);
@@ -37,7 +41,7 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
         args: request.arguments,
         environment: request.environment,
         input: request.standardInput,
-        timeoutMs: request.timeoutMs,
+        timeoutMs: duration('timeout_ms', request.timeoutMs),
         signal,
       });
       return {
@@ -72,25 +76,25 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
 export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHandlers {
   return {
     Attach: unary(edge, 'Volumes.Attach', async ({ sandboxId, volumeId, spec, timeoutMs }, { signal }) =>
-      volumeMessage(await manager.attach(sandboxId, volumeId, volumeSpecFrom(spec), { timeoutMs, callerWait: signal })),
+      volumeMessage(await manager.attach(sandboxId, volumeId, volumeSpecFrom(spec), waiting(timeoutMs, signal))),
     ),
     Detach: unary(edge, 'Volumes.Detach', async ({ sandboxId, volumeId, force, timeoutMs }, { signal }) =>
-      volumeMessage(await manager.detach(sandboxId, volumeId, { force, timeoutMs, callerWait: signal })),
+      volumeMessage(await manager.detach(sandboxId, volumeId, { force, ...waiting(timeoutMs, signal) })),
     ),
     AttachMany: unary(edge, 'Volumes.AttachMany', async ({ sandboxId, volumes, atomic, timeoutMs }, { signal }) => {
       const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
-      const options = { atomic, timeoutMs, callerWait: signal };
+      const options = { atomic, ...waiting(timeoutMs, signal) };
       return batchMessage(await attachMany(manager, sandboxId, members, options));
     }),
     DetachMany: unary(edge, 'Volumes.DetachMany', async ({ sandboxId, volumeIds, force, timeoutMs }, { signal }) =>
-      batchMessage(await detachMany(manager, sandboxId, volumeIds, { force, timeoutMs, callerWait: signal })),
+      batchMessage(await detachMany(manager, sandboxId, volumeIds, { force, ...waiting(timeoutMs, signal) })),
     ),
     Plan: unary(edge, 'Volumes.Plan', async ({ sandboxId, volumes }) => {
       const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
       return planMessage(await planAttach(manager, sandboxId, members));
     }),
     Resize: unary(edge, 'Volumes.Resize', async ({ sandboxId, volumeId, sizeBytes, timeoutMs }, { signal }) =>
-      volumeMessage(await resizeVolume(manager, sandboxId, volumeId, { sizeBytes, timeoutMs, callerWait: signal })),
+      volumeMessage(await resizeVolume(manager, sandboxId, volumeId, { sizeBytes, ...waiting(timeoutMs, signal) })),
     ),
     ...keySlotsHandlers(manager, edge),
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
@@ -155,4 +159,15 @@ function snapshotEvent(
     timings: [],
     subject: undefined,
   };
+}
+
+/** How long work may take (0: as configured), and the caller who may leave before. */
+function waiting(timeoutMs: number, callerWait: AbortSignal): { timeoutMs: number; callerWait: AbortSignal } {
+  return { timeoutMs: duration('timeout_ms', timeoutMs), callerWait };
+}
+
+/** A duration of the API: at most a day, as in the configuration. */
+function duration(field: string, milliseconds: number): number {
+  if (milliseconds <= DURATION_MS_MAX) return milliseconds;
+  throw invalidArgument(field, milliseconds, `is more than a day (${DURATION_MS_MAX} ms)`);
 }

@@ -7,7 +7,12 @@ import { codecOf, loadStatusDefinition } from './schema.ts';
 /** Domain of every ErrorInfo. */
 export const ERROR_DOMAIN = 'qshim';
 const DETAILS_KEY = 'grpc-status-details-bin';
-const MESSAGE_BYTES_MAX = 4096;
+/**
+ * The message travels twice, percent-encoded (up to three bytes for one) and in the details as base64, and all trailers
+ * together must stay below the 16 KiB at which some clients drop the call.
+ */
+const MESSAGE_BYTES_MAX = 2048;
+const METADATA_BYTES_MAX = 512;
 
 const definitions = loadStatusDefinition();
 const statusType = codecOf<Status, object>(definitions, 'google.rpc.Status');
@@ -19,11 +24,13 @@ export function toServiceError(error: unknown): ServiceError {
     ? error
     : new ShimError('INTERNAL', `unexpected: ${messageOf(error)}`, { reason: 'UNEXPECTED', cause: error });
   const code = numberOf(shimError.code);
-  const message = shimError.message.slice(0, MESSAGE_BYTES_MAX);
+  const message = cut(shimError.message, MESSAGE_BYTES_MAX);
   const info = errorInfoType.serialize({
     reason: shimError.reason,
     domain: ERROR_DOMAIN,
-    metadata: { ...shimError.metadata },
+    metadata: Object.fromEntries(
+      Object.entries(shimError.metadata).map(([key, value]) => [key, cut(value, METADATA_BYTES_MAX)]),
+    ),
   });
   const details = statusType.serialize({
     code,
@@ -33,6 +40,12 @@ export function toServiceError(error: unknown): ServiceError {
   const metadata = new Metadata();
   metadata.set(DETAILS_KEY, details);
   return Object.assign(new Error(message), { code, details: message, metadata });
+}
+
+/** At most so many bytes of UTF-8; the last character stays whole. */
+function cut(text: string, bytesMax: number): string {
+  const { read } = new TextEncoder().encodeInto(text.toWellFormed(), new Uint8Array(bytesMax));
+  return text.toWellFormed().slice(0, read);
 }
 
 function numberOf(code: ShimCode): status {

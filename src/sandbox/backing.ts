@@ -148,6 +148,9 @@ function unreachable(field: string, path: string, error: unknown): ShimError {
 
 function checkSize(path: string, sizeBytes: number, blockSize: number): number {
   if (sizeBytes === 0) throw invalidArgument('spec.source.path', path, 'is empty (0 bytes)', 'INVALID_SIZE');
+  if (!Number.isSafeInteger(sizeBytes)) {
+    throw invalidArgument('spec.source.path', path, `has ${sizeBytes} bytes, more than can be counted`, 'INVALID_SIZE');
+  }
   if (sizeBytes % blockSize !== 0) {
     throw invalidArgument(
       'spec.source.path',

@@ -87,3 +87,18 @@ suite('waitFor', () => {
     assert.equal(await work.promise, 3);
   });
 });
+
+suite('a wait that is longer than a timer can be', () => {
+  const LONG_MS = 3_000_000_000;
+
+  test('is not over at once', async () => {
+    const abort = new AbortController();
+    const reason = new Error('enough');
+    setTimeout(() => abort.abort(reason), 50);
+    const { signal } = abort;
+    await assert.rejects(sleep(LONG_MS, signal), reason);
+    const { promise, resolve } = Promise.withResolvers<string>();
+    setTimeout(() => resolve('done'), 50);
+    assert.equal(await waitFor(promise, { milliseconds: LONG_MS }), 'done');
+  });
+});

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgentError } from '../../src/guest/agent.ts';
+import { AgentLink } from '../../src/guest/link.ts';
 import { agentPair as pair, shimFailure as failure } from '../support/agent-pair.ts';
 import { silence } from '../support/fake-agent.ts';
 
@@ -302,5 +304,63 @@ suite('an agent that comes and goes', () => {
     await assert.rejects(it.agent.disks(), LOST);
     await it.fake.listen();
     assert.deepEqual(await it.agent.disks(), []);
+  });
+});
+
+suite('a hostile guest', () => {
+  test('that answers a sync with anything but its answer loses the connection', async () => {
+    await using it = await pair({ running: false });
+    const link = await AgentLink.connect(it.path, 65_536, silentLogger());
+    const { promise: gone, resolve } = Promise.withResolvers<void>();
+    using _listening = link.listen({ line: (line) => link.answered(line), gone: resolve });
+    link.sendSync();
+    while (it.fake.connections === 0) await sleep(5);
+    const line = Buffer.concat([Buffer.of(0xff), Buffer.from('{"return":1}\n')]);
+    // 200 lines, of few bytes each: nothing is too long, only there are too many.
+    it.fake.send(Buffer.concat(Array.from({ length: 200 }, () => line)));
+    await gone;
+  });
+
+  test('that sends replies to requests which nobody made fails one request', async () => {
+    await using it = await pair({
+      answer: ({ send }) => {
+        for (let index = 0; index < 100; index += 1) send(`{"return":{},"id":"other-${index}"}\n`);
+        return silence;
+      },
+    });
+    await assert.rejects(it.agent.ping(), failure('UNAVAILABLE', 'GUEST_AGENT_GARBAGE'));
+  });
+
+  test('that never answers a command whose caller has gone holds up the next only for the time of that command', async () => {
+    let hangs = true;
+    await using it = await pair({ answer: () => (hangs ? silence : {}) }, { requestTimeoutMs: 30_000 });
+    const abort = new AbortController();
+    const first = it.agent.exec({ path: '/bin/true', timeoutMs: 700, signal: abort.signal });
+    while (!it.fake.seen.includes('guest-exec')) await sleep(5);
+    // Its syncs are not answered either, as of an agent that hangs.
+    it.fake.stop();
+    abort.abort(new Error('enough'));
+    await assert.rejects(first, /enough/);
+    const ping = it.agent.ping();
+    const over = new AbortController();
+    ping.catch(() => undefined).finally(() => over.abort());
+    while (it.fake.connections === 1 && !over.signal.aborted) await sleep(5);
+    assert.equal(it.fake.connections, 2, 'the connection with the lost command is given up');
+    hangs = false;
+    it.fake.start();
+    await ping;
+  });
+
+  test('a command whose caller went before it was sent is never sent', async () => {
+    await using it = await pair({ running: false });
+    const abort = new AbortController();
+    const first = it.agent.exec({ path: '/bin/true', timeoutMs: 30_000, signal: abort.signal });
+    await sleep(50);
+    abort.abort(new Error('enough'));
+    await assert.rejects(first, /enough/);
+    it.fake.start();
+    await it.agent.waitReady({ timeoutMs: 30_000 });
+    await it.agent.ping();
+    assert.ok(!it.fake.seen.includes('guest-exec'), it.fake.seen.join(' '));
   });
 });

@@ -98,3 +98,9 @@ test('whatever comes is a reply or nothing, and never an exception', () => {
     }),
   );
 });
+
+test('a line that would take JSON.parse long is no reply; a long one that would not is', () => {
+  assert.equal(parseReply(Buffer.from(`{"return":${'['.repeat(300_000)}${']'.repeat(300_000)}}`)), undefined);
+  assert.equal(parseReply(Buffer.from(`{"return":"${'\\n'.repeat(300_000)}"}`)), undefined);
+  assert.equal(parseReply(Buffer.from(`{"return":"${'x'.repeat(3_000_000)}"}`))?.kind, 'return');
+});

@@ -1,0 +1,41 @@
+import assert from 'node:assert/strict';
+import { suite, test } from 'node:test';
+import fc from 'fast-check';
+import { ShimError } from '../../src/base/errors.ts';
+import { toServiceError } from '../../src/rpc/status.ts';
+
+const TRAILER_BYTES_MAX = 16_384;
+
+suite('what a hostile guest says, in an error', () => {
+  test('is cut, well-formed and without control characters', () => {
+    const error = new ShimError('UNAVAILABLE', `\ud800 \u001b[31mred\u0007\n\t${'x'.repeat(100_000)}`, {
+      reason: 'ANY',
+      metadata: { what: `\udfff${'y'.repeat(100_000)}` },
+    });
+    assert.equal(error.message.slice(0, 13), '\ufffd \ufffd[31mred\ufffd\n\t');
+    assert.equal(error.message.length, 4096);
+    assert.equal(error.metadata['what']?.length, 1024);
+    assert.ok(error.metadata['what'].isWellFormed());
+  });
+
+  test('never costs more trailers than a client takes, and can always be encoded', () => {
+    const text = fc.oneof(
+      fc.string({ unit: 'binary', maxLength: 6000 }),
+      fc.string({
+        unit: fc.integer({ min: 0, max: 0xffff }).map((unit) => String.fromCharCode(unit)),
+        maxLength: 6000,
+      }),
+      fc.constantFrom('\u20ac'.repeat(5000), `${'x'.repeat(4095)}\u{1f600}`, '\u{1f600}'.repeat(3000)),
+    );
+    fc.assert(
+      fc.property(text, text, (message, value) => {
+        const error = new ShimError('ABORTED', message, { reason: 'ANY', metadata: { a: value, b: value, c: value } });
+        const sent = toServiceError(error);
+        const [details] = sent.metadata.get('grpc-status-details-bin');
+        assert.ok(details instanceof Buffer);
+        const bytes = encodeURI(sent.details).length + Math.ceil(details.length / 3) * 4;
+        assert.ok(bytes < TRAILER_BYTES_MAX, `${bytes} bytes`);
+      }),
+    );
+  });
+});
