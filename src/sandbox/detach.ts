@@ -1,4 +1,4 @@
-import { waitFor } from '../base/deadline.ts';
+import { sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { unmount, type BusyProcess } from '../guest/disks.ts';
 import { asShimError, causeFrom } from './attach.ts';
@@ -94,18 +94,34 @@ async function carryOut(host: VolumeHost, volume: Volume): Promise<void> {
     await recordAndAsk(host, volume);
   } catch (error) {
     host.gone.throwIfAborted();
-    // What cannot be written down is not done, force or not. What the guest refuses, force does all the same.
-    const overridden = isForced(volume) && !(isShimError(error) && error.reason === 'JOURNAL_WRITE_FAILED');
-    if (!overridden && (await refuse(host, volume, asShimError(error)))) throw error;
+    if (await refuse(host, volume, asShimError(error))) throw error;
   }
   watch.lap('ask-guest');
   await removeFromQemu(host, volume, watch);
 }
 
-/** Back to ATTACHED, unless the device has gone all the same: an earlier daemon may have asked for that. True when refused. */
+/**
+ * Back to ATTACHED, unless the device has gone all the same: an earlier daemon may have asked for that. True when refused.
+ * Asked again until QEMU has answered, as a removal is: a DETACHING volume with nobody at it would stay so.
+ * @throws the reason of `host.gone`
+ */
 async function refuse(host: VolumeHost, volume: Volume, error: ShimError): Promise<boolean> {
+  for (;;) {
+    try {
+      return await refuseOnce(host, volume, error);
+    } catch (problem) {
+      host.gone.throwIfAborted();
+      host.log.warn({ volumeId: volume.id, problem: messageOf(problem) }, 'refused detach not settled, trying again');
+    }
+    await sleep(host.config.unplug_retry_ms, host.gone);
+  }
+}
+
+async function refuseOnce(host: VolumeHost, volume: Volume, error: ShimError): Promise<boolean> {
   const qmp = await host.link.ready();
   using _held = await volume.mutex.acquire();
+  // What cannot be written down is not done, force or not. What the guest refuses, force does all the same.
+  if (isForced(volume) && error.reason !== 'JOURNAL_WRITE_FAILED') return false;
   if (!(await hasDevice(qmp, volume.names.device))) return false;
   const result = host.volumes.apply(volume, { kind: 'guest-refused', cause: causeFrom(error) });
   host.commitSoon();

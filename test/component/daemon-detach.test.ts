@@ -247,6 +247,16 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.held, []);
   });
 
+  test('QEMU does not say whether the device is there: it is asked again, and the refusal holds', async () => {
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    vm.agent.answer = (request) => (request.execute === 'guest-get-fsinfo' ? MOUNTED : vm.answerAgent(request));
+    vm.loseReply('qom-list');
+    assert.equal((await refusal(rig.detach('a'))).reason, 'VOLUME_BUSY');
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
+  });
+
   test('it leaves while the guest refuses: that is not forgotten for the refusal', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
