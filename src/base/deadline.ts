@@ -52,15 +52,19 @@ export async function sleep(milliseconds: number, signal?: AbortSignal): Promise
   }
 }
 
+/** When a wait ends though its work has not. */
+export interface WaitLimits {
+  readonly milliseconds?: number;
+  readonly signal?: AbortSignal;
+  readonly onTimeout?: () => Error;
+}
+
 /**
  * Settles as `work` does, or rejects with `onTimeout()` after `milliseconds`, or with the signal's reason.
  * The work itself goes on: a wait that ends never abandons what was begun (locking rule 6).
  */
-export async function waitFor<T>(
-  work: Promise<T>,
-  options: { readonly milliseconds?: number; readonly signal?: AbortSignal; readonly onTimeout?: () => Error },
-): Promise<T> {
-  const { milliseconds, signal, onTimeout } = options;
+export async function waitFor<T>(work: Promise<T>, limits: WaitLimits): Promise<T> {
+  const { milliseconds, signal, onTimeout } = limits;
   // The work may fail when nobody waits for it any more, or before anybody does: that must not end the process.
   work.catch(() => undefined);
   signal?.throwIfAborted();

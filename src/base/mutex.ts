@@ -1,4 +1,5 @@
 import { Mutex } from 'async-mutex';
+import { waitFor, type WaitLimits } from './deadline.ts';
 import { ShimError } from './errors.ts';
 
 /**
@@ -28,9 +29,10 @@ export class BoundedMutex {
 
   /**
    * For a caller's request: waits its turn, unless too many callers wait already.
-   * @throws ShimError RESOURCE_EXHAUSTED / QUEUE_FULL
+   * @param limits of the wait: a turn that comes after its caller has gone is passed on
+   * @throws ShimError RESOURCE_EXHAUSTED / QUEUE_FULL; when the wait ends first, as waitFor
    */
-  async acquireForCaller(): Promise<Disposable> {
+  async acquireForCaller(limits: WaitLimits = {}): Promise<Disposable> {
     if (this.#callersWaiting >= this.#callersMax) {
       throw new ShimError(
         'RESOURCE_EXHAUSTED',
@@ -42,10 +44,15 @@ export class BoundedMutex {
       );
     }
     this.#callersWaiting += 1;
-    try {
-      return await this.acquire();
-    } finally {
+    // Who has left still has a place in the queue.
+    const turn = this.acquire().finally(() => {
       this.#callersWaiting -= 1;
+    });
+    try {
+      return await waitFor(turn, limits);
+    } catch (error) {
+      void turn.then((held) => held[Symbol.dispose]());
+      throw error;
     }
   }
 }

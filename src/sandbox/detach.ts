@@ -1,5 +1,6 @@
-import { sleep, waitFor } from '../base/deadline.ts';
+import { Deadline, sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import { transition, type Transition } from '../device/state.ts';
 import { unmount, type BusyProcess } from '../guest/disks.ts';
 import { asShimError, causeFrom } from './attach.ts';
 import { closeInGuest, guestEncryption } from './guest-crypt.ts';
@@ -11,29 +12,37 @@ import type { VolumeHost } from './vm.ts';
 /** How long a guest agent that may be away (the guest may be booting) is asked whether a disk is in use. */
 const ASK_MOUNTS_MS = 3000;
 
+export interface DetachOptions {
+  readonly force: boolean;
+  /** Of everything together: the wait for the volume's turn, and for the guest. */
+  readonly timeoutMs: number;
+  readonly callerWait?: AbortSignal;
+}
+
 /**
  * Begins to detach a volume, or joins the detach in progress, and waits for the end.
  * @param callerWait ends only this caller's waiting; the daemon goes on asking the guest
- * @throws ShimError FAILED_PRECONDITION / VOLUME_PENDING, VOLUME_BUSY; DEADLINE_EXCEEDED / GUEST_HOLDS_VOLUME
+ * @throws ShimError FAILED_PRECONDITION / VOLUME_PENDING, VOLUME_BUSY; DEADLINE_EXCEEDED / GUEST_HOLDS_VOLUME, or
+ *   CONCURRENT_OPERATION when the volume's own turn did not come and nothing was begun
  */
-export async function detachVolume(
-  host: VolumeHost,
-  volume: Volume,
-  options: { readonly force: boolean; readonly timeoutMs: number; readonly callerWait?: AbortSignal },
-): Promise<void> {
-  const { removal } = await beginDetach(host, volume, options.force);
+export async function detachVolume(host: VolumeHost, volume: Volume, options: DetachOptions): Promise<void> {
+  const { force, timeoutMs, callerWait } = options;
+  const deadline = Deadline.after(timeoutMs);
+  const limits = (onTimeout: () => ShimError): WaitLimits => ({
+    milliseconds: deadline.remainingMs,
+    ...(callerWait === undefined ? {} : { signal: callerWait }),
+    onTimeout,
+  });
+  const { removal } = await beginDetach(
+    host,
+    volume,
+    force,
+    limits(() => turnNotCome(host, volume, timeoutMs)),
+  );
   if (removal === undefined) return;
+  const holds = (): ShimError => guestHolds(host, volume, timeoutMs);
   try {
-    await waitFor(removal, {
-      milliseconds: options.timeoutMs,
-      ...(options.callerWait === undefined ? {} : { signal: options.callerWait }),
-      onTimeout: () =>
-        new ShimError(
-          'DEADLINE_EXCEEDED',
-          `the guest has not let go of volume ${volume.id} within ${options.timeoutMs} ms; the volume stays DETACHING and the daemon goes on asking`,
-          { reason: 'GUEST_HOLDS_VOLUME', metadata: { sandboxId: host.id, volumeId: volume.id } },
-        ),
-    });
+    await waitFor(removal, limits(holds));
   } catch (error) {
     if (
       !host.gone.aborted ||
@@ -42,11 +51,24 @@ export async function detachVolume(
     )
       throw error;
     // The VM is on its way out. Its end removes the volume, which is what the caller wanted: wait until that is seen.
-    await waitFor(host.stopped, {
-      milliseconds: options.timeoutMs,
-      ...(options.callerWait === undefined ? {} : { signal: options.callerWait }),
-    });
+    await waitFor(host.stopped, limits(holds));
   }
+}
+
+function guestHolds(host: VolumeHost, volume: Volume, timeoutMs: number): ShimError {
+  return new ShimError(
+    'DEADLINE_EXCEEDED',
+    `the guest has not let go of volume ${volume.id} within ${timeoutMs} ms; the volume stays DETACHING and the daemon goes on asking`,
+    { reason: 'GUEST_HOLDS_VOLUME', metadata: { sandboxId: host.id, volumeId: volume.id } },
+  );
+}
+
+function turnNotCome(host: VolumeHost, volume: Volume, timeoutMs: number): ShimError {
+  return new ShimError(
+    'DEADLINE_EXCEEDED',
+    `another operation on volume ${volume.id} has not ended within ${timeoutMs} ms; the detach was not begun`,
+    { reason: 'CONCURRENT_OPERATION', metadata: { sandboxId: host.id, volumeId: volume.id } },
+  );
 }
 
 /** The removal to wait for, undefined when the volume is removed already. Wrapped, so that this does not wait for it. */
@@ -54,17 +76,18 @@ async function beginDetach(
   host: VolumeHost,
   volume: Volume,
   force: boolean,
+  limits: WaitLimits,
 ): Promise<{ readonly removal: Promise<void> | undefined }> {
-  using _held = await volume.mutex.acquireForCaller();
+  // An attach may hold the mutex for as long as an image takes to be made; that it is refused meanwhile is known now.
+  const early = transition(volume.state, { kind: 'detach', force });
+  if (early.kind === 'denied') throw refused(host, volume, early);
+  using _held = await volume.mutex.acquireForCaller(limits);
   // The phases of the attach are no news of the detach.
   if (volume.state.state === 'attached') volume.timings = [];
   const result = host.volumes.apply(volume, { kind: 'detach', force });
   switch (result.kind) {
     case 'denied':
-      throw new ShimError(result.code, `volume ${volume.id} cannot be detached: ${result.message}`, {
-        reason: result.reason,
-        metadata: { sandboxId: host.id, volumeId: volume.id, state: volume.state.state },
-      });
+      throw refused(host, volume, result);
     case 'ignored':
       if (volume.isRemoved()) return { removal: undefined };
       // DETACHING with nobody at it: an adopted volume whose VM is not connected yet.
@@ -75,6 +98,13 @@ async function beginDetach(
       if (volume.removal === undefined) startRemoval(host, volume);
       return { removal: volume.removal };
   }
+}
+
+function refused(host: VolumeHost, volume: Volume, denial: Extract<Transition, { kind: 'denied' }>): ShimError {
+  return new ShimError(denial.code, `volume ${volume.id} cannot be detached: ${denial.message}`, {
+    reason: denial.reason,
+    metadata: { sandboxId: host.id, volumeId: volume.id, state: volume.state.state },
+  });
 }
 
 /** Starts to remove a DETACHING volume. The promise is kept on the volume, so that it never floats. */

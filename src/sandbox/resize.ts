@@ -1,4 +1,4 @@
-import { waitFor } from '../base/deadline.ts';
+import { waitFor, type WaitLimits } from '../base/deadline.ts';
 import { invalidArgument, ShimError } from '../base/errors.ts';
 import { mappingName, type GuestLuks2Spec } from '../device/encryption.ts';
 import { resizeDisk, type DiskIdentity } from '../guest/disks.ts';
@@ -28,17 +28,23 @@ export async function resizeVolume(
   if (volume === undefined) throw new Error('a volume that was there a moment ago');
   const { sizeBytes } = options;
   const timeoutMs = options.timeoutMs === 0 ? sandbox.config.mount_timeout_ms : options.timeoutMs;
-  const work = grow(sandbox, volume, sizeBytes, timeoutMs);
+  const work = grow(sandbox, volume, sizeBytes, timeoutMs, options.callerWait);
   work.catch(() => undefined); // The caller may go; what was begun is finished.
   await waitFor(work, { signal: options.callerWait });
   return volume.snapshot();
 }
 
-async function grow(sandbox: Sandbox, volume: Volume, sizeBytes: number, timeoutMs: number): Promise<void> {
+async function grow(
+  sandbox: Sandbox,
+  volume: Volume,
+  sizeBytes: number,
+  timeoutMs: number,
+  callerWait: AbortSignal,
+): Promise<void> {
   refuse(volume, sizeBytes);
   // Before anything is changed: a key that is not to be had leaves the volume as it is.
   using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(sandbox, volume.spec);
-  await growDisk(sandbox, volume, sizeBytes);
+  await growDisk(sandbox, volume, sizeBytes, { milliseconds: timeoutMs, signal: callerWait });
   // The mutex is free while the guest works; its scripts wait for each other.
   const pci = await sandbox.addresses.of(await sandbox.link.ready(), volume.identity.slot);
   if (pci === undefined || !sandbox.agentReady) {
@@ -83,9 +89,9 @@ function integrityAsked(encryption: Volume['spec']['encryption']): boolean {
   return encryption?.kind === 'guest-luks2' && (encryption satisfies GuestLuks2Spec).integrity;
 }
 
-/** Image and disk, as QEMU shows them afterwards. */
-async function growDisk(sandbox: Sandbox, volume: Volume, sizeBytes: number): Promise<void> {
-  using _held = await volume.mutex.acquireForCaller();
+/** Image and disk, as QEMU shows them afterwards. Nothing is begun for a caller whose `wait` for its turn has ended. */
+async function growDisk(sandbox: Sandbox, volume: Volume, sizeBytes: number, wait: WaitLimits): Promise<void> {
+  using _held = await volume.mutex.acquireForCaller(wait);
   sandbox.gone.throwIfAborted();
   refuse(volume, sizeBytes);
   // Under the mutex, so not for ever: the end of the VM needs it too.

@@ -183,6 +183,34 @@ suite('detach: guests that hold on', { timeout: 120_000 }, () => {
     await rig.until('a', 'VOLUME_STATE_REMOVED');
   });
 
+  test('its deadline covers the wait for its turn, too: then nothing has begun', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const held = vm.hold('block_resize');
+    const resize = { sandboxId: 'one', volumeId: 'a', sizeBytes: 2 * 1024 * 1024 };
+    const resized = call((done) => rig.client.volumes.resize(resize, done));
+    await held.came;
+    const seen = await refusal(rig.detach('a', { timeoutMs: 200 }));
+    assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'CONCURRENT_OPERATION']);
+    held.release();
+    // Its second half is the guest's, which nobody plays here.
+    await resized.catch(() => undefined);
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED', 'its turn came and was passed on');
+    assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
+  });
+
+  test('of a volume whose attach works in QEMU: refused at once', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    const held = vm.hold('blockdev-add');
+    const attach = rig.attach('a');
+    await held.came;
+    assert.equal((await refusal(rig.detach('a', { timeoutMs: 60_000 }))).reason, 'VOLUME_PENDING');
+    held.release();
+    assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
+  });
+
   test('a device that leaves unasked: DETACHING, then REMOVED with that cause, and its node with it', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();

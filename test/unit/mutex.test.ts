@@ -47,6 +47,22 @@ suite('bounded mutex', () => {
     assert.equal(mutex.locked, false);
   });
 
+  test('a caller that leaves does not get its turn, and holds up nobody', async () => {
+    const mutex = new BoundedMutex('m', 2);
+    const held = await mutex.acquire();
+    const leaving = new AbortController();
+    const left = mutex.acquireForCaller({ signal: leaving.signal });
+    const late = mutex.acquireForCaller({ milliseconds: 1, onTimeout: () => new Error('too late') });
+    leaving.abort(new Error('gone'));
+    await assert.rejects(left, /gone/);
+    await assert.rejects(late, /too late/);
+    await assert.rejects(mutex.acquireForCaller(), { reason: 'QUEUE_FULL' }, 'their places are still in the queue');
+    const next = mutex.acquire();
+    held[Symbol.dispose]();
+    (await next)[Symbol.dispose]();
+    assert.equal(mutex.locked, false);
+  });
+
   test('a place in the queue is free again once its caller has the mutex', async () => {
     const mutex = new BoundedMutex('m', 1);
     for (let round = 0; round < 3; round += 1) {
