@@ -77,6 +77,8 @@ export class LiveProcess {
     const io = this.#io;
     if (guest !== undefined && io !== undefined) {
       io.join(guest);
+      // What the last daemon left is being delivered: it must not be delivered again.
+      void pod.commitSoon();
       // Until the outputs are over somebody must hold the FIFOs, this daemon or none: their end is the end of file.
       void io.outputs.then((over) => (over ? this.#relay.release(this.key) : undefined));
     } else void this.#relay.release(this.key);
@@ -102,7 +104,7 @@ export class LiveProcess {
     if ((await this.#io?.delivered()) === 'left') return; // The next daemon tells.
     const { pod, container, exec, record } = this;
     record.exit = { code, atMs };
-    pod.commitSoon();
+    void pod.commitSoon();
     const { namespace } = pod.record;
     if (oomKilled) await this.#events.publish(taskEvent(namespace, 'TaskOOM', { containerId: container.id }));
     await this.#events.publish(

@@ -13,6 +13,8 @@ import type { Logger } from '../base/log.ts';
  */
 
 const exitSchema = z.strictObject({ code: z.int(), atMs: z.number() });
+/** In base64: what a daemon that left had read of a stream, and could not deliver; and whether the stream ends with it. */
+const leftSchema = z.object({ bytes: z.string(), ended: z.boolean() });
 const processSchema = z.object({
   /** FIFO paths as containerd gave them; empty for none. */
   stdin: z.string(),
@@ -23,6 +25,7 @@ const processSchema = z.object({
   stdinClosed: z.boolean().default(false),
   started: z.boolean().default(false),
   exit: exitSchema.optional(),
+  left: z.object({ stdin: leftSchema, stdout: leftSchema, stderr: leftSchema }).partial().optional(),
 });
 const execSchema = processSchema.extend({ id: z.string() });
 const containerSchema = processSchema.extend({

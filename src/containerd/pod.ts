@@ -100,8 +100,12 @@ export class Pod {
   }
 
   /** As `commit`, after an observation: a failure is logged, since what was seen stays true. */
-  commitSoon(): void {
-    this.commit().catch((error: unknown) => this.log.warn({ problem: messageOf(error) }, "pod's record not written"));
+  async commitSoon(): Promise<void> {
+    try {
+      await this.commit();
+    } catch (error) {
+      this.log.warn({ problem: messageOf(error) }, "pod's record not written");
+    }
   }
 
   /**
@@ -171,7 +175,7 @@ export class Pod {
   #end(exit: ExitRecord): void {
     if (this.record.exit !== undefined) return;
     this.record.exit = exit;
-    this.commitSoon();
+    void this.commitSoon();
     this.#ended.resolve(exit);
   }
 
@@ -238,7 +242,7 @@ export class Pod {
         }
       }),
     ]);
-    this.commitSoon();
+    void this.commitSoon();
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 

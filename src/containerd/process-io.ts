@@ -1,22 +1,25 @@
-import { once } from 'node:events';
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { Socket } from 'node:net';
-import type { Readable, Writable } from 'node:stream';
+import { Readable, type Writable } from 'node:stream';
 import { sleep } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { FifoStream, type LeftBytes } from '../base/fifo.ts';
 import type { Logger } from '../base/log.ts';
-import type { GuestProcess } from '../guest/containers/types.ts';
+import type { GuestProcess, ProcessOutput } from '../guest/containers/types.ts';
 import type { HeldFifo } from '../relay/holds.ts';
 import type { ProcessRecord } from './pod-record.ts';
+import { Pump, type Leavable } from './pump.ts';
 
 /** When an ended process's outputs have not moved for so long, nobody reads them any more. */
 const UNREAD_MS = 5000;
 /** How long a daemon that leaves waits for containerd to take what was read. */
-const LEAVE_MS = 5000;
+const LEAVE_MS = 1000;
+
+type StreamName = 'stdin' | 'stdout' | 'stderr';
 
 /** The FIFO that one of a process's streams goes through; undefined when containerd wants none. */
 interface Ends {
-  readonly stdin: { readonly reader: Socket; writer: number | undefined } | undefined;
+  readonly stdin: { readonly reader: Leavable; writer: number | undefined } | undefined;
   readonly stdout: Socket | undefined;
   readonly stderr: Socket | undefined;
 }
@@ -27,16 +30,17 @@ interface Ends {
  * - Outputs are opened for reading and writing, so that a containerd that restarts breaks no pipe; bytes wait in the FIFO.
  * - The daemon holds a writer of its own on stdin: the process has its end of file once containerd has called CloseIO **and** no
  *   client has the FIFO open for writing.
+ * - What a daemon that leaves has read and cannot deliver is in the process's record, and the first that the next one delivers.
  */
 export class ProcessIo {
   readonly #record: ProcessRecord;
   readonly #log: Logger;
   readonly #ends: Ends;
-  readonly #leaving = new AbortController();
   readonly #over = Promise.withResolvers<boolean>();
-  #outputs: Promise<unknown> = Promise.resolve();
-  #chunks = 0;
-  #input: Promise<void> = Promise.resolve();
+  readonly #pumps = new Map<StreamName, { readonly pump: Pump; readonly to: Writable }>();
+  #leaving = false;
+  #running: Promise<unknown> = Promise.resolve();
+  #moved = 0;
 
   private constructor(record: ProcessRecord, ends: Ends, log: Logger) {
     this.#record = record;
@@ -50,19 +54,15 @@ export class ProcessIo {
    */
   static open(record: ProcessRecord, log: Logger): ProcessIo {
     using undo = new DisposableStack();
-    const closing = (socket: Socket): Socket => {
+    const output = (name: string, path: string): Socket | undefined => {
+      if (path === '') return undefined;
+      const socket = new Socket({ fd: openFifo(name, path, constants.O_RDWR), readable: false, writable: true });
       undo.defer(() => socket.destroy());
       return socket;
     };
-    const output = (name: string, path: string): Socket | undefined =>
-      path === '' ? undefined : closing(openFifo(name, path, constants.O_RDWR));
     const stdout = output('stdout', record.stdout);
     const stderr = record.terminal ? undefined : output('stderr', record.stderr);
-    let stdin: Ends['stdin'];
-    if (record.stdin !== '' && !record.stdinClosed) {
-      const reader = closing(openFifo('stdin', record.stdin, constants.O_RDONLY));
-      stdin = { reader, writer: openSync(record.stdin, constants.O_WRONLY | constants.O_NONBLOCK) };
-    }
+    const stdin = record.stdin === '' ? undefined : openStdin(record);
     undo.move();
     return new ProcessIo(record, { stdin, stdout, stderr }, log);
   }
@@ -85,8 +85,11 @@ export class ProcessIo {
   join(guest: GuestProcess): void {
     const { stdin, stdout, stderr } = this.#ends;
     const outputs = [this.#output('stdout', guest.stdout, stdout), this.#output('stderr', guest.stderr, stderr)];
-    this.#outputs = Promise.all(outputs).finally(() => this.#over.resolve(!this.#leaving.signal.aborted));
-    if (stdin !== undefined && guest.stdin !== undefined) this.#input = this.#feed(stdin.reader, guest.stdin);
+    const input = stdin === undefined || guest.stdin === undefined ? undefined : this.#feed(stdin.reader, guest.stdin);
+    // It is in the pumps now.
+    this.#record.left = undefined;
+    const over = Promise.all(outputs).then((ends) => this.#over.resolve(ends.every(Boolean)));
+    this.#running = Promise.all([over, input]);
   }
 
   /** containerd's CloseIO. */
@@ -107,8 +110,8 @@ export class ProcessIo {
    * its reader is gone (`unread`). `left`: the daemon leaves, and the next one delivers.
    */
   async delivered(): Promise<'all' | 'unread' | 'left'> {
-    for (let before = -1; before !== this.#chunks;) {
-      before = this.#chunks;
+    for (let before = -1; before !== this.#moved;) {
+      before = this.#moved;
       const pause = new AbortController();
       const outputs = this.#over.promise.then((over) => (over ? 'all' : 'left'));
       const quiet = sleep(UNREAD_MS, pause.signal).then(() => undefined);
@@ -120,81 +123,91 @@ export class ProcessIo {
   }
 
   /**
-   * Ends the joining: the process is deleted, or the daemon leaves. What was read of the outputs is delivered first, except
-   * when it is known that nobody reads.
+   * Ends the joining: the process is deleted, or the daemon leaves. What was read is delivered first, as far as the other side takes
+   * it, and the record names the rest; nothing of that when it is known that nobody reads.
    */
   async close(how: 'deliver' | 'drop' = 'deliver'): Promise<void> {
-    this.#leaving.abort();
+    this.#leaving = true;
     const { stdin, stdout, stderr } = this.#ends;
+    for (const { pump } of this.#pumps.values()) pump.leave();
     stdin?.reader.destroy();
     this.#closeWriter();
-    const destroy = (): void => [stdout, stderr].forEach((output) => output?.destroy());
-    if (how === 'drop') destroy();
-    await Promise.race([Promise.all([this.#outputs, this.#input]), sleep(LEAVE_MS)]);
-    destroy();
+    if (how === 'deliver') await Promise.race([this.#running, sleep(LEAVE_MS)]);
+    const left = [...this.#pumps].map(([name, { pump }]) => [name, inBase64(pump.undelivered)] as const);
+    // In the same breath: a write that was in progress has happened as a whole before this, or not at all.
+    for (const { to } of this.#pumps.values()) to.destroy();
+    stdout?.destroy();
+    stderr?.destroy();
+    if (how === 'deliver' && left.length > 0) this.#record.left = Object.fromEntries(left);
+    await this.#running;
   }
 
-  async #output(name: string, from: Readable | undefined, to: Socket | undefined): Promise<void> {
+  /** @returns false when there is more to come, for the next daemon */
+  async #output(name: 'stdout' | 'stderr', from: ProcessOutput | undefined, to: Socket | undefined): Promise<boolean> {
     if (from === undefined || to === undefined) {
       from?.resume();
       to?.destroy();
-      return;
+      return true;
     }
-    const problem = (error: unknown): void =>
+    to.on('error', () => undefined); // Told by the pump.
+    try {
+      return await this.#pump(name, from, to).run();
+    } catch (error) {
+      if (this.#leaving) return false;
       this.#log.warn({ stream: name, problem: messageOf(error) }, 'stream broken');
-    to.on('error', problem);
-    from.on('error', problem);
-    const leave = (): void => {
-      // What waits here was taken out of the guest; the rest stays there for the next daemon. No await in between.
-      const rest = from.read() as Buffer | null;
-      if (rest !== null) to.write(rest);
-      from.destroy();
-    };
-    this.#leaving.signal.addEventListener('abort', leave, { once: true });
-    try {
-      const chunks: AsyncIterable<Buffer> = from;
-      for await (const chunk of chunks) {
-        this.#chunks += 1;
-        if (!to.write(chunk)) await once(to, 'drain', { signal: this.#leaving.signal });
-      }
-    } catch (error) {
-      if (!this.#leaving.signal.aborted) problem(error);
+      return true;
+    } finally {
+      to.destroy();
     }
-    this.#leaving.signal.removeEventListener('abort', leave);
-    await flushed(to);
-    to.destroy();
   }
 
-  async #feed(from: Socket, to: Writable): Promise<void> {
-    const { signal } = this.#leaving;
-    const problem = (error: unknown): void => {
-      if (!signal.aborted) this.#log.debug({ stream: 'stdin', problem: messageOf(error) }, 'stdin broken');
-    };
-    from.on('error', problem);
-    to.on('error', problem);
-    // A process that has ended takes no more.
-    to.once('close', () => from.destroy());
+  async #feed(from: Leavable, to: Writable): Promise<void> {
+    from.on('error', () => undefined);
+    to.on('error', () => undefined);
     try {
-      const chunks: AsyncIterable<Buffer> = from;
-      for await (const chunk of chunks) if (!to.write(chunk)) await once(to, 'drain', { signal });
-      if (!signal.aborted && !to.destroyed) to.end();
+      const ended = await this.#pump('stdin', from, to).run();
+      if (ended && !this.#leaving) to.end();
     } catch (error) {
-      problem(error);
+      // A process that has ended takes no more.
+      if (!this.#leaving) this.#log.debug({ stream: 'stdin', problem: messageOf(error) }, 'stdin broken');
     }
+    from.destroy();
+  }
+
+  #pump(name: StreamName, from: Leavable, to: Writable): Pump {
+    const left = this.#record.left?.[name];
+    const before = { bytes: Buffer.from(left?.bytes ?? '', 'base64'), ended: left?.ended ?? false };
+    const pump = new Pump(from, to, before, () => {
+      if (name !== 'stdin') this.#moved += 1;
+    });
+    this.#pumps.set(name, { pump, to });
+    return pump;
   }
 }
 
-/** Resolves when everything that was written has been taken by the FIFO, or cannot be. */
-async function flushed(socket: Socket): Promise<void> {
-  if (socket.destroyed) return;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  socket.once('close', () => resolve());
-  socket.write(Buffer.alloc(0), () => resolve());
-  await promise;
+function inBase64({ bytes, ended }: LeftBytes): { readonly bytes: string; readonly ended: boolean } {
+  return { bytes: bytes.toString('base64'), ended };
 }
 
-/** A socket over the FIFO: waiting for it uses no thread of the pool. */
-function openFifo(name: string, path: string, flags: number): Socket {
+/**
+ * After CloseIO without a writer of the daemon's own: the end comes with that of the last client. What cannot be opened any more
+ * then has nothing to say.
+ */
+function openStdin(record: ProcessRecord): Ends['stdin'] {
+  const { stdin, stdinClosed, left } = record;
+  const over: Leavable = Object.assign(Readable.from([]), { leave: () => ({ bytes: Buffer.alloc(0), ended: true }) });
+  if (left?.stdin?.ended === true) return { reader: over, writer: undefined };
+  try {
+    const reader = new FifoStream(openFifo('stdin', stdin, constants.O_RDONLY));
+    const writer = stdinClosed ? undefined : openSync(stdin, constants.O_WRONLY | constants.O_NONBLOCK);
+    return { reader, writer };
+  } catch (error) {
+    if (stdinClosed) return { reader: over, writer: undefined };
+    throw error;
+  }
+}
+
+function openFifo(name: string, path: string, flags: number): number {
   if (!path.startsWith('/')) {
     throw new ShimError('UNIMPLEMENTED', `${name} = ${JSON.stringify(path)}: only paths of FIFOs are supported`, {
       reason: 'STREAM_NOT_SUPPORTED',
@@ -211,8 +224,7 @@ function openFifo(name: string, path: string, flags: number): Socket {
     closeSync(fd);
     throw notUsable(name, path, 'is not a FIFO');
   }
-  const readable = flags === constants.O_RDONLY;
-  return new Socket({ fd, readable, writable: !readable });
+  return fd;
 }
 
 function notUsable(name: string, path: string, problem: string, cause?: unknown): ShimError {

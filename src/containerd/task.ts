@@ -327,7 +327,10 @@ export class TaskService {
 
   /** Lets go of all streams: the daemon ends, the containers go on. */
   async release(): Promise<void> {
-    await Promise.all([...this.#live.values()].map((live) => live.leave()));
+    const live = [...this.#live.values()];
+    await Promise.all(live.map((each) => each.leave()));
+    // What could not be delivered is in the records now.
+    await Promise.all([...new Set(live.map(({ pod }) => pod))].map((pod) => pod.commitSoon()));
   }
 
   #process({ id, execId }: ProcessRequest, { namespace }: Caller): LiveProcess {

@@ -78,11 +78,11 @@ export class ContainerProcess implements GuestProcess {
     return this.#stdin;
   }
 
-  get stdout(): Readable | undefined {
+  get stdout(): PortReader | undefined {
     return this.#stdout;
   }
 
-  get stderr(): Readable | undefined {
+  get stderr(): PortReader | undefined {
     return this.#stderr;
   }
 

@@ -1,6 +1,7 @@
 import { constants, openSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { Readable, Writable } from 'node:stream';
+import { Writable } from 'node:stream';
+import { FifoStream, type LeftBytes } from '../../base/fifo.ts';
 import { TokenCut } from './token.ts';
 
 /** After this long without a byte from a process that has ended, its output is taken to be over. */
@@ -11,20 +12,15 @@ const READ_AHEAD_BYTES = 64 * 1024;
  * What a process writes, read from the FIFO behind its port. It ends where the token stands that the guest writes after the
  * process has ended, for a port has no end of file of its own. When a process that was left behind keeps the port, no token can
  * come: then it ends once the port has been quiet for a while after the exit.
- *
- * The FIFO is opened at the first read, and read only as fast as the stream is: the rest waits in FIFO and guest.
  */
-export class PortReader extends Readable {
-  readonly #path: string;
+export class PortReader extends FifoStream {
   readonly #cut: TokenCut | undefined;
-  #socket: Socket | undefined;
   #exited = false;
   #quiet: NodeJS.Timeout | undefined;
 
   /** @param token absent: there is no end, as for events */
   constructor(path: string, token: string | undefined) {
-    super({ highWaterMark: READ_AHEAD_BYTES });
-    this.#path = path;
+    super(() => openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));
     this.#cut = token === undefined ? undefined : new TokenCut(token);
   }
 
@@ -35,60 +31,43 @@ export class PortReader extends Readable {
   }
 
   override _read(): void {
-    this.#socket ??= this.#open();
-    this.#socket?.resume();
+    super._read();
     this.#watchQuiet();
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     clearTimeout(this.#quiet);
-    this.#socket?.destroy();
-    callback(error);
+    super._destroy(error, callback);
   }
 
-  #open(): Socket | undefined {
-    let socket: Socket;
-    try {
-      const fd = openSync(this.#path, constants.O_RDONLY | constants.O_NONBLOCK);
-      socket = new Socket({ fd, readable: true, writable: false });
-    } catch (error) {
-      this.destroy(error instanceof Error ? error : new Error(String(error)));
-      return undefined;
-    }
-    socket.on('data', (chunk: Buffer) => {
-      this.#take(chunk);
-    });
-    socket.on('error', (error) => this.destroy(error));
-    // QEMU has closed its side: the port was removed, or the VM is gone.
-    socket.once('end', () => {
-      this.#finish();
-    });
-    return socket;
-  }
-
-  #take(chunk: Buffer): void {
+  protected override pass(chunk: Buffer): boolean {
     const cut = this.#cut?.take(chunk) ?? { bytes: chunk, ended: false };
     const more = cut.bytes.length === 0 || this.push(cut.bytes);
-    if (cut.ended) this.#finish();
-    else if (!more) this.#socket?.pause();
-    this.#watchQuiet();
+    if (cut.ended) this.finish();
+    else this.#watchQuiet();
+    return more;
   }
 
-  #finish(): void {
+  /** A token comes into the FIFO whole, being shorter than PIPE_BUF: what was cut off from the held bytes is there already. */
+  protected override decide(readNow: (bytesMax: number) => Buffer): LeftBytes {
+    if (this.#cut === undefined || this.#cut.missingBytes === 0) return super.decide(readNow);
+    const cut = this.#cut.take(readNow(this.#cut.missingBytes));
+    return { bytes: Buffer.concat([cut.bytes, this.#cut.rest()]), ended: cut.ended };
+  }
+
+  protected override finish(): void {
     clearTimeout(this.#quiet);
-    this.#socket?.destroy();
-    if (this.readableEnded || this.destroyed) return;
     const rest = this.#cut?.rest();
-    if (rest !== undefined && rest.length > 0) this.push(rest);
-    this.push(null);
+    if (rest !== undefined && rest.length > 0 && !this.destroyed) this.push(rest);
+    super.finish();
   }
 
   /** Counts only while somebody reads: a reader that is slow is not quiet. */
   #watchQuiet(): void {
     clearTimeout(this.#quiet);
-    if (!this.#exited || this.#socket === undefined || this.#socket.isPaused() || this.readableEnded) return;
+    if (!this.#exited || !this.isWaiting || this.readableEnded) return;
     this.#quiet = setTimeout(() => {
-      this.#finish();
+      this.finish();
     }, QUIET_END_MS);
   }
 }

@@ -26,6 +26,11 @@ export class TokenCut {
     return { bytes: all.subarray(0, all.length - keep), ended: false };
   }
 
+  /** How many bytes would make a token of what is held back; 0 when nothing is. */
+  get missingBytes(): number {
+    return this.#held.length === 0 ? 0 : this.#token.length - this.#held.length;
+  }
+
   /** What is held back, when it is known that no token comes. */
   rest(): Buffer {
     const rest = this.#held;

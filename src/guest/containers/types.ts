@@ -1,4 +1,5 @@
 import type { Readable, Writable } from 'node:stream';
+import type { LeftBytes } from '../../base/fifo.ts';
 
 /**
  * Containers inside one sandbox's guest, as whoever calls them (src/containerd) sees them. Types only.
@@ -83,13 +84,18 @@ export interface GuestProcess {
    * at each call. Bytes wait in the guest while nobody reads (back-pressure); nothing is lost while no daemon runs.
    * stdout and stderr end (`end`) when the process has ended and everything it wrote was read. Destroying one gives up reading it.
    */
-  readonly stdout: Readable | undefined;
-  readonly stderr: Readable | undefined;
+  readonly stdout: ProcessOutput | undefined;
+  readonly stderr: ProcessOutput | undefined;
   /**
    * `end()` gives the process its end of file, after all that was written before. Destroying it does not, nor does the end of
    * the daemon. With a terminal, `end()` gives none: a terminal's end of file is a character (Ctrl-D).
    */
   readonly stdin: Writable | undefined;
+}
+
+export interface ProcessOutput extends Readable {
+  /** Destroys the stream, and gives what it had taken out of the guest and nobody has read: the rest stays for the next daemon. */
+  leave(): LeftBytes;
 }
 
 export interface ProcessExit {
