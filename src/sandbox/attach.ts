@@ -34,19 +34,25 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
     if (key !== undefined) watch.lap('key');
     await addToQemu(host, volume, key, watch);
     const guest = await settleInGuest(host, volume, key, deadline, watch);
-    using _held = await volume.mutex.acquire();
-    // Re-checked after every re-acquire: the VM may have gone, the device may have vanished (locking rule 4).
-    host.gone.throwIfAborted();
-    volume.timings = watch.timings;
-    const result = host.volumes.apply(volume, { kind: 'driver-live', guest });
-    if (result.kind !== 'next') throw vanished(volume);
-    host.commitSoon();
+    {
+      using _held = await volume.mutex.acquire();
+      // Re-checked after every re-acquire: the VM may have gone, the device may have vanished (locking rule 4).
+      host.gone.throwIfAborted();
+      volume.timings = watch.timings;
+      const result = host.volumes.apply(volume, { kind: 'driver-live', guest });
+      if (result.kind !== 'next') throw vanished(volume);
+    }
   } catch (error) {
     const problem = asShimError(error);
     await undoAttach(host, volume, problem, timeoutMs);
     // A connection breaks a moment before the process that broke it is seen to have ended: that is what to tell.
     throw problem.reason === 'QMP_LOST' && host.gone.aborted ? asShimError(host.gone.reason) : problem;
   }
+  // The caller hears ATTACHED once the record says so too: the next daemon must neither ask for the key of a volume that is in
+  // use, nor undo it because its guest is slow. The volume is what it is even when this cannot be written.
+  await host.commit().catch((error: unknown) => {
+    host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'ATTACHED is not in the journal yet');
+  });
 }
 
 /** The steps that change QEMU, under the device's mutex, with the intent on disk first. */
