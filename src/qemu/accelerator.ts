@@ -1,7 +1,7 @@
 import { access, constants } from 'node:fs/promises';
 import { execa } from 'execa';
 import { monotonicMs } from '../base/deadline.ts';
-import { errnoOf } from '../base/errors.ts';
+import { errnoOf, messageOf } from '../base/errors.ts';
 import { tiedCommand } from './tied.ts';
 import { unnamedFile } from './unnamed-file.ts';
 
@@ -96,7 +96,10 @@ function lastLine(text: string): string {
   return text.trim().split('\n').at(-1)?.slice(0, 300) ?? '';
 }
 
-/** Remembers the answer for each binary: a host does not gain or lose KVM while the daemon runs. */
+/**
+ * Remembers the answer: a host does not gain or lose KVM while the daemon runs. A probe that could not be made is no answer,
+ * and is made again when somebody asks next.
+ */
 export class AcceleratorChoice {
   readonly #binary: string;
   readonly #timeoutMs: number;
@@ -107,9 +110,21 @@ export class AcceleratorChoice {
     this.#timeoutMs = timeoutMs;
   }
 
-  /** Whether KVM works here; probed once. */
+  /** Whether KVM works here, as far as is known. Never rejects. */
   kvm(): Promise<AcceleratorProbe> {
-    this.#kvm ??= probeAccelerator({ binary: this.#binary, timeoutMs: this.#timeoutMs });
+    this.#kvm ??= this.#probe();
     return this.#kvm;
+  }
+
+  async #probe(): Promise<AcceleratorProbe> {
+    const start = monotonicMs();
+    try {
+      return await probeAccelerator({ binary: this.#binary, timeoutMs: this.#timeoutMs });
+    } catch (error) {
+      // No room for the payload, no descriptor left: that says nothing about KVM.
+      this.#kvm = undefined;
+      const reason = `whether KVM works could not be tried: ${messageOf(error)}`;
+      return { usable: false, reason, milliseconds: monotonicMs() - start };
+    }
   }
 }

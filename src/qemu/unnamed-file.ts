@@ -10,7 +10,12 @@ import { join } from 'node:path';
 export async function unnamedFile(bytes: Buffer): Promise<FileHandle> {
   const path = join(tmpdir(), `qshim-probe-${randomUUID()}`);
   const handle = await open(path, 'wx+', 0o600);
-  await rm(path);
-  await handle.writeFile(bytes);
-  return handle;
+  try {
+    await rm(path);
+    await handle.writeFile(bytes);
+    return handle;
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
 }

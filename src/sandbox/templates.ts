@@ -182,7 +182,11 @@ export class Templates implements AsyncDisposable {
       identifyFile(launch.kernel),
       identifyFile(launch.initrd),
     ]);
-    this.#constants ??= readConstants();
+    // A failure (no descriptor left) is not remembered.
+    this.#constants ??= readConstants().catch((error: unknown) => {
+      this.#constants = undefined;
+      throw error;
+    });
     const qemuVersion = await this.#versionOf(JSON.stringify(qemu), qemu.path);
     return templateKey({ launch, qemu, qemuVersion, kernel, initrd, ...(await this.#constants) });
   }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { accessSync, constants } from 'node:fs';
 import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -21,6 +22,15 @@ async function program(script: string): Promise<AsyncDisposable & { readonly pat
 const probe = (binary: string, timeoutMs = 60_000): ReturnType<typeof probeAccelerator> =>
   probeAccelerator({ binary, timeoutMs, accelerator: 'tcg' });
 
+function kvmMissing(): string | false {
+  try {
+    accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
+    return false;
+  } catch {
+    return '/dev/kvm cannot be opened here, so there is nothing to try';
+  }
+}
+
 async function leftovers(): Promise<string[]> {
   return (await readdir(tmpdir())).filter((name) => name.startsWith('qshim-probe-'));
 }
@@ -39,6 +49,26 @@ suite('accelerator probe', () => {
     assert.equal(jump[0], 0xe9);
     assert.equal((0xfff3 + jump.readInt16LE(1)) & 0xffff, 0, 'it jumps to the first instruction');
   });
+
+  test(
+    'a probe that cannot be made is no answer: nothing rejects, and it is made again',
+    { skip: kvmMissing() },
+    async () => {
+      await using qemu = await program(`exit ${PAYLOAD_EXIT_CODE}`);
+      const choice = new AcceleratorChoice(qemu.path, 60_000);
+      const directory = process.env['TMPDIR'];
+      process.env['TMPDIR'] = join(tmpdir(), 'qshim-nowhere');
+      try {
+        const seen = await choice.kvm();
+        assert.equal(seen.usable, false);
+        assert.match(seen.reason, /could not be tried: ENOENT/);
+      } finally {
+        if (directory === undefined) delete process.env['TMPDIR'];
+        else process.env['TMPDIR'] = directory;
+      }
+      assert.equal((await choice.kvm()).reason, 'a test payload ran');
+    },
+  );
 
   test('only the exit code of the payload counts as usable', async () => {
     for (const code of [0, 1, 84, 86, 127]) {
