@@ -4,7 +4,7 @@ import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { QemuProcess } from '../qemu/process.ts';
 import { LEFT_OVER_MARK, restartClone, resumeBoot } from './boot.ts';
-import { NO_CONTAINERS, readJournal, type JournalRecord } from './journal.ts';
+import { CORRUPT_MARK, NO_CONTAINERS, readJournal, type JournalRecord } from './journal.ts';
 import { awaitAgent } from './observe.ts';
 import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from './pool.ts';
 import { findQemu, sandboxFromArguments } from './recover.ts';
@@ -61,7 +61,7 @@ async function adopt(environment: SandboxEnvironment, directory: string): Promis
   sandbox.restore(record);
   const qemu = await findProcess(record, sandbox);
   if (record.sandbox.state === 'creating' && record.sandbox.start.kind === 'clone') {
-    return { sandbox, booting: restartClone(sandbox, qemu) };
+    return { sandbox, booting: followed(restartClone(sandbox, qemu)) };
   }
   if (qemu === undefined) {
     await sandbox.foundDead();
@@ -69,11 +69,17 @@ async function adopt(environment: SandboxEnvironment, directory: string): Promis
   }
   await holdTemplate(sandbox);
   sandbox.own(qemu);
-  if (record.sandbox.state === 'creating') return { sandbox, booting: resumeBoot(sandbox, qemu) };
+  if (record.sandbox.state === 'creating') return { sandbox, booting: followed(resumeBoot(sandbox, qemu)) };
   sandbox.inBackground('adoption', connect(sandbox));
   // Without a journal, what the VM has is known only to QEMU: nobody shall be told before that there are no volumes.
   if (journal === undefined) await lookedAt(sandbox);
   return { sandbox, booting: undefined };
+}
+
+/** A boot may fail before the other sandboxes are adopted, and so before anybody waits for it: that must not end the daemon. */
+function followed(booting: Promise<void>): Promise<void> {
+  booting.catch(() => undefined);
+  return booting;
 }
 
 /** A clone goes on to count as a user of its template. */
@@ -97,8 +103,11 @@ async function lookedAt(sandbox: Sandbox): Promise<void> {
 async function endPoolMember(directory: string, log: Logger): Promise<boolean> {
   if (!basename(directory).startsWith(POOL_DIRECTORY_PREFIX)) return false;
   const names = await readdir(directory);
-  // A journal that could not be read was set aside under another name.
-  if (names.some((name) => name === SANDBOX_ID_FILE || name.startsWith(JOURNAL_FILE))) return false;
+  // A journal that could not be read was set aside under another name. One that was never finished (state.json.new) means
+  // that Create had not been answered: it is still a member.
+  const isJournal = (name: string): boolean =>
+    name === JOURNAL_FILE || name.startsWith(`${JOURNAL_FILE}${CORRUPT_MARK}`);
+  if (names.some((name) => name === SANDBOX_ID_FILE || isJournal(name))) return false;
   const found = await findQemu(sandboxFiles(directory).qmpSocket);
   const qemu = found && (await QemuProcess.adopt(found.identity));
   await qemu?.kill('SIGKILL');

@@ -254,6 +254,9 @@ const journalSchema: z.ZodType<JournalRecord> = z.strictObject({
   containers: containersSchema.default(NO_CONTAINERS),
 });
 
+/** In the name of a journal that could not be understood and was set aside. */
+export const CORRUPT_MARK = '.corrupt-';
+
 /**
  * Reads a sandbox's journal. A file that cannot be understood is set aside as `state.json.corrupt-TIME`, named in the
  * log, and undefined is the answer.
@@ -269,7 +272,7 @@ export async function readJournal(path: string, log: Logger): Promise<JournalRec
   try {
     return journalSchema.parse(JSON.parse(text));
   } catch (error) {
-    const aside = join(dirname(path), `${basename(path)}.corrupt-${Date.now()}`);
+    const aside = join(dirname(path), `${basename(path)}${CORRUPT_MARK}${Date.now()}`);
     await rename(path, aside);
     log.error({ path, aside, problem: messageOf(error).slice(0, 500) }, 'journal set aside as unreadable');
     return undefined;

@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { once } from 'node:events';
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { identify } from '../../src/qemu/process.ts';
 import { refusal, type Refusal } from '../support/errors.ts';
@@ -122,6 +125,38 @@ suite('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
       (await rig.client.getSandbox('one')).state === 'SANDBOX_STATE_RUNNING' ? true : undefined,
     );
     assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
+  });
+
+  test('killed, and the guest is lost before the next daemon has adopted the others: that one goes on', async () => {
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 3000 });
+    const two = await rig.sandbox('two');
+    rig.sandbox('one', { prepare: (vm) => vm.agent.stop() }).catch(() => undefined);
+    const one = await rig.qemu.vm('one');
+    await one.qmp.waitForCommand('qom-get');
+    let other: Socket | undefined;
+    await rig.restartAfter('SIGKILL', async () => {
+      one.qmp.on('qom-get', () => false);
+      // Without its journal it is looked at before the daemon listens, and its QMP serves somebody else.
+      await rm(join(rig.daemon.stateDir, 'two/state.json'));
+      other = connect(two.qmp.path);
+      await once(other, 'data');
+    });
+    other?.destroy();
+    await eventually('the boot that failed is gone', async () =>
+      (await rig.client.listSandboxes()).every(({ sandboxId }) => sandboxId !== 'one') ? true : undefined,
+    );
+    assert.equal((await rig.client.getSandbox('two')).qemuPid, two.pid);
+  });
+
+  test('killed in the first write of a journal: what was a pool member still is one, and goes', async () => {
+    await using rig = await FakeVmRig.start();
+    await rig.restartAfter('SIGKILL', async () => {
+      const directory = join(rig.daemon.stateDir, 'pool+0123abcd');
+      await mkdir(directory);
+      await writeFile(join(directory, 'state.json.new'), '{');
+    });
+    assert.deepEqual(await rig.client.listSandboxes(), []);
+    assert.ok(!(await readdir(rig.daemon.stateDir)).includes('pool+0123abcd'));
   });
 
   test('asked to stop: nobody was told of a sandbox yet, so none is left', async () => {
