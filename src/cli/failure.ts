@@ -30,7 +30,10 @@ export function failureOf(error: unknown, socketPath: string): CliFailure {
   if (info === undefined && code === 'UNAVAILABLE') {
     return unreachable(socketPath, { errno: errnoIn(error.details), details: error.details, cause: error });
   }
-  return new CliFailure(code, error.details, {
+  // Without an answer of the daemon it is the caller's own deadline that has passed.
+  const late = info === undefined && code === 'DEADLINE_EXCEEDED';
+  const message = late ? 'the --deadline has passed; the daemon goes on with what it began' : error.details;
+  return new CliFailure(code, message, {
     reason: info?.reason ?? code,
     metadata: info?.metadata ?? {},
     exitCode: exitCodeOf(code, info !== undefined),

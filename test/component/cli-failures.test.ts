@@ -64,8 +64,9 @@ describe('failures', () => {
     const server = createServer(() => undefined).listen(join(directory, 's.sock'));
     cleanup.defer(() => void server.close());
     await once(server, 'listening');
-    const { exitCode } = await run(['volume', 'list', '--deadline', '300'], { socket: join(directory, 's.sock') });
-    assert.equal(exitCode, 5);
+    const result = await run(['volume', 'list', '--deadline', '300'], { socket: join(directory, 's.sock') });
+    assert.equal(result.exitCode, 5);
+    assert.match(result.stderr, /the --deadline has passed; the daemon goes on/);
   });
 
   test('wrong usage exits with 2 before anything is sent', async () => {
