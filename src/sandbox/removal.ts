@@ -1,5 +1,5 @@
 import { Coalesced } from '../base/coalesce.ts';
-import { monotonicMs, sleep } from '../base/deadline.ts';
+import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
 import { isShimError, messageOf } from '../base/errors.ts';
 import { luksRemovalSteps, removalSteps, type RemovalStep } from '../device/plan.ts';
 import type { QmpClient } from '../qmp/client.ts';
@@ -49,9 +49,8 @@ async function removeOnce(
   watch: Stopwatch,
 ): Promise<boolean> {
   const { device } = volume.names;
-  // The listener is open before the command is sent. QEMU emits the event twice for virtio-blk-pci: the back end's copy
-  // has no `device`. Wait for ours.
-  using deleted = qmp.listen('DEVICE_DELETED', (event) => event.data.device === device);
+  // The listener is open before the command is sent.
+  using deleted = qmp.listen('DEVICE_DELETED', ({ data }) => data.device === device || isPartOf(data.path, device));
   let asked: boolean;
   {
     using _held = await volume.mutex.acquire();
@@ -59,7 +58,8 @@ async function removeOnce(
     asked = !isKnownGone(volume) && (await askUnplug(qmp, volume));
   }
   // Locking rule 4: the mutex is free while the guest thinks. DETACHING (or the undo) is itself the lock.
-  if (asked && !(await deletedWithin(deleted, patienceMs, host.gone)) && (await hasDevice(qmp, device))) return false;
+  if (asked && !(await goneWithin(host, qmp, deleted, device, patienceMs)) && (await hasDevice(qmp, device)))
+    return false;
   using _held = await volume.mutex.acquire();
   host.gone.throwIfAborted();
   // The volume may have been carried to its end meanwhile: by the VM's own end.
@@ -91,16 +91,33 @@ async function askUnplug(qmp: QmpClient, volume: Volume): Promise<boolean> {
   }
 }
 
-async function deletedWithin(
+/** Whether a QOM path is that of a part of the device, such as its virtio back end. */
+function isPartOf(path: string, device: string): boolean {
+  return path.startsWith(`${PERIPHERALS}/${device}/`);
+}
+
+/**
+ * Waits until the device is seen to be gone: by its own DEVICE_DELETED, or by QEMU's list. False when neither was seen in time.
+ *
+ * A virtio-blk-pci sends the event twice. The first comes from its back end, without a `device`, as soon as the guest has let
+ * go: from then on QEMU lists the device no more, and has closed what it had open. The device's own comes when its memory is
+ * freed, up to 50 ms later (QEMU lets RCU callbacks pile up). So the first is a reason to look, and nothing more.
+ */
+async function goneWithin(
+  host: VolumeHost,
+  qmp: QmpClient,
   deleted: QmpListener<'DEVICE_DELETED'>,
+  device: string,
   milliseconds: number,
-  signal: AbortSignal,
 ): Promise<boolean> {
+  const deadline = Deadline.after(milliseconds);
   try {
-    await deleted.next({ timeoutMs: milliseconds, signal });
-    return true;
+    for (;;) {
+      const { data } = await deleted.next({ timeoutMs: deadline.remainingMs, signal: host.gone });
+      if (data.device === device || !(await peripherals(qmp).run()).has(device)) return true;
+    }
   } catch (error) {
-    signal.throwIfAborted();
+    host.gone.throwIfAborted();
     if (isShimError(error, 'DEADLINE_EXCEEDED')) return false;
     throw error;
   }
@@ -108,8 +125,7 @@ async function deletedWithin(
 
 /** True when QEMU has a device of this id, by its own list. */
 export async function hasDevice(qmp: QmpClient, device: string): Promise<boolean> {
-  const children = await qmp.run('qom-list', { path: PERIPHERALS });
-  return children.some((child) => child.name === device);
+  return (await listPeripherals(qmp)).has(device);
 }
 
 /** Removes the block nodes and looks: true only when neither the device nor a node is listed any more. */
@@ -155,20 +171,34 @@ async function runRemoval(qmp: QmpClient, step: RemovalStep): Promise<void> {
   }
 }
 
+type Look = Coalesced<ReadonlySet<string>>;
+
 /** One look for many removals at a time: the lists are long when there are many volumes. */
-const looks = new WeakMap<QmpClient, Coalesced<ReadonlySet<string>>>();
+const looks = { all: new WeakMap<QmpClient, Look>(), peripherals: new WeakMap<QmpClient, Look>() };
 
 /** What QEMU lists: devices with an id, and block nodes. */
-function lookOver(qmp: QmpClient): Coalesced<ReadonlySet<string>> {
-  const known = looks.get(qmp) ?? new Coalesced(() => listNames(qmp));
-  looks.set(qmp, known);
-  return known;
+function lookOver(qmp: QmpClient): Look {
+  return coalesced(looks.all, qmp, async () => {
+    const [nodes, devices] = await Promise.all([
+      qmp.run('query-named-block-nodes', { flat: true }),
+      listPeripherals(qmp),
+    ]);
+    return new Set([...nodes.map((node) => node['node-name'] ?? ''), ...devices]);
+  });
 }
 
-async function listNames(qmp: QmpClient): Promise<ReadonlySet<string>> {
-  const [nodes, children] = await Promise.all([
-    qmp.run('query-named-block-nodes', { flat: true }),
-    qmp.run('qom-list', { path: PERIPHERALS }),
-  ]);
-  return new Set([...nodes.map((node) => node['node-name'] ?? ''), ...children.map((child) => child.name)]);
+/** Devices with an id only. */
+function peripherals(qmp: QmpClient): Look {
+  return coalesced(looks.peripherals, qmp, () => listPeripherals(qmp));
+}
+
+function coalesced(known: WeakMap<QmpClient, Look>, qmp: QmpClient, act: () => Promise<ReadonlySet<string>>): Look {
+  const look = known.get(qmp) ?? new Coalesced(act);
+  known.set(qmp, look);
+  return look;
+}
+
+async function listPeripherals(qmp: QmpClient): Promise<ReadonlySet<string>> {
+  const children = await qmp.run('qom-list', { path: PERIPHERALS });
+  return new Set(children.map(({ name }) => name));
 }

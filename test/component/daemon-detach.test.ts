@@ -43,6 +43,23 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
     assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
   });
 
+  test("the back end's event is reason enough to look: REMOVED when the device is listed no more", async () => {
+    await using rig = await FakeVmRig.start(SLOW);
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    vm.model.unplug = 'manual';
+    const detach = rig.detach('a');
+    await vm.qmp.waitForCommand('device_del');
+    vm.model.devices.delete('vol-1-a');
+    vm.qmp.emit('DEVICE_DELETED', { path: `${PERIPHERAL}/vol-1-a/virtio-backend` });
+    assert.equal((await detach).state, 'VOLUME_STATE_REMOVED');
+    assert.deepEqual(vm.held, []);
+    // QEMU sends it once the device's memory is free.
+    vm.qmp.emit('DEVICE_DELETED', { device: 'vol-1-a', path: `${PERIPHERAL}/vol-1-a` });
+    assert.equal((await rig.attach('a')).generation, 2);
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
+  });
+
   test('the event never comes: that the device is gone is seen when it is looked for', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
