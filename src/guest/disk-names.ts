@@ -1,5 +1,6 @@
+import { setImmediate } from 'node:timers/promises';
 import { monotonicMs } from '../base/deadline.ts';
-import type { GuestAgent } from './agent.ts';
+import type { GuestAgent, GuestDisk } from './agent.ts';
 import { findDisk } from './disks.ts';
 import { sysfsPci, type DiskIdentity } from './run-script.ts';
 
@@ -41,6 +42,10 @@ export class DiskNames {
 
   /** How many are being looked for now. */
   #finding = 0;
+  /** Shared by all who come in one turn of the event loop. */
+  #turn: Promise<void> | undefined;
+  /** About to be asked for. */
+  #list: Promise<readonly GuestDisk[]> | undefined;
 
   constructor(agent: GuestAgent) {
     this.#agent = agent;
@@ -53,13 +58,27 @@ export class DiskNames {
   async find(wanted: WantedDisk): Promise<string | undefined> {
     this.#finding += 1;
     try {
+      // The others of a batch come in the same turn.
+      this.#turn ??= setImmediate().finally(() => (this.#turn = undefined));
+      await this.#turn;
       // A guess costs three questions, the list one that takes the guest longer the more disks it has, and serves all who
       // wait for it: for a batch it is the cheaper of the two.
       const many = this.#finding > GUESSES_AT_ONCE + wanted.taken.size / DISKS_PER_GUESS;
-      return (many ? undefined : await this.#guess(wanted)) ?? (await findDisk(this.#agent, wanted));
+      return (
+        (many ? undefined : await this.#guess(wanted)) ?? (await findDisk({ disks: () => this.#listed() }, wanted))
+      );
     } finally {
       this.#finding -= 1;
     }
+  }
+
+  /** One list for all who want one in this turn: it is asked for once they have all said so. */
+  #listed(): Promise<readonly GuestDisk[]> {
+    this.#list ??= Promise.resolve().then(() => {
+      this.#list = undefined;
+      return this.#agent.disks();
+    });
+    return this.#list;
   }
 
   async #guess(wanted: WantedDisk): Promise<string | undefined> {

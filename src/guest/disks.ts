@@ -41,7 +41,7 @@ export interface UnmountRequest extends DiskIdentity {
  * The disk's device node, found by PCI address among guest-get-disks; undefined while the guest has none there. When
  * the agent knows the serial (it needs udev for it), that must match as well.
  */
-export async function findDisk(agent: GuestAgent, identity: DiskIdentity): Promise<string | undefined> {
+export async function findDisk(agent: Pick<GuestAgent, 'disks'>, identity: DiskIdentity): Promise<string | undefined> {
   const { pci, serial } = identity;
   const disk = (await agent.disks()).find(
     (each) =>

@@ -95,6 +95,7 @@ export async function settleInGuest(
   const { mount } = volume.spec;
   const encryption = guestEncryption(volume);
   if (mount === undefined && encryption === undefined) {
+    await host.drivers.untilCalm();
     const device = await findInGuest(host, volume, { address, sinceMs }, deadline);
     if (device !== undefined) evidence.push('guest-agent');
     watch.lap('find-in-guest');

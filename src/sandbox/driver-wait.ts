@@ -7,8 +7,11 @@ import type { VolumeHost } from './vm.ts';
 
 const PAUSE_MIN_MS = 1;
 const PAUSE_MAX_MS = 100;
-/** A wait is prolonged by at most this share of itself because somebody had to look. */
-const LATENESS_MAX = 0.05;
+/** A wait is prolonged by about this share of itself because somebody had to look. */
+const LATENESS_MAX = 0.02;
+/** A guest in which no driver has come up for so long is not busy with bringing them up. */
+const CALM_MS = 100;
+const CALM_WAIT_MAX_MS = 1000;
 const OS_RING_FEATURES = ['VIRTIO_RING_F_EVENT_IDX', 'VIRTIO_RING_F_INDIRECT_DESC'] as const;
 
 /** How the driver was seen to be live. */
@@ -30,15 +33,21 @@ interface Waiting {
  * Waits until guests' drivers are live. QEMU has no event for it, so its view of the device is read: the driver sets
  * DRIVER_OK in the virtio status when its queues are up, and FAILED when it gives up.
  *
- * One loop serves all volumes of a VM that are being attached, and looks at one after the other: a batch costs no more looks
- * a second than a single volume does. The pauses grow with the time that was waited: a guest that comes up fast is noticed
- * within a millisecond, and one that takes its time is not disturbed.
+ * One loop serves all volumes of a VM that are being attached. A guest brings them up in the order in which they came, so each
+ * time the loop looks at the first, on to the next for as long as they are live, and at one of the others in turn: a batch costs
+ * little more than a single volume does. Each look keeps the guest from QEMU for a moment, so the pauses grow with the time that
+ * was waited: a guest that comes up fast is noticed within a millisecond, and one that takes its time is not disturbed.
  */
 export class DriverWatch {
   readonly #host: WatchedVm;
-  /** In the order of their next look. */
+  /** In the order in which they came. */
   readonly #waiting = new Set<Waiting>();
   #running: Promise<void> | undefined;
+  /** Counts the looks at others than the first. */
+  #turn = 0;
+  #liveAtMs = Number.NEGATIVE_INFINITY;
+  /** Resolved and renewed whenever nobody waits any more. */
+  #idle = Promise.withResolvers<void>();
 
   constructor(host: WatchedVm) {
     this.#host = host;
@@ -56,37 +65,66 @@ export class DriverWatch {
         onTimeout: () => late(this.#host, waiting),
       });
     } finally {
-      this.#waiting.delete(waiting);
+      this.#remove(waiting);
     }
   }
 
-  /** Looks at those who wait, in turn, until none is left. Never rejects: what goes wrong is told to who waits. */
+  /**
+   * Resolves, after a second at most, when the guest is done with bringing up drivers, as far as this watch knows: none is waited
+   * for, or none has come up lately. What the guest's agent is asked before, it answers in the drivers' time.
+   */
+  async untilCalm(): Promise<void> {
+    const endMs = monotonicMs() + CALM_WAIT_MAX_MS;
+    while (this.#waiting.size > 0) {
+      const leftMs = Math.min(this.#liveAtMs + CALM_MS, endMs) - monotonicMs();
+      if (leftMs <= 0) return;
+      await Promise.race([this.#idle.promise, sleep(leftMs, this.#host.gone)]);
+    }
+  }
+
+  /** Looks at those who wait until none is left. Never rejects: what goes wrong is told to who waits. */
   async #run(): Promise<void> {
     for (let first = nextOf(this.#waiting); first !== undefined; first = nextOf(this.#waiting)) {
-      this.#waiting.delete(first);
-      this.#waiting.add(first);
-      try {
-        const seen = await look(this.#host, await this.#host.link.ready(), first.volume);
-        if (seen === undefined) await sleep(this.#pauseMs(), this.#host.gone);
-        else this.#settle(first, (settle) => settle.resolve(seen));
-      } catch (error) {
-        this.#settle(first, (settle) => settle.reject(error));
-      }
+      if ((await this.#lookAt(first)) || (await this.#lookAt(this.#anyOther()))) continue;
+      // The reason of an abort is told to all who wait by their own waits.
+      await sleep(this.#pauseMs(), this.#host.gone).catch(() => undefined);
     }
     // In the same turn in which nobody was found waiting: whoever comes next starts another loop.
     this.#running = undefined;
   }
 
-  #settle(waiting: Waiting, act: (settle: PromiseWithResolvers<DriverEvidence>) => void): void {
-    this.#waiting.delete(waiting);
-    act(waiting.settle);
+  /** True when the wait is over, for better or worse. */
+  async #lookAt(waiting: Waiting | undefined): Promise<boolean> {
+    if (waiting === undefined) return false;
+    try {
+      const seen = await look(this.#host, await this.#host.link.ready(), waiting.volume);
+      if (seen === undefined) return false;
+      this.#liveAtMs = monotonicMs();
+      waiting.settle.resolve(seen);
+    } catch (error) {
+      waiting.settle.reject(error);
+    }
+    this.#remove(waiting);
+    return true;
   }
 
-  /** All that wait are looked at once in the time by which the youngest of them may be late. */
+  #anyOther(): Waiting | undefined {
+    if (this.#waiting.size < 2) return undefined;
+    this.#turn += 1;
+    return [...this.#waiting][1 + (this.#turn % (this.#waiting.size - 1))];
+  }
+
+  #remove(waiting: Waiting): void {
+    this.#waiting.delete(waiting);
+    if (this.#waiting.size > 0) return;
+    this.#idle.resolve();
+    this.#idle = Promise.withResolvers();
+  }
+
+  /** The youngest may be late by its share of the time that it has waited. */
   #pauseMs(): number {
     const youngest = Math.max(...[...this.#waiting].map(({ sinceMs }) => sinceMs));
-    const share = ((monotonicMs() - youngest) * LATENESS_MAX) / Math.max(1, this.#waiting.size);
-    return Math.min(Math.max(PAUSE_MIN_MS, share), PAUSE_MAX_MS);
+    return Math.min(Math.max(PAUSE_MIN_MS, (monotonicMs() - youngest) * LATENESS_MAX), PAUSE_MAX_MS);
   }
 }
 

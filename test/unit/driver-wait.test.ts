@@ -89,4 +89,46 @@ suite('waiting for drivers', () => {
     gone.abort(reason);
     for (const wait of waits) await assert.rejects(wait, reason);
   });
+
+  test('all are looked at, in whatever order they come up', async () => {
+    const statuses = new Map<string, Answer>();
+    const { vm, looks } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const ids = ['a', 'b', 'c', 'd', 'e'];
+    const waits = ids.map((id) => watch.untilLive(volume(id), soon()));
+    // Those behind the first as well, although it is never live.
+    while (new Set(looks).size < ids.length) await new Promise((resolve) => setTimeout(resolve, 1));
+    for (const id of ids.toReversed()) statuses.set(id, LIVE);
+    assert.deepEqual(
+      await Promise.all(waits),
+      ids.map(() => 'virtio-status'),
+    );
+  });
+
+  test('calm: when nobody waits, and when the last one that came is up', async () => {
+    const statuses = new Map<string, Answer>();
+    const { vm } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    await watch.untilCalm();
+    const waits = ['a', 'b'].map((id) => watch.untilLive(volume(id), soon()));
+    statuses.set('a', LIVE);
+    await waits[0];
+    let calm = false;
+    const waited = watch.untilCalm().then(() => (calm = true));
+    await new Promise((resolve) => setImmediate(resolve));
+    assert.equal(calm, false, 'the other is about to come up');
+    statuses.set('b', LIVE);
+    await Promise.all([waited, waits[1]]);
+  });
+
+  test('calm: a driver that does not come up holds nobody up', async () => {
+    const statuses = new Map<string, Answer>([['a', LIVE]]);
+    const { vm, gone } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const stuck = watch.untilLive(volume('b'), Deadline.after(600_000));
+    await watch.untilLive(volume('a'), soon());
+    await watch.untilCalm();
+    gone.abort(new ShimError('UNAVAILABLE', 'the VM is gone', { reason: 'VM_GONE' }));
+    await assert.rejects(stuck, shimFailure('UNAVAILABLE', 'VM_GONE'));
+  });
 });
