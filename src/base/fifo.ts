@@ -36,7 +36,7 @@ export class FifoStream extends Readable {
     // Without an await: nothing is taken in between.
     const parts: Buffer[] = [];
     for (let part = this.#buffered(); part !== null; part = this.#buffered()) parts.push(part);
-    const undecided = this.#over ? undefined : this.decide((bytesMax) => this.#readNow(bytesMax) ?? Buffer.alloc(0));
+    const undecided = this.#over ? undefined : this.decide();
     const bytes = Buffer.concat([...parts, ...(undecided === undefined ? [] : [undecided.bytes])]);
     const ended = this.#over || undecided?.ended === true;
     this.destroy();
@@ -73,9 +73,8 @@ export class FifoStream extends Readable {
     return this.push(bytes);
   }
 
-  /** Gives what was held back, when the stream is left; may read, without waiting, what it takes to know. */
-  protected decide(readNow: (bytesMax: number) => Buffer): LeftBytes {
-    void readNow;
+  /** Gives what was held back, when the stream is left; may read, without waiting (`readNow`), what it takes to know. */
+  protected decide(): LeftBytes {
     return { bytes: Buffer.alloc(0), ended: false };
   }
 
@@ -108,7 +107,7 @@ export class FifoStream extends Readable {
 
   /** poll(2) is silent of a last writer that went before this side was opened; read(2) is not. @returns false: enough for now */
   #readFirst(): boolean {
-    const first = this.#readNow(CHUNK_BYTES);
+    const first = this.readNow(CHUNK_BYTES);
     if (first === undefined) return true;
     this.#resting = true;
     this.#socket?.pause();
@@ -118,7 +117,7 @@ export class FifoStream extends Readable {
   }
 
   /** @returns undefined when there is nothing now, and an empty buffer at the end of file */
-  #readNow(bytesMax: number): Buffer | undefined {
+  protected readNow(bytesMax: number): Buffer | undefined {
     if (this.#socket === undefined || this.#socket.destroyed) return undefined;
     const bytes = Buffer.alloc(bytesMax);
     try {

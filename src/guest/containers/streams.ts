@@ -6,6 +6,8 @@ import { TokenCut } from './token.ts';
 
 /** After this long without a byte from a process that has ended, its output is taken to be over. */
 const QUIET_END_MS = 5000;
+/** Reads to find out whether a token has begun; each but the last means that one seemed to. */
+const DECIDE_MAX = 64;
 const READ_AHEAD_BYTES = 64 * 1024;
 
 /**
@@ -49,10 +51,18 @@ export class PortReader extends FifoStream {
   }
 
   /** A token comes into the FIFO whole, being shorter than PIPE_BUF: what was cut off from the held bytes is there already. */
-  protected override decide(readNow: (bytesMax: number) => Buffer): LeftBytes {
-    if (this.#cut === undefined || this.#cut.missingBytes === 0) return super.decide(readNow);
-    const cut = this.#cut.take(readNow(this.#cut.missingBytes));
-    return { bytes: Buffer.concat([cut.bytes, this.#cut.rest()]), ended: cut.ended };
+  protected override decide(): LeftBytes {
+    if (this.#cut === undefined || this.#cut.missingBytes === 0) return super.decide();
+    const parts: Buffer[] = [];
+    // What was held may turn out to be output, and what follows it to be the token, or half of it.
+    for (let tries = 0; tries < DECIDE_MAX && this.#cut.missingBytes > 0; tries += 1) {
+      const more = this.readNow(this.#cut.missingBytes);
+      if (more === undefined || more.length === 0) break;
+      const cut = this.#cut.take(more);
+      parts.push(cut.bytes);
+      if (cut.ended) return { bytes: Buffer.concat(parts), ended: true };
+    }
+    return { bytes: Buffer.concat([...parts, this.#cut.rest()]), ended: false };
   }
 
   protected override finish(): void {
