@@ -17,7 +17,10 @@ export const EXIT_UNKNOWN = 255;
 const UPDATE_USER = 'controller-update';
 
 /** The sandboxes among which the pods' own are. */
-export type PodHost = Pick<SandboxManager, 'create' | 'booted' | 'get' | 'stop' | 'delete' | 'attach' | 'detach'> & {
+export type PodHost = Pick<
+  SandboxManager,
+  'create' | 'booted' | 'get' | 'stop' | 'delete' | 'attach' | 'detach' | 'volume'
+> & {
   sandbox(sandboxId: string): { readonly stopped: Promise<void>; readonly containers: GuestContainers };
 };
 
@@ -203,7 +206,19 @@ export class Pod {
   /** Attaches a volume on behalf of a container, or joins those that use it already. */
   attach(user: string, volumeId: string, spec: RequestedSpec, signal?: AbortSignal): Promise<VolumeSnapshot> {
     const options = { timeoutMs: 0, ...(signal === undefined ? {} : { callerWait: signal }) };
-    return this.#volumes.acquire(volumeId, user, () => this.#manager.attach(this.sandboxId, volumeId, spec, options));
+    // One that somebody else has attached under this id is not the user's; one that goes on after its caller has gone is.
+    const mayStay = (error: unknown): boolean => !isShimError(error, 'ALREADY_EXISTS') && this.#isThere(volumeId);
+    const attach = (): Promise<VolumeSnapshot> => this.#manager.attach(this.sandboxId, volumeId, spec, options);
+    return this.#volumes.acquire(volumeId, user, attach, mayStay);
+  }
+
+  #isThere(volumeId: string): boolean {
+    try {
+      return this.#manager.volume(this.sandboxId, volumeId).state.state !== 'removed';
+    } catch (error) {
+      if (isShimError(error, 'NOT_FOUND')) return false;
+      throw error;
+    }
   }
 
   /** Gives up a container's use of a volume; the last user's going detaches it. Nothing to do once the VM is gone. */
@@ -236,8 +251,8 @@ export class Pod {
         try {
           await this.attach(UPDATE_USER, volumeId, spec, signal);
         } catch (error) {
-          // One that an earlier Update has attached stays on the list: it is there.
-          if (!isShimError(error, 'ALREADY_EXISTS')) this.#forgetUpdate(volumeId);
+          // One that an earlier Update has attached, or that this one may yet attach, stays on the list.
+          if (!this.#volumes.isUsedBy(volumeId, UPDATE_USER)) this.#forgetUpdate(volumeId);
           throw error;
         }
       }),

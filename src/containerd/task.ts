@@ -48,6 +48,7 @@ interface TaskOptions {
   readonly planner: Planner;
 }
 
+const DONE = Promise.resolve();
 const annotationsSchema = z.object({ annotations: z.record(z.string(), z.string()).nullish() });
 
 /**
@@ -59,6 +60,8 @@ export class TaskService {
   readonly #live = new Map<string, LiveProcess>();
   /** Creates in progress; repeats join them, and Delete waits for them. */
   readonly #creating = new Map<string, Promise<void>>();
+  /** Deletes in progress; repeats join them. */
+  readonly #deleting = new Map<string, Promise<DeleteResponse>>();
 
   constructor(options: TaskOptions) {
     this.#options = options;
@@ -214,8 +217,16 @@ export class TaskService {
     };
   }
 
+  /** Ends with its caller, or with the daemon; what it has begun goes on, and a repeat joins it. */
   async delete(request: ProcessRequest, caller: Caller): Promise<DeleteResponse> {
-    await this.#creating.get(`${caller.namespace}/${request.id}`)?.catch(() => undefined);
+    await untilGone(this.#creating.get(`${caller.namespace}/${request.id}`)?.catch(() => undefined) ?? DONE, caller);
+    const { key } = this.#process(request, caller);
+    const deleting = this.#deleting.get(key) ?? this.#delete(request, caller).finally(() => this.#deleting.delete(key));
+    this.#deleting.set(key, deleting);
+    return await untilGone(deleting, caller);
+  }
+
+  async #delete(request: ProcessRequest, caller: Caller): Promise<DeleteResponse> {
     const live = this.#process(request, caller);
     const { pod, container, exec } = live;
     const { pid } = pod;

@@ -14,18 +14,31 @@ export class VolumeUse {
     this.#usersOf(volumeId).add(user);
   }
 
-  /** Counts `user`, then attaches; `attach` is the caller's, and idempotent. A failure is not counted. */
-  async acquire<T>(volumeId: string, user: string, attach: () => Promise<T>): Promise<T> {
+  /**
+   * Counts `user`, then attaches; `attach` is the caller's, and idempotent. A failure is not counted, unless the user was counted
+   * before, or the volume may come to be attached all the same.
+   */
+  async acquire<T>(
+    volumeId: string,
+    user: string,
+    attach: () => Promise<T>,
+    mayStay: (error: unknown) => boolean = () => false,
+  ): Promise<T> {
     for (let leaving = this.#leaving.get(volumeId); leaving !== undefined; leaving = this.#leaving.get(volumeId)) {
       await leaving.catch(() => undefined); // Whoever detaches hears of the failure.
     }
+    const counted = this.isUsedBy(volumeId, user);
     this.#usersOf(volumeId).add(user);
     try {
       return await attach();
     } catch (error) {
-      this.#drop(volumeId, user);
+      if (!counted && !mayStay(error)) this.#drop(volumeId, user);
       throw error;
     }
+  }
+
+  isUsedBy(volumeId: string, user: string): boolean {
+    return this.#users.get(volumeId)?.has(user) === true;
   }
 
   /** Gives up one use; the last one detaches. A detach that fails leaves the user counted, so that it can be tried again. */

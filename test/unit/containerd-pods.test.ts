@@ -3,10 +3,12 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
+import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Named } from '../../src/containerd/ids.ts';
 import type { Pod } from '../../src/containerd/pod.ts';
 import { CONTAINERD_DIRECTORY, Pods } from '../../src/containerd/pods.ts';
+import type { RequestedSpec } from '../../src/device/spec.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
 import { until } from '../support/until.ts';
@@ -172,5 +174,40 @@ suite('pods that nobody asks for again after a crash', () => {
     await rig.restart();
     await assert.rejects(rig.pods.clearAbandoned(50, AbortSignal.abort(new Error('ends'))), /ends/);
     assert.equal(rig.pods.all().length, 1);
+  });
+});
+
+suite('volumes that Controller.Update names', () => {
+  const wanted = (...ids: string[]): Map<string, RequestedSpec> => new Map(ids.map((id) => [id, {} as RequestedSpec]));
+  const never = new AbortController().signal;
+
+  test('a refused change of one that is attached does not forget it', async () => {
+    await using rig = await Rig.make();
+    const pod = await rig.create();
+    await pod.updateVolumes(wanted('v'), never);
+    const refusal = new ShimError('ALREADY_EXISTS', 'another spec', { reason: 'VOLUME_EXISTS' });
+    rig.host.onAttach = () => Promise.reject(refusal);
+    await assert.rejects(pod.updateVolumes(wanted('v'), never), /another spec/);
+    rig.host.onAttach = () => Promise.reject(new ShimError('INVALID_ARGUMENT', 'no spec', { reason: 'INVALID_FIELD' }));
+    await assert.rejects(pod.updateVolumes(wanted('v'), never), /no spec/);
+    assert.deepEqual(pod.record.updateVolumes, ['v']);
+    await pod.updateVolumes(wanted(), never);
+    assert.equal(rig.host.calls.at(-1), 'detach v');
+  });
+
+  test('one whose caller goes while it is being attached stays on the list; one that was never attached does not', async () => {
+    await using rig = await Rig.make();
+    const pod = await rig.create();
+    rig.host.onAttach = (volumeId) => {
+      if (volumeId === 'begun') rig.host.attached.add(volumeId);
+      return Promise.reject(new ShimError('CANCELLED', 'gone', { reason: 'CANCELLED' }));
+    };
+    await assert.rejects(pod.updateVolumes(wanted('begun', 'not-begun'), never), /gone/);
+    assert.deepEqual(pod.record.updateVolumes, ['begun']);
+    await pod.updateVolumes(wanted(), never);
+    assert.deepEqual(
+      rig.host.calls.filter((call) => call.startsWith('detach')),
+      ['detach begun'],
+    );
   });
 });

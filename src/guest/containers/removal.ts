@@ -1,5 +1,5 @@
 import { waitFor } from '../../base/deadline.ts';
-import { messageOf } from '../../base/errors.ts';
+import { ShimError, messageOf } from '../../base/errors.ts';
 import type { ContainerHost } from './containers.ts';
 import { persist } from './persist.ts';
 import type { ContainerProcess } from './process.ts';
@@ -11,6 +11,8 @@ export class Removal {
   readonly #host: ContainerHost;
   readonly #runtime: GuestRuntime;
   readonly #processes: ProcessTable;
+  /** Removals in progress; repeats join them. */
+  readonly #going = new Map<ContainerProcess, Promise<void>>();
 
   constructor(host: ContainerHost, runtime: GuestRuntime, processes: ProcessTable) {
     this.#host = host;
@@ -19,23 +21,35 @@ export class Removal {
   }
 
   /** Removes everything of a process, again and again until it is done; rejects only when the VM goes first. */
-  async clearAway(process: ContainerProcess, force: boolean): Promise<void> {
+  clearAway(process: ContainerProcess, force: boolean): Promise<void> {
     const { gone, log } = this.#host;
     process.phase = 'deleting';
-    await persist(
+    const going = this.#going.get(process);
+    if (going !== undefined) return going;
+    const removal = persist(
       gone,
       () => this.#once(process, force),
       (error) => {
         log.warn({ process: process.key, problem: messageOf(error) }, 'process not cleared away, trying again');
       },
-    );
+    ).finally(() => this.#going.delete(process));
+    this.#going.set(process, removal);
+    return removal;
   }
 
-  /** In the background as well: whoever waits may give up, the removal goes on. */
+  /**
+   * In the background as well: whoever waits may give up, the removal goes on, and a repeat joins it.
+   * @throws ShimError DEADLINE_EXCEEDED / CONTAINER_NOT_REMOVED after as long as a step may take: the guest may never answer
+   */
   async delete(process: ContainerProcess, force: boolean): Promise<void> {
     const removal = this.clearAway(process, force);
     this.#host.inBackground('container removal', removal);
-    await removal;
+    const onTimeout = (): Error =>
+      new ShimError('DEADLINE_EXCEEDED', `${process.key} is not removed yet; its removal goes on`, {
+        reason: 'CONTAINER_NOT_REMOVED',
+        metadata: { containerId: process.containerId, execId: process.execId ?? '' },
+      });
+    await waitFor(removal, { milliseconds: this.#host.config.container_timeout_ms, onTimeout });
   }
 
   /** After a failed create: waits for the end of the undoing for as long as a step may take, then lets it go on. */

@@ -13,6 +13,7 @@ interface FakeSandbox {
 /** Sandboxes without VMs, for tests of the pods over them: what is there, and what was asked for, in order. */
 export class FakePodHost implements PodHost {
   readonly calls: string[] = [];
+  readonly attached = new Set<string>();
   readonly sandboxes = new Map<string, FakeSandbox>();
   /** What the guest of every sandbox is. */
   guest: GuestContainers | undefined;
@@ -81,12 +82,23 @@ export class FakePodHost implements PodHost {
   ): Promise<VolumeSnapshot> {
     this.calls.push(`attach ${volumeId}`);
     await this.onAttach(volumeId, options.callerWait);
-    return { id: volumeId, spec: { serial: volumeId }, guest: { pciAddress: '0000:00:01.0' } } as unknown as VolumeSnapshot;
+    this.attached.add(volumeId);
+    return {
+      id: volumeId,
+      spec: { serial: volumeId },
+      guest: { pciAddress: '0000:00:01.0' },
+    } as unknown as VolumeSnapshot;
+  }
+
+  volume(_sandboxId: string, volumeId: string): VolumeSnapshot {
+    const state = this.attached.has(volumeId) ? 'attached' : 'removed';
+    return { id: volumeId, state: { state } } as unknown as VolumeSnapshot;
   }
 
   async detach(_sandboxId: string, volumeId: string): Promise<VolumeSnapshot> {
     this.calls.push(`detach ${volumeId}`);
     await this.onDetach(volumeId);
+    this.attached.delete(volumeId);
     return { id: volumeId } as unknown as VolumeSnapshot;
   }
 
