@@ -40,9 +40,11 @@ const identity = (bytes: Buffer): Buffer => bytes;
  */
 export class DaemonClient {
   readonly #client: Client;
+  readonly #patienceMs: number;
 
-  /** @param backend the daemon's socket */
-  constructor(backend: string) {
+  /** @param backend the daemon's socket. @param patienceMs how long calls wait for a daemon that is being restarted */
+  constructor(backend: string, patienceMs = AWAY_MS) {
+    this.#patienceMs = patienceMs;
     this.#client = new Client(`unix:${backend}`, credentials.createInsecure(), {
       'grpc.initial_reconnect_backoff_ms': 50,
       'grpc.min_reconnect_backoff_ms': 50,
@@ -57,12 +59,16 @@ export class DaemonClient {
 
   /** @throws ServiceError */
   async pass(call: PassedCall): Promise<Buffer> {
-    const away = Deadline.after(HELD_METHOD.test(call.path) ? Number.MAX_SAFE_INTEGER : AWAY_MS);
+    const patienceMs = HELD_METHOD.test(call.path) ? Number.MAX_SAFE_INTEGER : this.#patienceMs;
+    // From the first sign that the daemon is away: the call itself may have taken long before.
+    let away: Deadline | undefined;
     for (;;) {
       try {
         return await this.#once(call);
       } catch (error) {
-        if (call.cancelled.aborted || away.expired || !daemonIsAway(error as ServiceError)) throw error;
+        if (call.cancelled.aborted || !daemonIsAway(error as ServiceError)) throw error;
+        away ??= Deadline.after(patienceMs);
+        if (away.expired) throw error;
         await sleep(RETRY_MS, call.cancelled);
       }
     }

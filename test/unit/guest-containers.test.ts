@@ -1,13 +1,20 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
+import { silentLogger } from '../../src/base/log.ts';
+import type { ContainerHost } from '../../src/guest/containers/containers.ts';
 import { parseExit } from '../../src/guest/containers/exits.ts';
 import { parseConfig } from '../../src/guest/containers/oci.ts';
 import { planContainer } from '../../src/guest/containers/plan.ts';
+import type { Ports } from '../../src/guest/containers/port.ts';
+import type { ProcessActions } from '../../src/guest/containers/process.ts';
+import { ProcessTable } from '../../src/guest/containers/process-table.ts';
+import { Removal } from '../../src/guest/containers/removal.ts';
 import { containersSchema, type ProcessRecord } from '../../src/guest/containers/records.ts';
 import { GuestRuntime, type ExitRecord } from '../../src/guest/containers/runtime.ts';
 import { TokenCut } from '../../src/guest/containers/token.ts';
-import { translateConfig } from '../../src/guest/containers/translate.ts';
+import { translateConfig, translateLimits } from '../../src/guest/containers/translate.ts';
+import { shimFailure } from '../support/agent-pair.ts';
 import { ociConfig } from '../support/container-rig.ts';
 
 suite('the token that ends a stream', () => {
@@ -80,6 +87,40 @@ test('announcements that are none are passed over', () => {
   assert.deepEqual(parseExit('exit c/x/e t 7 1.50 0'), { key: 'c/x/e', token: 't', record });
   for (const line of ['', 'exit', 'exit c t', 'exit c t x 1 0', 'hello c t 7 1 0'])
     assert.equal(parseExit(line), undefined);
+});
+
+test('new limits are without what names things of the host', () => {
+  const resources = {
+    cpu: { shares: 2, cpus: '0-3', mems: '0' },
+    memory: { limit: 1 },
+    blockIO: { weight: 1 },
+    devices: [{ allow: true }],
+  };
+  assert.deepEqual(translateLimits(resources), { cpu: { shares: 2 }, memory: { limit: 1 } });
+});
+
+test('the removal of a process in a guest that never answers ends for whoever waits, and is joined by a repeat', async () => {
+  let asked = 0;
+  const exec = (): Promise<never> => {
+    asked += 1;
+    return new Promise(() => undefined);
+  };
+  const ports = { get: () => undefined, remove: () => Promise.resolve() } as unknown as Ports;
+  const processes = new ProcessTable('s', 4, { ports } as ProcessActions);
+  const process = processes.restore({
+    ...{ containerId: 'c', execId: undefined, state: 'stopped', paused: false, pid: 1, token: 't', process: undefined },
+    streams: { terminal: false, stdin: false, stdout: false, stderr: false },
+    ...{ ports: { stdin: 0, stdout: 0, stderr: 0, terminal: 0 }, exit: undefined },
+  });
+  const host = {
+    ...{ config: { container_timeout_ms: 50 }, gone: new AbortController().signal, log: silentLogger(), ports },
+    ...{ inBackground: () => undefined, commitSoon: () => undefined },
+  } as unknown as ContainerHost;
+  const removal = new Removal(host, new GuestRuntime({ exec }, 1000), processes);
+  for (let repeat = 0; repeat < 2; repeat += 1) {
+    await assert.rejects(removal.delete(process, true), shimFailure('DEADLINE_EXCEEDED', 'CONTAINER_NOT_REMOVED'));
+  }
+  assert.equal(asked, 1);
 });
 
 suite('a guest that lies', () => {

@@ -14,7 +14,7 @@ import { checkContainerId, keyOf, type ContainersRecord } from './records.ts';
 import { rejoin } from './rejoin.ts';
 import { Removal } from './removal.ts';
 import { GuestRuntime, type ExitRecord } from './runtime.ts';
-import { translateProcess } from './translate.ts';
+import { translateLimits, translateProcess } from './translate.ts';
 import type { ContainerSpec, ContainerStats, ExecSpec, GuestContainers, GuestProcess, ProcessExit } from './types.ts';
 
 /** What the containers need of their sandbox. */
@@ -153,8 +153,9 @@ export class Containers implements GuestContainers, ProcessActions {
   }
 
   async update(containerId: string, resources: unknown): Promise<void> {
+    const limits = translateLimits(resources);
     await this.#ready();
-    await this.runtime.update(this.#processes.container(containerId).containerId, resources);
+    await this.runtime.update(this.#processes.container(containerId).containerId, limits);
   }
 
   // ---- what a process asks (ProcessActions)

@@ -71,6 +71,11 @@ export function parseProcess(process: unknown): OciProcess {
   return parse(processSchema, process, 'process');
 }
 
+/** @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG_JSON, naming the member */
+export function parseResources(resources: unknown): OciResources {
+  return parse(resourcesSchema, resources, 'resources');
+}
+
 function parse<T>(schema: z.ZodType<T>, value: unknown, name: string): T {
   const result = schema.safeParse(value);
   if (result.success) return result.data;

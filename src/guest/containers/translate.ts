@@ -1,4 +1,5 @@
 import type { OciConfig, OciDevice, OciLinux, OciMount, OciProcess, OciResources } from './oci.ts';
+import { parseResources } from './oci.ts';
 import { SHARED_MEMORY, isPropagation, kindOf, planContainer } from './plan.ts';
 import { ShimError } from '../../base/errors.ts';
 
@@ -108,6 +109,12 @@ function translateDevice(device: OciDevice, parts: GuestParts, numbers: Map<stri
   return { ...device, ...found };
 }
 
+/** New limits for a container that runs. @throws ShimError INVALID_ARGUMENT for what are none */
+export function translateLimits(resources: unknown): object {
+  // Rules on devices are those of its beginning: here nothing says what the host's numbers are in the guest.
+  return translateResources({ ...parseResources(resources), devices: undefined }, new Map());
+}
+
 /** Rules on host block devices are given the guest's numbers; CPU sets and I/O settings name things of the host. */
 function translateResources(resources: OciResources, numbers: ReadonlyMap<string, DeviceNumbers>): object {
   const { blockIO: _io, network: _network, rdma: _rdma, devices, cpu, ...rest } = resources;
@@ -115,7 +122,9 @@ function translateResources(resources: OciResources, numbers: ReadonlyMap<string
   return {
     ...rest,
     ...(cpu && { cpu: cpuRest }),
-    devices: (devices ?? []).map((rule) => ({ ...rule, ...numbers.get(`${rule.major ?? ''}:${rule.minor ?? ''}`) })),
+    ...(devices && {
+      devices: devices.map((rule) => ({ ...rule, ...numbers.get(`${rule.major ?? ''}:${rule.minor ?? ''}`) })),
+    }),
   };
 }
 
