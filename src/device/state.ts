@@ -53,6 +53,8 @@ export type VolumeInput =
   | { readonly kind: 'detach'; readonly force: boolean }
   /** Observation: the guest's driver is live on the disk. */
   | { readonly kind: 'driver-live'; readonly guest: GuestView }
+  /** Observation: this is now known of the disk in the guest; a reset, or a detach that was refused half-way, has ended more. */
+  | { readonly kind: 'guest-seen'; readonly guest: GuestView }
   /** Observation: a step of the attach failed, what was done must be undone. */
   | { readonly kind: 'attach-failed'; readonly cause: Cause }
   /** Observation: QEMU has no such device (any more). */
@@ -103,6 +105,8 @@ function fromPending(state: Extract<VolumeState, { state: 'pending' }>, input: I
     case 'driver-live':
       if (undoing) return ignored('the attach is being undone');
       return next({ state: 'attached', slot: state.slot, guest: input.guest, refused: undefined });
+    case 'guest-seen':
+      return ignored('what was seen comes with driver-live');
     case 'attach-failed':
       if (undoing) return ignored('the attach is being undone already');
       return next({ state: 'pending', phase: 'undoing', slot: state.slot, cause: input.cause });
@@ -126,6 +130,8 @@ function fromAttached(state: Extract<VolumeState, { state: 'attached' }>, input:
       return next({ state: 'detaching', slot, guest, force: true, deviceGone: true, cause: UNASKED });
     case 'driver-live':
       return ignored('the driver is known to be live');
+    case 'guest-seen':
+      return next({ ...state, guest: input.guest });
     case 'attach-failed':
       return denied('ALREADY_ATTACHED', 'the attach has succeeded already');
     case 'all-gone':
@@ -149,6 +155,8 @@ function fromDetaching(state: Extract<VolumeState, { state: 'detaching' }>, inpu
       return next({ state: 'attached', slot: state.slot, guest: state.guest, refused: input.cause });
     case 'driver-live':
       return ignored('the volume is being detached');
+    case 'guest-seen':
+      return next({ ...state, guest: input.guest });
     case 'attach-failed':
       return denied('ALREADY_ATTACHED', 'the attach has succeeded already');
   }

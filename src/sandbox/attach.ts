@@ -33,15 +33,7 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
     using key = await fetchKey(host, volume.spec);
     if (key !== undefined) watch.lap('key');
     await addToQemu(host, volume, key, watch);
-    const guest = await settleInGuest(host, volume, key, deadline, watch);
-    {
-      using _held = await volume.mutex.acquire();
-      // Re-checked after every re-acquire: the VM may have gone, the device may have vanished (locking rule 4).
-      host.gone.throwIfAborted();
-      volume.timings = watch.timings;
-      const result = host.volumes.apply(volume, { kind: 'driver-live', guest });
-      if (result.kind !== 'next') throw vanished(volume);
-    }
+    await settle(host, volume, key, deadline, watch);
   } catch (error) {
     const problem = asShimError(error);
     await undoAttach(host, volume, problem, timeoutMs);
@@ -79,8 +71,44 @@ async function addToQemu(
   watch.lap('device');
 }
 
+/**
+ * Settles the volume in the guest, and takes note of it: ATTACHED. What was seen in a boot that a reset has ended meanwhile is
+ * made and looked at anew.
+ * @throws ShimError as the guest's part does; FAILED_PRECONDITION / DEVICE_VANISHED; the reason of `host.gone`
+ */
+export async function settle(
+  host: VolumeHost,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  deadline: Deadline,
+  watch: Stopwatch,
+): Promise<void> {
+  for (;;) {
+    const { boot } = host;
+    const guest = await settleInGuest(host, volume, key, deadline, watch);
+    using _held = await volume.mutex.acquire();
+    // Re-checked after every re-acquire: the VM may have gone, the device may have vanished (locking rule 4).
+    host.gone.throwIfAborted();
+    if (host.boot !== boot) continue;
+    volume.timings = watch.timings;
+    const result = host.volumes.apply(volume, { kind: 'driver-live', guest });
+    if (result.kind !== 'next') throw vanished(volume);
+    return;
+  }
+}
+
+/** How things stand in the guest; nothing is changed there. `formatted` is never seen. */
+export async function lookInGuest(host: VolumeHost, volume: Volume, deadline: Deadline): Promise<GuestView> {
+  const sinceMs = monotonicMs();
+  const evidence: string[] = [await host.drivers.untilLive(volume, deadline)];
+  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  const device = await findInGuest(host, volume, { address, sinceMs }, deadline);
+  if (device !== undefined) evidence.push('guest-agent');
+  return { pciAddress: address && formatAddress(address), device, evidence, formatted: false };
+}
+
 /** The part of an attach that waits: no lock is held. */
-export async function settleInGuest(
+async function settleInGuest(
   host: VolumeHost,
   volume: Volume,
   key: KeyMaterial | undefined,
@@ -216,7 +244,7 @@ export function causeFrom(error: ShimError): Cause {
 }
 
 /** The refusal of an attach whose device has gone meanwhile, although the driver was seen. */
-export function vanished(volume: Volume): ShimError {
+function vanished(volume: Volume): ShimError {
   return new ShimError(
     'FAILED_PRECONDITION',
     `the device of volume ${volume.id} vanished while it was being attached`,

@@ -3,6 +3,7 @@ import { AGENT_PORT_ID } from '../qemu/argv.ts';
 import { probeCapabilities } from '../qmp/capabilities.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { QmpListener } from '../qmp/listener.ts';
+import { lookAgain } from './guest-reset.ts';
 import { onIoError, onResumed, resumeWhenThereIsRoom } from './io-errors.ts';
 import { deviceVanished, reconcile } from './reconcile.ts';
 import type { Sandbox } from './sandbox.ts';
@@ -100,9 +101,16 @@ function onDeviceDeleted(sandbox: Sandbox, device: string): void {
 /** A reset ends everything that the last boot of the guest had: its agent, its mounts, its bus numbers. */
 function onReset(sandbox: Sandbox): void {
   if (sandbox.state !== 'running') return;
+  sandbox.boot += 1;
   sandbox.agentReady = false;
   sandbox.addresses.forget();
+  const agent = awaitAgent(sandbox);
   for (const volume of sandbox.volumes.all()) {
+    // A PENDING one sees to it itself, by the number of the boot.
+    const { state } = volume.state;
+    if (state === 'attached' || state === 'detaching') {
+      sandbox.inBackground('look after reset', lookAgain(sandbox, volume, agent));
+    }
     volume.mounted = false;
     // Its mapping was the last boot's.
     if (volume.spec.encryption?.kind === 'guest-luks2') volume.encryption = undefined;
@@ -110,7 +118,7 @@ function onReset(sandbox: Sandbox): void {
   sandbox.containers.allGone(false);
   sandbox.commitSoon();
   sandbox.announce('sandbox.rebooted', { reason: 'GUEST_RESET', message: 'the guest was reset or rebooted' });
-  sandbox.inBackground('agent after reset', awaitAgent(sandbox));
+  sandbox.inBackground('agent after reset', agent);
 }
 
 /** Waits for the guest agent for as long as a boot may take, and takes note of it. */

@@ -1,6 +1,6 @@
 import { Deadline } from '../base/deadline.ts';
 import type { QmpClient } from '../qmp/client.ts';
-import { asShimError, causeFrom, releaseBestEffort, settleInGuest, vanished } from './attach.ts';
+import { asShimError, causeFrom, releaseBestEffort, settle } from './attach.ts';
 import { startRemoval } from './detach.ts';
 import { guestEncryption } from './guest-crypt.ts';
 import { hostLuksView, readLuks1 } from './luks-image.ts';
@@ -69,14 +69,10 @@ async function resumeAttach(sandbox: Sandbox, volume: Volume, present: boolean):
     }
     using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(sandbox, volume.spec);
     const deadline = Deadline.after(sandbox.config.attach_timeout_ms);
-    const guest = await settleInGuest(sandbox, volume, key, deadline, new Stopwatch());
     if (volume.spec.encryption?.kind === 'host-luks') {
       volume.encryption ??= hostLuksView(await readLuks1(volume.identity.resolvedPath), false);
     }
-    using _held = await volume.mutex.acquire();
-    sandbox.gone.throwIfAborted();
-    const result = sandbox.volumes.apply(volume, { kind: 'driver-live', guest });
-    if (result.kind !== 'next') throw vanished(volume);
+    await settle(sandbox, volume, key, deadline, new Stopwatch());
     sandbox.commitSoon();
   } catch (error) {
     sandbox.gone.throwIfAborted();

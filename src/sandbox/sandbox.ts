@@ -118,6 +118,7 @@ export class Sandbox implements VolumeHost {
   accelerator: RunningAccelerator = 'tcg';
   acceleratorReason = '';
   agentReady = false;
+  boot = 0;
   runState = '';
   timings: readonly Timing[] = [];
   start: StartKind = { kind: 'cold', templateId: '', reason: '' };

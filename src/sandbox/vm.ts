@@ -29,6 +29,8 @@ export interface VolumeHost {
   readonly gone: AbortSignal;
   /** Resolves once QEMU has been seen to be gone and every volume is REMOVED. */
   readonly stopped: Promise<void>;
+  /** Counts the resets of the guest that were seen: what was seen in one boot says nothing about the next. */
+  readonly boot: number;
   /** True when the guest agent has answered in this boot of the guest. */
   readonly agentReady: boolean;
   /** How the device properties of this QEMU can be observed. */

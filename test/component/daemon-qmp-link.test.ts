@@ -3,6 +3,7 @@ import { suite, test } from 'node:test';
 import type { QmpCommandName } from '../../src/qmp/protocol.ts';
 import { refusal } from '../support/errors.ts';
 import { NO_REPLY, type Handler } from '../support/fake-qmp.ts';
+import { FakeScripts } from '../support/fake-scripts.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
 
@@ -205,6 +206,7 @@ suite('events of the VM', { timeout: 120_000 }, () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
+    const asked = vm.qmp.receivedOf('query-pci').length;
     vm.agent.stop();
     vm.qmp.emit('RESET', { guest: true, reason: 'guest-reset' });
     await eventually('the agent counts as away', async () =>
@@ -215,9 +217,63 @@ suite('events of the VM', { timeout: 120_000 }, () => {
       (await rig.client.getSandbox('one')).agentReady ? true : undefined,
     );
     assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
-    const asked = vm.qmp.receivedOf('query-pci').length;
     await rig.attach('b');
-    assert.equal(vm.qmp.receivedOf('query-pci').length, asked + 1);
+    assert.equal(vm.qmp.receivedOf('query-pci').length, asked + 1, 'once a boot');
+  });
+
+  test('a reset: what the last boot had seen is no evidence; the volume is looked at anew', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    const scripts = new FakeScripts(vm);
+    const path = await rig.daemon.rawFile('a', 1024 * 1024);
+    const spec = { rawFile: { path }, mount: { fsType: 'ext4', mountPoint: '/data' } };
+    const before = await rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec });
+    assert.deepEqual(before.evidence, ['virtio-status', 'guest-agent', 'guest-mount']);
+    vm.agent.stop();
+    vm.model.reboot('vol-1-a');
+    vm.qmp.emit('RESET', { guest: true, reason: 'guest-reset' });
+    const booting = await eventually('the evidence is dropped', async () => {
+      const volume = await rig.volume('a');
+      return volume.evidence.length === 0 ? volume : undefined;
+    });
+    assert.deepEqual(
+      [booting.state, booting.guestDevice, booting.guestPciAddress],
+      ['VOLUME_STATE_ATTACHED', '', ''],
+      'nothing is said of the disk in a guest that has not come up',
+    );
+    vm.model.driverLive('vol-1-a');
+    vm.agent.start();
+    await eventually('it is seen again', async () => {
+      const { evidence, guestDevice } = await rig.volume('a');
+      return guestDevice === '/dev/vda' && evidence.join() === 'virtio-status,guest-agent' ? true : undefined;
+    });
+    assert.deepEqual(scripts.ran, ['mount'], 'it is not mounted again by itself');
+  });
+
+  test('a reset while a volume is being attached: what counts is the boot that there is', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    let resets = 0;
+    vm.agent.answer = async (request) => {
+      const answer = vm.answerAgent(request);
+      if (request.execute === 'guest-get-disks' && resets === 0) {
+        resets += 1;
+        vm.model.reboot('vol-1-a');
+        vm.qmp.emit('RESET', { guest: true, reason: 'guest-reset' });
+        // The daemon has the event by the time it answers this, and only then the agent's word.
+        await rig.volume('a');
+      }
+      return answer;
+    };
+    const attach = rig.attach('a');
+    await eventually('the driver is awaited once more', async () =>
+      resets === 1 && (await rig.volume('a')).state === 'VOLUME_STATE_PENDING' ? true : undefined,
+    );
+    const looks = vm.qmp.receivedOf('x-query-virtio-status').length;
+    await vm.qmp.waitForCommand('x-query-virtio-status', looks + 2);
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_PENDING');
+    vm.model.driverLive('vol-1-a');
+    assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
   });
 
   test('paused and running again', async () => {

@@ -88,6 +88,13 @@ export class FakeQemuModel {
     this.#device(id).transports = FIRMWARE_TRANSPORTS;
   }
 
+  /** The guest begins to boot: no driver drives the disk. */
+  reboot(id: string): void {
+    const device = this.#device(id);
+    device.statuses = [];
+    device.transports = [];
+  }
+
   /** The guest's driver gives the disk up, as Linux does when it is out of interrupt vectors. */
   driverFailed(id: string): void {
     this.#device(id).statuses = ['VIRTIO_CONFIG_S_FAILED: Error in guest, device failed'];

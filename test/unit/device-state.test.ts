@@ -37,6 +37,7 @@ const INPUTS = {
   detach: { kind: 'detach', force: false },
   force: { kind: 'detach', force: true },
   'driver-live': { kind: 'driver-live', guest: other },
+  'guest-seen': { kind: 'guest-seen', guest: other },
   'attach-failed': { kind: 'attach-failed', cause: later },
   'device-gone': { kind: 'device-gone' },
   'all-gone': { kind: 'all-gone' },
@@ -59,7 +60,8 @@ const toDetaching = (force: boolean): VolumeState => ({ ...detaching(force, fals
 const vanished: VolumeState = { state: 'detaching', slot, guest, force: true, deviceGone: true, cause: unasked };
 const refusedNow: VolumeState = { state: 'attached', slot, guest, refused: later };
 
-const fromAttached: Record<InputName, Expected> = {
+const fromAttached = (state: VolumeState): Record<InputName, Expected> => ({
+  'guest-seen': { ...state, guest: other } as VolumeState,
   detach: toDetaching(false),
   force: toDetaching(true),
   'driver-live': 'ignored',
@@ -68,13 +70,14 @@ const fromAttached: Record<InputName, Expected> = {
   'all-gone': 'NOT_DETACHING',
   'guest-refused': 'NOT_DETACHING',
   'vm-gone': gone(later),
-};
+});
 
 function fromDetaching(force: boolean, deviceGone: boolean): Record<InputName, Expected> {
   return {
     detach: 'ignored',
     force: force ? 'ignored' : detaching(true, deviceGone),
     'driver-live': 'ignored',
+    'guest-seen': { ...detaching(force, deviceGone), guest: other } as VolumeState,
     'attach-failed': 'ALREADY_ATTACHED',
     'device-gone': deviceGone ? 'ignored' : detaching(force, true),
     'all-gone': gone(cause),
@@ -88,6 +91,7 @@ const TABLE: Record<StateName, Record<InputName, Expected>> = {
     detach: 'VOLUME_PENDING',
     force: 'VOLUME_PENDING',
     'driver-live': { state: 'attached', slot, guest: other, refused: undefined },
+    'guest-seen': 'ignored',
     'attach-failed': { state: 'pending', phase: 'undoing', slot, cause: later },
     'device-gone': { state: 'pending', phase: 'undoing', slot, cause: unasked },
     'all-gone': 'NOT_UNDOING',
@@ -98,14 +102,15 @@ const TABLE: Record<StateName, Record<InputName, Expected>> = {
     detach: 'VOLUME_PENDING',
     force: 'VOLUME_PENDING',
     'driver-live': 'ignored',
+    'guest-seen': 'ignored',
     'attach-failed': 'ignored',
     'device-gone': 'ignored',
     'all-gone': gone(cause),
     'guest-refused': 'NOT_DETACHING',
     'vm-gone': gone(later),
   },
-  attached: fromAttached,
-  refused: fromAttached,
+  attached: fromAttached(STATES.attached),
+  refused: fromAttached(STATES.refused),
   detaching: fromDetaching(false, false),
   forced: fromDetaching(true, false),
   leaving: fromDetaching(false, true),
@@ -114,6 +119,7 @@ const TABLE: Record<StateName, Record<InputName, Expected>> = {
     detach: 'ignored',
     force: 'ignored',
     'driver-live': 'ignored',
+    'guest-seen': 'ignored',
     'attach-failed': 'ignored',
     'device-gone': 'ignored',
     'all-gone': 'ignored',
@@ -159,6 +165,7 @@ const anyGuest = fc.record({
 const anyInput: fc.Arbitrary<VolumeInput> = fc.oneof(
   fc.record({ kind: fc.constant('detach' as const), force: fc.boolean() }),
   fc.record({ kind: fc.constant('driver-live' as const), guest: anyGuest }),
+  fc.record({ kind: fc.constant('guest-seen' as const), guest: anyGuest }),
   fc.record({ kind: fc.constant('attach-failed' as const), cause: anyCause }),
   fc.constant<VolumeInput>({ kind: 'device-gone' }),
   fc.constant<VolumeInput>({ kind: 'all-gone' }),
