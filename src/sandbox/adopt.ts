@@ -142,7 +142,12 @@ async function findProcess(record: JournalRecord, sandbox: Sandbox): Promise<Qem
 
 /** Connects to a VM that runs; reconciling its volumes is part of the connecting (observe.ts). */
 async function connect(sandbox: Sandbox): Promise<void> {
-  await sandbox.link.openEventually();
+  const { containers, ports } = sandbox;
+  const connected = sandbox.link.openEventually();
+  // Without an await before it: operations on containers wait for it from the daemon's first moment on.
+  const guestReady = containers.hasRecords || sandbox.identity.spec.readyWhen === 'agent';
+  const rejoined = guestReady && sandbox.state !== 'stopping' ? rejoin(sandbox, connected) : undefined;
+  await connected;
   if (sandbox.state === 'stopping') {
     const gracefulTimeoutMs = sandbox.config.stop_timeout_ms;
     await stopSandbox(sandbox, { force: false, gracefulTimeoutMs });
@@ -150,9 +155,12 @@ async function connect(sandbox: Sandbox): Promise<void> {
   }
   sandbox.announce('sandbox.adopted', { reason: 'ADOPTED', message: 'taken over from an earlier daemon' });
   sandbox.commitSoon();
-  const { containers, ports } = sandbox;
-  // Begun before anybody waits: operations on containers wait for it.
-  const guestReady = containers.hasRecords || sandbox.identity.spec.readyWhen === 'agent';
-  if (guestReady) await containers.rejoin(awaitAgent(sandbox));
+  await rejoined;
   await ports.clearStrays();
+}
+
+function rejoin(sandbox: Sandbox, connected: Promise<unknown>): Promise<void> {
+  const rejoined = sandbox.containers.rejoin(connected.then(() => awaitAgent(sandbox)));
+  rejoined.catch(() => undefined); // Whoever connects hears of it.
+  return rejoined;
 }
