@@ -27,8 +27,8 @@ export class LiveProcess {
   readonly exec: ExecRecord | undefined;
   /** Undefined: nothing of it is left in the guest. */
   readonly guest: GuestProcess | undefined;
-  readonly #events: EventForwarder;
-  readonly #relay: RelayLink;
+  readonly #events: Pick<EventForwarder, 'publish'>;
+  readonly #relay: Pick<RelayLink, 'release'>;
   readonly #ended = Promise.withResolvers<ExitRecord>();
   #io: ProcessIo | undefined;
   /** The start in progress or done; repeats join it, and the end is told after it. */
@@ -40,8 +40,8 @@ export class LiveProcess {
     readonly exec: ExecRecord | undefined;
     readonly guest: GuestProcess | undefined;
     readonly io: ProcessIo | undefined;
-    readonly events: EventForwarder;
-    readonly relay: RelayLink;
+    readonly events: Pick<EventForwarder, 'publish'>;
+    readonly relay: Pick<RelayLink, 'release'>;
   }) {
     this.pod = parts.pod;
     this.container = parts.container;

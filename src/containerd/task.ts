@@ -18,7 +18,7 @@ import type { WaitResponse } from '../rpc/generated/containerd/task/v3/WaitRespo
 import { untilGone, type Caller } from './caller.ts';
 import { SHIM_VERSION } from './controller.ts';
 import type { EventForwarder } from './forwarder.ts';
-import { checkNamed } from './ids.ts';
+import { checkNamed, type Named } from './ids.ts';
 import { LiveProcess, processKey } from './live-process.ts';
 import type { Pod } from './pod.ts';
 import type { ContainerRecord, ExecRecord } from './pod-record.ts';
@@ -40,8 +40,8 @@ interface TaskRequest {
 
 interface TaskOptions {
   readonly pods: Pods;
-  readonly events: EventForwarder;
-  readonly relay: RelayLink;
+  readonly events: Pick<EventForwarder, 'publish'>;
+  readonly relay: Pick<RelayLink, 'hold' | 'release'>;
   /** The containers in a pod's guest. */
   readonly containersOf: (pod: Pod) => GuestContainers;
   readonly directVolumes: string;
@@ -125,10 +125,25 @@ export class TaskService {
   #known(namespace: string, id: string): boolean {
     return this.#options.pods
       .all()
-      .some(({ record }) => record.namespace === namespace && record.containers.some((c) => c.id === id));
+      .some(({ record }) => record.namespace === namespace && record.containers.some((c) => c.id === id && c.ready));
+  }
+
+  /** What a Create that failed could not undo then is undone now. @throws ShimError UNAVAILABLE / CREATE_NOT_UNDONE */
+  async #clearUnready({ namespace, id }: Named): Promise<void> {
+    for (const pod of this.#options.pods.all()) {
+      const left = pod.record.containers.find((c) => c.id === id && !c.ready);
+      if (pod.record.namespace !== namespace || left === undefined) continue;
+      await this.#undoCreate(pod, left);
+      if (pod.destroyed || !pod.record.containers.includes(left)) continue;
+      throw new ShimError('UNAVAILABLE', `what a failed create of container ${id} has left is not removed yet`, {
+        reason: 'CREATE_NOT_UNDONE',
+        metadata: { namespace, id },
+      });
+    }
   }
 
   async #create(request: CreateTaskRequest__Output, bundle: string, caller: Caller): Promise<void> {
+    await this.#clearUnready({ namespace: caller.namespace, id: request.id });
     const config = await readConfig(bundle);
     const pod = await this.#podFor(request, config, caller);
     const { id, stdin, stdout, stderr, terminal } = request;
@@ -184,7 +199,8 @@ export class TaskService {
         await this.#options.pods.destroy(pod);
         return;
       }
-      await this.#options.containersOf(pod).find(container.id)?.delete();
+      // Also one that the guest was in the middle of making: its root file system is in use until it is gone.
+      if (pod.snapshot !== undefined) await this.#options.containersOf(pod).discard(container.id);
       await this.#releaseVolumes(pod, container);
       forget(pod.record.containers, container);
       await pod.commit();
@@ -220,6 +236,7 @@ export class TaskService {
   /** Ends with its caller, or with the daemon; what it has begun goes on, and a repeat joins it. */
   async delete(request: ProcessRequest, caller: Caller): Promise<DeleteResponse> {
     await untilGone(this.#creating.get(`${caller.namespace}/${request.id}`)?.catch(() => undefined) ?? DONE, caller);
+    if (request.execId === '') await this.#clearUnready({ namespace: caller.namespace, id: request.id });
     const { key } = this.#process(request, caller);
     const deleting = this.#deleting.get(key) ?? this.#delete(request, caller).finally(() => this.#deleting.delete(key));
     this.#deleting.set(key, deleting);
@@ -262,7 +279,15 @@ export class TaskService {
     checkNamed({ namespace: caller.namespace, id: execId });
     const { pod, container } = this.#process({ id, execId: '' }, caller);
     // The same once more, from a caller that has not heard the first answer.
-    if (this.#live.has(processKey(pod, id, execId))) return {};
+    const known = this.#live.get(processKey(pod, id, execId))?.record;
+    if (known !== undefined) {
+      const repeated = known.stdin === stdin && known.stdout === stdout && known.stderr === stderr;
+      if (repeated && known.terminal === terminal) return {};
+      throw new ShimError('ALREADY_EXISTS', `container ${id} has a process ${execId} already`, {
+        reason: 'CONTAINER_EXISTS',
+        metadata: { id, execId },
+      });
+    }
     const exec: ExecRecord = { id: execId, stdin, stdout, stderr, terminal, stdinClosed: false, started: false };
     const io = ProcessIo.open(exec, pod.log);
     const { relay } = this.#options;

@@ -188,6 +188,7 @@ suite('volumes that Controller.Update names', () => {
     const refusal = new ShimError('ALREADY_EXISTS', 'another spec', { reason: 'VOLUME_EXISTS' });
     rig.host.onAttach = () => Promise.reject(refusal);
     await assert.rejects(pod.updateVolumes(wanted('v'), never), /another spec/);
+    assert.deepEqual(pod.record.updateVolumes, ['v']);
     rig.host.onAttach = () => Promise.reject(new ShimError('INVALID_ARGUMENT', 'no spec', { reason: 'INVALID_FIELD' }));
     await assert.rejects(pod.updateVolumes(wanted('v'), never), /no spec/);
     assert.deepEqual(pod.record.updateVolumes, ['v']);

@@ -130,6 +130,17 @@ export class Containers implements GuestContainers, ProcessActions {
     return process?.phase === 'creating' ? undefined : process;
   }
 
+  async discard(containerId: string): Promise<void> {
+    const process = this.#processes.get(containerId);
+    if (process === undefined) return;
+    if (process.phase !== 'creating') {
+      await process.delete();
+      return;
+    }
+    await this.#ready();
+    await this.#removal.delete(process, true);
+  }
+
   list(): readonly GuestProcess[] {
     return this.all().filter((process) => process.phase !== 'creating');
   }
