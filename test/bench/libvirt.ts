@@ -185,7 +185,7 @@ function domainXml(directory: string, name: string, { vcpus, ports }: { vcpus: n
   const files = join(directory, 'files');
   return `<domain type='qemu'><name>${name}</name><memory unit='MiB'>512</memory><vcpu>${vcpus}</vcpu>
   <os><type arch='x86_64' machine='q35'>hvm</type><kernel>${files}/vmlinuz</kernel><initrd>${files}/initrd.img</initrd>
-    <cmdline>console=ttyS0 quiet panic=-1 cryptomgr.notests</cmdline></os>
+    <cmdline>console=ttyS0 quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1</cmdline></os>
   <features><acpi/></features><cpu mode='maximum'/><on_poweroff>destroy</on_poweroff>
   <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='pci' index='0' model='pcie-root'/>

@@ -33,7 +33,7 @@ export const testLaunch: TemplateLaunch = {
   memoryMib: 256,
   kernel: KERNEL,
   initrd: INITRD,
-  kernelParameters: 'console=ttyS0 quiet panic=-1 cryptomgr.notests',
+  kernelParameters: 'console=ttyS0 quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1',
   iothreads: [],
   bridges: bridgesFor(62),
   portsMax: 127,
