@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { invalidArgument, isShimError, messageOf, ShimError } from '../base/errors.ts';
 import { checkReference } from '../device/encryption.ts';
 import { namesFor } from '../device/plan.ts';
@@ -135,7 +136,8 @@ async function changeImage(manager: SandboxManager, image: string, change: KeySl
   const { config, claims, keys: source, log } = environment;
   const spec = imageSpec(image);
   const backing = await inspectBacking(spec, config);
-  const owner = `a change of the keys of ${backing.path}`;
+  // An owner of its own: a second change of the same image is another holder, and is refused.
+  const owner = `a change of the keys of ${backing.path} (${randomUUID()})`;
   claims.claim(backing, owner, true);
   using _claim = { [Symbol.dispose]: () => claims.release(backing.identity, owner) };
   const signal = AbortSignal.timeout(AMEND_TIMEOUT_MS);
