@@ -144,7 +144,9 @@ class Connection {
     socket.on('error', () => socket.destroy());
     createInterface({ input: socket }).on('line', (line) => {
       try {
-        this.#waiting.shift()?.resolve(responseSchema.parse(JSON.parse(line)));
+        // Before anybody is taken off the list: what is no answer fails them all, with the connection.
+        const answer = responseSchema.parse(JSON.parse(line));
+        this.#waiting.shift()?.resolve(answer);
       } catch {
         socket.destroy();
       }

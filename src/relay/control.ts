@@ -12,7 +12,8 @@ export const requestSchema = z.discriminatedUnion('do', [
 ]);
 export type RelayRequest = z.infer<typeof requestSchema>;
 
-export const responseSchema = z.strictObject({
+/** A later relay may say more. */
+export const responseSchema = z.object({
   /** Whom this relay serves, and as which process. */
   pid: z.int(),
   socket: z.string(),

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Metadata, Server, ServerCredentials, status, type sendUnaryData } from '@grpc/grpc-js';
+import { responseSchema } from '../../src/relay/control.ts';
 import { DaemonClient } from '../../src/relay/daemon.ts';
 
 const PATIENCE_MS = 300;
@@ -34,4 +35,9 @@ test('the relay’s patience counts from the moment at which the daemon is away,
   const call = { request: Buffer.alloc(0), metadata: new Metadata(), deadline: Infinity };
   const answer = await client.pass({ path: '/a/Start', ...call, cancelled: new AbortController().signal });
   assert.equal(answer.toString(), 'done');
+});
+
+test('a relay of a later version, which says more, is understood', () => {
+  const about = { pid: 1, socket: '/s', backend: '/b', version: 99 };
+  assert.deepEqual(responseSchema.parse({ ...about, more: true }), about);
 });
