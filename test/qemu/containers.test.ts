@@ -288,6 +288,8 @@ await describe('containers in the guest', { skip }, async () => {
     await rig.restart(async () => {
       await new Promise((resolve) => setTimeout(resolve, 4000));
     });
+    // In the daemon's first moment, before the guest was asked: it waits.
+    assert.ok((await containers().stats('lives')).pidsCurrent);
     const again = containers().find('lives');
     assert.ok(again?.stdin && again.stdout);
     assert.equal(again.exit, undefined, 'it has not taken the absence of a daemon for the end of its input');
