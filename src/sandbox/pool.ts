@@ -53,7 +53,8 @@ const REFILL_PAUSE_MS = 200;
 export class WarmPool implements AsyncDisposable {
   readonly #config: Config;
   readonly #log: Logger;
-  readonly #templates: Templates;
+  readonly #templates: Pick<Templates, 'find' | 'assertMemory'>;
+  readonly #startVm: typeof startCloneVm;
   readonly #shelves = new Map<string, Shelf>();
   readonly #making = new BoundedMutex('the making of pool members', 1);
   readonly #refills = new Map<string, Promise<void>>();
@@ -61,7 +62,14 @@ export class WarmPool implements AsyncDisposable {
   readonly #closing = new AbortController();
   #uses = 0;
 
-  constructor(config: Config, log: Logger, templates: Templates) {
+  /** @param startVm starts a member's VM; tests have none */
+  constructor(
+    config: Config,
+    log: Logger,
+    templates: Pick<Templates, 'find' | 'assertMemory'>,
+    startVm: typeof startCloneVm = startCloneVm,
+  ) {
+    this.#startVm = startVm;
     this.#config = config;
     this.#log = log;
     this.#templates = templates;
@@ -179,7 +187,7 @@ export class WarmPool implements AsyncDisposable {
     const agent = undo.use(agentFor(files, config, log));
     const identity = { sandboxId: name, uuid: randomUUID(), hostname: hostnameOf('pool', launch.kernelParameters) };
     const options = { config, log, launch, lease, identity, files, agent, watch: new Stopwatch(), signal };
-    const vm = await startCloneVm(options);
+    const vm = await this.#startVm(options);
     undo.move();
     log.info({ pid: vm.qemu.pid, templateId: lease.key }, 'pool member ready');
     return { vm, agent, files, lease, uuid: identity.uuid };
