@@ -8,6 +8,7 @@ import { memory } from './memory.ts';
 import type { Bench } from './rig.ts';
 import { rpc } from './rpc.ts';
 import { start } from './start.ts';
+import { throughput } from './throughput.ts';
 
 /** Everything that is measured, in order. */
 export const SECTIONS: Readonly<Record<string, (bench: Bench) => Promise<Section>>> = {
@@ -18,5 +19,6 @@ export const SECTIONS: Readonly<Record<string, (bench: Bench) => Promise<Section
   rpc,
   controller,
   encryption,
+  throughput,
   fio,
 };
