@@ -1,4 +1,4 @@
-import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
+import { Deadline, monotonicMs, sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { Cause, GuestView } from '../device/state.ts';
 import { prepareMount, unmount } from '../guest/disks.ts';
@@ -204,17 +204,10 @@ async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, ti
   await releaseBestEffort(host, volume);
   const removal = removeFromQemu(host, volume);
   volume.removal = removal;
-  const outcome = await Promise.race([
-    removal.then(
-      () => 'undone',
-      () => 'vm-gone',
-    ),
-    sleep(timeoutMs, host.gone).then(
-      () => 'late',
-      () => 'vm-gone',
-    ),
-  ]);
-  if (outcome === 'late') host.log.warn({ volumeId: volume.id }, 'the undo of a failed attach takes long and goes on');
+  await waitFor(removal, { milliseconds: timeoutMs, signal: host.gone }).catch((problem: unknown) => {
+    if (!isShimError(problem, 'DEADLINE_EXCEEDED')) return; // The VM has gone, and the volume with it.
+    host.log.warn({ volumeId: volume.id }, 'the undo of a failed attach takes long and goes on');
+  });
 }
 
 /** What failed half-way in the guest may have mounted, or made a mapping; what is left of it must not survive the disk. */

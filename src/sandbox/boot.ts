@@ -9,6 +9,7 @@ import { assertAcpiHotplug } from './acpi-hotplug.ts';
 import { startFromTemplate } from './clone.ts';
 import { startFromPool } from './pool-start.ts';
 import type { PoolMember } from './pool.ts';
+import { findQemu } from './recover.ts';
 import { endQemu, enterRunning, launchIdentity, prepareLaunch } from './launch.ts';
 import type { Sandbox } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
@@ -133,6 +134,19 @@ async function removeDirectory(sandbox: Sandbox): Promise<void> {
   }
 }
 
+/** A VM whose adoption failed (no descriptor left, a read error) still lives in its directory, and must be found again. */
+async function refuseIfInUse(sandbox: Sandbox): Promise<void> {
+  const { directory, qmpSocket } = sandbox.files;
+  const found = await findQemu(qmpSocket);
+  if (found === undefined) return;
+  const { pid } = found.identity;
+  throw new ShimError(
+    'FAILED_PRECONDITION',
+    `a VM that was not adopted (pid ${pid}) lives in ${directory}; the next start of the daemon tries again`,
+    { reason: 'SANDBOX_NOT_ADOPTED', metadata: { sandboxId: sandbox.id, pid: String(pid), directory } },
+  );
+}
+
 /** A directory that no sandbox owns any more, left by a host that crashed, is put aside under another name. */
 async function makeDirectory(sandbox: Sandbox): Promise<void> {
   const { directory } = sandbox.files;
@@ -140,6 +154,7 @@ async function makeDirectory(sandbox: Sandbox): Promise<void> {
     await mkdir(directory, { mode: 0o700 });
   } catch (error) {
     if (errnoOf(error) !== 'EEXIST') throw error;
+    await refuseIfInUse(sandbox);
     const aside = `${directory}${LEFT_OVER_MARK}${Date.now()}`;
     await rename(directory, aside);
     sandbox.log.warn({ directory, aside }, 'left-over directory put aside');

@@ -28,6 +28,9 @@ export type EventType =
   | 'volume.resized'
   | 'volume.snapshot';
 
+/** Events of a volume that tell of no change of its state. */
+const NOT_A_STATE: ReadonlySet<EventType> = new Set(['volume.health', 'volume.job', 'volume.resized']);
+
 /** One observed change. `subject` is a snapshot of the sandbox or volume as it was right after. */
 export interface ShimEvent {
   readonly sequence: number;
@@ -96,7 +99,7 @@ export class EventLog {
         event.sandboxId === sandboxId &&
         event.volumeId === volumeId &&
         event.generation === generation &&
-        event.type !== 'volume.health',
+        !NOT_A_STATE.has(event.type),
     );
   }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { rm } from 'node:fs/promises';
+import { mkdir, rename, rm, rmdir } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
@@ -209,5 +209,24 @@ suite('a daemon that comes back', { timeout: 120_000 }, () => {
     const again = await eventually('QEMU was asked', () => rig.attach('a').catch(() => undefined));
     assert.deepEqual([again.state, again.generation], ['VOLUME_STATE_ATTACHED', 1]);
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add'], 'the disk never left');
+  });
+
+  test('to a record that cannot be read now: the VM keeps its directory, and the daemon after that adopts it', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    const journal = join(rig.daemon.stateDir, 'one/state.json');
+    await rig.restartAfter('SIGKILL', async () => {
+      await rename(journal, `${journal}-away`);
+      await mkdir(journal);
+    });
+    assert.deepEqual(await rig.client.listSandboxes(), []);
+    const refused = await refusal(rig.client.createSandbox({ sandboxId: 'one' }));
+    assert.equal(refused.reason, 'SANDBOX_NOT_ADOPTED');
+    await rig.restartAfter('SIGTERM', async () => {
+      await rmdir(journal);
+      await rename(`${journal}-away`, journal);
+    });
+    await adopted(rig);
+    assert.equal((await rig.client.getSandbox('one')).qemuPid, vm.pid);
   });
 });
