@@ -23,6 +23,8 @@ const POLL_MS = 10;
 const STATE_SIZE = '24m';
 
 const SETTINGS: Partial<Record<OptionName, string | number>> = {
+  // Always boots: a template's VM has no wires, and its sockets are moved aside like all others.
+  template: 'off',
   qmp_reply_timeout_ms: REPLY_TIMEOUT_MS,
   agent_timeout_ms: REPLY_TIMEOUT_MS,
   qmp_line_bytes_max: LINE_BYTES_MAX,
