@@ -1,4 +1,3 @@
-import { open } from 'node:fs/promises';
 import { ShimError, messageOf } from '../base/errors.ts';
 import { aioCandidates, attachPlan } from '../device/plan.ts';
 import type { AioMode } from '../device/spec.ts';
@@ -6,6 +5,7 @@ import type { KeyMaterial } from '../keys/material.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import { inspectBacking } from './backing.ts';
+import { beginCreation } from './image-undo.ts';
 import { runKeyJob } from './job.ts';
 import { hostLuksView, luksRefusal, readLuks1 } from './luks-image.ts';
 import { withSecret } from './secret.ts';
@@ -49,6 +49,15 @@ export async function addBlockNodes(
     watch.lap('luks-open');
   });
   volume.encryption = hostLuksView(await readLuks1(volume.identity.resolvedPath), volume.blank);
+  if (volume.creating !== undefined) {
+    // On disk before a guest can write: what a guest may have written is never taken for half an image.
+    const { creating } = volume;
+    volume.creating = undefined;
+    await host.commit().catch((error: unknown) => {
+      volume.creating = creating;
+      throw error;
+    });
+  }
 }
 
 /**
@@ -86,7 +95,7 @@ async function addWithBestAio(
   }
 }
 
-/** Makes an image of a source that was seen to be empty. A file in which that fails is made empty again. */
+/** Makes an image of a source that was seen to be empty. When it fails, the undo of the attach makes it empty again. */
 async function createImage(host: VolumeHost, qmp: QmpClient, volume: Volume): Promise<void> {
   const step = planStep(volume, 'create-image');
   const { sizeBytes, resolvedPath } = volume.identity;
@@ -96,25 +105,16 @@ async function createImage(host: VolumeHost, qmp: QmpClient, volume: Volume): Pr
   const progress = (job: NonNullable<Volume['job']>): void => {
     host.volumes.setJob(volume, job);
   };
+  await beginCreation(volume);
+  await host.commit();
   try {
     await runKeyJob(qmp, volume.names.job, start, { signal: host.gone, progress });
   } catch (error) {
     host.gone.throwIfAborted();
-    await makeEmptyAgain(volume).catch((problem: unknown) => {
-      host.log.warn({ volumeId: volume.id, problem: messageOf(problem) }, 'half-made image left as it is');
-    });
     throw luksRefusal(resolvedPath, 'LUKS_CREATE_FAILED', `cannot be encrypted: ${messageOf(error)}`, undefined, error);
   } finally {
     host.volumes.setJob(volume, undefined);
   }
-}
-
-async function makeEmptyAgain(volume: Volume): Promise<void> {
-  if (volume.spec.source.kind === 'block-device') return;
-  await using handle = await open(volume.identity.resolvedPath, 'r+');
-  const { size } = await handle.stat();
-  await handle.truncate(0);
-  await handle.truncate(size);
 }
 
 async function openImage(qmp: QmpClient, volume: Volume): Promise<void> {

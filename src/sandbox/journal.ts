@@ -13,6 +13,7 @@ import { containersSchema, type ContainersRecord } from '../guest/containers/rec
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { ProcessIdentity } from '../qemu/process.ts';
 import type { Timing } from './events.ts';
+import type { ImageCreation } from './image-undo.ts';
 import type { PortRecord } from './ports.ts';
 import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
 import type { StateTimes, VolumeIdentity } from './volume.ts';
@@ -63,6 +64,7 @@ export interface JournalVolume extends Omit<VolumeIdentity, 'sandboxId'> {
   readonly aio: AioMode | undefined;
   readonly mounted: boolean;
   readonly encryption: EncryptionView | undefined;
+  readonly creating: ImageCreation | undefined;
 }
 
 /** A sandbox as the journal keeps it. */
@@ -215,6 +217,7 @@ const volumeSchema = z.strictObject({
   aio: optional(z.enum(['threads', 'native', 'io_uring'])),
   mounted: z.boolean(),
   encryption: optional(encryptionViewSchema),
+  creating: optional(z.strictObject({ sourceBytes: z.int() })),
 });
 const sandboxSchema = z.strictObject({
   id: z.string(),

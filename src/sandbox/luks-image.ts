@@ -93,7 +93,10 @@ async function provenEmpty(source: LuksSource, scanBytesMax: number): Promise<vo
 }
 
 /** Where a byte that is not zero was found, or where the source ended too early; undefined when there is none. */
-async function firstData({ handle, sizeBytes }: LuksSource, from: number): Promise<number | undefined> {
+export async function firstData(
+  { handle, sizeBytes }: Pick<LuksSource, 'handle' | 'sizeBytes'>,
+  from: number,
+): Promise<number | undefined> {
   const zeroes = Buffer.alloc(SCAN_CHUNK_BYTES);
   const chunk = Buffer.allocUnsafe(SCAN_CHUNK_BYTES);
   for (let at = from; at < sizeBytes;) {

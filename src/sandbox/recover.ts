@@ -197,6 +197,7 @@ async function volumeFromQemu(
     aio: undefined,
     mounted: false,
     encryption: undefined,
+    creating: undefined,
   };
 }
 

@@ -5,6 +5,7 @@ import { luksRemovalSteps, removalSteps, type RemovalStep } from '../device/plan
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { QmpListener } from '../qmp/listener.ts';
+import { undoCreation } from './image-undo.ts';
 import { Stopwatch } from './stopwatch.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeHost } from './vm.ts';
@@ -66,6 +67,7 @@ async function removeOnce(
   if (volume.isRemoved()) return true;
   host.volumes.apply(volume, { kind: 'device-gone' });
   if (!(await removeNodesAndProve(qmp, volume))) return false;
+  await undoCreation(volume, { scanBytesMax: host.config.empty_scan_bytes_max, log: host.log });
   watch.lap('unplug');
   volume.timings = watch.timings;
   host.volumes.apply(volume, { kind: 'all-gone' });

@@ -16,6 +16,7 @@ import type { BackingClaims } from './backing.ts';
 import type { EventLog, EventType, Timing } from './events.ts';
 import { DriverWatch } from './driver-wait.ts';
 import { GuestAddresses } from './guest-addresses.ts';
+import { undoCreation } from './image-undo.ts';
 import { Journal, type JournalRecord } from './journal.ts';
 import { QmpLink } from './link.ts';
 import { observe } from './observe.ts';
@@ -293,6 +294,7 @@ export class Sandbox implements VolumeHost {
     this.#lease?.[Symbol.dispose]();
     for (const volume of this.volumes.all()) {
       using _held = await volume.mutex.acquire();
+      await undoCreation(volume, { scanBytesMax: this.config.empty_scan_bytes_max, log: this.log });
       this.volumes.apply(volume, { kind: 'vm-gone', cause: { reason: 'VM_GONE', message: cause.message } });
     }
     this.containers.allGone(true);

@@ -171,12 +171,13 @@ export class VolumeStore {
 
   /** Puts back a volume that the journal knows. Its slot and claim are taken unless it is removed. */
   restore(record: JournalVolume): Volume {
-    const { state, times, aio, mounted, encryption, ...identity } = record;
+    const { state, times, aio, mounted, encryption, creating, ...identity } = record;
     const full = { ...identity, sandboxId: this.#options.sandboxId };
     const volume = new Volume(full, this.#options.mutexWaitersMax, { restored: { state, times } });
     volume.aio = aio;
     volume.mounted = mounted;
     volume.encryption = encryption;
+    volume.creating = creating;
     if ('guest' in state) volume.guest = state.guest;
     this.#nextGeneration = Math.max(this.#nextGeneration, record.generation + 1);
     if (volume.state.state !== 'removed') {
@@ -315,8 +316,8 @@ export class VolumeStore {
   records(): readonly JournalVolume[] {
     return this.all().map((volume) => {
       const { sandboxId, ...identity } = volume.identity;
-      const { state, times, aio, mounted, encryption } = volume;
-      return { ...identity, state, times, aio, mounted, encryption };
+      const { state, times, aio, mounted, encryption, creating } = volume;
+      return { ...identity, state, times, aio, mounted, encryption, creating };
     });
   }
 

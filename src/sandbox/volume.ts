@@ -7,6 +7,7 @@ import { pciPath, type Slot } from '../device/slots.ts';
 import { SERIAL_BYTES_MAX, type AioMode, type VolumeSpec } from '../device/spec.ts';
 import type { Cause, GuestView, VolumeState } from '../device/state.ts';
 import type { Timing } from './events.ts';
+import type { ImageCreation } from './image-undo.ts';
 import type { JobProgress } from './job.ts';
 
 /** Wall-clock milliseconds of each state's beginning. */
@@ -84,6 +85,8 @@ export class Volume {
   readonly blank: boolean;
   /** For host_luks: nobody ever wrote through the encryption, though the guest reads noise. */
   readonly unwritten: boolean;
+  /** An image is being made of its source, and no guest has had it yet. */
+  creating: ImageCreation | undefined;
   /** The job that QEMU works on for it. */
   job: JobProgress | undefined;
   /** How it was seen to be encrypted. */

@@ -255,6 +255,7 @@ const volume: fc.Arbitrary<JournalVolume> = fc.record({
   aio: maybe(fc.constantFrom('threads' as const, 'native' as const, 'io_uring' as const)),
   mounted: fc.boolean(),
   encryption: encryptionView,
+  creating: maybe(fc.record({ sourceBytes: fc.nat() })),
 });
 
 suite('journal round trip', () => {

@@ -1,0 +1,120 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { readFile, stat, truncate } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
+import { fileHash, hostLuks, MIB, writeAt } from '../support/confidential.ts';
+import { TestDaemon } from '../support/daemon.ts';
+import { realVmSkipReason } from '../support/guest-image.ts';
+import { until } from '../support/until.ts';
+
+const skip = await realVmSkipReason();
+const SOURCE_BYTES = 24 * MIB;
+const MADE_BYTES = 28 * MIB;
+const SLOW_MS = 4000;
+
+await describe('an image that is not finished is no image, and the source stays usable', { skip }, async () => {
+  let daemon: TestDaemon;
+  before(async () => {
+    daemon = await TestDaemon.start();
+    await daemon.keyFile('key', randomBytes(20).toString('hex'));
+  });
+  after(() => daemon[Symbol.asyncDispose]());
+
+  const spec = (path: string, iterationMs: number): VolumeSpec => ({
+    rawFile: { path },
+    ...hostLuks({ key: { file: `${daemon.keyDir}/key` }, iterationMs, sizeBytes: MADE_BYTES - 2_068_480 }),
+  });
+  const restart = async (): Promise<void> => {
+    daemon = await TestDaemon.start({ directory: daemon.directory });
+  };
+
+  /** QEMU sets the size before it derives the key. It answers nothing until it has. */
+  const atWork = (path: string): Promise<void> =>
+    until('QEMU at work', async () => (await stat(path)).size === MADE_BYTES);
+
+  /** Begins an attach that makes an image, and ends the daemon while QEMU works on it. The VM's pid. */
+  async function interrupted(sandboxId: string, path: string): Promise<number> {
+    const { qemuPid } = await daemon.client.createSandbox({
+      sandboxId,
+      spec: { vcpus: 1, readyWhen: 'READY_WHEN_STARTED' },
+    });
+    const attaching = daemon.client.attach({ sandboxId, volumeId: 'v', spec: spec(path, SLOW_MS) });
+    const ended = assert.rejects(attaching);
+    await atWork(path);
+    const journal = await readFile(join(daemon.stateDir, sandboxId, 'state.json'), 'utf8');
+    assert.match(journal, new RegExp(`"creating":{"sourceBytes":${SOURCE_BYTES}}`), 'the intent is on disk');
+    await daemon.kill('SIGKILL');
+    await ended;
+    return qemuPid;
+  }
+
+  async function killQemu(pid: number): Promise<void> {
+    process.kill(pid, 'SIGKILL');
+    await until('its end', async () => (await stat(`/proc/${pid}/fd`).catch(() => undefined)) === undefined);
+  }
+
+  const removed = async (sandboxId: string): Promise<void> => {
+    const state = async (): Promise<string> => (await daemon.client.getVolume(sandboxId, 'v')).state;
+    await until('REMOVED', async () => (await state()) === 'VOLUME_STATE_REMOVED');
+  };
+  const shape = async (path: string): Promise<readonly [number, number]> => {
+    const { size, blocks } = await stat(path);
+    return [size, blocks];
+  };
+  const EMPTY = [SOURCE_BYTES, 0];
+
+  await it('the daemon is killed: QEMU finishes it, and the next daemon takes it back', async () => {
+    const path = await daemon.rawFile('one.raw', SOURCE_BYTES);
+    await interrupted('one', path);
+    await restart();
+    await removed('one');
+    assert.deepEqual(await shape(path), EMPTY);
+    const again = await daemon.client.attach({ sandboxId: 'one', volumeId: 'v', spec: spec(path, 20) });
+    assert.deepEqual([again.encryption?.created, again.encryption?.keySlots], [true, 1]);
+    const journal = await readFile(join(daemon.stateDir, 'one/state.json'), 'utf8');
+    assert.match(journal, /"creating":null/);
+    await daemon.client.detach({ sandboxId: 'one', volumeId: 'v' });
+    assert.equal((await stat(path)).size, MADE_BYTES, 'an image that was finished stays');
+    await daemon.client.deleteSandbox('one');
+  });
+
+  await it('both are killed, with half an image on the disk: the next daemon takes it back', async () => {
+    const path = await daemon.rawFile('two.raw', SOURCE_BYTES);
+    await killQemu(await interrupted('two', path));
+    await truncate(path, MADE_BYTES);
+    await writeAt(path, 4096, randomBytes(200_000));
+    await restart();
+    await removed('two');
+    assert.deepEqual(await shape(path), EMPTY);
+    await daemon.client.deleteSandbox('two');
+  });
+
+  await it('somebody has used the file meanwhile: it is left as it is', async () => {
+    const path = await daemon.rawFile('three.raw', SOURCE_BYTES);
+    await killQemu(await interrupted('three', path));
+    await truncate(path, SOURCE_BYTES);
+    await writeAt(path, 20 * MIB, Buffer.from('mine'));
+    const before = await fileHash(path);
+    await restart();
+    await removed('three');
+    assert.equal(await fileHash(path), before);
+    assert.match(await daemon.log(), /image that was not finished left as it is/);
+    await daemon.client.deleteSandbox('three');
+  });
+
+  await it('QEMU alone is killed: the daemon that is there takes it back', async () => {
+    const path = await daemon.rawFile('four.raw', SOURCE_BYTES);
+    const { qemuPid } = await daemon.client.createSandbox({
+      sandboxId: 'four',
+      spec: { vcpus: 1, readyWhen: 'READY_WHEN_STARTED' },
+    });
+    const ended = assert.rejects(daemon.client.attach({ sandboxId: 'four', volumeId: 'v', spec: spec(path, SLOW_MS) }));
+    await atWork(path);
+    await killQemu(qemuPid);
+    await ended;
+    await removed('four');
+    assert.deepEqual(await shape(path), EMPTY);
+  });
+});

@@ -1,0 +1,95 @@
+import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
+import { mkdtemp, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { createLogger } from '../../src/base/log.ts';
+import { luks1OverheadBytes } from '../../src/device/luks1.ts';
+import { fileIdentity } from '../../src/sandbox/backing.ts';
+import { beginCreation, undoCreation, type CreatingVolume } from '../../src/sandbox/image-undo.ts';
+import { writeAt } from '../support/confidential.ts';
+
+const MIB = 1024 * 1024;
+const HEADER_BYTES = luks1OverheadBytes('aes-256');
+const GUEST_BYTES = 3 * MIB;
+const MADE_BYTES = HEADER_BYTES + GUEST_BYTES;
+
+/** A volume whose source has `sourceBytes` and is to become an image. */
+async function scratch(sourceBytes: number): Promise<AsyncDisposable & { path: string; volume: CreatingVolume }> {
+  const directory = await mkdtemp(join(tmpdir(), 'qshim-undo-'));
+  const path = join(directory, 'image.raw');
+  await writeFile(path, '');
+  await truncate(path, sourceBytes);
+  const encryption = { kind: 'host-luks', cipher: 'aes-256' };
+  const backingIdentity = fileIdentity(await stat(path));
+  // Only what the undo reads.
+  const identity = { resolvedPath: path, backingIdentity, sizeBytes: GUEST_BYTES, spec: { encryption } };
+  const volume = { id: 'v', identity, creating: undefined } as unknown as CreatingVolume;
+  return { path, volume, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
+}
+
+/** The messages that the undo logged. */
+async function undo(volume: CreatingVolume, scanBytesMax = 64 * MIB): Promise<readonly string[]> {
+  const logged: string[] = [];
+  await undoCreation(volume, { scanBytesMax, log: createLogger('info', { write: (line) => void logged.push(line) }) });
+  return logged.map((line) => {
+    const { msg, problem = '' } = JSON.parse(line) as { msg: string; problem?: string };
+    return `${msg}: ${problem}`;
+  });
+}
+
+suite('the undo of making an image', () => {
+  for (const sourceBytes of [0, MIB, MADE_BYTES, 8 * MIB]) {
+    for (const grown of [false, true]) {
+      test(`${sourceBytes} bytes, ${grown ? 'after' : 'before'} QEMU has set the size: as it was`, async () => {
+        await using one = await scratch(sourceBytes);
+        await beginCreation(one.volume);
+        assert.deepEqual(one.volume.creating, { sourceBytes });
+        if (grown) {
+          await truncate(one.path, MADE_BYTES);
+          await writeAt(one.path, 4096, randomBytes(MIB));
+        }
+        assert.deepEqual(await undo(one.volume), ['image that was not finished is empty again: ']);
+        const { size, blocks } = await stat(one.path);
+        assert.deepEqual([size, blocks, one.volume.creating], [sourceBytes, 0, undefined]);
+      });
+    }
+  }
+
+  test('without a beginning nothing is touched', async () => {
+    await using one = await scratch(MADE_BYTES);
+    await writeAt(one.path, 4096, Buffer.from('header'));
+    assert.deepEqual(await undo(one.volume), []);
+    assert.equal((await readFile(one.path)).toString('latin1', 4096, 4102), 'header');
+  });
+
+  const others: readonly (readonly [string, RegExp, (path: string) => Promise<void>, number?])[] = [
+    ['a byte behind the header', /data behind its header/, (path) => writeAt(path, MADE_BYTES - 1, Buffer.from('x'))],
+    ['another size', /has \d+ bytes, neither/, (path) => truncate(path, MADE_BYTES + 512)],
+    [
+      'another file of that name',
+      /something else has its name/,
+      async (path) => {
+        await writeFile(`${path}.new`, Buffer.alloc(MADE_BYTES));
+        await rename(`${path}.new`, path);
+      },
+    ],
+    ['a file that is gone', /ENOENT/, (path) => rename(path, `${path}.gone`)],
+    ['more than may be looked through', /too long/, () => Promise.resolve(), MIB],
+  ];
+  for (const [what, said, change, scanBytesMax] of others) {
+    test(`${what}: left as it is`, async () => {
+      await using one = await scratch(MADE_BYTES);
+      await beginCreation(one.volume);
+      await writeAt(one.path, 4096, Buffer.from('header'));
+      await change(one.path);
+      const before = await readFile(one.path).catch(() => undefined);
+      const [message = '', ...more] = await undo(one.volume, scanBytesMax);
+      assert.match(message, said);
+      assert.match(message, /^image that was not finished left as it is/);
+      assert.deepEqual([more, one.volume.creating], [[], undefined]);
+      assert.deepEqual(await readFile(one.path).catch(() => undefined), before);
+    });
+  }
+});
