@@ -111,6 +111,11 @@ async function createImage(host: VolumeHost, qmp: QmpClient, volume: Volume): Pr
     await runKeyJob(qmp, volume.names.job, start, { signal: host.gone, progress });
   } catch (error) {
     host.gone.throwIfAborted();
+    if (isLockConflict(error)) {
+      // QEMU did not get it, and has written nothing: what lies there is somebody else's.
+      volume.creating = undefined;
+      throw heldElsewhere(volume, error);
+    }
     throw luksRefusal(resolvedPath, 'LUKS_CREATE_FAILED', `cannot be encrypted: ${messageOf(error)}`, undefined, error);
   } finally {
     host.volumes.setJob(volume, undefined);
@@ -167,7 +172,7 @@ function blockNodeFailure(volume: Volume, aio: AioMode, error: unknown): unknown
 
 /** QEMU has no error class for it. Only which status a failure gets hangs on this text, never what is done about it. */
 export function isLockConflict(error: unknown): boolean {
-  return isQmpError(error) && /\bFailed to get .* lock\b/.test(error.message);
+  return /\bFailed to get .* lock\b/.test(messageOf(error));
 }
 
 /** The refusal for a source that another process has locked. */

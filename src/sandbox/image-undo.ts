@@ -1,7 +1,7 @@
-import { open, type FileHandle } from 'node:fs/promises';
+import { open, readFile, type FileHandle } from 'node:fs/promises';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { luks1OverheadBytes } from '../device/luks1.ts';
+import { lookForLuks, luks1OverheadBytes } from '../device/luks1.ts';
 import { fileIdentity } from './backing.ts';
 import { firstData } from './luks-image.ts';
 import type { Volume } from './volume.ts';
@@ -11,6 +11,9 @@ import type { Volume } from './volume.ts';
  * attach that failed, the end of the VM, or a later daemon that finds in the journal that an image was begun.
  * INVARIANT: `volume.creating` is on disk before QEMU writes a byte of the image, and off it before a guest gets the disk.
  */
+
+/** Before it QEMU puts the header alone. */
+const KEY_MATERIAL_OFFSET_BYTES = 4096;
 
 /** Stands in the volume, and in the journal, for as long as an image is being made. */
 export interface ImageCreation {
@@ -63,6 +66,8 @@ async function emptyAgain(
   await using handle = await open(resolvedPath, 'r+');
   const found = await handle.stat();
   if (fileIdentity(found) !== backingIdentity) return 'something else has its name now';
+  if (await isLocked(found.ino)) return 'another process holds a lock on it';
+  if (!(await beginsAsImage(handle))) return 'it begins with something else';
   if (found.isFile()) {
     if (found.size !== creating.sourceBytes && found.size !== headerBytes + sizeBytes) {
       return `it has ${found.size} bytes, neither what it had before nor what it was to have`;
@@ -75,6 +80,19 @@ async function emptyAgain(
   } else await writeZeroes(handle, headerBytes);
   await handle.sync();
   return undefined;
+}
+
+/** QEMU, whoever's, locks what it has open (OFD locks, proc(5)). Inodes of other file systems may have the same number: then it is left. */
+async function isLocked(inode: number): Promise<boolean> {
+  const locks = await readFile('/proc/locks', 'utf8');
+  return locks.split('\n').some((line) => line.split(/\s+/).some((field) => field.endsWith(`:${inode}`)));
+}
+
+/** An image that was begun has a header, or nothing yet where it will be. */
+async function beginsAsImage(handle: FileHandle): Promise<boolean> {
+  const start = Buffer.alloc(KEY_MATERIAL_OFFSET_BYTES);
+  await handle.read(start, 0, start.length, 0);
+  return lookForLuks(start).kind !== 'none' || start.every((byte) => byte === 0);
 }
 
 /** Of a device QEMU writes the header alone; what lies behind it is as it was. */

@@ -1,11 +1,14 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { readFile, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
 import { fileHash, hostLuks, MIB, writeAt } from '../support/confidential.ts';
 import { TestDaemon } from '../support/daemon.ts';
+import { assertRefusal, refusal } from '../support/errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import { until } from '../support/until.ts';
 
@@ -13,6 +16,34 @@ const skip = await realVmSkipReason();
 const SOURCE_BYTES = 24 * MIB;
 const MADE_BYTES = 28 * MIB;
 const SLOW_MS = 4000;
+
+/** A VM that qshim does not know, which never runs, with a disk. */
+async function otherVm(path: string): Promise<AsyncDisposable> {
+  const disk = `driver=raw,node-name=d,file.driver=file,file.filename=${path}`;
+  const machine = [
+    '-machine',
+    'q35,accel=tcg',
+    '-m',
+    '64',
+    '-nodefaults',
+    '-display',
+    'none',
+    '-S',
+    '-monitor',
+    'stdio',
+  ];
+  const child = spawn('qemu-system-x86_64', [...machine, '-blockdev', disk, '-device', 'virtio-blk-pci,drive=d'], {
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
+  const ended = once(child, 'exit');
+  await once(child.stdout, 'data');
+  return {
+    [Symbol.asyncDispose]: async () => {
+      child.stdin.end('quit\n');
+      await ended;
+    },
+  };
+}
 
 await describe('an image that is not finished is no image, and the source stays usable', { skip }, async () => {
   let daemon: TestDaemon;
@@ -116,5 +147,18 @@ await describe('an image that is not finished is no image, and the source stays 
     await ended;
     await removed('four');
     assert.deepEqual(await shape(path), EMPTY);
+    await daemon.client.deleteSandbox('four');
+  });
+
+  await it('a VM of somebody else has the empty file: it is refused, and nothing is taken back', async () => {
+    const path = await daemon.rawFile('five.raw', SOURCE_BYTES);
+    await using _other = await otherVm(path);
+    const before = await stat(path);
+    await daemon.client.createSandbox({ sandboxId: 'five', spec: { vcpus: 1, readyWhen: 'READY_WHEN_STARTED' } });
+    const refused = await refusal(daemon.client.attach({ sandboxId: 'five', volumeId: 'v', spec: spec(path, 20) }));
+    assertRefusal(refused, { code: 'FAILED_PRECONDITION', reason: 'BACKING_IN_USE' });
+    await removed('five');
+    const now = await stat(path);
+    assert.deepEqual([now.mtimeMs, now.size], [before.mtimeMs, before.size], 'not even its size was set');
   });
 });

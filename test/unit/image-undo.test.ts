@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdtemp, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -64,6 +66,19 @@ suite('the undo of making an image', () => {
     assert.equal((await readFile(one.path)).toString('latin1', 4096, 4102), 'header');
   });
 
+  test("a file that somebody's QEMU has open: left as it is", async () => {
+    await using one = await scratch(MADE_BYTES);
+    await beginCreation(one.volume);
+    await writeAt(one.path, 4096, Buffer.from('header'));
+    const lock = spawn('flock', ['--exclusive', '--no-fork', one.path, 'sh', '-c', 'echo locked; read -r end']);
+    const exited = once(lock, 'exit');
+    await once(lock.stdout, 'data');
+    assert.match((await undo(one.volume)).join(), /another process holds a lock/);
+    lock.stdin.end();
+    await exited;
+    assert.equal((await readFile(one.path)).toString('latin1', 4096, 4102), 'header');
+  });
+
   const others: readonly (readonly [string, RegExp, (path: string) => Promise<void>, number?])[] = [
     ['a byte behind the header', /data behind its header/, (path) => writeAt(path, MADE_BYTES - 1, Buffer.from('x'))],
     ['another size', /has \d+ bytes, neither/, (path) => truncate(path, MADE_BYTES + 512)],
@@ -75,6 +90,7 @@ suite('the undo of making an image', () => {
         await rename(`${path}.new`, path);
       },
     ],
+    ['something else at the start', /begins with something else/, (path) => writeAt(path, 1024, Buffer.from('fs'))],
     ['a file that is gone', /ENOENT/, (path) => rename(path, `${path}.gone`)],
     ['more than may be looked through', /too long/, () => Promise.resolve(), MIB],
   ];
