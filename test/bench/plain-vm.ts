@@ -24,7 +24,14 @@ export async function startPlainVm(
     'qemu-system-x86_64',
     [
       ...['-machine', 'q35,accel=tcg', '-cpu', 'max', '-m', '512', '-smp', '1', '-nodefaults', '-display', 'none'],
-      ...['-kernel', KERNEL, '-initrd', INITRD, '-append', 'console=ttyS0 quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1'],
+      ...[
+        '-kernel',
+        KERNEL,
+        '-initrd',
+        INITRD,
+        '-append',
+        'console=ttyS0 quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1',
+      ],
       ...['-global', `ICH9-LPC.acpi-pci-hotplug-with-bridge-support=${acpi}`],
       ...['-device', 'pcie-root-port,id=port0,chassis=1'],
       ...['-device', 'virtio-serial-pci,id=serial0'],
