@@ -43,8 +43,9 @@ export class ContainerdEndpoint implements AsyncDisposable {
     );
     const pods = await Pods.open({ manager, stateDir: config.state_dir, log });
     const backend = join(directory, 'daemon.sock');
-    const relay = await RelayLink.open({ socket: config.containerd_socket, backend, directory, log });
-    undo.defer(() => relay.close(pods.all().length === 0));
+    const inUse = (): boolean => pods.all().length > 0;
+    const relay = await RelayLink.open({ socket: config.containerd_socket, backend, directory, inUse, log });
+    undo.defer(() => relay.close(!inUse()));
     const tasks = new TaskService({
       pods,
       events,
@@ -56,7 +57,7 @@ export class ContainerdEndpoint implements AsyncDisposable {
     undo.defer(() => tasks.release());
     await tasks.restore();
     const controller = new SandboxController(pods, {
-      taskSocket: config.containerd_socket,
+      taskSocket: relay.socket,
       stopTimeoutMs: config.stop_timeout_ms,
     });
     const server = new ContainerdServer({ controller, tasks }, config, log);
@@ -68,7 +69,7 @@ export class ContainerdEndpoint implements AsyncDisposable {
       leaving.abort();
       return clearing;
     });
-    log.info({ socket: config.containerd_socket }, 'serving containerd');
+    log.info({ socket: relay.socket }, 'serving containerd');
     return new ContainerdEndpoint(undo.move());
   }
 

@@ -22,6 +22,8 @@ interface RelayPlace {
   readonly backend: string;
   /** The daemon's directory for containerd's affairs. */
   readonly directory: string;
+  /** There are pods: containerd's connections for them end with the relay that has them, and so do their FIFOs. */
+  readonly inUse: () => boolean;
   readonly log: Logger;
 }
 
@@ -31,16 +33,23 @@ export class RelayLink {
   readonly #held = new Map<string, readonly HeldFifo[]>();
   readonly #leaving = new AbortController();
   #connection: Connection;
+  #socket: string;
 
-  private constructor(place: RelayPlace, connection: Connection) {
+  private constructor(place: RelayPlace, { connection, socket }: Found) {
     this.#place = place;
     this.#connection = connection;
+    this.#socket = socket;
     this.#watch(connection);
   }
 
   /** @throws ShimError UNAVAILABLE / RELAY_NOT_STARTED with the end of its log */
   static async open(place: RelayPlace): Promise<RelayLink> {
     return new RelayLink(place, await findOrStart(place));
+  }
+
+  /** Where containerd is served: as an earlier configuration has it while the relay of that time has pods. */
+  get socket(): string {
+    return this.#socket;
   }
 
   /** Holds a process's FIFOs open beyond this daemon's life. Best effort: without it only a restart would be noticed. */
@@ -70,7 +79,9 @@ export class RelayLink {
       while (!signal.aborted) {
         this.#place.log.error('the relay is gone; starting another');
         try {
-          this.#connection = await findOrStart(this.#place);
+          const { connection, socket } = await findOrStart(this.#place);
+          this.#connection = connection;
+          this.#socket = socket;
           for (const [key, fifos] of this.#held) await this.#say({ do: 'hold', key, fifos: [...fifos] });
           this.#watch(this.#connection);
           return;
@@ -93,14 +104,23 @@ export class RelayLink {
   }
 }
 
-async function findOrStart(place: RelayPlace): Promise<Connection> {
+interface Found {
+  readonly connection: Connection;
+  readonly socket: string;
+}
+
+/** A relay that differs makes room, but never for as long as there are pods: every version knows what is asked of it here. */
+async function findOrStart(place: RelayPlace): Promise<Found> {
   const control = join(place.directory, 'relay.sock');
   const found = await Connection.open(control).catch(() => undefined);
   if (found !== undefined) {
     const about = await found.ask({ do: 'hello' });
-    if (about.socket === place.socket && about.backend === place.backend && about.version === RELAY_VERSION)
-      return found;
-    // Another configuration, or another version: it makes room.
+    const differs = about.socket !== place.socket || about.version !== RELAY_VERSION;
+    if (about.backend === place.backend && (!differs || place.inUse())) {
+      const { socket, version } = about;
+      if (differs) place.log.warn({ socket, version }, 'the relay stays as it is while there are pods');
+      return { connection: found, socket };
+    }
     await found.ask({ do: 'end' });
     await waitFor(found.closed, { milliseconds: ANSWER_TIMEOUT_MS });
   }
@@ -108,7 +128,7 @@ async function findOrStart(place: RelayPlace): Promise<Connection> {
   const deadline = Deadline.after(START_TIMEOUT_MS);
   while (!deadline.expired) {
     const connection = await Connection.open(control).catch(() => undefined);
-    if (connection !== undefined) return connection;
+    if (connection !== undefined) return { connection, socket: place.socket };
     await sleep(LOOK_MS);
   }
   throw new ShimError('UNAVAILABLE', `the relay has not come up within ${START_TIMEOUT_MS} ms; see its relay.log`, {

@@ -1,14 +1,18 @@
 import { z } from 'zod';
 
-/** What the daemon and its relay say to each other: one JSON object a line, each request answered by one line, in order. */
+/**
+ * What the daemon and its relay say to each other: one JSON object a line, each request answered by one line, in order.
+ * A relay outlives daemons, and meets later ones: what is here stays as it is, more may be said, and what is new is asked only of a
+ * relay of a version that knows it.
+ */
 
-const fifoSchema = z.strictObject({ path: z.string(), mode: z.enum(['reader', 'both']) });
+const fifoSchema = z.object({ path: z.string(), mode: z.enum(['reader', 'both']) });
 
 export const requestSchema = z.discriminatedUnion('do', [
-  z.strictObject({ do: z.literal('hello') }),
-  z.strictObject({ do: z.literal('hold'), key: z.string(), fifos: z.array(fifoSchema) }),
-  z.strictObject({ do: z.literal('release'), key: z.string() }),
-  z.strictObject({ do: z.literal('end') }),
+  z.object({ do: z.literal('hello') }),
+  z.object({ do: z.literal('hold'), key: z.string(), fifos: z.array(fifoSchema) }),
+  z.object({ do: z.literal('release'), key: z.string() }),
+  z.object({ do: z.literal('end') }),
 ]);
 export type RelayRequest = z.infer<typeof requestSchema>;
 
