@@ -83,7 +83,7 @@ export class LiveProcess {
       void io.outputs.then((over) => (over ? this.#relay.release(this.key) : undefined));
     } else void this.#relay.release(this.key);
     if (record.exit !== undefined) {
-      this.#ended.resolve(record.exit);
+      void this.#tell(record.exit);
       return;
     }
     if (guest === undefined) {
@@ -102,9 +102,26 @@ export class LiveProcess {
   async #end({ code, atMs, oomKilled }: ProcessExit): Promise<void> {
     await this.#starting?.catch(() => undefined);
     if ((await this.#io?.delivered()) === 'left') return; // The next daemon tells.
-    const { pod, container, exec, record } = this;
-    record.exit = { code, atMs };
-    void pod.commitSoon();
+    const exit = { code, atMs };
+    this.record.exit = exit;
+    this.record.untold = { oomKilled };
+    void this.pod.commitSoon();
+    await this.#tell(exit);
+  }
+
+  /** The event is told until it is known to be on disk: a daemon that is killed in between leaves it to the next. */
+  async #tell(exit: ExitRecord): Promise<void> {
+    const { untold } = this.record;
+    if (untold !== undefined) {
+      await this.#publishExit(exit, untold.oomKilled);
+      this.record.untold = undefined;
+      void this.pod.commitSoon();
+    }
+    this.#ended.resolve(exit);
+  }
+
+  async #publishExit({ code, atMs }: ExitRecord, oomKilled: boolean): Promise<void> {
+    const { pod, container, exec } = this;
     const { namespace } = pod.record;
     if (oomKilled) await this.#events.publish(taskEvent(namespace, 'TaskOOM', { containerId: container.id }));
     await this.#events.publish(
@@ -116,7 +133,6 @@ export class LiveProcess {
         exitedAt: { seconds: Math.floor(atMs / 1000), nanos: Math.round((atMs % 1000) * 1e6) },
       }),
     );
-    this.#ended.resolve(record.exit);
   }
 
   /** Runs it; a repeat joins, or finds it running. */

@@ -25,6 +25,8 @@ const processSchema = z.object({
   stdinClosed: z.boolean().default(false),
   started: z.boolean().default(false),
   exit: exitSchema.optional(),
+  /** Of an end that is on record, and whose event may not be on disk yet: whoever finds this tells it. */
+  untold: z.object({ oomKilled: z.boolean() }).optional(),
   left: z.object({ stdin: leftSchema, stdout: leftSchema, stderr: leftSchema }).partial().optional(),
 });
 const execSchema = processSchema.extend({ id: z.string() });

@@ -6,11 +6,13 @@ import { suite, test } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Caller } from '../../src/containerd/caller.ts';
 import { planner } from '../../src/containerd/guest-half.ts';
+import type { Pod } from '../../src/containerd/pod.ts';
 import { Pods } from '../../src/containerd/pods.ts';
 import { TaskService } from '../../src/containerd/task.ts';
 import type { GuestContainers, GuestProcess } from '../../src/guest/containers/types.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
+import { until } from '../support/until.ts';
 
 const caller: Caller = {
   namespace: 'default',
@@ -69,4 +71,47 @@ suite('repeats', () => {
     // Nothing is left: this one is a Create as any other, and its bundle is not there.
     await assert.rejects(tasks.create(create, caller), shimFailure('INVALID_ARGUMENT', 'INVALID_CONFIG_JSON'));
   });
+});
+
+test('an end that is on record when its daemon is killed, and was not told, is told by the next one; once', async () => {
+  await using cleanup = new AsyncDisposableStack();
+  const directory = await mkdtemp(join(tmpdir(), 'qshim-tasks-'));
+  cleanup.defer(() => rm(directory, { recursive: true }));
+  const host = new FakePodHost();
+  const exited = Promise.resolve({ code: 7, atMs: 1000, oomKilled: true, vmGone: false });
+  const process = { state: 'stopped', exited } as unknown as GuestProcess;
+  host.guest = { find: () => process } as unknown as GuestContainers;
+  const relay = { hold: () => Promise.resolve(), release: () => Promise.resolve() };
+  const topics: string[] = [];
+  /** A daemon; one that is killed publishes no event. */
+  const open = async (killed: boolean): Promise<{ readonly pods: Pods; readonly tasks: TaskService }> => {
+    const pods = await Pods.open({ manager: host, stateDir: directory, log: silentLogger() });
+    const publish = ({ topic }: { readonly topic: string }): Promise<void> => {
+      if (killed) return new Promise(() => undefined);
+      topics.push(topic);
+      return Promise.resolve();
+    };
+    const containersOf = (pod: Pod): GuestContainers => pod.containers;
+    const options = { pods, events: { publish }, relay, containersOf, planner, directVolumes: directory };
+    const tasks = new TaskService(options);
+    await tasks.restore();
+    return { pods, tasks };
+  };
+  const { pods } = await open(false);
+  const pod = await pods.create({ namespace: 'default', id: 'p' }, { implicit: false, annotations: {}, labels: {} });
+  await pods.start(pod, caller);
+  pod.record.containers.push({
+    ...{ id: 'c', bundle: directory, stdin: '', stdout: '', stderr: '', terminal: false, stdinClosed: false },
+    ...{ started: true, volumes: [], ready: true, execs: [] },
+  });
+  await pod.commit();
+  const first = (await open(true)).pods.get({ namespace: 'default', id: 'p' });
+  await until('the end is on record', () => Promise.resolve(first.container('c')?.exit !== undefined));
+  await first.commit();
+  for (let daemon = 2; daemon <= 3; daemon += 1) {
+    const next = await open(false);
+    assert.equal((await next.tasks.wait({ id: 'c', execId: '' }, caller)).exitStatus, 7);
+    await next.pods.get({ namespace: 'default', id: 'p' }).commit();
+    assert.deepEqual(topics, ['/tasks/oom', '/tasks/exit']);
+  }
 });
