@@ -46,16 +46,18 @@ const failed: string[] = [];
 await withDirectory('/dev/shm', (directory) =>
   withDirectory(process.env['QSHIM_BENCH_DIR'] ?? tmpdir(), async (diskDirectory) => {
     // A run that is cut short leaves nothing behind either: libvirtd and QEMU would outlive it.
+    const clearedWhenInterrupted = [directory, diskDirectory];
     for (const [signal, code] of [
       ['SIGINT', 130],
       ['SIGTERM', 143],
     ] as const) {
       process.once(signal, () => {
-        clearAway([directory, diskDirectory]);
+        clearAway(clearedWhenInterrupted);
         process.exit(code);
       });
     }
-    const bench: Bench = { directory, diskDirectory, quick: options.quick, say: (line) => console.error(line) };
+    const say = (line: string): void => console.error(line);
+    const bench: Bench = { directory, diskDirectory, quick: options.quick, say, clearedWhenInterrupted };
     for (const [name, run] of Object.entries(SECTIONS)) {
       if (!only.includes(name)) continue;
       const loadBefore = loadavg();

@@ -11,6 +11,8 @@ export interface Bench {
   readonly diskDirectory: string;
   readonly quick: boolean;
   readonly say: (line: string) => void;
+  /** Directories that a run which is cut short clears away, with the processes that have them on their command lines. */
+  readonly clearedWhenInterrupted: string[];
 }
 
 export const DISK_BYTES = 16 * 1024 * 1024;

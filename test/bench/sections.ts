@@ -5,6 +5,7 @@ import { fio } from './fio.ts';
 import { growth } from './growth.ts';
 import { hotplug } from './hotplug.ts';
 import { memory } from './memory.ts';
+import { pods } from './pods.ts';
 import type { Bench } from './rig.ts';
 import { rpc } from './rpc.ts';
 import { start } from './start.ts';
@@ -14,6 +15,7 @@ import { throughput } from './throughput.ts';
 export const SECTIONS: Readonly<Record<string, (bench: Bench) => Promise<Section>>> = {
   hotplug,
   start,
+  pods,
   memory,
   growth,
   rpc,

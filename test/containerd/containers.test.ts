@@ -113,6 +113,38 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     assert.equal(stdout, 'written by the first\nmore');
   });
 
+  test("a block device of the host among CRI's devices: a disk of the guest, under the name that was asked for", async (context) => {
+    const image = await rig.daemon.rawFile('device.raw', 16 * MIB);
+    await writeFile(image, 'written by the host', { flag: 'r+' });
+    const loop = await execa('losetup', ['--find', '--show', image], { reject: false });
+    if (loop.exitCode !== 0) {
+      context.skip(`no loop device: ${loop.stderr}`);
+      return;
+    }
+    const hostPath = loop.stdout.trim();
+    try {
+      const devices = [{ containerPath: '/dev/ledger', hostPath, permissions: 'rwm' }];
+      const id = await started('device', 'sleep 1000', { devices });
+      assert.equal(await rig.cri.shell(id, 'head -c 19 /dev/ledger'), 'written by the host');
+      await rig.cri.shell(id, 'printf "by the guest now  " | dd of=/dev/ledger conv=notrunc,fsync');
+      await rig.cri.stopContainer(id, 0);
+      await rig.cri.removeContainer(id);
+      assert.deepEqual(await rig.attachedVolumes(podId), []);
+    } finally {
+      await execa('losetup', ['--detach', hostPath]);
+    }
+    assert.match((await readFile(image)).subarray(0, 19).toString(), /^by the guest now/);
+  });
+
+  test('a container that takes more memory than it may is killed, and CRI hears why', async () => {
+    const resources = { memoryLimitInBytes: 48 * MIB };
+    const securityContext = { namespaceOptions: { network: 'NODE', pid: 'CONTAINER' } };
+    const id = await started('greedy', 'tail /dev/zero', { linux: { resources, securityContext } });
+    const status = await rig.exited(id);
+    assert.deepEqual([status.exitCode, status.reason], [137, 'OOMKilled']);
+    await rig.cri.removeContainer(id);
+  });
+
   test('what the guest cannot have is refused by name, and nothing is left of the container', async () => {
     const directory = join(rig.directory, 'plain');
     await mkdir(directory);

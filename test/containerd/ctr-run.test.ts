@@ -1,94 +1,79 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { release } from 'node:os';
+import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { execa } from 'execa';
-import { IMAGE } from '../support/containerd/image.ts';
-import { ContainerdRig, type CtrResult } from '../support/containerd/rig.ts';
+import { CtrRun } from '../support/containerd/ctr-run.ts';
+import { ContainerdRig } from '../support/containerd/rig.ts';
 
 const STREAM_BYTES = 5 * 1024 * 1024;
-const NAMESPACE = 'default';
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 for (const version of ['1.7', '2.1'] as const) {
   suite(`ctr run, by an unmodified containerd ${version}: a VM for each container`, () => {
     let rig: ContainerdRig;
+    let ctr: CtrRun;
     before(async () => {
       rig = await ContainerdRig.start(version);
+      ctr = new CtrRun(rig);
     });
     after(() => rig[Symbol.asyncDispose]());
 
-    async function run(
-      id: string,
-      args: readonly string[],
-      more: readonly string[] = ['--rm'],
-      input?: Buffer,
-    ): Promise<CtrResult> {
-      const command = ['run', '--runtime', 'io.containerd.qshim.v2', '--snapshotter', 'blockfile', ...more];
-      const options = { namespace: NAMESPACE, ...(input === undefined ? {} : { input }) };
-      return await rig.ctr([...command, IMAGE, id, ...args], options);
-    }
-
-    async function nothingIsLeft(): Promise<void> {
-      assert.deepEqual(await rig.daemon.client.listSandboxes(), []);
-      assert.equal((await rig.ctr(['tasks', 'ls', '-q'], { namespace: NAMESPACE })).stdout.toString(), '');
-    }
-
     test("exit codes, and the guest's kernel", async () => {
-      const result = await run('plain', ['/bin/sh', '-c', 'uname -r; echo err >&2; exit 7']);
+      const result = await ctr.run('plain', ['/bin/sh', '-c', 'uname -r; echo err >&2; exit 7']);
       assert.equal(result.exitCode, 7, result.stderr);
       assert.notEqual(result.stdout.toString().trim(), release());
       assert.match(result.stdout.toString(), /^\d+\.\d+\./);
       assert.equal(result.stderr, 'err\n');
-      await nothingIsLeft();
+      await ctr.nothingIsLeft();
     });
 
     test('stdin, stdout and stderr of 5 MB each, byte for byte', async () => {
       const input = randomBytes(STREAM_BYTES);
-      const result = await run('streams', ['/bin/sh', '-c', 'tee /tmp/in; cat /tmp/in >&2'], ['--rm'], input);
+      const result = await ctr.run('streams', ['/bin/sh', '-c', 'tee /tmp/in; cat /tmp/in >&2'], ['--rm'], input);
       assert.equal(result.exitCode, 0);
       assert.equal(sha256(result.stdout), sha256(input));
       assert.equal(sha256(result.stderrBytes), sha256(input));
-      await nothingIsLeft();
+      await ctr.nothingIsLeft();
     });
 
     test('a file system from --mount, and the size of the VM from annotations', async () => {
       const image = await rig.daemon.rawFile('mount.raw', 32 * 1024 * 1024);
       await execa('mkfs.ext4', ['-q', image]);
-      const more = [
-        '--rm',
-        '--mount',
-        `type=ext4,src=${image},dst=/data,options=rw`,
-        '--annotation',
-        'io.qshim.vcpus=2',
-      ];
-      const result = await run('mount', ['/bin/sh', '-c', 'echo kept > /data/note; nproc'], more);
+      const more = ['--rm', '--mount', `type=ext4,src=${image},dst=/data,options=rw`];
+      const script = 'echo kept > /data/note; nproc';
+      const result = await ctr.run('mount', ['/bin/sh', '-c', script], [...more, '--annotation', 'io.qshim.vcpus=2']);
       assert.equal(result.exitCode, 0, result.stderr);
       assert.equal(result.stdout.toString().trim(), '2');
       assert.equal((await execa('debugfs', ['-R', 'cat /note', image])).stdout, 'kept');
-      await nothingIsLeft();
+      await ctr.nothingIsLeft();
     });
 
-    test('exec and kill in a detached container; containerd restarts under it', async () => {
-      const started = await run('detached', ['/bin/sleep', '1000'], ['-d']);
+    test('exec and kill in a detached container; containerd and qshimd are killed under it', async () => {
+      const started = await ctr.run('detached', ['/bin/sleep', '1000'], ['-d']);
       assert.equal(started.exitCode, 0, started.stderr);
       await rig.stopContainerd('SIGKILL');
       await rig.startContainerd();
-      const exec = ['tasks', 'exec', '--exec-id', 'e1', 'detached', '/bin/sh', '-c', 'echo in; exit 3'];
-      const result = await rig.ctr(exec, { namespace: NAMESPACE });
+      await rig.restartDaemon('SIGKILL');
+      const result = await ctr.exec('detached', 'e1', ['/bin/sh', '-c', 'echo in; exit 3']);
       assert.equal(result.exitCode, 3, result.stderr);
       assert.equal(result.stdout.toString(), 'in\n');
-      assert.equal(
-        (await rig.ctr(['tasks', 'kill', '-s', 'SIGKILL', 'detached'], { namespace: NAMESPACE })).exitCode,
-        0,
-      );
-      await rig.until(async () =>
-        (await rig.ctr(['tasks', 'ls'], { namespace: NAMESPACE })).stdout.includes('STOPPED'),
-      );
-      const removed = await rig.ctr(['tasks', 'rm', 'detached'], { namespace: NAMESPACE });
-      assert.match(removed.stderr, /exit code 137/);
-      await rig.ctr(['containers', 'rm', 'detached'], { namespace: NAMESPACE });
-      await nothingIsLeft();
+      assert.match((await ctr.remove('detached')).stderr, /exit code 137/);
+      await ctr.nothingIsLeft();
+    });
+
+    test('a running container that containerd has lost is ended by the runtime binary', async () => {
+      assert.equal((await ctr.run('lost', ['/bin/sleep', '1000'], ['-d'])).exitCode, 0);
+      await rig.stopContainerd('SIGKILL');
+      const bundle = join(rig.directory, 'state/io.containerd.runtime.v2.task/default/lost');
+      for (const name of ['address', 'bootstrap.json']) await rm(join(bundle, name), { force: true });
+      await rig.startContainerd();
+      // containerd waits five seconds for the runtime binary; what that has begun ends after it.
+      await rig.until(async () => (await rig.daemon.client.listSandboxes()).length === 0);
+      await ctr.nothingIsLeft();
+      await ctr.forget('lost');
     });
   });
 }

@@ -21,11 +21,12 @@ export interface Leftovers {
   readonly mounts: readonly string[];
   readonly loops: readonly string[];
   readonly processes: readonly string[];
+  readonly nodes: readonly string[];
 }
 
 /**
  * A real containerd and a qshimd that serves it, each in private directories below one temporary one. Disposing ends both and
- * fails when a mount, a loop device or a process of theirs is left.
+ * fails when a mount, a loop device, a process of theirs, a socket or a FIFO is left.
  */
 export class ContainerdRig implements AsyncDisposable {
   readonly directory: string;
@@ -36,6 +37,8 @@ export class ContainerdRig implements AsyncDisposable {
   daemon: TestDaemon;
   readonly #binaries: ContainerdBinaries;
   #containerd: ChildProcess;
+  /** FIFOs that the daemon had when it was asked to end; its directory goes with it. */
+  #fifos: readonly string[] = [];
 
   private constructor(parts: {
     directory: string;
@@ -76,9 +79,15 @@ export class ContainerdRig implements AsyncDisposable {
     return rig;
   }
 
+  /** The command line of `ctr` in a namespace. */
+  ctrCommand(args: readonly string[], namespace = 'k8s.io'): readonly [string, ...string[]] {
+    return [this.#binaries.ctr, '-a', this.address, '-n', namespace, ...args];
+  }
+
   /** Runs `ctr` in a namespace. */
   async ctr(args: readonly string[], options: CtrOptions = {}): Promise<CtrResult> {
-    const result = await execa(this.#binaries.ctr, ['-a', this.address, '-n', options.namespace ?? 'k8s.io', ...args], {
+    const [file, ...all] = this.ctrCommand(args, options.namespace);
+    const result = await execa(file, all, {
       reject: false,
       encoding: 'buffer',
       stripFinalNewline: false,
@@ -179,8 +188,10 @@ export class ContainerdRig implements AsyncDisposable {
     this.daemon = await startDaemon(this.directory, {});
   }
 
-  /** What is left on this host below the rig's directory. */
+  /** What is left on this host below the rig's directory. Sockets and FIFOs: the daemon's and the relay's. */
   async leftovers(): Promise<Leftovers> {
+    const entries = await readdir(join(this.directory, 'q'), { withFileTypes: true });
+    const nodes = [...this.#fifos, ...entries.map(({ name }) => join(this.directory, 'q', name))];
     const mounts = (await readFile('/proc/self/mounts', 'utf8'))
       .split('\n')
       .filter((line) => line.includes(this.directory));
@@ -194,7 +205,7 @@ export class ContainerdRig implements AsyncDisposable {
       const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
       if (command.includes(this.directory)) processes.push(`${pid} ${command.replaceAll('\0', ' ')}`);
     }
-    return { mounts, loops, processes };
+    return { mounts, loops, processes, nodes };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -204,7 +215,7 @@ export class ContainerdRig implements AsyncDisposable {
       // Named below; but a run that failed must not leave them to the next one.
       for (const line of left.processes) process.kill(Number(line.split(' ')[0]), 'SIGKILL');
       if (process.env.KEEP === undefined) await rm(this.directory, { recursive: true, force: true });
-      const all = [...left.mounts, ...left.loops, ...left.processes];
+      const all = [...left.mounts, ...left.loops, ...left.processes, ...left.nodes];
       if (all.length > 0) throw new Error(`left on this host:\n${all.join('\n')}`);
     });
     cleanup.use(this.daemon);
@@ -224,6 +235,8 @@ export class ContainerdRig implements AsyncDisposable {
     for (const id of stdout.toString().split('\n').filter(Boolean)) {
       await this.ctr(['tasks', 'rm', '-f', id], { namespace: 'default' });
     }
+    const entries = await readdir(this.daemon.stateDir, { recursive: true, withFileTypes: true });
+    this.#fifos = entries.filter((entry) => entry.isFIFO()).map((entry) => join(entry.parentPath, entry.name));
   }
 }
 
@@ -254,7 +267,7 @@ async function startDaemon(directory: string, config: Record<string, string | nu
       containerd_socket: shimSocketOf(directory),
       containerd_address: join(directory, 'cd.sock'),
       containerd_direct_volumes: join(directory, 'direct'),
-      allowed_roots: `${join(home, 'volumes')},${join(directory, 'root')}`,
+      allowed_roots: `${join(home, 'volumes')},${join(directory, 'root')},/dev`,
       ...config,
     },
   });
