@@ -28,7 +28,7 @@ export class LiveProcess {
   /** Undefined: nothing of it is left in the guest. */
   readonly guest: GuestProcess | undefined;
   readonly #events: Pick<EventForwarder, 'publish'>;
-  readonly #relay: Pick<RelayLink, 'release'>;
+  readonly #relay: Pick<RelayLink, 'hold' | 'release'>;
   readonly #ended = Promise.withResolvers<ExitRecord>();
   #io: ProcessIo | undefined;
   /** The start in progress or done; repeats join it, and the end is told after it. */
@@ -41,7 +41,7 @@ export class LiveProcess {
     readonly guest: GuestProcess | undefined;
     readonly io: ProcessIo | undefined;
     readonly events: Pick<EventForwarder, 'publish'>;
-    readonly relay: Pick<RelayLink, 'release'>;
+    readonly relay: Pick<RelayLink, 'hold' | 'release'>;
   }) {
     this.pod = parts.pod;
     this.container = parts.container;
@@ -76,11 +76,13 @@ export class LiveProcess {
     const { guest, record, pod } = this;
     const io = this.#io;
     if (guest !== undefined && io !== undefined) {
-      io.join(guest);
+      const { key } = this;
+      io.join(guest, {
+        hold: (fifos) => this.#relay.hold(key, fifos),
+        release: () => this.#relay.release(key),
+      });
       // What the last daemon left is being delivered: it must not be delivered again.
       void pod.commitSoon();
-      // Until the outputs are over somebody must hold the FIFOs, this daemon or none: their end is the end of file.
-      void io.outputs.then((over) => (over ? this.#relay.release(this.key) : undefined));
     } else void this.#relay.release(this.key);
     if (record.exit !== undefined) {
       void this.#tell(record.exit);

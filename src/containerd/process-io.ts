@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { Readable, type Writable } from 'node:stream';
@@ -7,6 +8,7 @@ import { FifoStream, type LeftBytes } from '../base/fifo.ts';
 import type { Logger } from '../base/log.ts';
 import type { GuestProcess, ProcessOutput } from '../guest/containers/types.ts';
 import type { HeldFifo } from '../relay/holds.ts';
+import { handOver, type FifoKeeper } from './hand-over.ts';
 import type { ProcessRecord } from './pod-record.ts';
 import { Pump, type Leavable } from './pump.ts';
 
@@ -36,7 +38,9 @@ export class ProcessIo {
   readonly #record: ProcessRecord;
   readonly #log: Logger;
   readonly #ends: Ends;
-  readonly #over = Promise.withResolvers<boolean>();
+  readonly #over = Promise.withResolvers<'all' | 'left'>();
+  readonly #nobodyReads = Promise.withResolvers<'unread'>();
+  readonly #closed = new AbortController();
   readonly #pumps = new Map<StreamName, { readonly pump: Pump; readonly to: Writable }>();
   #leaving = false;
   #running: Promise<unknown> = Promise.resolve();
@@ -67,29 +71,41 @@ export class ProcessIo {
     return new ProcessIo(record, { stdin, stdout, stderr }, log);
   }
 
-  /** Resolves when the outputs are delivered to their end; false when the daemon has left them before. */
-  get outputs(): Promise<boolean> {
-    return this.#over.promise;
-  }
-
   /** What somebody else must hold open for as long as the process may come to another daemon. */
   get fifos(): readonly HeldFifo[] {
-    const { stdin, stdout, stderr, terminal } = this.#record;
+    const { stdin } = this.#record;
     return [
       ...(stdin === '' ? [] : [{ path: stdin, mode: 'reader' as const }]),
-      ...[stdout, terminal ? '' : stderr].flatMap((path) => (path === '' ? [] : [{ path, mode: 'both' as const }])),
+      ...this.#outputPaths.map((path) => ({ path, mode: 'both' as const })),
     ];
   }
 
-  /** Begins to carry bytes. */
-  join(guest: GuestProcess): void {
+  get #outputPaths(): readonly string[] {
+    const { stdout, stderr, terminal } = this.#record;
+    return [stdout, terminal ? '' : stderr].filter((path) => path !== '');
+  }
+
+  /** Begins to carry bytes. @param keeper holds `fifos` already, and does so until the outputs have been read */
+  join(guest: GuestProcess, keeper: FifoKeeper): void {
     const { stdin, stdout, stderr } = this.#ends;
     const outputs = [this.#output('stdout', guest.stdout, stdout), this.#output('stderr', guest.stderr, stderr)];
     const input = stdin === undefined || guest.stdin === undefined ? undefined : this.#feed(stdin.reader, guest.stdin);
     // It is in the pumps now.
     this.#record.left = undefined;
-    const over = Promise.all(outputs).then((ends) => this.#over.resolve(ends.every(Boolean)));
-    this.#running = Promise.all([over, input]);
+    const over = Promise.all(outputs).then((ends) => (ends.every(Boolean) ? this.#handOver(keeper) : 'left'));
+    this.#running = Promise.all([over.then((end) => this.#over.resolve(end)), input]);
+  }
+
+  async #handOver(keeper: FifoKeeper): Promise<'all' | 'left'> {
+    try {
+      await Promise.all([this.#ends.stdout, this.#ends.stderr].map(closed));
+      await handOver(this.#outputPaths, keeper, this.#closed.signal, () => this.#nobodyReads.resolve('unread'));
+    } catch (error) {
+      if (this.#leaving) return 'left';
+      this.#log.warn({ problem: messageOf(error) }, 'outputs not handed over');
+      await keeper.release();
+    }
+    return 'all';
   }
 
   /** containerd's CloseIO. */
@@ -106,16 +122,15 @@ export class ProcessIo {
   }
 
   /**
-   * For a process that has ended: waits until containerd has all that it wrote. Not for ever: when nothing has moved for a while,
-   * its reader is gone (`unread`). `left`: the daemon leaves, and the next one delivers.
+   * For a process that has ended: waits until containerd has read all that it wrote. Not for ever: nobody may have the FIFOs
+   * open, or nothing has moved for a while (`unread`). `left`: the daemon leaves, and the next one delivers.
    */
   async delivered(): Promise<'all' | 'unread' | 'left'> {
     for (let before = -1; before !== this.#moved;) {
       before = this.#moved;
       const pause = new AbortController();
-      const outputs = this.#over.promise.then((over) => (over ? 'all' : 'left'));
       const quiet = sleep(UNREAD_MS, pause.signal).then(() => undefined);
-      const outcome = await Promise.race([outputs, quiet]);
+      const outcome = await Promise.race([this.#over.promise, this.#nobodyReads.promise, quiet]);
       pause.abort();
       if (outcome !== undefined) return outcome;
     }
@@ -128,6 +143,7 @@ export class ProcessIo {
    */
   async close(how: 'deliver' | 'drop' = 'deliver'): Promise<void> {
     this.#leaving = true;
+    this.#closed.abort();
     const { stdin, stdout, stderr } = this.#ends;
     for (const { pump } of this.#pumps.values()) pump.leave();
     stdin?.reader.destroy();
@@ -183,6 +199,14 @@ export class ProcessIo {
     this.#pumps.set(name, { pump, to });
     return pump;
   }
+}
+
+/** A socket that was destroyed holds its descriptor for a moment more. */
+async function closed(socket: Socket | undefined): Promise<void> {
+  if (socket === undefined || socket.closed) return;
+  const gone = once(socket, 'close');
+  socket.destroy();
+  await gone;
 }
 
 function inBase64({ bytes, ended }: LeftBytes): { readonly bytes: string; readonly ended: boolean } {

@@ -6,7 +6,7 @@ import { z } from 'zod';
  * relay of a version that knows it.
  */
 
-const fifoSchema = z.object({ path: z.string(), mode: z.enum(['reader', 'both']) });
+const fifoSchema = z.object({ path: z.string(), mode: z.enum(['reader', 'both', 'writer']) });
 
 export const requestSchema = z.discriminatedUnion('do', [
   z.object({ do: z.literal('hello') }),

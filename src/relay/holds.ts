@@ -3,9 +3,14 @@ import { closeSync, constants, openSync } from 'node:fs';
 /** A FIFO that must stay open while no daemon runs. */
 export interface HeldFifo {
   readonly path: string;
-  /** `reader`: writers get no broken pipe (stdin). `both`: readers get no end of file either (stdout, stderr). */
-  readonly mode: 'reader' | 'both';
+  /**
+   * `reader`: writers get no broken pipe (stdin). `both`: readers get no end of file either (stdout, stderr). `writer`: only the
+   * latter, so that a FIFO without a reader can be told.
+   */
+  readonly mode: keyof typeof FLAGS;
 }
+
+const FLAGS = { reader: constants.O_RDONLY, both: constants.O_RDWR, writer: constants.O_WRONLY } as const;
 
 /**
  * FIFOs that are held open for processes, by key. Nothing is read or written here: the ends that a daemon takes with it when it
@@ -18,7 +23,7 @@ export class Holds {
   hold(key: string, fifos: readonly HeldFifo[]): void {
     const fds = fifos.flatMap(({ path, mode }) => {
       try {
-        return [openSync(path, (mode === 'both' ? constants.O_RDWR : constants.O_RDONLY) | constants.O_NONBLOCK)];
+        return [openSync(path, FLAGS[mode] | constants.O_NONBLOCK)];
       } catch {
         return []; // Its owner has removed it: nothing ends that has not ended.
       }

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { CtrRun } from '../support/containerd/ctr-run.ts';
 import { ContainerdRig } from '../support/containerd/rig.ts';
@@ -36,6 +38,27 @@ for (const version of ['1.7', '2.1'] as const) {
       assert.equal(result.exitCode, 0);
       assert.equal(sha256(result.stdout), sha256(input));
       assert.equal(sha256(result.stderrBytes), sha256(input));
+      await ctr.nothingIsLeft();
+    });
+
+    test('output that is read slowly arrives to its last byte, though the process has long ended', async () => {
+      // A port of the guest queues most of it: the process is gone while megabytes are still on their way.
+      const child = await ctr.spawn('slow', [
+        '/bin/sh',
+        '-c',
+        `head -c ${STREAM_BYTES} /dev/zero | tr '\\0' x; echo end`,
+      ]);
+      const ended = once(child, 'exit');
+      const chunks: Buffer[] = [];
+      assert.ok(child.stdout);
+      for await (const chunk of child.stdout as AsyncIterable<Buffer>) {
+        chunks.push(chunk);
+        await sleep(50);
+      }
+      assert.deepEqual(await ended, [0, null]);
+      const output = Buffer.concat(chunks);
+      assert.equal(output.length, STREAM_BYTES + 'end\n'.length);
+      assert.equal(output.subarray(-5).toString(), 'xend\n');
       await ctr.nothingIsLeft();
     });
 

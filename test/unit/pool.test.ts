@@ -211,7 +211,7 @@ suite('WarmPool', { timeout: 60_000 }, () => {
   test('a pool that ends while a member is being made ends that one too', async () => {
     const rig = await Rig.make({ pool_size: 1, pool_max: 8 });
     rig.refill(spec);
-    await until('a start', () => Promise.resolve(rig.starting === 1));
+    await until('a start', () => Promise.resolve(rig.startingMost === 1));
     await rig[Symbol.asyncDispose]();
     rig.refill(spec);
     assert.equal(rig.pool.take(spec), undefined);

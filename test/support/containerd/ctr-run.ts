@@ -1,3 +1,4 @@
+import { spawn, type ChildProcess } from 'node:child_process';
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -34,6 +35,12 @@ export class CtrRun {
   async run(id: string, args: readonly string[], more?: readonly string[], input?: Buffer): Promise<CtrResult> {
     const [, , , , , ...rest] = await this.command(id, args, more);
     return await this.#rig.ctr(rest, { namespace: NAMESPACE, ...(input === undefined ? {} : { input }) });
+  }
+
+  /** Starts `ctr run` and leaves its standard output to the caller. */
+  async spawn(id: string, args: readonly string[], more?: readonly string[]): Promise<ChildProcess> {
+    const [file, ...rest] = await this.command(id, args, more);
+    return spawn(file, rest, { stdio: ['ignore', 'pipe', 'inherit'] });
   }
 
   async exec(id: string, execId: string, args: readonly string[]): Promise<CtrResult> {
