@@ -1,4 +1,4 @@
-import { open } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { sleep } from '../base/deadline.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -17,9 +17,9 @@ export function olderLog(path: string): string {
  * @returns whether the log was cut
  */
 export async function cutLog(path: string, bytesMax: number): Promise<boolean> {
-  await using log = await open(path, 'r+');
-  const { size } = await log.stat();
+  const { size } = await stat(path);
   if (size <= bytesMax) return false;
+  await using log = await open(path, 'r+');
   const tail = Buffer.alloc(Math.floor(bytesMax / 2));
   const { bytesRead } = await log.read(tail, 0, tail.length, size - tail.length);
   await using older = await open(olderLog(path), 'w', 0o600);
