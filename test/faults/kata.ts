@@ -304,10 +304,12 @@ async function sharedEvents(rig: FaultRig): Promise<void> {
     const volumes = [await rig.newVolume(), await rig.newVolume(), await rig.newVolume(), await rig.newVolume()];
     await Promise.all(volumes.map((volume) => rig.attach(volume)));
     const kept: Buffer[] = [];
+    // Two for each: its back end's, and its own.
+    const events = volumes.length * 2;
     using _late = rig.vm.qmp.filter((line, wire) => {
       if (!isDeviceDeleted(line)) return undefined;
       kept.push(line.bytes);
-      if (kept.length === volumes.length) wire.sendDown(Buffer.concat(kept.reverse()));
+      if (kept.length === events) wire.sendDown(Buffer.concat(kept.reverse()));
       return [];
     });
     const removed = await Promise.all(volumes.map(({ volumeId }) => rig.detach(volumeId)));
