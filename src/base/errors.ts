@@ -36,7 +36,8 @@ const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
  * An error with a status code, a stable reason and one sentence for people.
  *
  * Messages and metadata may hold what a hostile guest said. They end up in records, events, logs, gRPC trailers and on
- * terminals, so they are made short and harmless here: well-formed Unicode without control characters.
+ * terminals, so they are made short and harmless here: well-formed Unicode, and messages, which are for people, without
+ * control characters. Metadata is for programs, and has the characters that there were.
  */
 export class ShimError extends Error {
   readonly code: ShimCode;
@@ -44,12 +45,15 @@ export class ShimError extends Error {
   readonly metadata: Readonly<Record<string, string>>;
 
   constructor(code: ShimCode, message: string, options: ShimErrorOptions) {
-    super(plainText(message, MESSAGE_CHARS_MAX), options.cause === undefined ? undefined : { cause: options.cause });
+    super(
+      wellFormed(message, MESSAGE_CHARS_MAX).replace(CONTROLS, '\ufffd'),
+      options.cause === undefined ? undefined : { cause: options.cause },
+    );
     this.name = 'ShimError';
     this.code = code;
     this.reason = options.reason;
     this.metadata = Object.fromEntries(
-      Object.entries(options.metadata ?? {}).map(([key, value]) => [key, plainText(value, METADATA_CHARS_MAX)]),
+      Object.entries(options.metadata ?? {}).map(([key, value]) => [key, wellFormed(value, METADATA_CHARS_MAX)]),
     );
   }
 }
@@ -79,9 +83,9 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof error.code === 'string' ? error.code : undefined;
 }
 
-/** Text of at most so many UTF-16 units that any reader can take: no lone surrogate, no control character. */
-export function plainText(text: string, charsMax: number): string {
-  return text.slice(0, charsMax).toWellFormed().replace(CONTROLS, '\ufffd');
+/** At most so many UTF-16 units, and no lone surrogate: what every encoder takes. */
+function wellFormed(text: string, charsMax: number): string {
+  return text.slice(0, charsMax).toWellFormed();
 }
 
 function shorten(value: string): string {
