@@ -32,8 +32,17 @@ export class BareScript implements AsyncDisposable {
     return new BareScript(await QmpClient.connect({ path, log: silentLogger() }), queues);
   }
 
-  get qmp(): QmpClient {
-    return this.#qmp;
+  /** Hot-plugs a device of the virtio-serial bus, with a socket for its other end. */
+  async plugSocket(
+    { id, path }: { id: string; path: string },
+    device: Readonly<Record<string, unknown>>,
+  ): Promise<void> {
+    const addr = { type: 'unix', data: { path } };
+    const backend = { type: 'socket', data: { addr, server: true, wait: false } };
+    // Commands that qshim itself has no use for, so that its client does not know them by type.
+    const run = this.#qmp.run.bind(this.#qmp) as unknown as (command: string, args: object) => Promise<unknown>;
+    await run('chardev-add', { id, backend });
+    await run('device_add', { ...device, id, chardev: id });
   }
 
   /** Sends all commands at once; resolves when the guest's drivers are live. */

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { TestDaemon } from '../support/daemon.ts';
 import { BareScript, type BareDisk } from './bare.ts';
+import { SecondAgent } from './second-agent.ts';
 import { Samples, ratio, type Section } from './figures.ts';
 import { Libvirt, diskXml } from './libvirt.ts';
 import { DISK_BYTES, SETTLE_MS, startDaemon, timed, type Bench } from './rig.ts';
@@ -20,6 +21,10 @@ interface Contestant {
   detach(count: number): Promise<void>;
   readonly uevents: BlockUevents;
 }
+
+/** Done when the guest's drivers are live, and when it has told its names of the disks too. */
+const BARE = 'bare QMP';
+const BARE_NAMED = 'bare QMP and names';
 
 const ONE = {
   attach: 'attach 1, the caller knows that the guest has it',
@@ -47,8 +52,10 @@ export async function hotplug(bench: Bench): Promise<Section> {
   await libvirt.startDomain('bench', { vcpus: VCPUS, ports: BATCH });
   await libvirt.untilAgent('bench');
   const theirs = stack.use(await BlockUevents.connect(libvirt.ueventSocket('bench')));
+  const agent = stack.use(await SecondAgent.start(script, sandbox.stateDir, guest));
   const all = [
     await bareContestant(daemon, script, uevents),
+    await bareContestant(daemon, script, uevents, agent),
     await qshimContestant(daemon, uevents),
     await libvirtContestant(libvirt, theirs),
   ];
@@ -63,7 +70,8 @@ export async function hotplug(bench: Bench): Promise<Section> {
   await guest(UEVENT_SCRIPT);
   await libvirt.guest('bench', UEVENT_SCRIPT);
   for (let round = -1; round < (bench.quick ? 2 : 15); round += 1) {
-    for (const one of all) await ueventRound(one, round < 0 ? new Samples() : samples);
+    for (const one of all.filter(({ name }) => name !== BARE_NAMED))
+      await ueventRound(one, round < 0 ? new Samples() : samples);
   }
   const bar = (kind: 'at most' | 'at least', value: number) => ({ kind, value }) as const;
   return {
@@ -71,19 +79,23 @@ export async function hotplug(bench: Bench): Promise<Section> {
     title: 'Attach and detach: a bare QMP script, qshim through gRPC, libvirt',
     rows: samples.rows(),
     ratios: [
-      ratio(samples.row(ONE.attach), 'qshim', 'bare QMP', bar('at most', 1.15)),
-      ratio(samples.row(ONE.detach), 'qshim', 'bare QMP', bar('at most', 1.15)),
+      ratio(samples.row(ONE.attach), 'qshim', BARE, bar('at most', 1.15)),
+      ratio(samples.row(ONE.attach), 'qshim', BARE_NAMED, bar('at most', 1.15)),
+      ratio(samples.row(ONE.detach), 'qshim', BARE, bar('at most', 1.15)),
       ratio(samples.row(ONE.attach), 'qshim', 'libvirt', bar('at most', 1)),
       ratio(samples.row(ONE.detach), 'qshim', 'libvirt', bar('at most', 1)),
       ratio(samples.row(MANY.attach), 'libvirt', 'qshim', bar('at least', 3)),
+      ratio(samples.row(MANY.attach), 'libvirt', BARE),
       ratio(samples.row(MANY.detach), 'libvirt', 'qshim', bar('at least', 3)),
-      ratio(samples.row(MANY.attach), 'qshim', 'bare QMP'),
-      ratio(samples.row(MANY.detach), 'qshim', 'bare QMP'),
+      ratio(samples.row(MANY.attach), 'qshim', BARE),
+      ratio(samples.row(MANY.attach), 'qshim', BARE_NAMED),
+      ratio(samples.row(MANY.detach), 'qshim', BARE),
     ],
     notes: [
       'The bare script and qshim work on the same VM; libvirt has one of its own, with the same guest.',
       'bare QMP knows by DRIVER_OK in the virtio status, looked at every millisecond; it learns no name of the disk.',
-      "qshim knows by the same, and by the guest's own name of the disk; its record was on disk before QEMU was touched.",
+      'bare QMP and names: the same, and then the guest is asked for its names of the disks, through an agent of its own.',
+      "qshim knows by DRIVER_OK and by the guest's own name of the disk; its record was on disk before QEMU was touched.",
       'libvirt does not wait for the guest. Its caller asks the guest agent (guest-get-disks) until the disks are listed.',
       'The uevent comes out of the guest through a virtio console, in rounds of their own: the console slows the guest down.',
     ],
@@ -113,23 +125,24 @@ async function ueventRound(one: Contestant, samples: Samples): Promise<void> {
 }
 
 /** A console that is hot-plugged into a sandbox, for the uevents; a sandbox has none by itself. */
-export async function plugUeventConsole({ qmp }: BareScript, stateDir: string): Promise<BlockUevents> {
+async function plugUeventConsole(script: BareScript, stateDir: string): Promise<BlockUevents> {
   const path = join(stateDir, 'uevent.sock');
-  const addr = { type: 'unix', data: { path } };
-  const backend = { type: 'socket', data: { addr, server: true, wait: false } };
-  // Commands that qshim itself has no use for, so that its client does not know them by type.
-  const run = qmp.run.bind(qmp) as unknown as (command: string, args: object) => Promise<unknown>;
-  await run('chardev-add', { id: 'uevent', backend });
-  await run('device_add', { driver: 'virtconsole', bus: 'serial0.0', chardev: 'uevent', id: 'uevent', nr: 9 });
+  await script.plugSocket({ id: 'uevent', path }, { driver: 'virtconsole', bus: 'serial0.0', nr: 9 });
   return await BlockUevents.connect(path);
 }
 
-async function bareContestant(daemon: TestDaemon, script: BareScript, uevents: BlockUevents): Promise<Contestant> {
+/** @param agent with it, the script waits for the guest's names of its disks as well */
+async function bareContestant(
+  daemon: TestDaemon,
+  script: BareScript,
+  uevents: BlockUevents,
+  agent?: SecondAgent,
+): Promise<Contestant> {
   const paths = await Promise.all(Array.from({ length: BATCH }, (_, n) => daemon.rawFile(`bare${n}.raw`, DISK_BYTES)));
   let generation = 0;
   let present: readonly BareDisk[] = [];
   return {
-    name: 'bare QMP',
+    name: agent === undefined ? BARE : BARE_NAMED,
     uevents,
     attach: async (count) => {
       generation += 1;
@@ -139,7 +152,9 @@ async function bareContestant(daemon: TestDaemon, script: BareScript, uevents: B
         addr: `0x${(31 - index).toString(16)}`,
         path,
       }));
+      agent?.warmUp();
       await script.attach(present);
+      await agent?.untilNamed(present);
     },
     detach: () => script.detach(present),
   };
