@@ -222,7 +222,7 @@ export class Soak {
         await client.deleteSandbox(id);
         return [];
       case 'reboot':
-        await client.exec(id, '(sleep 0.1; reboot -f) > /dev/null 2>&1 &');
+        await this.#parting(id, 'reboot -f');
         return await this.#untilGuest(id, REBOOT_MS, (boot) => boot !== sandbox.bootId);
       case 'busy':
         return await this.#busyDetach(sandbox);
@@ -237,11 +237,18 @@ export class Soak {
         return await this.#untilStopped(id);
       case 'agent-kill': {
         const before = await client.guest(id, AGENT_PID);
-        await client.exec(id, '(sleep 0.1; killall -9 qemu-ga) > /dev/null 2>&1 &');
+        await this.#parting(id, 'killall -9 qemu-ga');
         this.#actedMs = performance.now();
         return await this.#untilGuest(id, AGENT_BACK_MS, (pid) => pid !== before.trim(), AGENT_PID);
       }
     }
+  }
+
+  /** Runs what ends the agent. A busy guest may come to it before the agent has told how the call went: that is no problem. */
+  async #parting(id: string, command: string): Promise<void> {
+    const answer = await answerOf(this.#rig.client.exec(id, `(sleep 0.1; ${command}) > /dev/null 2>&1 &`));
+    if (answer.kind === 'ok' || answer.code === 'UNAVAILABLE') return;
+    throw new Error(`${command} in ${id}: ${tell(answer)}`);
   }
 
   /** Waits until the daemon has noticed that a VM is gone; it looks after adopted processes several times a second. */
