@@ -150,7 +150,8 @@ export class LiveProcess {
     const { pod, container, exec, record } = this;
     if (record.started) return;
     const guest = this.inGuest();
-    if (guest.state === 'created') await guest.start();
+    // It has run when a daemon was killed before it had said so. One that ended before it ran is refused.
+    if (!guest.ran) await guest.start();
     record.started = true;
     await pod.commit();
     const { namespace } = pod.record;

@@ -1,3 +1,4 @@
+import { closeSync, constants, existsSync, openSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -76,7 +77,7 @@ export class SerialPorts implements Ports {
     if (ports.length === 0) return [];
     try {
       await this.#host.commit();
-      await this.#makeFifos(ports);
+      await this.#makeFifos(ports.flatMap((port) => this.#fifos(port)));
       for (const port of ports) await this.#plug(port);
       return ports;
     } catch (error) {
@@ -90,9 +91,12 @@ export class SerialPorts implements Ports {
   async renew(nr: number): Promise<void> {
     const port = this.#find(nr);
     this.#host.log.info({ port: nr }, 'the guest has missed a port, plugging it again');
+    // The same FIFOs: whoever reads or writes them already notices nothing.
+    await this.#makeFifos(this.#fifos(port).filter((path) => !existsSync(path)));
+    using _held = holdOpen(this.#fifos(port));
     await this.#unplug(await this.#host.link.ready(), port);
-    await this.#makeFifos([port]);
     await this.#plug(port);
+    if (port.ended) await removeChardev(await this.#host.link.ready(), holdOf(nr));
   }
 
   async endInput(nr: number): Promise<void> {
@@ -169,9 +173,9 @@ export class SerialPorts implements Ports {
   }
 
   /** Node has no mkfifo; one call of the host's makes them all. */
-  async #makeFifos(ports: readonly PortState[]): Promise<void> {
+  async #makeFifos(paths: readonly string[]): Promise<void> {
+    if (paths.length === 0) return;
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-    const paths = ports.flatMap((port) => this.#fifos(port));
     for (const path of paths) await rm(path, { force: true });
     await execa('mkfifo', ['-m', '600', '--', ...paths]);
   }
@@ -265,6 +269,16 @@ class PortState implements Port {
     this.outputPath = outputPath;
     this.inputPath = inputPath;
   }
+}
+
+/**
+ * Opens FIFOs for reading and writing, which waits for nobody (fifo(7)). While QEMU lets go of them, a reader sees no end of file
+ * so, a writer no broken pipe, and what is in them stays.
+ */
+function holdOpen(paths: readonly string[]): Disposable {
+  using undo = new DisposableStack();
+  for (const path of paths) undo.adopt(openSync(path, constants.O_RDWR | constants.O_NONBLOCK), closeSync);
+  return undo.move();
 }
 
 function deviceOf(nr: number): string {

@@ -160,6 +160,26 @@ await describe('containers in the guest', { skip }, async () => {
     await process.delete();
   });
 
+  await it('an exec whose ports the guest has lost, read from and written to before its start, loses nothing', async () => {
+    const process = await started('lossy', 'sleep 1000');
+    const known = new Set(sandbox().ports.all());
+    const exec = await containers().exec('lossy', execSpec('e', ['sh', '-c', 'cat; echo error >&2; exit 3']));
+    const output = [all(exec.stdout), all(exec.stderr)];
+    exec.stdin?.end('before its start');
+    const lost = sandbox()
+      .ports.all()
+      .filter((port) => !known.has(port));
+    assert.equal(lost.length, 3);
+    assert.equal(await guest(`rm ${lost.map(({ nr }) => `/dev/vport*p${nr}`).join(' ')}`), '');
+    await exec.start();
+    assert.equal((await exec.exited).code, 3);
+    assert.deepEqual((await Promise.all(output)).map(String), ['before its start', 'error\n']);
+    await exec.delete();
+    await process.kill(9);
+    await process.exited;
+    await process.delete();
+  });
+
   await it('signals, pids, stats, pause, resume and limits', async () => {
     const limits = { linux: { resources: { memory: { limit: 32 * 1024 * 1024 }, pids: { limit: 20 } } } };
     const process = await started('ruled', 'trap "exit 5" TERM; sleep 1000 & wait', OUTPUT, limits);
@@ -285,6 +305,7 @@ await describe('containers in the guest', { skip }, async () => {
     });
     await until('it has begun', () => Promise.resolve(text.includes('before\n')));
     await started('ends', 'sleep 1; echo last words; exit 11');
+    await containers().create(spec('held', ['sh', '-c', 'echo started; sleep 1; exit 4'], TERMINAL));
     await rig.restart(async () => {
       await new Promise((resolve) => setTimeout(resolve, 4000));
     });
@@ -304,6 +325,13 @@ await describe('containers in the guest', { skip }, async () => {
     assert.equal((await all(ended?.stdout)).toString(), 'last words\n');
     await again.delete();
     await ended?.delete();
+    const held = containers().find('held');
+    assert.equal(held?.exit, undefined, 'a terminal that waits to be started lives');
+    const shown = all(held?.stdout);
+    await held?.start();
+    assert.equal((await held?.exited)?.code, 4);
+    assert.equal((await shown).toString(), 'started\r\n');
+    await held?.delete();
   });
 
   await it('after all this nothing is left: no port, back end, file, mount, cgroup or process', async () => {

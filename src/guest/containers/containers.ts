@@ -171,12 +171,12 @@ export class Containers implements GuestContainers, ProcessActions {
 
   // ---- what a process asks (ProcessActions)
 
-  start(process: ContainerProcess): Promise<number> {
+  async start(process: ContainerProcess): Promise<number> {
     if (process.starting === undefined && process.state !== 'created') process.refuse('it cannot be started');
     process.starting ??= this.#start(process).finally(() => {
       process.starting = undefined;
     });
-    return process.starting;
+    return await process.starting;
   }
 
   async kill(process: ContainerProcess, signal: number, all: boolean): Promise<void> {
@@ -309,6 +309,8 @@ export class Containers implements GuestContainers, ProcessActions {
 
   async #start(process: ContainerProcess): Promise<number> {
     await this.#ready();
+    // By a daemon that did not live to say so: the guest has been asked by now.
+    if (process.ran) return process.pid;
     if (process.phase !== 'created') process.refuse('it cannot be started');
     const { key, token, ports, size } = process;
     try {
@@ -320,6 +322,7 @@ export class Containers implements GuestContainers, ProcessActions {
       if (isShimError(error, 'FAILED_PRECONDITION')) await this.#settleNotStarted(process);
       throw error;
     }
+    process.ran = true;
     process.execProcess = undefined;
     // The end may have been heard of before the start's answer.
     if (process.exit === undefined) process.phase = 'running';

@@ -25,7 +25,7 @@ export interface Ports {
    * @throws ShimError RESOURCE_EXHAUSTED / NO_PORT; UNAVAILABLE
    */
   add(kinds: readonly PortKind[]): Promise<readonly Port[]>;
-  /** Takes a port out and plugs it again, under the same number. */
+  /** Takes a port out and plugs it again, under the same number and before the same FIFOs: what is in them stays. */
   renew(nr: number): Promise<void>;
   /** Gives the guest end of file after everything that was written. Whoever writes must have closed the FIFO. */
   endInput(nr: number): Promise<void>;

@@ -31,6 +31,7 @@ export class ContainerProcess implements GuestProcess {
   ports: ProcessPorts = { stdin: 0, stdout: 0, stderr: 0, terminal: 0 };
   phase: ProcessRecord['state'];
   frozen: boolean;
+  ran: boolean;
   pid: number;
   execProcess: string | undefined;
   /** What the terminal begins with. */
@@ -52,6 +53,7 @@ export class ContainerProcess implements GuestProcess {
     this.streams = record.streams;
     this.phase = record.state;
     this.frozen = record.paused;
+    this.ran = record.ran ?? (record.state === 'running' || record.state === 'stopped');
     this.pid = record.pid;
     this.execProcess = record.process;
     this.#actions = actions;
@@ -169,6 +171,7 @@ export class ContainerProcess implements GuestProcess {
       execId: this.execId,
       state: this.phase,
       paused: this.frozen,
+      ran: this.ran,
       pid: this.pid,
       token: this.token,
       streams: this.streams,

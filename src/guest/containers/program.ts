@@ -38,7 +38,8 @@ plumb() {
  * |---|---|
  * | `config.json`, `process.json`, `files/` | what `create` brought |
  * | `pid`, `ticks` | its process id and start time (field 22 of /proc/PID/stat), against a pid that is used again |
- * | `started` | `start` was called |
+ * | `started`, `failed` | `start` was called; crun refused it |
+ * | `ready`, `go`, `state` | of a container with a terminal: what its hook says, waits for, and was told by crun |
  * | `record` | `CODE UPTIME OOM`: it has ended. Written before anybody is told |
  * | `log` | what crun had to say |
  */

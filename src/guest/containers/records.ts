@@ -10,6 +10,8 @@ export interface ProcessRecord {
   /** `creating` and `deleting` are undone and finished by the next daemon; `created` also of an exec before its start. */
   readonly state: 'creating' | 'created' | 'running' | 'stopped' | 'deleting';
   readonly paused: boolean;
+  /** Its start was seen. Absent from journals of earlier versions. */
+  readonly ran?: boolean | undefined;
   readonly pid: number;
   /** Ends the output streams (streams.ts), and tells this process from an earlier one of the same id. */
   readonly token: string;
@@ -35,6 +37,7 @@ const processSchema = z.strictObject({
   execId: optional(z.string()),
   state: z.enum(['creating', 'created', 'running', 'stopped', 'deleting']),
   paused: z.boolean(),
+  ran: optional(z.boolean()),
   pid: z.int(),
   token: z.string(),
   streams: z.strictObject({ terminal: z.boolean(), stdin: z.boolean(), stdout: z.boolean(), stderr: z.boolean() }),

@@ -32,6 +32,7 @@ async function look(containers: Containers): Promise<readonly ContainerProcess[]
   for (const process of containers.all()) {
     if (process.exit !== undefined || process.phase === 'creating' || process.phase === 'deleting') continue;
     const seen = processes.get(process.key);
+    if (process.phase === 'created') process.ran = seen?.started === true;
     if (seen?.record !== undefined) {
       containers.settle(process, seen.record, Math.max(0, (uptime - seen.record.uptime) * 1000));
     } else if (isThere(process, seen)) {

@@ -32,11 +32,22 @@ ticks_of() {
   set -- \${stat##*) }
   ticks=\${20}
 }
-# conmon and crun end their files without a newline, for which read answers 1.
+# What crun tells the hook that holds a container with a terminal back.
+pid_of_state() {
+  read -r state < state
+  pid=\${state##*'"pid":'}
+  pid=\${pid%%,*}
+}
+# conmon and crun end their files without a newline, for which read answers 1. Where a hook holds back there is no pid file yet.
 is_alive() {
   pid= known=
-  [ -s pid ] && [ -s ticks ] || return 1
-  read -r pid < pid
+  [ -s ticks ] || return 1
+  if [ -s pid ]; then
+    read -r pid < pid
+  else
+    [ -p go ] && [ -s state ] || return 1
+    pid_of_state
+  fi
   read -r known < ticks
   ticks_of "$pid" && [ "$ticks" = "$known" ]
 }
@@ -106,9 +117,7 @@ exec 4<> ready
 setsid $R/container terminal run "$id" "$token" "$port" < /dev/null > /dev/null 2>&1 4<&- &
 read -r line <&4
 [ "$line" = created ] || { log; fail CONTAINER_REFUSED; }
-read -r state < state
-pid=\${state##*'"pid":'}
-pid=\${pid%%,*}
+pid_of_state
 ticks_of "$pid"
 echo "$ticks" > ticks
 echo "pid=$pid"
@@ -252,7 +261,7 @@ for directory in $R/c/* $R/c/*/x/*; do
   cd "$directory" || continue
   record= alive=0 started=0 pid=0
   is_alive && alive=1
-  [ -e started ] && started=1
+  [ -e started ] && [ ! -e failed ] && started=1
   [ -s record ] && read -r record < record
   echo "process=\${directory#$R/c/} $started $alive $pid $record"
 done

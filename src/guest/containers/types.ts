@@ -56,6 +56,8 @@ export interface GuestProcess {
   /** In the guest's numbering; 0 before it is known (an exec before its start). */
   readonly pid: number;
   readonly state: 'created' | 'running' | 'paused' | 'stopped';
+  /** It was seen to be started: it runs, or did. One that ended before that never does. */
+  readonly ran: boolean;
   readonly terminal: boolean;
   /** Set once it has ended; the same object with which `exited` resolves. */
   readonly exit: ProcessExit | undefined;
@@ -65,7 +67,7 @@ export interface GuestProcess {
    */
   readonly exited: Promise<ProcessExit>;
 
-  /** Runs it. @returns its pid */
+  /** Runs it; also when a daemon before this one was killed in the middle of that. @returns its pid */
   start(): Promise<number>;
   /**
    * Sends a signal. A process that has ended already is no error.
