@@ -61,6 +61,19 @@ finish() {
   echo "exit $key $token $code $up $oom" 1<> $R/events
 }
 
+# What a process with a terminal wrote last, crun (1.8.1) does not forward: when that has ended, it puts the rest into its log, in
+# pieces of 255 bytes with a line end behind each, which are taken off here.
+late() {
+  stty raw <&1
+  size=$(stat -c %s log) done=0
+  while [ "$done" -lt "\${size:-0}" ]; do
+    left=$((size - done - 1))
+    [ $left -gt 255 ] && left=255
+    tail -c +$((done + 1)) log | head -c $left
+    done=$((done + left + 1))
+  done
+}
+
 case $1 in
   # conmon calls this after a container's end: exited ID TOKEN
   exited)
@@ -104,6 +117,7 @@ case $1 in
       crun --log=log run --bundle . --pid-file pid "$id"
     fi
     echo $? > code
+    if [ -s pid ]; then late; fi
     ;;
   # hook KEY: holds a container with a terminal back between create and start
   hook)
