@@ -33,6 +33,7 @@ const BY_REASON: Readonly<Record<string, Hint>> = {
     `${command('volume get', subject.sandboxId, subject.volumeId)} shows what it was attached with`,
   SERIAL_IN_USE: listVolumes,
   GUEST_HOLDS_VOLUME: getVolume,
+  VOLUME_NOT_MOUNTED: getVolume,
   VOLUME_DETACHING: getVolume,
   VOLUME_PENDING: getVolume,
   GUEST_DRIVER_TIMEOUT: (subject) => `${command('sandbox console', subject.sandboxId)} shows what the guest says`,

@@ -1,4 +1,4 @@
-import { ShimError } from '../base/errors.ts';
+import { ShimError, isShimError } from '../base/errors.ts';
 
 /** What ends a request to the guest agent other than its reply. */
 
@@ -33,6 +33,11 @@ export function queueFullError(queueMax: number): ShimError {
     reason: 'AGENT_QUEUE_FULL',
     metadata: { max: String(queueMax) },
   });
+}
+
+/** Whether a request that failed so has never left this process: the guest has done nothing of it. */
+export function wasNeverSent(error: unknown): boolean {
+  return isShimError(error) && (error.reason === 'AGENT_QUEUE_FULL' || error.metadata['sent'] === 'false');
 }
 
 export function closedError(): ShimError {

@@ -1,7 +1,14 @@
 import { invalidArgument } from '../base/errors.ts';
 import type { GuestAgent } from './agent.ts';
 import { RESIZE_DISK } from './resize-scripts.ts';
-import { busyProcesses, refusal, runScript, type BusyProcess, type DiskIdentity } from './run-script.ts';
+import {
+  busyProcesses,
+  mountPointsLeft,
+  refusal,
+  runScript,
+  type BusyProcess,
+  type DiskIdentity,
+} from './run-script.ts';
 import { HOLDERS, PREPARE_MOUNT, UNMOUNT } from './scripts.ts';
 
 export type { BusyProcess, DiskIdentity } from './run-script.ts';
@@ -80,6 +87,11 @@ export async function prepareMount(agent: GuestAgent, request: PrepareMountReque
   return { device, formatted: formatted === '1', ...(uuid !== undefined && uuid !== '' && { uuid }) };
 }
 
+/** `mountedAt`: where it is still mounted for the agent. Of several mounts, some may be gone although the disk is busy. */
+export type Unmounted =
+  | { readonly unmounted: true }
+  | { readonly unmounted: false; readonly busy: readonly BusyProcess[]; readonly mountedAt: readonly string[] };
+
 /**
  * Unmounts every mount of the disk and of its partitions. `unmounted: true` is said when they are in no process's
  * mountinfo any more and nothing is stacked on the disk; with `force` only: not in the agent's own. A disk that is not
@@ -87,10 +99,7 @@ export async function prepareMount(agent: GuestAgent, request: PrepareMountReque
  * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, GUEST_UNMOUNT_FAILED; and what
  * GuestAgent.exec throws
  */
-export async function unmount(
-  agent: GuestAgent,
-  request: UnmountRequest,
-): Promise<{ unmounted: true } | { unmounted: false; busy: readonly BusyProcess[] }> {
+export async function unmount(agent: GuestAgent, request: UnmountRequest): Promise<Unmounted> {
   const { mountPoint, force, timeoutMs } = request;
   const facts = await runScript(agent, UNMOUNT, {
     identity: request,
@@ -101,7 +110,8 @@ export async function unmount(
   });
   const [unmounted] = facts.get('unmounted') ?? [];
   if (unmounted === undefined) throw refusal('GUEST_UNMOUNT_FAILED', { identity: request, mountPoint }, 'no result');
-  return unmounted === '1' ? { unmounted: true } : { unmounted: false, busy: busyProcesses(facts) };
+  if (unmounted === '1') return { unmounted: true };
+  return { unmounted: false, busy: busyProcesses(facts), mountedAt: mountPointsLeft(facts) };
 }
 
 /**

@@ -143,12 +143,14 @@ if is_closed && released; then
   exit 0
 fi
 echo "$unmount_err $err" >&2
+tell_left
 if released; then echo released=1; else echo released=0; fi
 if is_closed; then
   numbers=$disk_numbers name=$disk_name dev=$disk
   spell_numbers
   who=$(stacked)
 fi
+if [ -n "$top" ]; then echo open=1; else echo open=0; fi
 echo "\${who:-$(busy 0 mapping)}"
 echo closed=0
 `;

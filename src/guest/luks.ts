@@ -3,7 +3,15 @@ import type { GuestAgent } from './agent.ts';
 import { mountArguments, type PrepareMountRequest } from './disks.ts';
 import { OPEN_LUKS2 } from './luks-open-script.ts';
 import { CLOSE_LUKS2, RESIZE_LUKS2, STATUS_LUKS2 } from './luks-scripts.ts';
-import { busyProcesses, refusal, runScript, type BusyProcess, type DiskIdentity, type Facts } from './run-script.ts';
+import {
+  busyProcesses,
+  mountPointsLeft,
+  refusal,
+  runScript,
+  type BusyProcess,
+  type DiskIdentity,
+  type Facts,
+} from './run-script.ts';
 
 /**
  * Confidential storage: LUKS2 inside the guest, on a disk that the host hands over raw. aes-xts-plain64, on request dm-integrity (hmac-sha256, no journal, no wipe). Each function is one guest-exec, finds the disk by
@@ -122,10 +130,17 @@ export interface CloseLuks2Request extends LuksDisk {
 /**
  * `closed: true` is said when no mapping of that name and nothing else on the disk was there afterwards.
  * `released`: the mapping still has its name and its users, but neither its key nor the disk any more (by force).
+ * `open`: it is there. `mountedAt`: what is still mounted from it or from the disk, for the agent; some mounts may be gone.
  */
 export type ClosedLuks2 =
   | { readonly closed: true }
-  | { readonly closed: false; readonly released: boolean; readonly busy: readonly BusyProcess[] };
+  | {
+      readonly closed: false;
+      readonly released: boolean;
+      readonly open: boolean;
+      readonly busy: readonly BusyProcess[];
+      readonly mountedAt: readonly string[];
+    };
 
 /**
  * Unmounts what lies on the mapping and closes it. One that is not open is closed.
@@ -144,7 +159,9 @@ export async function closeLuks2(agent: GuestAgent, request: CloseLuks2Request):
   const [closed] = facts.get('closed') ?? [];
   if (closed === undefined) throw refusal('LUKS_CLOSE_FAILED', { identity: request }, 'no result');
   if (closed === '1') return { closed: true };
-  return { closed: false, released: facts.get('released')?.[0] === '1', busy: busyProcesses(facts) };
+  const said = (key: string): boolean => facts.get(key)?.[0] === '1';
+  const left = { busy: busyProcesses(facts), mountedAt: mountPointsLeft(facts) };
+  return { closed: false, released: said('released'), open: said('open'), ...left };
 }
 
 /** `ephemeralKey`: the guest still has the key and header of this name. */

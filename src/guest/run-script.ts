@@ -86,6 +86,13 @@ export function busyProcesses(facts: Facts): readonly BusyProcess[] {
   return found.slice(0, BUSY_MAX);
 }
 
+/** The lines `left=POINT`: where the disk is still mounted in the agent's own mount namespace. Escaped as in mountinfo. */
+export function mountPointsLeft(facts: Facts): readonly string[] {
+  return (facts.get('left') ?? []).map((point) =>
+    point.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))),
+  );
+}
+
 const SENTENCES: Readonly<Record<string, string>> = {
   GUEST_DISK_NOT_FOUND: 'the guest has no such disk',
   GUEST_DISK_MISMATCH: 'the guest has another disk there',

@@ -234,8 +234,17 @@ stacked() {
 }
 `;
 
-/** The function attempt: takes away what lies on $numbers, with $force lazily; leaves $points and $err. */
+/**
+ * The functions attempt, which takes away what lies on $numbers, with $force lazily, and leaves $points and $err; and
+ * tell_left. An attempt that fails may have taken some mounts away: what is still there is told from a look, not from it.
+ */
 export const UNMOUNTING = `
+tell_left() {
+  own_mounts
+  set -f
+  for at in $points; do echo "left=$at"; done
+  set +f
+}
 attempt() {
   flags=
   if [ "$force" = 1 ]; then flags=-l; fi
@@ -273,6 +282,7 @@ if [ -z "$who" ]; then
 else
   echo "$err" >&2
   echo "$who"
+  tell_left
   echo unmounted=0
 fi
 `;

@@ -1,7 +1,8 @@
 import { Deadline, sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { transition, type Transition } from '../device/state.ts';
-import { unmount, type BusyProcess } from '../guest/disks.ts';
+import { wasNeverSent } from '../guest/channel-errors.ts';
+import { unmount, type BusyProcess, type DiskIdentity } from '../guest/disks.ts';
 import { asShimError, causeFrom } from './attach.ts';
 import { closeInGuest, guestEncryption } from './guest-crypt.ts';
 import { hasDevice, removeFromQemu } from './removal.ts';
@@ -197,29 +198,59 @@ async function askGuest(host: VolumeHost, volume: Volume): Promise<void> {
 }
 
 async function letGoInGuest(host: VolumeHost, volume: Volume): Promise<void> {
-  const { mount, serial } = volume.spec;
   const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   if (address === undefined) return;
-  const force = isForced(volume);
+  let left: Left | undefined;
+  try {
+    left = await unmountAndClose(host, volume, address);
+  } catch (error) {
+    // How far the guest has come nobody has seen: it may still be at it.
+    if (!wasNeverSent(error)) await noteLeft(host, volume, { busy: [], open: false, mountedAt: [] });
+    throw error;
+  }
+  if (left === undefined) return;
+  await noteLeft(host, volume, left);
+  throw busy(host, volume, describe(left.busy), left);
+}
+
+/** What a disk that is in use still has of what qshim made: a refusal may come half-way. */
+interface Left {
+  readonly busy: readonly BusyProcess[];
+  readonly open: boolean;
+  readonly mountedAt: readonly string[];
+}
+
+/** Undefined when the guest has let go. */
+async function unmountAndClose(host: VolumeHost, volume: Volume, pci: DiskIdentity['pci']): Promise<Left | undefined> {
+  const { mount, serial } = volume.spec;
+  const options = { force: isForced(volume), timeoutMs: host.config.mount_timeout_ms };
   if (guestEncryption(volume) !== undefined) {
-    const timeoutMs = host.config.mount_timeout_ms;
-    const result = await closeInGuest(host, volume, address, { force, timeoutMs });
-    if (!result.done) throw busy(host, volume, describe(result.busy), result.busy);
-    return;
+    const result = await closeInGuest(host, volume, pci, options);
+    return result.done ? undefined : result;
   }
-  if (mount === undefined) return;
-  const result = await unmount(host.agent, {
-    mountPoint: mount.mountPoint,
-    pci: address,
-    serial,
-    force,
-    timeoutMs: host.config.mount_timeout_ms,
-  });
-  if (result.unmounted) {
-    volume.mounted = false;
-    return;
-  }
-  throw busy(host, volume, describe(result.busy), result.busy);
+  if (mount === undefined) return undefined;
+  const result = await unmount(host.agent, { mountPoint: mount.mountPoint, pci, serial, ...options });
+  if (!result.unmounted) return { ...result, open: false };
+  volume.mounted = false;
+  return undefined;
+}
+
+/** Should the volume stay, it stays without the evidence of what is there no more, or was not seen to be. */
+async function noteLeft(host: VolumeHost, volume: Volume, { open, mountedAt }: Left): Promise<void> {
+  using _held = await volume.mutex.acquire();
+  if (volume.state.state !== 'detaching') return;
+  const { guest } = volume.state;
+  const gone = new Set<string>();
+  if (!isMounted(volume, mountedAt)) gone.add('guest-mount');
+  if (!open) gone.add('guest-luks');
+  const evidence = guest.evidence.filter((each) => !gone.has(each));
+  if (evidence.length === guest.evidence.length) return;
+  host.volumes.apply(volume, { kind: 'guest-seen', guest: { ...guest, evidence } });
+  host.commitSoon();
+}
+
+function isMounted({ spec }: Volume, mountedAt: readonly string[]): boolean {
+  return spec.mount !== undefined && mountedAt.includes(spec.mount.mountPoint);
 }
 
 /** A disk that qshim did not mount itself but that has become somebody's file system is not taken away from under it. */
@@ -239,20 +270,25 @@ async function refuseIfMounted(host: VolumeHost, volume: Volume): Promise<void> 
     mount.disks.some((disk) => disk.pci?.bus === address.bus && disk.pci.slot === address.slot),
   );
   if (own.length === 0) return;
-  throw busy(host, volume, `mounted in the guest at ${own.map((mount) => mount.mountPoint).join(', ')}`, []);
+  throw busy(host, volume, `mounted in the guest at ${own.map((mount) => mount.mountPoint).join(', ')}`);
 }
 
-function busy(host: VolumeHost, volume: Volume, what: string, processes: readonly BusyProcess[]): ShimError {
+/** @param left when qshim's own mount was to be taken away: what is still there */
+function busy(host: VolumeHost, volume: Volume, what: string, left?: Left): ShimError {
+  const { mount } = volume.spec;
+  const mounted = left === undefined || mount === undefined ? undefined : isMounted(volume, left.mountedAt);
+  const half = mounted === false ? `, though no longer mounted at ${mount?.mountPoint ?? ''}` : '';
   return new ShimError(
     'FAILED_PRECONDITION',
-    `volume ${volume.id} is in use: ${what}; detach with force takes it all the same`,
+    `volume ${volume.id} is in use${half}: ${what}; detach with force takes it all the same`,
     {
       reason: 'VOLUME_BUSY',
       metadata: {
         sandboxId: host.id,
         volumeId: volume.id,
         busy: what,
-        pids: processes.map((one) => String(one.pid)).join(','),
+        pids: (left?.busy ?? []).map((one) => String(one.pid)).join(','),
+        ...(mounted === undefined ? {} : { mounted: String(mounted) }),
       },
     },
   );

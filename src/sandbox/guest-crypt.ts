@@ -1,6 +1,6 @@
 import { mappingName, type EncryptionView, type GuestLuks2Spec } from '../device/encryption.ts';
-import { closeLuks2, openLuks2, type LuksKey, type OpenedLuks2 } from '../guest/luks.ts';
-import type { BusyProcess, DiskIdentity } from '../guest/disks.ts';
+import { closeLuks2, openLuks2, type ClosedLuks2, type LuksKey, type OpenedLuks2 } from '../guest/luks.ts';
+import type { DiskIdentity } from '../guest/disks.ts';
 import type { KeyMaterial } from '../keys/material.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeHost } from './vm.ts';
@@ -62,7 +62,7 @@ export async function closeInGuest(
   volume: Volume,
   pci: DiskIdentity['pci'],
   options: { readonly force: boolean; readonly timeoutMs: number },
-): Promise<{ readonly done: true } | { readonly done: false; readonly busy: readonly BusyProcess[] }> {
+): Promise<{ readonly done: true } | (Extract<ClosedLuks2, { closed: false }> & { readonly done: false })> {
   const { force, timeoutMs } = options;
   const disk = { pci, serial: volume.spec.serial, name: mappingName(volume.id) };
   const result = await closeLuks2(host.agent, { ...disk, force, forget: false, timeoutMs });
@@ -70,5 +70,5 @@ export async function closeInGuest(
     volume.mounted = false;
     return { done: true };
   }
-  return { done: false, busy: result.busy };
+  return { done: false, ...result };
 }

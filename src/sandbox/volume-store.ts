@@ -67,7 +67,8 @@ export class VolumeStore {
 
   /**
    * The volume that an Attach of this id and spec repeats, if any.
-   * @throws ShimError ALREADY_EXISTS when the id is attached with another spec; FAILED_PRECONDITION while it is leaving
+   * @throws ShimError ALREADY_EXISTS when the id is attached with another spec; FAILED_PRECONDITION while it is leaving,
+   * or / VOLUME_NOT_MOUNTED, LUKS_NOT_OPEN
    */
   repeated(volumeId: string, spec: VolumeSpec): Volume | undefined {
     const existing = this.#volumes.get(volumeId);
@@ -95,7 +96,30 @@ export class VolumeStore {
         metadata: { ...metadata, cause: existing.state.cause.reason },
       });
     }
+    this.#refuseHalf(existing);
     return existing;
+  }
+
+  /**
+   * A volume that is attached without what its spec says of the guest is no success for a repeated Attach: a detach that was
+   * refused half-way, or a reset of the guest, has taken away the mount or closed the encryption.
+   */
+  #refuseHalf({ id, spec, state }: Volume): void {
+    if (state.state !== 'attached') return;
+    const lacks = (evidence: string): boolean => !state.guest.evidence.includes(evidence);
+    const refusal = (reason: string, what: string): ShimError =>
+      new ShimError(
+        'FAILED_PRECONDITION',
+        `volume ${id} is attached, but ${what} any more; detach it, and attach it again`,
+        {
+          reason,
+          metadata: { sandboxId: this.#options.sandboxId, volumeId: id },
+        },
+      );
+    if (spec.encryption?.kind === 'guest-luks2' && lacks('guest-luks'))
+      throw refusal('LUKS_NOT_OPEN', 'its encryption is not known to be open');
+    if (spec.mount !== undefined && lacks('guest-mount'))
+      throw refusal('VOLUME_NOT_MOUNTED', `is not known to be mounted at ${spec.mount.mountPoint}`);
   }
 
   /**

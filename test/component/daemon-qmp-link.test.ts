@@ -227,7 +227,8 @@ suite('events of the VM', { timeout: 120_000 }, () => {
     const scripts = new FakeScripts(vm);
     const path = await rig.daemon.rawFile('a', 1024 * 1024);
     const spec = { rawFile: { path }, mount: { fsType: 'ext4', mountPoint: '/data' } };
-    const before = await rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec });
+    const attach = () => rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec });
+    const before = await attach();
     assert.deepEqual(before.evidence, ['virtio-status', 'guest-agent', 'guest-mount']);
     vm.agent.stop();
     vm.model.reboot('vol-1-a');
@@ -247,6 +248,8 @@ suite('events of the VM', { timeout: 120_000 }, () => {
       const { evidence, guestDevice } = await rig.volume('a');
       return guestDevice === '/dev/vda' && evidence.join() === 'virtio-status,guest-agent' ? true : undefined;
     });
+    const again = await refusal(attach());
+    assert.equal(again.reason, 'VOLUME_NOT_MOUNTED', 'what is not mounted is no success for who asked for a mount');
     assert.deepEqual(scripts.ran, ['mount'], 'it is not mounted again by itself');
   });
 

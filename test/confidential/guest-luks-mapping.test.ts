@@ -124,6 +124,11 @@ suite('mappings of encrypted disks in a real guest', { skip }, () => {
         busy.busy.map(({ pid, what }) => [pid, what]),
         [[Number(pid), 'cwd']],
       );
+      assert.deepEqual([busy.open, busy.mountedAt], [true, ['/mnt/busy']]);
+      await guest.output('mkdir /mnt/more; mount --bind /mnt/busy /mnt/more');
+      const half = await guest.close('busy');
+      assert.ok(!half.closed && half.open);
+      assert.deepEqual(half.mountedAt, ['/mnt/busy'], 'the other mount was free and has gone');
       const forced = await guest.close('busy', { force: true });
       assert.ok(!forced.closed && forced.released, JSON.stringify(forced));
       assert.match(await guest.output('dmsetup table vol-busy'), /^0 \d+ error$/);

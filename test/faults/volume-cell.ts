@@ -5,6 +5,7 @@ import { status, type ServiceError } from '@grpc/grpc-js';
 import { identify } from '../../src/qemu/process.ts';
 import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
 import { call as promised } from '../support/daemon.ts';
+import { refusal } from '../support/errors.ts';
 import { outcome, type Outcome } from '../support/grpc-errors.ts';
 import { openFiles } from '../support/leaks.ts';
 import type { Expectation, Fault, Point, StatusName } from './cell.ts';
@@ -204,8 +205,13 @@ async function checkAgreement(rig: FaultRig, volumes: readonly Volume__Output[])
 async function removeIfAttached(rig: FaultRig, volume: CellVolume, volumes: readonly Volume__Output[]): Promise<void> {
   const found = volumes.find(({ volumeId }) => volumeId === volume.volumeId);
   if (found?.state !== 'VOLUME_STATE_ATTACHED') return;
-  // The same request again is answered as the first time.
-  assert.equal((await rig.attach(volume)).generation, found.generation);
+  if (volume.mountPoint === undefined || found.evidence.includes('guest-mount')) {
+    // The same request again is answered as the first time.
+    assert.equal((await rig.attach(volume)).generation, found.generation);
+  } else {
+    // Nobody has seen it mounted since, so that it is no success for who asks for a mount.
+    assert.equal((await refusal(rig.attach(volume))).reason, 'VOLUME_NOT_MOUNTED');
+  }
   assert.equal((await rig.detach(volume.volumeId)).state, 'VOLUME_STATE_REMOVED');
   await rig.settle();
 }

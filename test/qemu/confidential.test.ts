@@ -119,6 +119,8 @@ await describe('encrypted volumes', { skip }, async () => {
     await daemon.client.guest('vm', 'sleep 300 < /mnt/scratch/f > /dev/null 2>&1 & echo $! > /tmp/holder');
     const busy = await refusal(detach('scratch'));
     assertRefusal(busy, { code: 'FAILED_PRECONDITION', reason: 'VOLUME_BUSY' });
+    const kept = await daemon.client.getVolume('vm', 'scratch');
+    assert.deepEqual(kept.evidence, ['virtio-status', 'guest-agent', 'guest-luks', 'guest-mount']);
     await daemon.client.guest('vm', 'pid=$(cat /tmp/holder); kill $pid; while [ -e /proc/$pid ]; do sleep 0.05; done');
     await detach('scratch');
   });

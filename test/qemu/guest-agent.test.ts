@@ -297,6 +297,29 @@ suite('a real guest', { skip }, () => {
     holding('exe', 'cp /bin/busybox /mnt/busy/sleep; /mnt/busy/sleep 1000 > /dev/null 2>&1 < /dev/null &');
     holding('mount-namespace', 'unshare -m sleep 1000 > /dev/null 2>&1 < /dev/null &');
 
+    test('refused half-way: what is still mounted is told, in this namespace', async () => {
+      await output('mkdir -p "/mnt/o th" /mnt/busy/sub; mount --bind /mnt/busy/sub "/mnt/o th"');
+      const pid = await output('cd "/mnt/o th"; sleep 1000 > /dev/null 2>&1 < /dev/null & echo $!');
+      const answer = await release('busy');
+      assert.deepEqual(answer, {
+        unmounted: false,
+        busy: [{ pid: Number(pid), command: 'sleep', what: 'cwd' }],
+        mountedAt: ['/mnt/o th'],
+      });
+      await output('kill "$1"; while [ -e "/proc/$1/fd/1" ]; do sleep 0.05; done', pid);
+      assert.deepEqual(await release('busy'), { unmounted: true });
+      await mount('busy');
+      const away = await output('unshare -m sleep 1000 > /dev/null 2>&1 < /dev/null & echo $!; sleep 0.3');
+      const hidden = await release('busy');
+      assert.deepEqual(hidden, {
+        unmounted: false,
+        busy: [{ pid: Number(away), command: 'sleep', what: 'mount-namespace' }],
+        mountedAt: [],
+      });
+      await output('kill "$1"; while [ -e "/proc/$1/fd/1" ]; do sleep 0.05; done', away);
+      await mount('busy');
+    });
+
     test('several mounts of one disk all go', async () => {
       await output('mkdir -p /mnt/other /mnt/busy/sub; mount --bind /mnt/busy/sub /mnt/other');
       assert.deepEqual(await release('busy'), { unmounted: true });
@@ -309,6 +332,7 @@ suite('a real guest', { skip }, () => {
       assert.deepEqual(await release('busy'), {
         unmounted: false,
         busy: [{ pid: 0, command: 'kernel', what: 'mount:/mnt/busy/sub' }],
+        mountedAt: ['/mnt/busy'],
       });
       await output('umount /mnt/busy/sub');
     });
@@ -339,7 +363,8 @@ suite('a real guest', { skip }, () => {
       await output('swapoff "$1"; modprobe dm_mod; dmsetup create top --table "0 2048 linear $1 0" 2>&1', device);
       assert.deepEqual(await holders(agent, identity('raw')), [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }]);
       const answer = await release('raw');
-      assert.deepEqual(answer, { unmounted: false, busy: [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }] });
+      const busy = [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }];
+      assert.deepEqual(answer, { unmounted: false, busy, mountedAt: [] });
       await output('dmsetup remove top 2>&1');
       assert.deepEqual(await holders(agent, identity('raw')), []);
     });

@@ -202,6 +202,7 @@ await describe('sources and options, as the guest sees them', { skip }, async ()
     const still = await daemon.client.getVolume('vm', 'mnt');
     assert.equal(still.state, 'VOLUME_STATE_ATTACHED');
     assert.equal(still.cause?.reason, 'VOLUME_BUSY');
+    assert.ok(still.evidence.includes('guest-mount'), 'it was not taken away');
     assert.equal((await daemon.client.guest('vm', 'cat /mnt/data/file')).trim(), 'kept');
     await daemon.client.guest('vm', 'killall sleep');
     await daemon.client.detach({ sandboxId: 'vm', volumeId: 'mnt' });

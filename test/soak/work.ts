@@ -33,6 +33,9 @@ export async function perform(
   if (kind === 'attach') {
     const answer = await attach(client, { ...ids, spec: specOf(file, readOnly) }, patienceMs);
     afterAttach(sandbox, file, readOnly, answer);
+    if (file.mountPoint !== undefined && answer.kind === 'ok' && !answer.value.evidence.includes('guest-mount')) {
+      return [{ kind: 'wrong answer', text: `attach ${sandbox.id}/${file.id} answered OK, and nobody saw it mounted` }];
+    }
     return judge(work, answer, 'VOLUME_STATE_ATTACHED', expected);
   }
   const force = kind === 'force-detach';
@@ -50,7 +53,9 @@ function expectedCodes(work: VolumeWork, all: readonly SandboxModel[]): readonly
   if (sandbox.expected.has('absent')) return ['NOT_FOUND'];
   if (kind !== 'attach') return attached ? ['OK'] : ['OK', 'NOT_FOUND'];
   if (!sandbox.runs) return ['FAILED_PRECONDITION'];
-  if (attached) return sandbox.attachments.get(file.id)?.readOnly === readOnly ? ['OK'] : ['ALREADY_EXISTS'];
+  if (attached && sandbox.attachments.get(file.id)?.readOnly !== readOnly) return ['ALREADY_EXISTS'];
+  // A reset, or a detach that was refused half-way, may have taken its mount; then a repeat is no success (see judge).
+  if (attached) return file.mountPoint === undefined ? ['OK'] : ['OK', 'FAILED_PRECONDITION'];
   const conflict = all.some((other) => {
     const held = other === sandbox || !other.isAttached(file) ? undefined : other.attachments.get(file.id);
     return held !== undefined && !(held.readOnly && readOnly);

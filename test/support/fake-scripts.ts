@@ -12,7 +12,15 @@ const TABLE = '0 2048 crypt aes-xts-plain64 :64:logon:cryptsetup:d0 0 254:0 3276
 const USUAL: Readonly<Record<ScriptName, readonly string[]>> = {
   mount: ['device=/dev/vda', 'formatted=0', 'uuid='],
   unmount: ['unmounted=1'],
-  open: ['slots=1', 'luks_uuid=', `table=${TABLE}`, 'mapped=/dev/mapper/qshim-a', 'device=/dev/vda', 'created=1'],
+  open: [
+    'slots=1',
+    'luks_uuid=',
+    `table=${TABLE}`,
+    'mapped=/dev/mapper/qshim-a',
+    'device=/dev/vda',
+    'created=1',
+    'formatted=0',
+  ],
   close: ['closed=1'],
 };
 

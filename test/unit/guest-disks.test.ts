@@ -131,7 +131,9 @@ suite('unmount and holders', () => {
     await using gone = await guest(scripted({ stdout: 'device=/dev/vdb\nunmounted=1\n' }));
     assert.deepEqual(await unmount(gone.agent, request), { unmounted: true });
     await using busy = await guest(
-      scripted({ stdout: 'busy=7 fd/3 my db\nbusy=nonsense\nbusy=8 cwd \nunmounted=0\n' }),
+      scripted({
+        stdout: 'busy=7 fd/3 my db\nbusy=nonsense\nbusy=8 cwd \nleft=/a\\040b\\134c\nleft=/d\nunmounted=0\n',
+      }),
     );
     assert.deepEqual(await unmount(busy.agent, request), {
       unmounted: false,
@@ -139,6 +141,7 @@ suite('unmount and holders', () => {
         { pid: 7, command: 'my db', what: 'fd/3' },
         { pid: 8, command: '', what: 'cwd' },
       ],
+      mountedAt: ['/a b\\c', '/d'],
     });
     await using mute = await guest(scripted({ stdout: 'device=/dev/vdb\n' }));
     await assert.rejects(
