@@ -220,7 +220,8 @@ suite('streams of a process while daemons come and go in order', { timeout: 120_
     const guest = rig.open('port.out', constants.O_RDWR);
     const client = rig.open('stdout', constants.O_RDWR);
     rig.join();
-    const sent = randomBytes(65_536 + 100_000);
+    // More than the client's FIFO takes. Twice of that and what the daemon reads ahead may not fit: a FIFO holds pages, full or not.
+    const sent = randomBytes(65_536 + 40_000);
     let written = 0;
     await until('all is with the daemon and its FIFOs', () => {
       written += put(guest, sent.subarray(written, written + 4096));
