@@ -36,6 +36,7 @@ export class Pod {
   /** Calls of `start` in progress. */
   #starts = 0;
   #destroyed = false;
+  readonly #gone = Promise.withResolvers<void>();
 
   constructor(record: PodRecord, parts: { manager: PodHost; directory: string; log: Logger }) {
     this.record = record;
@@ -85,6 +86,11 @@ export class Pod {
   /** Nothing is left of it. */
   get destroyed(): boolean {
     return this.#destroyed;
+  }
+
+  /** Resolves when nothing is left of it. */
+  get gone(): Promise<void> {
+    return this.#gone.promise;
   }
 
   /** Asked for, and neither seen to run nor to be about to: whoever asked may be gone. */
@@ -196,6 +202,7 @@ export class Pod {
     }
     this.#destroyed = true;
     this.#end({ code: EXIT_UNKNOWN, atMs: Date.now() });
+    this.#gone.resolve();
     await this.#file.remove();
   }
 

@@ -19,7 +19,8 @@ import { untilGone, type Caller } from './caller.ts';
 import { SHIM_VERSION } from './controller.ts';
 import type { EventForwarder } from './forwarder.ts';
 import { checkNamed, type Named } from './ids.ts';
-import { LiveProcess, processKey } from './live-process.ts';
+import { processKey, type LiveProcess } from './live-process.ts';
+import { LiveProcesses } from './live-processes.ts';
 import type { Pod } from './pod.ts';
 import type { ContainerRecord, ExecRecord } from './pod-record.ts';
 import type { Pods } from './pods.ts';
@@ -57,7 +58,7 @@ const annotationsSchema = z.object({ annotations: z.record(z.string(), z.string(
  */
 export class TaskService {
   readonly #options: TaskOptions;
-  readonly #live = new Map<string, LiveProcess>();
+  readonly #live: LiveProcesses;
   /** Creates in progress; repeats join them, and Delete waits for them. */
   readonly #creating = new Map<string, Promise<void>>();
   /** Deletes in progress; repeats join them. */
@@ -65,6 +66,7 @@ export class TaskService {
 
   constructor(options: TaskOptions) {
     this.#options = options;
+    this.#live = new LiveProcesses(options);
   }
 
   /** Takes up the processes that an earlier daemon served: streams are joined again, ends are told. */
@@ -72,39 +74,15 @@ export class TaskService {
     for (const pod of this.#options.pods.all()) {
       for (const container of [...pod.record.containers]) {
         if (container.ready) {
-          await this.#revive(pod, container, undefined);
-          for (const exec of container.execs) await this.#revive(pod, container, exec);
+          await this.#live.revive(pod, container, undefined);
+          for (const exec of container.execs) await this.#live.revive(pod, container, exec);
           continue;
         }
         // The daemon ended in the middle of Create: nobody was told of the container.
+        await this.#options.relay.release(processKey(pod, container.id, undefined));
         await this.#undoCreate(pod, container);
       }
     }
-  }
-
-  async #revive(pod: Pod, container: ContainerRecord, exec: ExecRecord | undefined): Promise<void> {
-    const guest = pod.snapshot === undefined ? undefined : this.#options.containersOf(pod).find(container.id, exec?.id);
-    let io: ProcessIo | undefined;
-    try {
-      io = guest === undefined ? undefined : ProcessIo.open(exec ?? container, pod.log);
-    } catch (error) {
-      pod.log.warn({ containerId: container.id, problem: messageOf(error) }, 'streams not joined again');
-    }
-    if (io !== undefined) await this.#options.relay.hold(processKey(pod, container.id, exec?.id), io.fifos);
-    this.#add(pod, container, exec, guest, io);
-  }
-
-  #add(
-    pod: Pod,
-    container: ContainerRecord,
-    exec: ExecRecord | undefined,
-    guest: LiveProcess['guest'],
-    io: ProcessIo | undefined,
-  ): LiveProcess {
-    const { events, relay } = this.#options;
-    const live = new LiveProcess({ pod, container, exec, guest, io, events, relay });
-    this.#live.set(live.key, live);
-    return live;
   }
 
   async create(request: CreateTaskRequest__Output, caller: Caller): Promise<{ pid: number }> {
@@ -155,13 +133,15 @@ export class TaskService {
     const { events, containersOf, directVolumes, planner, relay } = this.#options;
     let io: ProcessIo | undefined;
     try {
+      // First of all: the relay lets go of what is held for a record that never became ready.
+      await pod.commit();
       io = ProcessIo.open(container, pod.log);
       await relay.hold(processKey(pod, id, undefined), io.fifos);
       const containers = containersOf(pod);
       const guest = await createInGuest({ pod, container, config, request, containers, directVolumes, planner });
       container.ready = true;
       await pod.commit();
-      this.#add(pod, container, undefined, guest, io);
+      this.#live.add(pod, container, undefined, guest, io);
     } catch (error) {
       await io?.close();
       await relay.release(processKey(pod, id, undefined));
@@ -249,11 +229,14 @@ export class TaskService {
     const { pid } = pod;
     const exit = await live.remove();
     if (exec === undefined) {
-      for (const each of container.execs) this.#live.delete(processKey(pod, container.id, each.id));
+      for (const { id } of container.execs) {
+        const inside = this.#live.find(pod, container.id, id);
+        if (inside !== undefined) this.#live.part(inside);
+      }
       await this.#releaseVolumes(pod, container);
       forget(pod.record.containers, container);
     } else forget(container.execs, exec);
-    this.#live.delete(processKey(pod, container.id, exec?.id));
+    this.#live.remove(live);
     const exited = { pid, exitStatus: exit.code, exitedAt: timestampOf(exit.atMs) };
     await this.#options.events.publish(
       taskEvent(caller.namespace, 'TaskDelete', { containerId: container.id, id: exec?.id ?? '', ...exited }),
@@ -279,7 +262,7 @@ export class TaskService {
     checkNamed({ namespace: caller.namespace, id: execId });
     const { pod, container } = this.#process({ id, execId: '' }, caller);
     // The same once more, from a caller that has not heard the first answer.
-    const known = this.#live.get(processKey(pod, id, execId))?.record;
+    const known = this.#live.find(pod, id, execId)?.record;
     if (known !== undefined) {
       const repeated = known.stdin === stdin && known.stdout === stdout && known.stderr === stderr;
       if (repeated && known.terminal === terminal) return {};
@@ -298,7 +281,7 @@ export class TaskService {
       const guest = await containers.exec(id, { id: execId, process, streams: streamsOf(exec) });
       container.execs.push(exec);
       await pod.commit();
-      this.#add(pod, container, exec, guest, io);
+      this.#live.add(pod, container, exec, guest, io);
     } catch (error) {
       await io.close();
       await relay.release(processKey(pod, id, execId));
@@ -363,15 +346,12 @@ export class TaskService {
 
   /** Lets go of all streams: the daemon ends, the containers go on. */
   async release(): Promise<void> {
-    const live = [...this.#live.values()];
-    await Promise.all(live.map((each) => each.leave()));
-    // What could not be delivered is in the records now.
-    await Promise.all([...new Set(live.map(({ pod }) => pod))].map((pod) => pod.commitSoon()));
+    await this.#live.release();
   }
 
   #process({ id, execId }: ProcessRequest, { namespace }: Caller): LiveProcess {
     const pod = this.#options.pods.ofContainer(checkNamed({ namespace, id }));
-    const live = this.#live.get(processKey(pod, id, execId === '' ? undefined : execId));
+    const live = this.#live.find(pod, id, execId === '' ? undefined : execId);
     if (live !== undefined) return live;
     throw new ShimError('NOT_FOUND', `container ${id} has no process ${execId === '' ? 'yet' : execId}`, {
       reason: 'CONTAINER_NOT_FOUND',
