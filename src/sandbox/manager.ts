@@ -131,21 +131,28 @@ export class SandboxManager {
     this.#follow(sandbox, bootSandbox(sandbox, member));
   }
 
-  /** Follows a boot to its end; one that fails leaves nothing behind. */
+  /**
+   * Follows a boot to its end; one that fails leaves nothing behind.
+   * INVARIANT: until then the id is not free. Else the last record of this sandbox could be written over the first of the
+   * next one of its name, and watchers would hear of the end of the one after the beginning of the other.
+   */
   #follow(sandbox: Sandbox, boot: Promise<void>): void {
-    const work = boot
-      .catch(async (error: unknown) => {
+    const { id } = sandbox;
+    const work = boot.then(
+      () => void this.#creating.delete(id),
+      async (error: unknown) => {
         const problem = asShimError(error);
-        this.#sandboxes.delete(sandbox.id);
         await sandbox.release().catch(() => undefined);
         if (sandbox.directoryLeft) this.#clearAway(sandbox);
         sandbox.log.warn({ reason: problem.reason, problem: problem.message }, 'sandbox not created');
+        this.#sandboxes.delete(id);
+        this.#creating.delete(id);
         sandbox.announce('sandbox.deleted', { reason: problem.reason, message: problem.message });
         throw problem;
-      })
-      .finally(() => this.#creating.delete(sandbox.id));
+      },
+    );
     work.catch(() => undefined); // Every caller may have gone; the failure is logged above.
-    this.#creating.set(sandbox.id, work);
+    this.#creating.set(id, work);
   }
 
   /** Removes the directory of a create that failed, as soon as that is possible. Until then its id is not free. */
@@ -214,6 +221,9 @@ export class SandboxManager {
     const sandbox = this.#sandboxes.get(sandboxId);
     if (sandbox === undefined) return;
     this.#refuseWhileCreating(sandbox);
+    // It ran, or its QEMU has ended, and its Create is not over: one that fails takes the sandbox away itself.
+    await this.#creating.get(sandboxId)?.catch(() => undefined);
+    if (this.#sandboxes.get(sandboxId) !== sandbox) return;
     if (sandbox.state !== 'stopped') {
       if (!force) {
         throw new ShimError(
