@@ -7,7 +7,7 @@ import { LEFT_OVER_MARK, restartClone, resumeBoot } from './boot.ts';
 import { CORRUPT_MARK, NO_CONTAINERS, readJournal, type JournalRecord } from './journal.ts';
 import { awaitAgent } from './observe.ts';
 import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from './pool.ts';
-import { findQemu, sandboxFromArguments } from './recover.ts';
+import { endQemuOf, findQemu, sandboxFromArguments } from './recover.ts';
 import { JOURNAL_FILE, Sandbox, sandboxFiles, type SandboxEnvironment } from './sandbox.ts';
 import { stopSandbox } from './stop.ts';
 
@@ -108,12 +108,9 @@ async function endPoolMember(directory: string, log: Logger): Promise<boolean> {
   const isJournal = (name: string): boolean =>
     name === JOURNAL_FILE || name.startsWith(`${JOURNAL_FILE}${CORRUPT_MARK}`);
   if (names.some((name) => name === SANDBOX_ID_FILE || isJournal(name))) return false;
-  const found = await findQemu(sandboxFiles(directory).qmpSocket);
-  const qemu = found && (await QemuProcess.adopt(found.identity));
-  await qemu?.kill('SIGKILL');
-  await qemu?.exited;
+  const pid = await endQemuOf(sandboxFiles(directory).qmpSocket);
   await rm(directory, { recursive: true, force: true });
-  log.info({ directory, pid: qemu?.pid }, 'pool member of an earlier daemon ended');
+  log.info({ directory, pid }, 'pool member of an earlier daemon ended');
   return true;
 }
 

@@ -9,6 +9,7 @@ import { completeSpec, type RequestedSpec } from '../device/spec.ts';
 import { adoptAll } from './adopt.ts';
 import { attachVolume, asShimError } from './attach.ts';
 import { inspectBacking } from './backing.ts';
+import { clearBareQemus } from './bare-qemu.ts';
 import { bootSandbox, newUuid } from './boot.ts';
 import { detachVolume } from './detach.ts';
 import { limitLogs } from './log-limit.ts';
@@ -51,6 +52,7 @@ export class SandboxManager {
   async start(): Promise<void> {
     const { config } = this.environment;
     await mkdir(config.state_dir, { recursive: true, mode: 0o700 });
+    await clearBareQemus(config, this.environment.log);
     for (const { sandbox, booting } of await adoptAll(this.environment)) {
       this.#sandboxes.set(sandbox.id, sandbox);
       if (booting !== undefined) this.#follow(sandbox, booting);

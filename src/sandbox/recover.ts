@@ -7,7 +7,7 @@ import type { HostLuksSpec } from '../device/encryption.ts';
 import { FIRST_BRIDGE_ADDRESS, SLOTS_PER_BRIDGE, type Slot } from '../device/slots.ts';
 import type { CacheMode, IoErrorPolicy, VolumeSpec } from '../device/spec.ts';
 import { HOSTNAME_PARAMETER } from '../qemu/argv.ts';
-import { identify, type ProcessIdentity } from '../qemu/process.ts';
+import { QemuProcess, identify, type ProcessIdentity } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { BlockNodeInfo } from '../qmp/protocol.ts';
 import { fileIdentity } from './backing.ts';
@@ -37,6 +37,15 @@ export async function findQemu(
     if (identity !== undefined) return { identity, args };
   }
   return undefined;
+}
+
+/** Ends the QEMU that serves this QMP socket, and answers with its pid once it is gone; undefined when there is none. */
+export async function endQemuOf(qmpSocket: string): Promise<number | undefined> {
+  const found = await findQemu(qmpSocket);
+  const qemu = found && (await QemuProcess.adopt(found.identity));
+  await qemu?.kill('SIGKILL');
+  await qemu?.exited;
+  return qemu?.pid;
 }
 
 const OWN_HOSTNAME = new RegExp(`^${HOSTNAME_PARAMETER.replaceAll('.', '\\.')}\\S+ ?`);

@@ -1,9 +1,9 @@
 import { isUtf8 } from 'node:buffer';
-import { createCipheriv, randomBytes, randomFillSync, randomUUID } from 'node:crypto';
-import { open, rm, statfs } from 'node:fs/promises';
-import { join } from 'node:path';
+import { createCipheriv, randomBytes, randomFillSync } from 'node:crypto';
+import { statfs } from 'node:fs/promises';
 import { ShimError } from '../base/errors.ts';
 import type { KeyMaterial } from '../keys/material.ts';
+import { unnamedFile } from '../qemu/unnamed-file.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 
@@ -20,8 +20,9 @@ export interface SecretNames {
 
 /**
  * Gives QEMU a key for as long as `work` lasts. The key goes over QMP encrypted (AES-256-CBC) under a master key that is
- * drawn for this once and goes another way: in a file of mode 0600 in memory, gone as soon as QEMU has read it. So neither
- * what is recorded of QMP nor what is found on a disk yields the key, and a daemon that comes back needs no master key.
+ * drawn for this once and goes another way: in a file in memory that has no name, gone as soon as QEMU has read it or this
+ * process has ended, however that ends. So neither what is recorded of QMP nor what is found in a directory yields the key,
+ * and a daemon that comes back needs no master key, and has none to clear away.
  * Both secret objects are gone when this returns; should the connection break, the volume's removal takes them away.
  * @throws ShimError FAILED_PRECONDITION / KEY_NOT_TEXT (QEMU takes UTF-8 without NUL), SECRET_DIR_NOT_IN_MEMORY; what
  *   `work` throws
@@ -70,17 +71,9 @@ function encrypt(bytes: Buffer, master: Buffer): { readonly data: string; readon
 
 async function handOverMaster(qmp: QmpClient, secretDir: string, id: string, master: Buffer): Promise<void> {
   await checkInMemory(secretDir);
-  const path = join(secretDir, `qshim-${randomUUID()}`);
-  try {
-    {
-      await using file = await open(path, 'wx', 0o600);
-      await file.writeFile(master);
-    }
-    // The reply comes when QEMU has read the file.
-    await qmp.run('object-add', { 'qom-type': 'secret', id, file: path });
-  } finally {
-    await rm(path, { force: true });
-  }
+  await using file = await unnamedFile(master, secretDir);
+  // QEMU is this user's, and may read what this process has open. The reply comes when it has.
+  await qmp.run('object-add', { 'qom-type': 'secret', id, file: `/proc/${process.pid}/fd/${file.fd}` });
 }
 
 async function checkInMemory(directory: string): Promise<void> {

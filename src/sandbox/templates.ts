@@ -8,10 +8,9 @@ import type { Logger } from '../base/log.ts';
 import { BoundedMutex } from '../base/mutex.ts';
 import type { Config } from '../config.ts';
 import { findProgram, identifyFile } from '../qemu/file-identity.ts';
-import { QemuProcess } from '../qemu/process.ts';
 import { templateKey } from '../qemu/template-key.ts';
 import { TemplateStore, type TemplateLease } from '../qemu/template-store.ts';
-import { findQemu } from './recover.ts';
+import { endQemuOf } from './recover.ts';
 import { sandboxFiles } from './sandbox.ts';
 import { VM_DIRECTORY, makeTemplate, type TemplateLaunch } from './template-vm.ts';
 
@@ -226,12 +225,8 @@ async function readConstants(): Promise<{ readonly hostBoot: string; readonly qs
 
 /** Ends the VM that a daemon which was killed has left in the directory of a template that it was making. */
 async function endTemplateVm(directory: string, log: Logger): Promise<void> {
-  const found = await findQemu(sandboxFiles(join(directory, VM_DIRECTORY)).qmpSocket);
-  const qemu = found && (await QemuProcess.adopt(found.identity));
-  if (qemu === undefined) return;
-  log.warn({ pid: qemu.pid, directory }, 'vm of an unfinished template ended');
-  await qemu.kill('SIGKILL');
-  await qemu.exited;
+  const pid = await endQemuOf(sandboxFiles(join(directory, VM_DIRECTORY)).qmpSocket);
+  if (pid !== undefined) log.warn({ pid, directory }, 'vm of an unfinished template ended');
 }
 
 function whyNone(store: TemplateStore, key: string): string {

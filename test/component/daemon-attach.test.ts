@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, open, readFile, readdir, readlink, rm, rmdir, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { suite, test } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { execa } from 'execa';
 import { call } from '../support/daemon.ts';
 import { isServiceError, refusal } from '../support/errors.ts';
-import { QmpFailure, type Arguments, type ReceivedCommand } from '../support/fake-qmp.ts';
+import { NO_REPLY, QmpFailure, type Arguments, type ReceivedCommand } from '../support/fake-qmp.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 
@@ -131,6 +131,38 @@ suite('attach: a source that is to be encrypted if it is empty', { timeout: 120_
     await undone(rig, vm, attach, 'FAILED_PRECONDITION', 'SOURCE_NOT_EMPTY');
     assert.ok(!vm.changes.includes('blockdev-add'), 'QEMU was not given the file');
     assert.match(await readFile(path, 'latin1'), /^another volume's data/);
+  });
+});
+
+suite('attach: the way of a key to QEMU', { timeout: 120_000 }, () => {
+  test('passes a directory in memory without a name there, and leaves nothing when the daemon is killed', async () => {
+    await using stack = new AsyncDisposableStack();
+    const secrets = await mkdtemp('/dev/shm/qshim-secrets-');
+    stack.defer(() => rmdir(secrets));
+    const rig = stack.use(await FakeVmRig.start({ secret_dir: secrets }));
+    const vm = await rig.sandbox();
+    const path = await rig.daemon.rawFile('a', 16 * 1024 * 1024);
+    const key = { file: await rig.daemon.keyFile('key', 'correct horse') };
+    const hostLuks = { key, format: 'FORMAT_IF_EMPTY' as const };
+    const came = Promise.withResolvers<string>();
+    const usual = vm.qmp.handlerOf('object-add');
+    vm.qmp.on('object-add', ({ file }) => {
+      came.resolve(String(file));
+      return NO_REPLY;
+    });
+    const spec = { rawFile: { path }, encryption: { hostLuks } };
+    rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec }).catch(() => undefined);
+    const file = await came.promise;
+    assert.equal((await readFile(file)).length, 32, 'the master key, for as long as QEMU may read it');
+    assert.equal(dirname(await readlink(file)), secrets);
+    assert.deepEqual(await readdir(secrets), []);
+    vm.qmp.on('object-add', usual);
+    await rig.restartAfter('SIGKILL', async () => {
+      await assert.rejects(stat(file), { code: 'ENOENT' });
+      assert.deepEqual(await readdir(secrets), []);
+    });
+    await rig.until('a', 'VOLUME_STATE_REMOVED');
+    assert.deepEqual(vm.held, []);
   });
 });
 

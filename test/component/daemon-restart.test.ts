@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, rename, rm, rmdir } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdir, mkdtemp, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
@@ -228,5 +231,34 @@ suite('a daemon that comes back', { timeout: 120_000 }, () => {
     });
     await adopted(rig);
     assert.equal((await rig.client.getSandbox('one')).qemuPid, vm.pid);
+  });
+
+  test('to a change of key slots that was cut short: its QEMU and directory go, those of another daemon stay', async () => {
+    await using rig = await FakeVmRig.start();
+    const other = await mkdtemp(join(tmpdir(), 'qshim-other-'));
+    await using stack = new AsyncDisposableStack();
+    stack.defer(() => rm(other, { recursive: true }));
+    /** A process that is found as a QEMU without a machine is, with its directory. */
+    const leftIn = async (stateDir: string) => {
+      const directory = join(stateDir, '.image-Ab3dEf');
+      await mkdir(directory);
+      await writeFile(join(directory, 'qmp.sock'), '');
+      const argument = `socket,id=qmp,path=${join(directory, 'qmp.sock')},server=on,wait=off`;
+      const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)', argument], { stdio: 'ignore' });
+      const exit = once(child, 'exit');
+      stack.defer(async () => {
+        child.kill('SIGKILL');
+        await exit;
+      });
+      return { directory, child };
+    };
+    const theirs = await leftIn(other);
+    let ours: Awaited<ReturnType<typeof leftIn>> | undefined;
+    await rig.restartAfter('SIGKILL', async () => {
+      ours = await leftIn(rig.daemon.stateDir);
+    });
+    assert.equal(ours?.child.signalCode, 'SIGKILL');
+    assert.ok(!existsSync(ours.directory));
+    assert.deepEqual([theirs.child.signalCode, existsSync(theirs.directory)], [null, true]);
   });
 });
