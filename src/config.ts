@@ -71,7 +71,10 @@ const configSchema = z.strictObject({
   kernel_parameters: z
     .string()
     .max(1024)
-    .default('console=ttyS0 quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1')
+    .default(
+      'console=ttyS0 quiet panic=-1 cryptomgr.notests ' +
+        'rcupdate.rcu_expedited=1 rcu_nocbs=all rcutree.jiffies_till_first_fqs=0',
+    )
     .describe('Kernel parameters of every sandbox; a sandbox adds its own behind them.'),
   allowed_roots: z
     .array(absolutePath)

@@ -4,7 +4,7 @@ import { access, chmod, chown, copyFile, mkdir, mkdtemp, open, readFile, rm } fr
 import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { INITRD, KERNEL } from '../support/guest-image.ts';
+import { INITRD, KERNEL, KERNEL_PARAMETERS } from '../support/guest-image.ts';
 
 /** A user that owns nothing: libvirtd runs as it in session mode, so that every path of it lies in a directory of ours. */
 const USER_ID = 65_534;
@@ -185,7 +185,7 @@ function domainXml(directory: string, name: string, { vcpus, ports }: { vcpus: n
   const files = join(directory, 'files');
   return `<domain type='qemu'><name>${name}</name><memory unit='MiB'>512</memory><vcpu>${vcpus}</vcpu>
   <os><type arch='x86_64' machine='q35'>hvm</type><kernel>${files}/vmlinuz</kernel><initrd>${files}/initrd.img</initrd>
-    <cmdline>console=ttyS0 quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1</cmdline></os>
+    <cmdline>${KERNEL_PARAMETERS}</cmdline></os>
   <features><acpi/></features><cpu mode='maximum'/><on_poweroff>destroy</on_poweroff>
   <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
     <controller type='pci' index='0' model='pcie-root'/>

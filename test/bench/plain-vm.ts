@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent } from '../../src/guest/agent.ts';
-import { INITRD, KERNEL } from '../support/guest-image.ts';
+import { INITRD, KERNEL, KERNEL_PARAMETERS } from '../support/guest-image.ts';
 
 const START_MS = 120_000;
 
@@ -24,14 +24,7 @@ export async function startPlainVm(
     'qemu-system-x86_64',
     [
       ...['-machine', 'q35,accel=tcg', '-cpu', 'max', '-m', '512', '-smp', '1', '-nodefaults', '-display', 'none'],
-      ...[
-        '-kernel',
-        KERNEL,
-        '-initrd',
-        INITRD,
-        '-append',
-        'console=ttyS0 quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1',
-      ],
+      ...['-kernel', KERNEL, '-initrd', INITRD, '-append', KERNEL_PARAMETERS],
       ...['-global', `ICH9-LPC.acpi-pci-hotplug-with-bridge-support=${acpi}`],
       ...['-device', 'pcie-root-port,id=port0,chassis=1'],
       ...['-device', 'virtio-serial-pci,id=serial0'],

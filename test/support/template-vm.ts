@@ -21,7 +21,7 @@ import {
   type TemplateLaunch,
 } from '../../src/sandbox/template-vm.ts';
 import { bareQemuBinary } from './bare-qemu.ts';
-import { INITRD, KERNEL } from './guest-image.ts';
+import { INITRD, KERNEL, KERNEL_PARAMETERS } from './guest-image.ts';
 
 /** VMs from templates without a daemon: what src/sandbox/boot.ts does, cut down to the part that is tested. */
 
@@ -33,7 +33,7 @@ export const testLaunch: TemplateLaunch = {
   memoryMib: 256,
   kernel: KERNEL,
   initrd: INITRD,
-  kernelParameters: 'console=ttyS0 quiet panic=-1 cryptomgr.notests rcupdate.rcu_expedited=1',
+  kernelParameters: KERNEL_PARAMETERS,
   iothreads: [],
   bridges: bridgesFor(62),
   portsMax: 127,
