@@ -1,6 +1,5 @@
-import { access, mkdir } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
-import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { Command } from '@commander-js/extra-typings';
 import { ShimError, messageOf } from './base/errors.ts';
@@ -10,7 +9,7 @@ import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
 import { ShimServer } from './rpc/server.ts';
-import { claimSocket } from './rpc/socket.ts';
+import { lockStateDirectory } from './rpc/socket.ts';
 import { BackingClaims } from './sandbox/backing.ts';
 import { EventLog } from './sandbox/events.ts';
 import { SandboxManager } from './sandbox/manager.ts';
@@ -93,19 +92,6 @@ function keySources(config: Config, log: Logger): KeySources {
     environment: process.env,
     clevis: config.clevis_binary,
   });
-}
-
-/** One daemon at a time for a state directory. The lock is a listening socket, so it cannot outlive its process. */
-async function lockStateDirectory(directory: string): Promise<AsyncDisposable> {
-  await mkdir(directory, { recursive: true, mode: 0o700 });
-  const path = join(directory, 'lock.sock');
-  await claimSocket(path);
-  const server = createServer((socket) => socket.destroy());
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.once('error', reject);
-  server.listen(path, resolve);
-  await promise;
-  return server;
 }
 
 function readFlags(): { file: string | undefined; flags: Partial<Record<OptionName, string>> } {

@@ -11,7 +11,7 @@ import type { SandboxManager } from '../sandbox/manager.ts';
 import { Budget, tolerant } from './handlers.ts';
 import { loadApi, loadApiDefinition } from './schema.ts';
 import { eventsHandlers, sandboxesHandlers, volumesHandlers } from './services.ts';
-import { claimSocket } from './socket.ts';
+import { bindSocket } from './socket.ts';
 
 const SERVICES = ['qshim.v1.Sandboxes', 'qshim.v1.Volumes', 'qshim.v1.Events'];
 
@@ -58,14 +58,15 @@ export class ShimServer {
    */
   async listen(): Promise<void> {
     const { socket } = this.#config;
-    await claimSocket(socket);
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    // The umask (077, set by main.ts) gives the socket its mode from its first moment; chmod says so again.
-    this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
-      if (error === null) resolve();
-      else reject(error);
+    await bindSocket(socket, async () => {
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      // The umask (077, set by main.ts) gives the socket its mode from its first moment; chmod says so again.
+      this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
+        if (error === null) resolve();
+        else reject(error);
+      });
+      await promise;
     });
-    await promise;
     await chmod(socket, 0o600);
     for (const service of ['', ...SERVICES]) this.#health.setStatus(service, 'SERVING');
     this.#log.info({ socket }, 'listening');

@@ -1,9 +1,76 @@
-import { lstat, mkdir, rm } from 'node:fs/promises';
-import { connect } from 'node:net';
-import { dirname } from 'node:path';
-import { ShimError, errnoOf } from '../base/errors.ts';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { lstat, mkdir, open, rm } from 'node:fs/promises';
+import { connect, createServer } from 'node:net';
+import { dirname, join } from 'node:path';
+import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 
 const CONNECT_TIMEOUT_MS = 2000;
+const TURN_TIMEOUT_S = 30;
+const LOCK_SOCKET = 'lock.sock';
+/** What the lock's socket says to whoever connects. */
+const HOLDER = /^qshimd ([0-9]+)\n/;
+
+/**
+ * Claims a socket path (claimSocket) and binds it, as one step: of processes that begin this at once over a socket that is
+ * stale, one finds it so; each of the others finds the socket of the one before it.
+ * @throws what claimSocket and `bind` throw; ShimError FAILED_PRECONDITION / DIRECTORY_NOT_LOCKED
+ */
+export async function bindSocket(path: string, bind: () => Promise<void>): Promise<void> {
+  await privateDirectory(dirname(path));
+  await using _turn = await turnIn(dirname(path));
+  await claimSocket(path);
+  await bind();
+}
+
+/**
+ * One daemon at a time for a state directory. The lock is a listening socket, so it cannot outlive its process, and it tells
+ * who holds it.
+ * @throws what bindSocket throws
+ */
+export async function lockStateDirectory(directory: string): Promise<AsyncDisposable> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const path = join(directory, LOCK_SOCKET);
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined);
+    socket.write(`qshimd ${process.pid}\n`);
+    // Whoever does not read must not hold up the end of the daemon.
+    socket.destroySoon();
+  });
+  await bindSocket(path, async () => {
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    server.once('error', reject);
+    server.listen(path, resolve);
+    await promise;
+  });
+  return server;
+}
+
+/**
+ * Waits for the turn in a directory, which lasts until the answer is disposed of. It is a lock (flock(2)) on the directory
+ * itself: nothing is written that could be stale, and the kernel lets go of it when the process ends. Node cannot ask for
+ * one; the program of that name can, for the lock belongs to the open file that both share, and stays when the program ends.
+ */
+async function turnIn(directory: string): Promise<AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const handle = stack.use(await open(directory, 'r'));
+  const flock = spawn('flock', ['-x', '-w', String(TURN_TIMEOUT_S), '0'], {
+    stdio: [handle.fd, 'ignore', 'ignore'],
+  });
+  const why = await once(flock, 'exit').then(([code]: readonly unknown[]) => {
+    if (code === 0) return undefined;
+    return code === 1 ? `another process has held it for ${TURN_TIMEOUT_S} s` : `flock ended with ${String(code)}`;
+  }, messageOf);
+  if (why === undefined) return stack.move();
+  throw new ShimError(
+    'FAILED_PRECONDITION',
+    `the directory ${directory} cannot be locked by flock (util-linux): ${why}`,
+    {
+      reason: 'DIRECTORY_NOT_LOCKED',
+      metadata: { path: directory },
+    },
+  );
+}
 
 /**
  * Makes a socket path free to bind: its directory exists with mode 0700, and no socket is left there from a process that
@@ -23,10 +90,13 @@ export async function claimSocket(path: string): Promise<void> {
       metadata: { path },
     });
   }
-  if (await somebodyListens(path)) {
-    throw new ShimError('FAILED_PRECONDITION', `another daemon listens on ${path}`, {
+  const listener = await findListener(path);
+  if (listener !== undefined) {
+    const { pid } = listener;
+    const who = pid === undefined ? 'another daemon' : `another daemon (pid ${pid})`;
+    throw new ShimError('FAILED_PRECONDITION', `${who} listens on ${path}`, {
       reason: 'SOCKET_IN_USE',
-      metadata: { path },
+      metadata: { path, ...(pid === undefined ? {} : { pid }) },
     });
   }
   await rm(path);
@@ -43,13 +113,22 @@ async function privateDirectory(directory: string): Promise<void> {
   );
 }
 
-async function somebodyListens(path: string): Promise<boolean> {
-  const { promise, resolve } = Promise.withResolvers<boolean>();
+/** Whoever listens on a socket, and its pid where it says so; undefined when nobody does. */
+async function findListener(path: string): Promise<{ readonly pid: string | undefined } | undefined> {
+  const { promise, resolve } = Promise.withResolvers<{ readonly pid: string | undefined } | undefined>();
   const socket = connect({ path });
-  // Someone who neither accepts nor refuses is alive.
-  socket.setTimeout(CONNECT_TIMEOUT_MS, () => resolve(true));
-  socket.once('connect', () => resolve(true));
-  socket.once('error', (error) => resolve(errnoOf(error) !== 'ECONNREFUSED' && errnoOf(error) !== 'ENOENT'));
+  // Someone who neither accepts nor refuses, or says nothing, is alive.
+  socket.setTimeout(CONNECT_TIMEOUT_MS, () => resolve({ pid: undefined }));
+  let connected = false;
+  socket.once('connect', () => {
+    connected = true;
+  });
+  socket.once('data', (bytes) => resolve({ pid: HOLDER.exec(bytes.toString('latin1'))?.[1] }));
+  socket.once('end', () => resolve({ pid: undefined }));
+  socket.once('error', (error) => {
+    const nobody = !connected && (errnoOf(error) === 'ECONNREFUSED' || errnoOf(error) === 'ENOENT');
+    resolve(nobody ? undefined : { pid: undefined });
+  });
   try {
     return await promise;
   } finally {

@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, link, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, credentials, status, type ServiceError } from '@grpc/grpc-js';
@@ -16,6 +18,10 @@ import { ReflectionClient } from '../support/reflection.ts';
 /** The daemon's door: its socket, its options, its signals, its health, and what it tells of itself. No VM is needed. */
 
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
+const LOCK_MAIN = join(import.meta.dirname, '../support/lock-main.ts');
+/** Processes that start over one stale socket at once, and how often. */
+const RIVALS = 8;
+const ROUNDS = 10;
 const EXIT_MAX_MS = 30_000;
 const KVM_PROBE_MS = 50;
 /** A daemon that has not ended by then is killed, and its test fails. */
@@ -41,6 +47,14 @@ async function failedStart(
     env: { ...options.env },
   });
   return { exitCode: result.exitCode, stderr: result.stderr };
+}
+
+/** A socket on which nobody listens any more, as a killed process leaves it. */
+async function leaveStaleSocket(path: string): Promise<void> {
+  await using server = createServer();
+  server.listen(`${path}.first`);
+  await once(server, 'listening');
+  await link(`${path}.first`, path);
 }
 
 async function temporaryDirectory(): Promise<AsyncDisposable & { readonly path: string }> {
@@ -203,6 +217,40 @@ await describe('the socket', async () => {
       await rm(join(directory.path, other), { recursive: true, force: true });
     }
     assert.ok(!(await readdir(directory.path)).includes('run') || (await readdir(run)).length === 0);
+  });
+
+  await it('that is stale has one heir, however many come at once, and the others hear who it is', async () => {
+    await using stack = new AsyncDisposableStack();
+    const directory = stack.use(await temporaryDirectory());
+    const rivals = Array.from({ length: RIVALS }, () => {
+      const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', LOCK_MAIN], {
+        stdio: ['pipe', 'pipe', 'inherit'],
+      });
+      const exit = once(child, 'exit');
+      stack.defer(async () => {
+        child.stdin.end();
+        await exit;
+      });
+      const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+      return { child, next: async () => String((await lines.next()).value) };
+    });
+    for (const { next } of rivals) assert.equal(await next(), 'ready');
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const stateDir = join(directory.path, String(round));
+      await mkdir(stateDir, { mode: 0o700 });
+      await leaveStaleSocket(join(stateDir, 'lock.sock'));
+      for (const { child } of rivals) child.stdin.write(`${stateDir}\n`);
+      const answers = await Promise.all(
+        rivals.map(async ({ child, next }) => ({
+          pid: child.pid,
+          ...(JSON.parse(await next()) as { readonly won: boolean; readonly said: string }),
+        })),
+      );
+      const winners = answers.filter(({ won }) => won);
+      assert.equal(winners.length, 1, JSON.stringify(answers));
+      const expected = `another daemon (pid ${winners[0]?.pid}) listens on ${stateDir}/lock.sock`;
+      for (const { won, said } of answers) assert.equal(said, won ? '' : expected);
+    }
   });
 
   await it('of a second daemon does not help it to the state directory of the first', async () => {
