@@ -27,7 +27,7 @@ async function adopted(rig: FakeVmRig): Promise<void> {
   });
 }
 
-suite('a daemon that comes back', { timeout: 120_000 }, () => {
+suite('a daemon that comes back', { timeout: 240_000 }, () => {
   test('to a QEMU that does not answer and then ends: who waited to change a volume does not hold up the end', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
