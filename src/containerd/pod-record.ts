@@ -29,7 +29,13 @@ const processSchema = z.object({
   untold: z.object({ oomKilled: z.boolean() }).optional(),
   left: z.object({ stdin: leftSchema, stdout: leftSchema, stderr: leftSchema }).partial().optional(),
 });
-const execSchema = processSchema.extend({ id: z.string() });
+const execSchema = processSchema.extend({
+  id: z.string(),
+  /** False while Exec is under way: what the guest has of it is removed if it never ends. Absent from records of earlier versions. */
+  ready: z.boolean().default(true),
+  /** Of all that was asked for: a repeated Exec asks for the same. Absent from records of earlier versions. */
+  digest: z.string().optional(),
+});
 const containerSchema = processSchema.extend({
   id: z.string(),
   bundle: z.string(),
@@ -65,6 +71,12 @@ export type ProcessRecord = z.infer<typeof processSchema>;
 export type ExecRecord = z.infer<typeof execSchema>;
 export type ContainerRecord = z.infer<typeof containerSchema>;
 export type PodRecord = z.infer<typeof podSchema>;
+
+/** Takes a container or an exec out of its record's list. */
+export function forget<T>(list: T[], member: T): void {
+  const index = list.indexOf(member);
+  if (index >= 0) list.splice(index, 1);
+}
 
 const SUFFIX = '.json';
 

@@ -17,17 +17,18 @@ import type { UpdateTaskRequest__Output } from '../rpc/generated/containerd/task
 import type { WaitResponse } from '../rpc/generated/containerd/task/v3/WaitResponse.ts';
 import { untilGone, type Caller } from './caller.ts';
 import { SHIM_VERSION } from './controller.ts';
+import { Execs } from './execs.ts';
 import type { EventForwarder } from './forwarder.ts';
 import { checkNamed, type Named } from './ids.ts';
 import { processKey, type LiveProcess } from './live-process.ts';
 import { LiveProcesses } from './live-processes.ts';
 import type { Pod } from './pod.ts';
-import type { ContainerRecord, ExecRecord } from './pod-record.ts';
+import { forget, type ContainerRecord } from './pod-record.ts';
 import type { Pods } from './pods.ts';
 import { ProcessIo } from './process-io.ts';
 import type { RelayLink } from './relay-link.ts';
 import { cgroupMetrics } from './stats.ts';
-import { createInGuest, readConfig, streamsOf, type Planner } from './task-create.ts';
+import { createInGuest, readConfig, type Planner } from './task-create.ts';
 import { taskEvent } from './task-events.ts';
 import { jsonOf, metricsAny, timestampOf } from './wire/messages.ts';
 
@@ -59,6 +60,7 @@ const annotationsSchema = z.object({ annotations: z.record(z.string(), z.string(
 export class TaskService {
   readonly #options: TaskOptions;
   readonly #live: LiveProcesses;
+  readonly #execs: Execs;
   /** Creates in progress; repeats join them, and Delete waits for them. */
   readonly #creating = new Map<string, Promise<void>>();
   /** Deletes in progress; repeats join them. */
@@ -67,22 +69,27 @@ export class TaskService {
   constructor(options: TaskOptions) {
     this.#options = options;
     this.#live = new LiveProcesses(options);
+    this.#execs = new Execs({ ...options, live: this.#live });
   }
 
   /** Takes up the processes that an earlier daemon served: streams are joined again, ends are told. */
   async restore(): Promise<void> {
+    const undone: Promise<void>[] = [];
     for (const pod of this.#options.pods.all()) {
       for (const container of [...pod.record.containers]) {
-        if (container.ready) {
-          await this.#live.revive(pod, container, undefined);
-          for (const exec of container.execs) await this.#live.revive(pod, container, exec);
+        // The daemon ended in the middle of Create, or of Exec: nobody was told of it.
+        if (!container.ready) {
+          undone.push(this.#undoCreate(pod, container));
           continue;
         }
-        // The daemon ended in the middle of Create: nobody was told of the container.
-        await this.#options.relay.release(processKey(pod, container.id, undefined));
-        await this.#undoCreate(pod, container);
+        await this.#live.revive(pod, container, undefined);
+        for (const exec of [...container.execs]) {
+          if (exec.ready) await this.#live.revive(pod, container, exec);
+          else undone.push(this.#execs.undo(pod, container, exec));
+        }
       }
     }
+    await Promise.all(undone);
   }
 
   async create(request: CreateTaskRequest__Output, caller: Caller): Promise<{ pid: number }> {
@@ -144,7 +151,6 @@ export class TaskService {
       this.#live.add(pod, container, undefined, guest, io);
     } catch (error) {
       await io?.close();
-      await relay.release(processKey(pod, id, undefined));
       await this.#undoCreate(pod, container);
       throw error;
     }
@@ -174,6 +180,9 @@ export class TaskService {
   }
 
   async #undoCreate(pod: Pod, container: ContainerRecord): Promise<void> {
+    // Also one that was made and could not be recorded: until nothing is left of it, it is not answered as made.
+    container.ready = false;
+    await this.#options.relay.release(processKey(pod, container.id, undefined));
     try {
       if (pod.record.implicit) {
         await this.#options.pods.destroy(pod);
@@ -217,6 +226,8 @@ export class TaskService {
   async delete(request: ProcessRequest, caller: Caller): Promise<DeleteResponse> {
     await untilGone(this.#creating.get(`${caller.namespace}/${request.id}`)?.catch(() => undefined) ?? DONE, caller);
     if (request.execId === '') await this.#clearUnready({ namespace: caller.namespace, id: request.id });
+    else
+      await untilGone(this.#execs.settled(this.#process({ ...request, execId: '' }, caller), request.execId), caller);
     const { key } = this.#process(request, caller);
     const deleting = this.#deleting.get(key) ?? this.#delete(request, caller).finally(() => this.#deleting.delete(key));
     this.#deleting.set(key, deleting);
@@ -258,37 +269,9 @@ export class TaskService {
   }
 
   async exec(request: ExecProcessRequest__Output, caller: Caller): Promise<object> {
-    const { id, execId, stdin, stdout, stderr, terminal, spec } = request;
+    const { id, execId } = request;
     checkNamed({ namespace: caller.namespace, id: execId });
-    const { pod, container } = this.#process({ id, execId: '' }, caller);
-    // The same once more, from a caller that has not heard the first answer.
-    const known = this.#live.find(pod, id, execId)?.record;
-    if (known !== undefined) {
-      const repeated = known.stdin === stdin && known.stdout === stdout && known.stderr === stderr;
-      if (repeated && known.terminal === terminal) return {};
-      throw new ShimError('ALREADY_EXISTS', `container ${id} has a process ${execId} already`, {
-        reason: 'CONTAINER_EXISTS',
-        metadata: { id, execId },
-      });
-    }
-    const exec: ExecRecord = { id: execId, stdin, stdout, stderr, terminal, stdinClosed: false, started: false };
-    const io = ProcessIo.open(exec, pod.log);
-    const { relay } = this.#options;
-    try {
-      await relay.hold(processKey(pod, id, execId), io.fifos);
-      const process = jsonOf('spec', spec);
-      const containers = this.#options.containersOf(pod);
-      const guest = await containers.exec(id, { id: execId, process, streams: streamsOf(exec) });
-      container.execs.push(exec);
-      await pod.commit();
-      this.#live.add(pod, container, exec, guest, io);
-    } catch (error) {
-      await io.close();
-      await relay.release(processKey(pod, id, execId));
-      forget(container.execs, exec);
-      throw error;
-    }
-    await this.#options.events.publish(taskEvent(caller.namespace, 'TaskExecAdded', { containerId: id, execId }));
+    await this.#execs.make(request, this.#process({ id, execId: '' }, caller), caller);
     return {};
   }
 
@@ -358,11 +341,6 @@ export class TaskService {
       metadata: { namespace, id, execId },
     });
   }
-}
-
-function forget<T>(list: T[], member: T): void {
-  const index = list.indexOf(member);
-  if (index >= 0) list.splice(index, 1);
 }
 
 /** containerd 2 writes the sandbox that a task belongs to into its bundle. */

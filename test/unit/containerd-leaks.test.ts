@@ -101,7 +101,7 @@ class Rig implements AsyncDisposable {
     this.processes.set(name === 'c' ? 'c/' : `c/${name}`, new FakeProcess());
     const [stdin, stdout, stderr] = STREAMS.map((stream) => join(this.directory, `${name}.${stream}`));
     assert.ok(stdin !== undefined && stdout !== undefined && stderr !== undefined);
-    return { id: name, stdin, stdout, stderr, terminal: false, stdinClosed: false, started: true };
+    return { id: name, stdin, stdout, stderr, terminal: false, stdinClosed: false, started: true, ready: true };
   }
 
   get pods(): Pods {

@@ -52,10 +52,11 @@ suite('repeats', () => {
     const request = exec as unknown as Parameters<TaskService['exec']>[0];
     await tasks.exec(request, caller);
     await tasks.exec(request, caller);
-    await assert.rejects(
-      tasks.exec({ ...request, stdout: '/other' }, caller),
-      shimFailure('ALREADY_EXISTS', 'CONTAINER_EXISTS'),
-    );
+    const other = { ...spec, value: Buffer.from(JSON.stringify({ args: ['false'], cwd: '/' })) };
+    for (const change of [{ stdout: '/other' }, { spec: other }]) {
+      const changed = { ...request, ...change };
+      await assert.rejects(tasks.exec(changed, caller), shimFailure('ALREADY_EXISTS', 'CONTAINER_EXISTS'));
+    }
   });
 
   test('a container that a failed Create could not undo is not answered as made; Create and Delete try to undo it again', async () => {

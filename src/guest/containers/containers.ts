@@ -130,8 +130,8 @@ export class Containers implements GuestContainers, ProcessActions {
     return process?.phase === 'creating' ? undefined : process;
   }
 
-  async discard(containerId: string): Promise<void> {
-    const process = this.#processes.get(containerId);
+  async discard(containerId: string, execId?: string): Promise<void> {
+    const process = this.#processes.get(keyOf(containerId, execId));
     if (process === undefined) return;
     if (process.phase !== 'creating') {
       await process.delete();

@@ -33,8 +33,11 @@ export interface GuestContainers {
   exec(containerId: string, spec: ExecSpec): Promise<GuestProcess>;
   /** A container's init process, or (with `execId`) one of its further processes. */
   find(containerId: string, execId?: string): GuestProcess | undefined;
-  /** Removes what there is of a container, also one that is only half made. Resolves when nothing is left of it in guest and QEMU. */
-  discard(containerId: string): Promise<void>;
+  /**
+   * Removes what there is of a container, or (with `execId`) of one of its further processes, also one that is only half made.
+   * Resolves when nothing is left of it in guest and QEMU.
+   */
+  discard(containerId: string, execId?: string): Promise<void>;
   /** Every process that was not deleted. */
   list(): readonly GuestProcess[];
   /** Process ids, in the guest's numbering, of everything in the container's cgroup. */
