@@ -214,16 +214,19 @@ export class Pod {
   attach(user: string, volumeId: string, spec: RequestedSpec, signal?: AbortSignal): Promise<VolumeSnapshot> {
     const options = { timeoutMs: 0, ...(signal === undefined ? {} : { callerWait: signal }) };
     // One that somebody else has attached under this id is not the user's; one that goes on after its caller has gone is.
-    const mayStay = (error: unknown): boolean => !isShimError(error, 'ALREADY_EXISTS') && this.#isThere(volumeId);
+    const mayStay = (error: unknown): boolean =>
+      !isShimError(error, 'ALREADY_EXISTS') && this.volume(volumeId) !== undefined;
     const attach = (): Promise<VolumeSnapshot> => this.#manager.attach(this.sandboxId, volumeId, spec, options);
     return this.#volumes.acquire(volumeId, user, attach, mayStay);
   }
 
-  #isThere(volumeId: string): boolean {
+  /** One that the pod's VM has, or is about to have or to lose. */
+  volume(volumeId: string): VolumeSnapshot | undefined {
     try {
-      return this.#manager.volume(this.sandboxId, volumeId).state.state !== 'removed';
+      const volume = this.#manager.volume(this.sandboxId, volumeId);
+      return volume.state.state === 'removed' ? undefined : volume;
     } catch (error) {
-      if (isShimError(error, 'NOT_FOUND')) return false;
+      if (isShimError(error, 'NOT_FOUND')) return undefined;
       throw error;
     }
   }

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { invalidArgument, messageOf } from '../base/errors.ts';
+import { ShimError, invalidArgument, isShimError, messageOf } from '../base/errors.ts';
+import type { RequestedSpec } from '../device/spec.ts';
 import type {
   AttachedDisk,
   ContainerPlan,
@@ -9,6 +10,7 @@ import type {
   StreamSpec,
 } from '../guest/containers/types.ts';
 import type { CreateTaskRequest__Output } from '../rpc/generated/containerd/task/v3/CreateTaskRequest.ts';
+import type { VolumeSnapshot } from '../sandbox/volume.ts';
 import { rootfsVolumeId, sharedVolumeId } from './ids.ts';
 import type { Pod } from './pod.ts';
 import type { ContainerRecord, ProcessRecord } from './pod-record.ts';
@@ -74,10 +76,12 @@ export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   container.volumes = [...new Set([rootfsId, ...[...mounts, ...devices].map(({ volumeId }) => volumeId)])];
   await pod.commit();
 
-  const fileSystems = new Map<string, HostFileSystem>([
-    [rootfsId, rootfs],
-    ...mounts.map(({ volumeId, volume }) => [volumeId, volume] as const),
-  ]);
+  const fileSystems = new Map<string, HostFileSystem>([[rootfsId, rootfs]]);
+  for (const { volumeId, volume } of mounts) {
+    // One mount that writes is enough: each bind in the container has its own `ro`.
+    const readOnly = volume.readOnly && fileSystems.get(volumeId)?.readOnly !== false;
+    fileSystems.set(volumeId, { ...volume, readOnly });
+  }
   const nodes = new Map(devices.map(({ volumeId, node }) => [volumeId, node]));
   // All of them end before the first failure is told: none may come up behind the undo.
   const attached = await Promise.allSettled([
@@ -117,11 +121,43 @@ async function attachMounted(
   mountPoint: string,
 ): Promise<{ volumeId: string; disk: AttachedDisk }> {
   const mount = { fsType, mountPoint, options, format: 'never' as const };
-  const { spec, guest } = await pod.attach(containerId, volumeId, await volumeOf(source, readOnly, mount));
+  const wanted = await volumeOf(source, readOnly, mount);
+  const { spec, guest } = await attachShared(pod, containerId, volumeId, wanted, source);
   return { volumeId, disk: { pciAddress: guest?.pciAddress ?? '', serial: spec.serial } };
 }
 
-/** What makes two mounts of one source the same volume. */
-function mountKey({ fsType, readOnly, options }: HostFileSystem): string {
-  return JSON.stringify([fsType, readOnly, [...options].sort()]);
+/**
+ * Attaches a volume or joins its users, who may be the other of readers and writers: a reader takes a writable one, since the bind
+ * in its container is read-only.
+ * @throws ShimError ALREADY_EXISTS / VOLUME_READ_ONLY for a writer of a volume that the guest has read-only
+ */
+async function attachShared(
+  pod: Pod,
+  containerId: string,
+  volumeId: string,
+  wanted: RequestedSpec,
+  source: string,
+): Promise<VolumeSnapshot> {
+  try {
+    return await pod.attach(containerId, volumeId, wanted);
+  } catch (error) {
+    const there = pod.volume(volumeId);
+    if (!isShimError(error, 'ALREADY_EXISTS') || there === undefined) throw error;
+    if (there.spec.readOnly === wanted.readOnly) throw error;
+    if (wanted.readOnly) return await pod.attach(containerId, volumeId, { ...wanted, readOnly: false });
+    throw new ShimError(
+      'ALREADY_EXISTS',
+      `volume ${volumeId} of ${source} is attached read-only, for a container of this pod that only reads it: ` +
+        'another can write to it only when it is the first to use it',
+      { reason: 'VOLUME_READ_ONLY', metadata: { volumeId, source }, cause: error },
+    );
+  }
+}
+
+/**
+ * What makes two mounts of one source the same volume. The constant is where earlier versions, of whose volumes pods may still have
+ * some, had whether it is only read.
+ */
+function mountKey({ fsType, options }: HostFileSystem): string {
+  return JSON.stringify([fsType, false, [...options].sort()]);
 }
