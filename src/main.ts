@@ -3,6 +3,7 @@ import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import { Command } from '@commander-js/extra-typings';
 import { ShimError, messageOf } from './base/errors.ts';
+import { surviveFailedSpawns } from './base/failed-spawns.ts';
 import { createLogger, type Logger } from './base/log.ts';
 import { ContainerdEndpoint } from './containerd/endpoint.ts';
 import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
@@ -52,6 +53,7 @@ async function serve(config: Config, log: Logger): Promise<void> {
   const stop = Promise.withResolvers<NodeJS.Signals>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.resolve(signal));
   await using cleanup = new AsyncDisposableStack();
+  cleanup.use(surviveFailedSpawns(log));
   cleanup.use(await lockStateDirectory(config.state_dir));
   const limits = {
     retainedMax: config.events_retained,

@@ -186,8 +186,12 @@ export class Templates implements AsyncDisposable {
       this.#constants = undefined;
       throw error;
     });
-    const qemuVersion = await this.#versionOf(JSON.stringify(qemu), qemu.path);
-    return templateKey({ launch, qemu, qemuVersion, kernel, initrd, ...(await this.#constants) });
+    // Both at once: one that fails while the other is awaited would have nobody to hear of it.
+    const [qemuVersion, constants] = await Promise.all([
+      this.#versionOf(JSON.stringify(qemu), qemu.path),
+      this.#constants,
+    ]);
+    return templateKey({ launch, qemu, qemuVersion, kernel, initrd, ...constants });
   }
 
   /** What a binary calls itself; asked once for each identity of the file. */
