@@ -92,7 +92,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     await rig.cri.removeContainer(id);
   });
 
-  test('two containers share a direct-assigned volume: attached once, gone with the last', async () => {
+  test('containers share a direct-assigned volume, which one only reads: attached once, gone with the last', async () => {
     const image = await rig.daemon.rawFile('shared.raw', 32 * MIB);
     await execa('mkfs.ext4', ['-q', image]);
     const mount = await rig.directVolume('shared', { device: image, fstype: 'ext4' });
@@ -103,6 +103,12 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     assert.equal((await rig.cri.shell(second, 'cat /data/note')).trim(), 'written by the first');
     const volumes = await rig.attachedVolumes(podId);
     assert.equal(volumes.filter((name) => name.startsWith('volume-')).length, 1);
+    const readonly = [{ containerPath: '/data', hostPath: mount, readonly: true }];
+    const reader = await started('reader', 'sleep 1000', { mounts: readonly });
+    const refused = 'cat /data/note; echo spoilt > /data/note || echo refused';
+    assert.equal((await rig.cri.shell(reader, refused)).trim(), 'written by the first\nrefused');
+    await rig.cri.stopContainer(reader, 0);
+    await rig.cri.removeContainer(reader);
     await rig.cri.stopContainer(first, 0);
     await rig.cri.removeContainer(first);
     assert.equal((await rig.cri.shell(second, 'echo more >> /data/note; cat /data/note')).split('\n')[1], 'more');
@@ -150,7 +156,13 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     await mkdir(directory);
     const mounts = [{ containerPath: '/plain', hostPath: directory }];
     await assert.rejects(started('refused', 'true', { mounts }), /\/plain/);
-    await writeFile(join(await rig.directVolume('broken', { device: '/nowhere', fstype: 'ext4' }), '../note'), '');
+    const broken = await rig.directVolume('broken', { device: '/nowhere', fstype: 'ntfs' });
+    const direct = [{ containerPath: '/broken', hostPath: broken }];
+    await assert.rejects(
+      started('broken', 'true', { mounts: direct }),
+      /csi\/broken.*is no usable record: file system ntfs is not ext4 or xfs/,
+    );
+    assert.match(await rig.daemon.log(), /INVALID_DIRECT_VOLUME/);
     assert.deepEqual(await rig.attachedVolumes(podId), []);
     assert.deepEqual((await rig.daemon.client.getSandbox(podId)).state, 'SANDBOX_STATE_RUNNING');
   });

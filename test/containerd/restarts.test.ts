@@ -1,13 +1,22 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { buffer } from 'node:stream/consumers';
 import { after, before, suite, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { PodSandboxConfig } from '../../src/rpc/generated/runtime/v1/PodSandboxConfig.ts';
 import { podConfig } from '../support/containerd/cri.ts';
 import { ContainerdRig } from '../support/containerd/rig.ts';
 
-/** Counts on stdout, and ends with 7 once the file /tmp/end is there. */
-const COUNTING = 'n=0; while [ ! -e /tmp/end ]; do n=$((n+1)); echo line $n; sleep 0.2; done; exit 7';
+/** Counts on stdout, and ends with 7 once the file /tmp/end is there; what it says last is how far it came. */
+const COUNTING = 'n=0; while [ ! -e /tmp/end ]; do n=$((n+1)); echo line $n; sleep 0.2; done; echo last $n; exit 7';
+/** For the streams to fill up. */
+const FILL_MS = 2000;
+/** More than all pipes and FIFOs on the way take. */
+const STREAM_BYTES = 4 * 1024 * 1024;
 
 suite('restarts under a live container', () => {
   let rig: ContainerdRig;
@@ -36,15 +45,23 @@ suite('restarts under a live container', () => {
     assert.deepEqual(await rig.attachedVolumes(podId), []);
   }
 
-  /** The numbers in a log, which must be 1, 2, 3 and so on. */
-  async function countedWithoutGap(name: string): Promise<number> {
+  /** The numbers in a log must be 1, 2, 3 and so on, and the last line the number of the others. */
+  async function countedWithoutGap(name: string): Promise<{ readonly lines: number; readonly ended: boolean }> {
     const log = await readFile(join(rig.directory, `logs/${name}.log`), 'utf8');
     const numbers = [...log.matchAll(/stdout F line (\d+)\n/g)].map(([, number]) => Number(number));
     assert.deepEqual(
       numbers,
       numbers.map((_, index) => index + 1),
     );
-    return numbers.length;
+    const last = /stdout F last (\d+)\n/.exec(log)?.[1];
+    if (last !== undefined) assert.equal(numbers.length, Number(last));
+    return { lines: numbers.length, ended: last !== undefined };
+  }
+
+  /** All that the script has written is in the log, to its last line. */
+  async function countedToTheEnd(name: string): Promise<void> {
+    await rig.until(async () => (await countedWithoutGap(name)).ended);
+    assert.ok((await countedWithoutGap(name)).lines > 0);
   }
 
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
@@ -52,11 +69,11 @@ suite('restarts under a live container', () => {
       const name = `daemon-${signal.toLowerCase()}`;
       const id = await counting(name);
       await rig.restartDaemon(signal);
-      const before = await countedWithoutGap(name);
+      const before = (await countedWithoutGap(name)).lines;
       assert.equal((await rig.cri.shell(id, 'echo still here')).trim(), 'still here');
-      await rig.until(async () => (await countedWithoutGap(name)) > before + 3);
+      await rig.until(async () => (await countedWithoutGap(name)).lines > before + 3);
       await endsWith7(id);
-      await countedWithoutGap(name);
+      await countedToTheEnd(name);
     });
 
     test(`containerd restarted with ${signal}: the container goes on`, async () => {
@@ -86,8 +103,27 @@ suite('restarts under a live container', () => {
     );
     await rig.restartDaemon('SIGKILL', 3000);
     assert.equal((await rig.exited(id)).exitCode, 7);
-    await countedWithoutGap('unseen');
+    await countedToTheEnd('unseen');
     await rig.cri.removeContainer(id);
+  });
+
+  test('stdin and stdout that wait full on their whole way come through an orderly restart byte for byte', async () => {
+    const id = await counting('full');
+    const sent = randomBytes(STREAM_BYTES);
+    const [file, ...args] = rig.ctrCommand(['tasks', 'exec', '--exec-id', 'full', id, '/bin/cat']);
+    const client = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const closed = once(client, 'close');
+    client.stdin.end(sent);
+    // Nobody reads yet: cat writes faster than that, and takes no more of its input then.
+    await rig.until(async () => (await rig.cri.shell(id, 'ps')).includes('/bin/cat'));
+    await sleep(FILL_MS);
+    assert.ok(client.stdin.writableLength > 0, 'not all of it fits into what is on the way');
+    await rig.restartDaemon('SIGTERM');
+    const received = await buffer(client.stdout);
+    assert.deepEqual(await closed, [0, null]);
+    assert.equal(received.length, sent.length);
+    assert.ok(received.equals(sent));
+    await endsWith7(id);
   });
 
   test('the pod that has lived through all that stops and leaves nothing', async () => {

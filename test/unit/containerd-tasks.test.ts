@@ -20,12 +20,21 @@ const caller: Caller = {
   leaving: new AbortController().signal,
 };
 
+interface Container {
+  readonly ready?: boolean;
+  readonly started?: boolean;
+  readonly discard?: () => Promise<void>;
+  readonly inGuest?: Partial<GuestProcess>;
+}
+
 /** The Task service over a pod with one container, in a guest that is none. */
-async function rig(cleanup: AsyncDisposableStack, ready: boolean, discard: () => Promise<void>): Promise<TaskService> {
+async function rig(cleanup: AsyncDisposableStack, about: Container): Promise<TaskService> {
+  const { ready = true, started = true, discard = () => Promise.resolve(), inGuest = {} } = about;
   const directory = await mkdtemp(join(tmpdir(), 'qshim-tasks-'));
   cleanup.defer(() => rm(directory, { recursive: true }));
   const host = new FakePodHost();
-  const process = { state: 'running', exited: new Promise(() => undefined) } as unknown as GuestProcess;
+  const running = { state: 'running', exited: new Promise(() => undefined), ...inGuest };
+  const process = running as unknown as GuestProcess;
   const find = (): GuestProcess => process;
   host.guest = { find, exec: () => Promise.resolve(process), discard } as unknown as GuestContainers;
   const pods = await Pods.open({ manager: host, stateDir: directory, log: silentLogger() });
@@ -33,7 +42,7 @@ async function rig(cleanup: AsyncDisposableStack, ready: boolean, discard: () =>
   await pods.start(pod, caller);
   pod.record.containers.push({
     ...{ id: 'c', bundle: directory, stdin: '', stdout: '', stderr: '', terminal: false, stdinClosed: false },
-    ...{ started: true, volumes: [], ready, execs: [] },
+    ...{ started, volumes: [], ready, execs: [] },
   });
   const relay = { hold: () => Promise.resolve(), release: () => Promise.resolve() };
   const events = { publish: () => Promise.resolve() };
@@ -46,7 +55,7 @@ async function rig(cleanup: AsyncDisposableStack, ready: boolean, discard: () =>
 suite('repeats', () => {
   test('an exec id that is taken is refused; the same call once more is not', async () => {
     await using cleanup = new AsyncDisposableStack();
-    const tasks = await rig(cleanup, true, () => Promise.resolve());
+    const tasks = await rig(cleanup, {});
     const spec = { type_url: 'x', value: Buffer.from(JSON.stringify({ args: ['true'], cwd: '/' })) };
     const exec = { id: 'c', execId: 'e', stdin: '', stdout: '', stderr: '', terminal: false, spec };
     const request = exec as unknown as Parameters<TaskService['exec']>[0];
@@ -59,10 +68,22 @@ suite('repeats', () => {
     }
   });
 
+  test('a Start that a killed daemon did not live to record finds its process running, and starts nothing', async () => {
+    for (const ran of [true, false]) {
+      await using cleanup = new AsyncDisposableStack();
+      let starts = 0;
+      const start = (): Promise<number> => Promise.resolve((starts += 1));
+      const tasks = await rig(cleanup, { started: false, inGuest: { ran, start } });
+      for (let call = 0; call < 2; call += 1) await tasks.start({ id: 'c', execId: '' }, caller);
+      assert.equal(starts, ran ? 0 : 1);
+    }
+  });
+
   test('a container that a failed Create could not undo is not answered as made; Create and Delete try to undo it again', async () => {
     await using cleanup = new AsyncDisposableStack();
     let removable = false;
-    const tasks = await rig(cleanup, false, () => (removable ? Promise.resolve() : Promise.reject(new Error('busy'))));
+    const discard = (): Promise<void> => (removable ? Promise.resolve() : Promise.reject(new Error('busy')));
+    const tasks = await rig(cleanup, { ready: false, discard });
     const create = { id: 'c', bundle: '/nowhere' } as unknown as Parameters<TaskService['create']>[0];
     await assert.rejects(tasks.create(create, caller), shimFailure('UNAVAILABLE', 'CREATE_NOT_UNDONE'));
     const one = { id: 'c', execId: '' };
