@@ -1,9 +1,11 @@
 import { access, constants, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
+import { execa } from 'execa';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Finding } from './finding.ts';
 
 const OTHERS_MODE_BITS = 0o077;
+const LOCK_PATIENCE_S = 5;
 
 /** A file that QEMU will read. */
 export async function checkReadableFile(check: string, path: string, remedy: string): Promise<Finding> {
@@ -52,6 +54,24 @@ export async function checkPrivateFolder(check: string, path: string, option: st
       status: 'failure',
       detail: `${path} does not exist and this user may not make it in ${parent}`,
       remedy: elsewhere,
+    };
+  }
+}
+
+/** The daemon takes its turn at a folder by flock(2), through the program of that name. */
+export async function checkFolderLock(path: string, program = 'flock'): Promise<Finding> {
+  const check = 'folder lock';
+  const folder = await nearestExisting(join(path, 'qshim'));
+  try {
+    await execa(program, ['-s', '-w', String(LOCK_PATIENCE_S), folder, 'true']);
+    return { check, status: 'ok', detail: `${program} locks ${folder}` };
+  } catch (error) {
+    const missing = errnoOf(error) === 'ENOENT';
+    return {
+      check,
+      status: 'failure',
+      detail: missing ? `the program ${program} was not found` : `${folder} cannot be locked: ${messageOf(error)}`,
+      remedy: missing ? 'apt-get install util-linux' : 'put the state and the socket on a local file system',
     };
   }
 }

@@ -1,7 +1,7 @@
 /** The checks of `qshim doctor` that look at this host. Each tries the thing instead of guessing from what is installed. */
 import type { Logger } from '../base/log.ts';
 import type { Finding } from './finding.ts';
-import { checkAllowedRoots, checkPrivateFolder, checkReadableFile } from './folder-checks.ts';
+import { checkAllowedRoots, checkFolderLock, checkPrivateFolder, checkReadableFile } from './folder-checks.ts';
 import { checkAio, checkKvm, checkQemu } from './qemu-checks.ts';
 import { checkLoopDevices, checkMemory } from './resource-checks.ts';
 
@@ -35,6 +35,7 @@ export async function examineHost(options: HostOptions): Promise<Finding[]> {
     () => checkReadableFile('guest initrd', options.initrd, image),
     () => checkPrivateFolder('state folder', options.stateDir, 'state_dir'),
     () => checkPrivateFolder('socket folder', options.socketDir, 'socket'),
+    () => checkFolderLock(options.stateDir),
     () => checkAllowedRoots(options.allowedRoots),
     () => checkMemory(options.memoryMib),
     () => checkLoopDevices(),

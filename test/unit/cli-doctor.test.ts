@@ -4,7 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
-import { checkAllowedRoots, checkPrivateFolder, checkReadableFile } from '../../src/doctor/folder-checks.ts';
+import {
+  checkAllowedRoots,
+  checkFolderLock,
+  checkPrivateFolder,
+  checkReadableFile,
+} from '../../src/doctor/folder-checks.ts';
 import { examineHost } from '../../src/doctor/host.ts';
 import { aioFinding, checkQemu, missingWords, qemuVersionFinding } from '../../src/doctor/qemu-checks.ts';
 import { checkLoopDevices, memoryFinding } from '../../src/doctor/resource-checks.ts';
@@ -76,6 +81,16 @@ describe('files and folders', () => {
     assert.equal((await checkReadableFile('k', path, 'r')).status, 'ok');
   });
 
+  test('a folder that does not exist yet is locked at its nearest parent; without the program, or where it fails, is a failure', async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const parent = await folder(cleanup);
+    const found = await checkFolderLock(join(parent, 'not/yet'));
+    assert.deepEqual([found.status, found.detail], ['ok', `flock locks ${parent}`]);
+    assert.match((await checkFolderLock(parent, '/nonexistent/flock')).remedy ?? '', /util-linux/);
+    const failed = await checkFolderLock(parent, 'false');
+    assert.deepEqual([failed.status, failed.detail.startsWith(`${parent} cannot be locked`)], ['failure', true]);
+  });
+
   test('private folders: open to others is a warning, makeable is fine, in the way is a failure', async () => {
     await using cleanup = new AsyncDisposableStack();
     const root = await folder(cleanup);
@@ -131,6 +146,7 @@ test('an interruption ends the examination; without QEMU nothing is started', as
       'guest initrd',
       'state folder',
       'socket folder',
+      'folder lock',
       'allowed roots',
       'memory',
       'loop devices',

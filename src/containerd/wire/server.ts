@@ -7,7 +7,7 @@ import type { Config } from '../../config.ts';
 import type { ControllerHandlers } from '../../rpc/generated/containerd/services/sandbox/v1/Controller.ts';
 import type { TaskHandlers } from '../../rpc/generated/containerd/task/v3/Task.ts';
 import { Budget, tolerant, unary, type CallContext, type Edge } from '../../rpc/handlers.ts';
-import { claimSocket } from '../../rpc/socket.ts';
+import { bindSocket } from '../../rpc/socket.ts';
 import type { Caller } from '../caller.ts';
 import type { SandboxController } from '../controller.ts';
 import type { TaskService } from '../task.ts';
@@ -64,13 +64,14 @@ export class ContainerdServer {
 
   /** @throws ShimError FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN */
   async listen(socket: string): Promise<void> {
-    await claimSocket(socket);
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
-      if (error === null) resolve();
-      else reject(error);
+    await bindSocket(socket, async () => {
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
+        if (error === null) resolve();
+        else reject(error);
+      });
+      await promise;
     });
-    await promise;
     await chmod(socket, 0o600);
     this.#log.info({ socket }, 'listening for containerd');
   }
