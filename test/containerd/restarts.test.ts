@@ -15,6 +15,8 @@ import { ContainerdRig } from '../support/containerd/rig.ts';
 const COUNTING = 'n=0; while [ ! -e /tmp/end ]; do n=$((n+1)); echo line $n; sleep 0.2; done; echo last $n; exit 7';
 /** For the streams to fill up. */
 const FILL_MS = 2000;
+/** A client that waits for bytes that do not come is ended, so that the test says what is missing. */
+const CLIENT_TIMEOUT_MS = 120_000;
 /** More than all pipes and FIFOs on the way take. */
 const STREAM_BYTES = 4 * 1024 * 1024;
 
@@ -111,7 +113,7 @@ suite('restarts under a live container', () => {
     const id = await counting('full');
     const sent = randomBytes(STREAM_BYTES);
     const [file, ...args] = rig.ctrCommand(['tasks', 'exec', '--exec-id', 'full', id, '/bin/cat']);
-    const client = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const client = spawn(file, args, { stdio: ['pipe', 'pipe', 'inherit'], timeout: CLIENT_TIMEOUT_MS });
     const closed = once(client, 'close');
     client.stdin.end(sent);
     // Nobody reads yet: cat writes faster than that, and takes no more of its input then.
