@@ -63,7 +63,17 @@ await describe('a file that another process uses', { skip }, async () => {
   }
 });
 
-const unprivileged = process.getuid?.() === 0 ? skip : 'only root can start a daemon as another user';
+/** Why no daemon can be started as another user here, or false. */
+async function unprivilegedSkipReason(): Promise<string | false> {
+  if (process.getuid?.() !== 0) return 'only root can start a daemon as another user';
+  const look = ['-e', 'fs.accessSync(process.argv[1], fs.constants.R_OK)', import.meta.filename];
+  return await promisify(execFile)(process.execPath, look, { uid: NOBODY, cwd: '/' }).then(
+    () => skip,
+    () => 'other users may not enter the directory of this checkout',
+  );
+}
+
+const unprivileged = await unprivilegedSkipReason();
 
 await describe('a daemon without privileges', { skip: unprivileged }, async () => {
   let daemon: TestDaemon;
