@@ -6,7 +6,8 @@ import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ApiClient, TestDaemon } from '../support/daemon.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
-import { openFiles, qemuInventory } from '../support/leaks.ts';
+import { worldState } from '../support/errors.ts';
+import { qemuInventory } from '../support/leaks.ts';
 
 const MIB = 1024 * 1024;
 const WRITTEN_BYTES = 8 * MIB;
@@ -20,7 +21,7 @@ function sha256(bytes: Buffer): string {
 }
 
 async function temporaryFiles(): Promise<readonly string[]> {
-  return (await readdir(tmpdir())).filter((name) => name.startsWith('qshim-probe-') || name.startsWith('qshim-aio-'));
+  return (await readdir(tmpdir())).filter((name) => /^qshim-([0-9a-f]{8}-|aio-)/.test(name));
 }
 
 await describe('volumes of a running VM', { skip }, async () => {
@@ -49,7 +50,7 @@ await describe('volumes of a running VM', { skip }, async () => {
     const path = await daemon.rawFile('cycle.raw');
     const attach = () => daemon.client.attach({ sandboxId: 'vm', volumeId: 'cycle', spec: { rawFile: { path } } });
     const before = await qemuInventory(stateDir, pid);
-    const daemonBefore = await openFiles(daemon.child.pid ?? 0);
+    const { daemonFiles } = await worldState(daemon);
     const temporaryBefore = await temporaryFiles();
     for (let cycle = 1; cycle <= CYCLES; cycle += 1) {
       const volume = await attach();
@@ -62,7 +63,7 @@ await describe('volumes of a running VM', { skip }, async () => {
       assert.equal(sha256(bytes.subarray(0, WRITTEN_BYTES)), written, `cycle ${cycle}`);
     }
     assert.deepEqual(await qemuInventory(stateDir, pid), before);
-    assert.deepEqual(await openFiles(daemon.child.pid ?? 0), daemonBefore);
+    assert.deepEqual((await worldState(daemon)).daemonFiles, daemonFiles);
     assert.deepEqual(await temporaryFiles(), temporaryBefore);
   });
 

@@ -32,7 +32,7 @@ function kvmMissing(): string | false {
 }
 
 async function leftovers(): Promise<string[]> {
-  return (await readdir(tmpdir())).filter((name) => name.startsWith('qshim-probe-'));
+  return (await readdir(tmpdir())).filter((name) => /^qshim-[0-9a-f]{8}-/.test(name));
 }
 
 suite('accelerator probe', () => {
