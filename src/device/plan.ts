@@ -45,16 +45,19 @@ export function parseDeviceId(
   return { volumeId: match[2], generation: Number(match[1]) };
 }
 
-/** A protocol node, where the bytes are. */
+/**
+ * A protocol node, where the bytes are. Here and below, a plan names every member; those with a question mark are left out of the
+ * command where QEMU does as much by itself (defaults.ts).
+ */
 export interface FileNodeArguments {
   readonly driver: 'file' | 'host_device';
   readonly 'node-name': string;
   readonly filename: string;
-  readonly aio: AioMode;
-  readonly 'read-only': boolean;
-  readonly 'auto-read-only': false;
-  readonly discard: 'ignore' | 'unmap';
-  readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+  readonly aio?: AioMode;
+  readonly 'read-only'?: boolean;
+  readonly 'auto-read-only'?: false;
+  readonly discard?: 'ignore' | 'unmap';
+  readonly cache?: { readonly direct: boolean; readonly 'no-flush': boolean };
   readonly locking: 'on';
 }
 
@@ -62,11 +65,11 @@ export interface FileNodeArguments {
 export interface LuksNodeArguments {
   readonly driver: 'luks';
   readonly 'node-name': string;
-  readonly 'read-only': boolean;
-  readonly 'auto-read-only': false;
-  readonly discard: 'ignore' | 'unmap';
-  readonly 'detect-zeroes': 'off' | 'on' | 'unmap';
-  readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+  readonly 'read-only'?: boolean;
+  readonly 'auto-read-only'?: false;
+  readonly discard?: 'ignore' | 'unmap';
+  readonly 'detect-zeroes'?: 'off' | 'on' | 'unmap';
+  readonly cache?: { readonly direct: boolean; readonly 'no-flush': boolean };
   readonly file: string;
   readonly 'key-secret': string;
 }
@@ -93,11 +96,11 @@ export interface CreateLuksArguments {
 export interface BlockNodeArguments {
   readonly driver: 'raw' | 'qcow2';
   readonly 'node-name': string;
-  readonly 'read-only': boolean;
-  readonly 'auto-read-only': false;
-  readonly discard: 'ignore' | 'unmap';
-  readonly 'detect-zeroes': 'off' | 'on' | 'unmap';
-  readonly cache: { readonly direct: boolean; readonly 'no-flush': boolean };
+  readonly 'read-only'?: boolean;
+  readonly 'auto-read-only'?: false;
+  readonly discard?: 'ignore' | 'unmap';
+  readonly 'detect-zeroes'?: 'off' | 'on' | 'unmap';
+  readonly cache?: { readonly direct: boolean; readonly 'no-flush': boolean };
   readonly file: FileNodeArguments;
   /** qcow2 only: `null` forbids a backing file, so that an image cannot name another file of the host. */
   readonly backing?: null;
@@ -115,13 +118,13 @@ export interface DeviceArguments {
   readonly vectors: number;
   readonly iothread?: string;
   readonly 'iothread-vq-mapping'?: readonly { readonly iothread: string }[];
-  readonly logical_block_size: number;
-  readonly physical_block_size: number;
-  readonly 'write-cache': 'on' | 'off';
-  readonly discard: boolean;
-  readonly 'share-rw': boolean;
-  readonly werror: 'report' | 'ignore' | 'stop' | 'enospc';
-  readonly rerror: 'report' | 'ignore' | 'stop' | 'auto';
+  readonly logical_block_size?: number;
+  readonly physical_block_size?: number;
+  readonly 'write-cache'?: 'on' | 'off';
+  readonly discard?: boolean;
+  readonly 'share-rw'?: boolean;
+  readonly werror?: 'report' | 'ignore' | 'stop' | 'enospc';
+  readonly rerror?: 'report' | 'ignore' | 'stop' | 'auto';
 }
 
 export type AttachStep =

@@ -153,6 +153,24 @@ export class GuestAgent implements AsyncDisposable {
     }
   }
 
+  /**
+   * Writes a file in the guest, from its beginning.
+   * @throws besides the class's errors, GuestAgentError when it cannot be opened or written
+   */
+  async writeFile(path: string, text: string): Promise<void> {
+    const opened = await this.#ask({ name: 'guest-file-open', args: { path, mode: 'w' } });
+    const handle = parseAs(FILE_HANDLE, 'guest-file-open', opened);
+    try {
+      await this.#ask({
+        name: 'guest-file-write',
+        args: { handle, 'buf-b64': Buffer.from(text).toString('base64') },
+      });
+    } finally {
+      // The agent buffers: the file has the bytes once it is closed.
+      await this.#ask({ name: 'guest-file-close', args: { handle } });
+    }
+  }
+
   /** Makes sure that the next request finds a link that was answered on just now; never fails, and is not waited for. */
   warmUp(): void {
     this.#channel.warmUp();

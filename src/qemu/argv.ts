@@ -46,6 +46,8 @@ export interface SandboxFiles {
   /** A second monitor for people; a second client on the first one would hang without a greeting. */
   readonly spareSocket: string;
   readonly agentSocket: string;
+  /** Behind the port on which the guest's kernel announces its devices. */
+  readonly ueventSocket: string;
   readonly consoleLog: string;
   readonly qemuLog: string;
 }
@@ -62,12 +64,16 @@ export const AGENT_PORT_NR = 1;
 /** Its qdev id. */
 export const AGENT_PORT_ID = 'agent';
 export const IDENTITY_PORT_NR = 2;
+export const UEVENT_PORT_NR = 3;
 
 /** The id is part of the migration stream: a template and its clones must agree on it. */
 const MEMORY_ID = 'memory0';
 
 /** Name of the virtio-serial port on which a template's guest waits for its identity (guest/identity.ts). */
 export const IDENTITY_PORT_NAME = 'org.qshim.identity.0';
+
+/** Name of the virtio-serial port on which the guest passes on its kernel's announcements (guest/uevents.ts). */
+export const UEVENT_PORT_NAME = 'org.qshim.uevents.0';
 
 /** Options of `-sandbox`: no obsolete calls, no privilege changes, no fork or exec, no affinity or scheduling changes. */
 const SECCOMP = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
@@ -109,6 +115,11 @@ export function qemuArguments(launch: Launch): readonly string[] {
     ...[
       '-device',
       `virtserialport,id=${AGENT_PORT_ID},bus=${SERIAL_BUS},nr=${AGENT_PORT_NR},chardev=agent,name=${AGENT_PORT_NAME}`,
+    ],
+    ...['-chardev', `socket,id=uevents,path=${escape(files.ueventSocket)},server=on,wait=off`],
+    ...[
+      '-device',
+      `virtserialport,id=uevents,bus=${SERIAL_BUS},nr=${UEVENT_PORT_NR},chardev=uevents,name=${UEVENT_PORT_NAME}`,
     ],
     ...identityPort(memory),
     ...launch.bridges.flatMap((bridge, index) => ['-device', bridgeDevice(bridge, index)]),

@@ -45,6 +45,7 @@ export function templateKey(inputs: TemplateInputs): string {
       qmpSocket: everywhere,
       spareSocket: everywhere,
       agentSocket: everywhere,
+      ueventSocket: everywhere,
       consoleLog: everywhere,
       qemuLog: everywhere,
     },

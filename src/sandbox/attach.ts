@@ -3,8 +3,9 @@ import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { Cause, GuestView } from '../device/state.ts';
 import { prepareMount, unmount } from '../guest/disks.ts';
 import type { KeyMaterial } from '../keys/material.ts';
+import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
-import { addBlockNodes, heldElsewhere, isLockConflict, planStep } from './block-nodes.ts';
+import { addVolume } from './block-nodes.ts';
 import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
 import { closeInGuest, guestEncryption, openInGuest } from './guest-crypt.ts';
 import { removeFromQemu } from './removal.ts';
@@ -19,6 +20,8 @@ const FIND_IN_GUEST_MS = 2000;
 const LISTED_MAX_MS = 10_000;
 const UNDO_UNMOUNT_MS = 10_000;
 const FIND_PAUSE_MIN_MS = 3;
+/** How long after its driver was seen to be live a disk may take to be announced; Linux sets DRIVER_OK a moment before. */
+const ANNOUNCED_MAX_MS = 500;
 const FIND_PAUSE_MAX_MS = 50;
 
 /**
@@ -62,13 +65,14 @@ async function addToQemu(
   watch.lap('journal');
   // Nothing has been asked of QEMU yet, so a connection that is being made again is waited for.
   const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
-  await addBlockNodes(host, qmp, volume, key, watch);
-  const addDevice = planStep(volume, 'add-device');
-  await qmp.run(addDevice.command, addDevice.arguments).catch((error: unknown) => {
-    // A raw file is locked only now, when the front end says what it wants to do with the node.
-    throw isLockConflict(error) ? heldElsewhere(volume, error) : error;
-  });
-  watch.lap('device');
+  await expectDisk(host, volume, qmp);
+  await addVolume(host, qmp, volume, key, watch);
+}
+
+/** Listens before the device is there. Without an address, which a guest that still boots has not given, nothing is expected. */
+async function expectDisk(host: VolumeHost, volume: Volume, qmp: QmpClient, mayBeThere = false): Promise<void> {
+  const address = await host.addresses.of(qmp, volume.identity.slot);
+  if (address !== undefined) volume.arrival ??= host.guestEvents.disks.expect(formatAddress(address), mayBeThere);
 }
 
 /**
@@ -116,13 +120,21 @@ async function settleInGuest(
   watch: Stopwatch,
 ): Promise<GuestView> {
   const sinceMs = monotonicMs();
-  const evidence: string[] = [await host.drivers.untilLive(volume, deadline)];
+  const qmp = await host.link.ready();
+  // An attach that an earlier daemon began has none yet.
+  await expectDisk(host, volume, qmp, true);
+  const { arrival } = volume;
+  const news = arrival?.certain === true ? arrival.announced : undefined;
+  const evidence: string[] = [await host.drivers.untilLive(volume, deadline, news)];
+  const announced = news === undefined ? undefined : await announcedSoon(host, news);
+  if (announced !== undefined) evidence.push('guest-uevent');
   watch.lap('driver');
   const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   const pciAddress = address === undefined ? undefined : formatAddress(address);
   const { mount } = volume.spec;
   const encryption = guestEncryption(volume);
   if (mount === undefined && encryption === undefined) {
+    if (announced !== undefined) return { pciAddress, device: announced, evidence, formatted: false };
     await host.drivers.untilCalm();
     const device = await findInGuest(host, volume, { address, sinceMs }, deadline);
     if (device !== undefined) evidence.push('guest-agent');
@@ -150,6 +162,12 @@ async function settleInGuest(
   watch.lap('mount');
   evidence.push('guest-agent', 'guest-mount');
   return { pciAddress, device: mounted.device, evidence, formatted: mounted.formatted };
+}
+
+/** The name that the guest's kernel has given the disk; undefined when it does not come in time. */
+async function announcedSoon(host: VolumeHost, news: Promise<string | undefined>): Promise<string | undefined> {
+  const { gone: signal } = host;
+  return await waitFor(news, { milliseconds: ANNOUNCED_MAX_MS, signal }).catch(() => undefined);
 }
 
 /** Linux sets DRIVER_OK a moment before it lists the disk: until then the guest says that there is none. */

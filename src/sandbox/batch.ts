@@ -1,6 +1,7 @@
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, invalidArgument } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
+import { withoutDefaults } from '../device/defaults.ts';
 import { aioCandidates, attachPlan, namesFor, type AttachStep, type Seat } from '../device/plan.ts';
 import { pciPath } from '../device/slots.ts';
 import { completeSpec, type RequestedSpec, type VolumeSpec } from '../device/spec.ts';
@@ -183,7 +184,7 @@ function planOf(
     volumeId,
     pciPath: pciPath(seat.slot),
     blockGraph: [`virtio-blk-pci ${names.device}`, names.formatNode, names.fileNode, path],
-    steps: attachPlan(resolved, names, seat, aio),
+    steps: attachPlan(resolved, names, seat, aio).map((step) => withoutDefaults(resolved, step)),
     problems,
   };
 }

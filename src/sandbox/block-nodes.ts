@@ -1,4 +1,5 @@
 import { ShimError, messageOf } from '../base/errors.ts';
+import { withoutDefaults } from '../device/defaults.ts';
 import { aioCandidates, attachPlan } from '../device/plan.ts';
 import type { AioMode } from '../device/spec.ts';
 import type { KeyMaterial } from '../keys/material.ts';
@@ -13,18 +14,18 @@ import type { Stopwatch } from './stopwatch.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeHost } from './vm.ts';
 
-/** The block nodes of a volume, as an attach adds them to QEMU. Called under the volume's mutex. */
+/** What an attach adds to QEMU: block nodes, and the front end on them. Called under the volume's mutex. */
 
 /** QEMU works on the key for each slot in use, and answers nothing meanwhile. */
 const LUKS_OPEN_TIMEOUT_MS = 600_000;
 
 /**
- * Adds what the front end will sit on: a format node over a protocol node, or, for host_luks, a protocol node, an image if
- * there is none yet, and the luks node that opens it.
+ * Adds the volume: a format node over a protocol node, or, for host_luks, a protocol node, an image if there is none yet, and
+ * the luks node that opens it; and the front end.
  * @throws ShimError FAILED_PRECONDITION: SOURCE_NOT_USABLE, SOURCE_NOT_EMPTY, BACKING_IN_USE, LUKS_WRONG_KEY,
  *   LUKS_CREATE_FAILED; and what inspectBacking and withSecret throw
  */
-export async function addBlockNodes(
+export async function addVolume(
   host: VolumeHost,
   qmp: QmpClient,
   volume: Volume,
@@ -32,13 +33,47 @@ export async function addBlockNodes(
   watch: Stopwatch,
 ): Promise<void> {
   if (volume.spec.encryption?.kind !== 'host-luks') {
-    await addWithBestAio(host, qmp, volume, 'add-block-node');
-    watch.lap('block-node');
+    // Both at once: QEMU works in order, so the front end finds the node, or is refused with it.
+    await withBestAio(host, volume, async (aio) => {
+      const node = planStep(volume, 'add-block-node', aio);
+      const added = qmp.run(node.command, node.arguments).then(() => watch.lap('block-node'));
+      const [first, second] = await Promise.allSettled([added, addFrontEnd(qmp, volume)]);
+      if (first.status === 'rejected') throw first.reason;
+      volume.aio = aio;
+      if (second.status === 'rejected') throw second.reason;
+    });
+    watch.lap('device');
     return;
   }
+  await addLuksNodes(host, qmp, volume, key, watch);
+  await addFrontEnd(qmp, volume);
+  watch.lap('device');
+}
+
+async function addFrontEnd(qmp: QmpClient, volume: Volume): Promise<void> {
+  const step = planStep(volume, 'add-device');
+  try {
+    await qmp.run(step.command, step.arguments);
+  } catch (error) {
+    // A raw file is locked only now, when the front end says what it wants to do with the node.
+    throw isLockConflict(error) ? heldElsewhere(volume, error) : error;
+  }
+}
+
+async function addLuksNodes(
+  host: VolumeHost,
+  qmp: QmpClient,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  watch: Stopwatch,
+): Promise<void> {
   if (key === undefined) throw new Error('an encrypted volume is attached without its key');
   await refuseIfWrittenSince(host, volume);
-  await addWithBestAio(host, qmp, volume, 'add-file-node');
+  await withBestAio(host, volume, async (aio) => {
+    const step = planStep(volume, 'add-file-node', aio);
+    await qmp.run(step.command, step.arguments);
+    volume.aio = aio;
+  });
   watch.lap('block-node');
   await withSecret(qmp, host.config.secret_dir, volume.names, key, async () => {
     if (volume.blank) {
@@ -73,20 +108,15 @@ async function refuseIfWrittenSince({ config }: VolumeHost, volume: Volume): Pro
   throw luksRefusal(path, 'SOURCE_NOT_EMPTY', 'was empty when it was looked at, and has been written to since then');
 }
 
-async function addWithBestAio(
-  host: VolumeHost,
-  qmp: QmpClient,
-  volume: Volume,
-  kind: 'add-block-node' | 'add-file-node',
-): Promise<void> {
+/** Tries the aio modes, best first. @param add leaves `volume.aio` unset when it is the node that QEMU refuses */
+async function withBestAio(host: VolumeHost, volume: Volume, add: (aio: AioMode) => Promise<void>): Promise<void> {
   const candidates = aioCandidates(volume.spec);
   for (const [index, aio] of candidates.entries()) {
     try {
-      const step = planStep(volume, kind, aio);
-      await qmp.run(step.command, step.arguments);
-      volume.aio = aio;
+      await add(aio);
       return;
     } catch (error) {
+      if (volume.aio !== undefined) throw error;
       const last = index === candidates.length - 1;
       if (last || !isQmpError(error)) throw blockNodeFailure(volume, aio, error);
       // Which reason an open failed for shows only in text. A wrong guess costs one more try with a simpler mode.
@@ -142,7 +172,7 @@ export function isWrongKey(error: unknown): boolean {
 
 type Step = ReturnType<typeof attachPlan>[number];
 
-/** The step of a volume's attach plan, with the source's resolved path. */
+/** The step of a volume's attach plan as it is carried out: with the source's resolved path, and nothing that goes without saying. */
 export function planStep<K extends Step['kind']>(
   volume: Volume,
   kind: K,
@@ -152,7 +182,7 @@ export function planStep<K extends Step['kind']>(
   const steps = attachPlan(spec, volume.names, volume.identity, aio);
   const found = steps.find((step): step is Extract<Step, { kind: K }> => step.kind === kind);
   if (found === undefined) throw new Error(`the attach plan has no step ${kind}`);
-  return found;
+  return withoutDefaults(spec, found);
 }
 
 function blockNodeFailure(volume: Volume, aio: AioMode, error: unknown): unknown {
@@ -171,12 +201,12 @@ function blockNodeFailure(volume: Volume, aio: AioMode, error: unknown): unknown
 }
 
 /** QEMU has no error class for it. Only which status a failure gets hangs on this text, never what is done about it. */
-export function isLockConflict(error: unknown): boolean {
+function isLockConflict(error: unknown): boolean {
   return /\bFailed to get .* lock\b/.test(messageOf(error));
 }
 
 /** The refusal for a source that another process has locked. */
-export function heldElsewhere(volume: Volume, error: unknown): ShimError {
+function heldElsewhere(volume: Volume, error: unknown): ShimError {
   const { resolvedPath } = volume.identity;
   return new ShimError(
     'FAILED_PRECONDITION',

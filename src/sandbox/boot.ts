@@ -182,7 +182,7 @@ async function openQmp(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): P
 async function awaitFirstAnswer(sandbox: Sandbox, qemu: QemuProcess): Promise<void> {
   try {
     await sandbox.agent.waitReady({ timeoutMs: sandbox.config.boot_timeout_ms, signal: sandbox.ended });
-    sandbox.agentReady = true;
+    sandbox.agentAnswered();
   } catch (error) {
     if (qemu.exit !== undefined) throw await startFailure(sandbox, qemu);
     const tail = await consoleTail(sandbox);

@@ -131,7 +131,7 @@ export async function runClone(sandbox: Sandbox, vm: CloneVm, lease: TemplateLea
   sandbox.holdTemplate(lease);
   try {
     await Promise.all([vm.port[Symbol.asyncDispose](), sandbox.link.take(vm.qmp)]);
-    sandbox.agentReady = true;
+    sandbox.agentAnswered();
     watch.lap('observe');
     await enterRunning(sandbox, watch);
   } catch (error) {

@@ -9,6 +9,8 @@ const PAUSE_MIN_MS = 1;
 const PAUSE_MAX_MS = 100;
 /** A wait is prolonged by about this share of itself because somebody had to look. */
 const LATENESS_MAX = 0.02;
+/** How often a driver is looked for whose disk the guest's kernel is to announce: it may fail, or the news be lost. */
+const LOOK_UNASKED_MS = 100;
 /** A guest in which no driver has come up for so long is not busy with bringing them up. */
 const CALM_MS = 100;
 const CALM_WAIT_MAX_MS = 1000;
@@ -27,13 +29,19 @@ interface Waiting {
   readonly volume: WatchedVolume;
   readonly sinceMs: number;
   readonly settle: PromiseWithResolvers<DriverEvidence>;
+  /** The guest's kernel will say when it is worth looking. */
+  awaitsNews: boolean;
 }
 
 /**
  * Waits until guests' drivers are live. QEMU has no event for it, so its view of the device is read: the driver sets
  * DRIVER_OK in the virtio status when its queues are up, and FAILED when it gives up.
  *
- * One loop serves all volumes of a VM that are being attached. A guest brings them up in the order in which they came, so each
+ * Where the guest's kernel announces its disks (guest-events.ts), one look follows the announcement, and hardly any come before: QEMU
+ * reads a command byte by byte, at some microseconds each, which a host with few CPUs takes from the guest. What is announced
+ * is a reason to look and no proof, since the guest says it.
+ *
+ * Where it does not, one loop serves all volumes of a VM that are being attached. A guest brings them up in the order in which they came, so each
  * time the loop looks at the first, on to the next for as long as they are live, and at one of the others in turn: a batch costs
  * little more than a single volume does. Each look keeps the guest from QEMU for a moment, so the pauses grow with the time that
  * was waited: a guest that comes up fast is noticed within a millisecond, and one that takes its time is not disturbed.
@@ -48,15 +56,31 @@ export class DriverWatch {
   #liveAtMs = Number.NEGATIVE_INFINITY;
   /** Resolved and renewed whenever nobody waits any more. */
   #idle = Promise.withResolvers<void>();
+  /** Resolved and renewed when there is news. */
+  #news = Promise.withResolvers<void>();
+  #lookedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(host: WatchedVm) {
     this.#host = host;
   }
 
-  /** @throws ShimError FAILED_PRECONDITION / GUEST_DRIVER_FAILED, DEVICE_VANISHED; DEADLINE_EXCEEDED / GUEST_DRIVER_TIMEOUT */
-  async untilLive(volume: WatchedVolume, deadline: Deadline): Promise<DriverEvidence> {
-    const waiting: Waiting = { volume, sinceMs: monotonicMs(), settle: Promise.withResolvers() };
+  /**
+   * @param news settles when it is time to look, or when that will not be said; left out: it is looked at all the time
+   * @throws ShimError FAILED_PRECONDITION / GUEST_DRIVER_FAILED, DEVICE_VANISHED; DEADLINE_EXCEEDED / GUEST_DRIVER_TIMEOUT
+   */
+  async untilLive(volume: WatchedVolume, deadline: Deadline, news?: Promise<unknown>): Promise<DriverEvidence> {
+    const waiting: Waiting = {
+      volume,
+      sinceMs: monotonicMs(),
+      settle: Promise.withResolvers(),
+      awaitsNews: news !== undefined,
+    };
     this.#waiting.add(waiting);
+    void news?.then(() => {
+      waiting.awaitsNews = false;
+      this.#wakeUp();
+    });
+    this.#wakeUp();
     this.#running ??= this.#run();
     try {
       return await waitFor(waiting.settle.promise, {
@@ -84,18 +108,33 @@ export class DriverWatch {
 
   /** Looks at those who wait until none is left. Never rejects: what goes wrong is told to who waits. */
   async #run(): Promise<void> {
-    for (let first = nextOf(this.#waiting); first !== undefined; first = nextOf(this.#waiting)) {
-      if ((await this.#lookAt(first)) || (await this.#lookAt(this.#anyOther()))) continue;
-      // The reason of an abort is told to all who wait by their own waits.
-      await sleep(this.#pauseMs(), this.#host.gone).catch(() => undefined);
+    while (this.#waiting.size > 0) {
+      const { promise: news } = this.#news;
+      const worthALook = this.#worthALook();
+      if ((await this.#lookAt(worthALook[0])) || (await this.#lookAt(this.#anyOther(worthALook)))) continue;
+      using pause = new Pause(this.#pauseMs(), this.#host.gone);
+      await Promise.race([pause.over, news]);
     }
     // In the same turn in which nobody was found waiting: whoever comes next starts another loop.
     this.#running = undefined;
   }
 
+  /** Those without news to come; now and then the others too. */
+  #worthALook(): readonly Waiting[] {
+    const known = [...this.#waiting].filter(({ awaitsNews }) => !awaitsNews);
+    if (known.length > 0 || monotonicMs() - this.#lookedAtMs < LOOK_UNASKED_MS) return known;
+    return [...this.#waiting];
+  }
+
+  #wakeUp(): void {
+    this.#news.resolve();
+    this.#news = Promise.withResolvers();
+  }
+
   /** True when the wait is over, for better or worse. */
   async #lookAt(waiting: Waiting | undefined): Promise<boolean> {
     if (waiting === undefined) return false;
+    this.#lookedAtMs = monotonicMs();
     try {
       const seen = await look(this.#host, await this.#host.link.ready(), waiting.volume);
       if (seen === undefined) return false;
@@ -108,10 +147,10 @@ export class DriverWatch {
     return true;
   }
 
-  #anyOther(): Waiting | undefined {
-    if (this.#waiting.size < 2) return undefined;
+  #anyOther(all: readonly Waiting[]): Waiting | undefined {
+    if (all.length < 2) return undefined;
     this.#turn += 1;
-    return [...this.#waiting][1 + (this.#turn % (this.#waiting.size - 1))];
+    return all[1 + (this.#turn % (all.length - 1))];
   }
 
   #remove(waiting: Waiting): void {
@@ -123,14 +162,25 @@ export class DriverWatch {
 
   /** The youngest may be late by its share of the time that it has waited. */
   #pauseMs(): number {
-    const youngest = Math.max(...[...this.#waiting].map(({ sinceMs }) => sinceMs));
+    const looked = [...this.#waiting].filter(({ awaitsNews }) => !awaitsNews);
+    if (looked.length === 0) return LOOK_UNASKED_MS;
+    const youngest = Math.max(...looked.map(({ sinceMs }) => sinceMs));
     return Math.min(Math.max(PAUSE_MIN_MS, (monotonicMs() - youngest) * LATENESS_MAX), PAUSE_MAX_MS);
   }
 }
 
-function nextOf<T>(set: ReadonlySet<T>): T | undefined {
-  const [first] = set;
-  return first;
+/** A pause that can be cut short. The reason of an abort is told to all who wait by their own waits. */
+class Pause implements Disposable {
+  readonly over: Promise<void>;
+  readonly #cut = new AbortController();
+
+  constructor(milliseconds: number, gone: AbortSignal) {
+    this.over = sleep(milliseconds, AbortSignal.any([this.#cut.signal, gone])).catch(() => undefined);
+  }
+
+  [Symbol.dispose](): void {
+    this.#cut.abort();
+  }
 }
 
 function late(host: WatchedVm, { volume, sinceMs }: Waiting): ShimError {

@@ -104,6 +104,7 @@ function onReset(sandbox: Sandbox): void {
   sandbox.boot += 1;
   sandbox.agentReady = false;
   sandbox.addresses.forget();
+  sandbox.guestEvents.reset();
   const agent = awaitAgent(sandbox);
   for (const volume of sandbox.volumes.all()) {
     // A PENDING one sees to it itself, by the number of the boot.
@@ -124,5 +125,5 @@ function onReset(sandbox: Sandbox): void {
 /** Waits for the guest agent for as long as a boot may take, and takes note of it. */
 export async function awaitAgent(sandbox: Sandbox): Promise<void> {
   await sandbox.agent.waitReady({ timeoutMs: sandbox.config.boot_timeout_ms, signal: sandbox.gone });
-  sandbox.agentReady = true;
+  sandbox.agentAnswered();
 }

@@ -6,7 +6,7 @@ import { monotonicMs, sleep } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { BoundedMutex } from '../base/mutex.ts';
 import type { Port, PortKind, Ports } from '../guest/containers/port.ts';
-import { AGENT_PORT_NR, IDENTITY_PORT_NR, SERIAL_BUS } from '../qemu/argv.ts';
+import { AGENT_PORT_NR, IDENTITY_PORT_NR, SERIAL_BUS, UEVENT_PORT_NR } from '../qemu/argv.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import { asShimError } from './attach.ts';
@@ -26,7 +26,7 @@ export type PortHost = Pick<VolumeHost, 'log' | 'config' | 'link' | 'gone' | 'co
 };
 
 const PORTS_DIRECTORY = 'ports';
-const FIRST_NR = Math.max(AGENT_PORT_NR, IDENTITY_PORT_NR) + 1;
+const FIRST_NR = Math.max(AGENT_PORT_NR, IDENTITY_PORT_NR, UEVENT_PORT_NR) + 1;
 /** Linux 6.1 loses some of a burst of additions; with this between two of them it lost none in 500. */
 const ADDITION_SPACING_MS = 10;
 const ADD_QUEUE_MAX = 256;

@@ -71,6 +71,7 @@ async function removeOnce(
   watch.lap('unplug');
   volume.timings = watch.timings;
   host.volumes.apply(volume, { kind: 'all-gone' });
+  volume.arrival?.end();
   host.commitSoon();
   return true;
 }

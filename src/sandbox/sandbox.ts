@@ -16,6 +16,7 @@ import type { BackingClaims } from './backing.ts';
 import type { EventLog, EventType, Timing } from './events.ts';
 import { DriverWatch } from './driver-wait.ts';
 import { GuestAddresses } from './guest-addresses.ts';
+import { GuestEvents } from './guest-events.ts';
 import { undoCreation } from './image-undo.ts';
 import { Journal, type JournalRecord } from './journal.ts';
 import { QmpLink } from './link.ts';
@@ -73,6 +74,7 @@ export function sandboxFiles(directory: string): SandboxFiles {
     qmpSocket: join(directory, 'qmp.sock'),
     spareSocket: join(directory, 'spare.sock'),
     agentSocket: join(directory, 'qga.sock'),
+    ueventSocket: join(directory, 'uevents.sock'),
     consoleLog: join(directory, 'console.log'),
     qemuLog: join(directory, 'qemu.log'),
   };
@@ -103,6 +105,7 @@ export class Sandbox implements VolumeHost {
   readonly volumes: VolumeStore;
   readonly addresses = new GuestAddresses();
   readonly disks: DiskNames;
+  readonly guestEvents: GuestEvents;
   readonly drivers: DriverWatch;
   readonly ports: SerialPorts;
   readonly containers: Containers;
@@ -168,6 +171,7 @@ export class Sandbox implements VolumeHost {
     });
     this.agent = agent ?? agentFor(this.files, config, this.log);
     this.disks = new DiskNames(this.agent);
+    this.guestEvents = new GuestEvents(this);
     this.drivers = new DriverWatch(this);
     this.ports = new SerialPorts(this);
     this.containers = new Containers(this);
@@ -227,6 +231,12 @@ export class Sandbox implements VolumeHost {
       })
       .finally(() => this.#background.delete(kept));
     this.#background.add(kept);
+  }
+
+  /** The agent has answered in this boot of the guest. */
+  agentAnswered(): void {
+    this.agentReady = true;
+    this.inBackground('uevents', this.guestEvents.begin());
   }
 
   /** Takes charge of the QEMU process: from here its end is noticed. */
@@ -307,6 +317,7 @@ export class Sandbox implements VolumeHost {
     });
     await this.link[Symbol.asyncDispose]();
     await this.agent[Symbol.asyncDispose]();
+    await this.guestEvents[Symbol.asyncDispose]();
     this.#stopped.resolve();
   }
 
@@ -336,6 +347,7 @@ export class Sandbox implements VolumeHost {
     this.containers.release();
     await this.link[Symbol.asyncDispose]();
     await this.agent[Symbol.asyncDispose]();
+    await this.guestEvents[Symbol.asyncDispose]();
     await Promise.allSettled(this.#background);
     if (this.#state !== 'stopped') await this.commit();
   }

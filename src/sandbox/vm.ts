@@ -5,6 +5,7 @@ import type { KeySource } from '../keys/sources.ts';
 import type { DiskNames } from '../guest/disk-names.ts';
 import type { DriverWatch } from './driver-wait.ts';
 import type { GuestAddresses } from './guest-addresses.ts';
+import type { GuestEvents } from './guest-events.ts';
 import type { QmpLink } from './link.ts';
 import type { VolumeStore } from './volume-store.ts';
 
@@ -22,6 +23,8 @@ export interface VolumeHost {
   /** The guest's names of its disks. */
   readonly disks: DiskNames;
   readonly drivers: DriverWatch;
+  /** What the guest's kernel announces. */
+  readonly guestEvents: Pick<GuestEvents, 'disks'>;
   /**
    * Aborted, with a ShimError that says why, as soon as the VM is being stopped or is gone: it pre-empts every wait
    * (locking rule 5).

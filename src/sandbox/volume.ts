@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { BoundedMutex } from '../base/mutex.ts';
 import { namesFor, type QemuNames } from '../device/plan.ts';
 import type { EncryptionView } from '../device/encryption.ts';
+import type { DiskArrival } from '../guest/disk-arrivals.ts';
 import type { Placement } from '../device/placement.ts';
 import { pciPath, type Slot } from '../device/slots.ts';
 import { SERIAL_BYTES_MAX, type AioMode, type VolumeSpec } from '../device/spec.ts';
@@ -89,6 +90,8 @@ export class Volume {
   creating: ImageCreation | undefined;
   /** The job that QEMU works on for it. */
   job: JobProgress | undefined;
+  /** Its disk, as the guest's kernel announces it; from before QEMU gets the device. Not there for what was found in QEMU. */
+  arrival: DiskArrival | undefined;
   /** How it was seen to be encrypted. */
   encryption: EncryptionView | undefined;
   health: VolumeHealth = { failing: false, errors: 0 };

@@ -1,0 +1,166 @@
+import { createConnection, type Socket } from 'node:net';
+import { waitFor } from '../base/deadline.ts';
+import { errnoOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+
+/**
+ * What the guest's kernel announces of its devices (Linux, lib/kobject_uevent.c), as it comes through a virtio-serial port: one
+ * message is "ACTION@DEVPATH" and then "NAME=value" for each variable, every string with a zero byte behind it. A message on
+ * the netlink socket is a datagram; on the port they follow each other without a mark, but SEQNUM is always the last variable.
+ */
+export interface Uevent {
+  /** "add", "remove", "change", ... */
+  readonly action: string;
+  /** Below /sys. */
+  readonly path: string;
+  readonly variables: ReadonlyMap<string, string>;
+}
+
+/** The kernel's own limits are 2048 bytes and 64 variables a message (UEVENT_BUFFER_SIZE, UEVENT_NUM_ENVP). */
+const STRING_BYTES_MAX = 4096;
+const VARIABLES_MAX = 128;
+const HEADER = /^([a-z]+)@(\/.*)$/s;
+/** A guest that plugs a whole sandbox full sends a tenth of it. */
+const BYTES_PER_SECOND_MAX = 4 * 1024 * 1024;
+const SECOND_MS = 1000;
+
+/** Cuts a byte stream into messages. What does not belong to one (the writer was started anew in the middle) is passed over. */
+export class UeventSplitter {
+  #rest: Buffer = Buffer.of();
+  #header: { readonly action: string; readonly path: string } | undefined;
+  #variables = new Map<string, string>();
+
+  /** @throws Error for what no kernel sends: a string or a message without an end */
+  push(chunk: Buffer): readonly Uevent[] {
+    const events: Uevent[] = [];
+    let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    for (let end = bytes.indexOf(0); end !== -1; end = bytes.indexOf(0)) {
+      const event = this.#take(bytes.toString('latin1', 0, end));
+      if (event !== undefined) events.push(event);
+      bytes = bytes.subarray(end + 1);
+    }
+    if (bytes.length > STRING_BYTES_MAX) throw new Error(`a string of more than ${STRING_BYTES_MAX} bytes`);
+    this.#rest = Buffer.from(bytes);
+    return events;
+  }
+
+  #take(text: string): Uevent | undefined {
+    const [, action, path] = HEADER.exec(text) ?? [];
+    if (action !== undefined && path !== undefined) {
+      this.#header = { action, path };
+      this.#variables = new Map();
+      return undefined;
+    }
+    const equals = text.indexOf('=');
+    if (this.#header === undefined || equals === -1) return undefined;
+    this.#variables.set(text.slice(0, equals), text.slice(equals + 1));
+    if (this.#variables.size > VARIABLES_MAX) throw new Error(`more than ${VARIABLES_MAX} variables`);
+    if (!text.startsWith('SEQNUM=')) return undefined;
+    const event = { ...this.#header, variables: this.#variables };
+    this.#header = undefined;
+    this.#variables = new Map();
+    return event;
+  }
+}
+
+export interface UeventListener {
+  event(event: Uevent): void;
+  /** Once, when nothing more will come. */
+  lost(): void;
+}
+
+/**
+ * One connection to the chardev socket behind the port. The guest is not trusted: one that sends what no kernel does, or floods
+ * the port, loses the connection, and with it nothing but speed.
+ */
+export class UeventStream implements AsyncDisposable {
+  readonly #socket: Socket;
+  readonly #log: Logger;
+  readonly #listener: UeventListener;
+  readonly #splitter = new UeventSplitter();
+  readonly #closed = Promise.withResolvers<void>();
+  /** Resolved when a synthetic event with this id (SYNTH_UUID) has come. */
+  readonly #marks = new Map<string, PromiseWithResolvers<boolean>>();
+  #windowMs = 0;
+  #windowBytes = 0;
+
+  private constructor(socket: Socket, log: Logger, listener: UeventListener) {
+    this.#socket = socket;
+    this.#log = log;
+    this.#listener = listener;
+    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    socket.on('error', (error) => log.debug({ errno: errnoOf(error) }, 'uevent socket failed'));
+    socket.once('close', () => {
+      for (const mark of this.#marks.values()) mark.resolve(false);
+      listener.lost();
+      this.#closed.resolve();
+    });
+  }
+
+  /** Connects once. Rejects with the system error (ENOENT: this VM was started without such a port). */
+  static async connect(path: string, log: Logger, listener: UeventListener): Promise<UeventStream> {
+    const { promise, resolve, reject } = Promise.withResolvers<UeventStream>();
+    const socket = createConnection(path);
+    socket.once('error', reject);
+    socket.once('connect', () => {
+      socket.off('error', reject);
+      resolve(new UeventStream(socket, log, listener));
+    });
+    return promise;
+  }
+
+  get open(): boolean {
+    return !this.#socket.destroyed;
+  }
+
+  /** True once the kernel's synthetic event of this id has come, false when it has not in time. Ask before it is caused. */
+  async marked(
+    uuid: string,
+    limits: { readonly milliseconds: number; readonly signal: AbortSignal },
+  ): Promise<boolean> {
+    const mark = Promise.withResolvers<boolean>();
+    this.#marks.set(uuid, mark);
+    if (!this.open) mark.resolve(false);
+    try {
+      return await waitFor(mark.promise, limits);
+    } catch {
+      return false;
+    } finally {
+      this.#marks.delete(uuid);
+    }
+  }
+
+  /** Closes; the listener hears `lost`. */
+  drop(): void {
+    this.#socket.destroy();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.drop();
+    await this.#closed.promise;
+  }
+
+  #take(chunk: Buffer): void {
+    try {
+      this.#count(chunk.length);
+      for (const event of this.#splitter.push(chunk)) {
+        const mark = event.variables.get('SYNTH_UUID');
+        if (mark !== undefined) this.#marks.get(mark)?.resolve(true);
+        this.#listener.event(event);
+      }
+    } catch (error) {
+      this.#log.warn({ problem: String(error) }, 'uevents of the guest not listened to any more');
+      this.drop();
+    }
+  }
+
+  #count(bytes: number): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#windowMs > SECOND_MS) {
+      this.#windowMs = nowMs;
+      this.#windowBytes = 0;
+    }
+    this.#windowBytes += bytes;
+    if (this.#windowBytes > BYTES_PER_SECOND_MAX) throw new Error(`more than ${BYTES_PER_SECOND_MAX} bytes a second`);
+  }
+}
