@@ -16,6 +16,7 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { forwarderExecutable } from '../../src/guest/uevent-forwarder.ts';
 import { ensureCommands } from '../lib/packages.ts';
 import { type Deb, downloadDebs, pruneDebs, resolveDebs, resolvePackages, sha256OfFile } from './apt.ts';
 import { packInitramfs } from './pack.ts';
@@ -150,7 +151,7 @@ function listsChangedMs(): number {
 }
 
 async function recipeHash(): Promise<string> {
-  const hash = createHash('sha256');
+  const hash = createHash('sha256').update(forwarderExecutable());
   for (const path of await walk(import.meta.dirname)) {
     const full = join(import.meta.dirname, path);
     const stats = await lstat(full);

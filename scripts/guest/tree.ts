@@ -15,6 +15,7 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { execa } from 'execa';
+import { forwarderExecutable } from '../../src/guest/uevent-forwarder.ts';
 import { bootModules, contents, demandModules, directories, links } from './contents.ts';
 
 const libraryDirectory = '/usr/lib/x86_64-linux-gnu';
@@ -44,6 +45,7 @@ export async function layOutTree(stage: string, rootfs: string, tree: string): P
   await copyLibraries(stage, tree);
   const version = await copyModules(stage, tree);
   await cp(rootfs, tree, { recursive: true });
+  await writeFile(join(tree, 'usr/sbin/qshim-uevents'), forwarderExecutable(), { mode: 0o755 });
   await linkApplets(stage, tree);
   await normalise(tree);
   return version;

@@ -1,3 +1,5 @@
+import { BUFFER_ADDRESS, executable } from './elf.ts';
+
 /**
  * A program of 192 bytes for x86-64 Linux guests that plays a list of system calls. It is started in a template's guest and
  * waits there in a read from a virtio-serial port. A clone wakes up inside that read: one message gives it all that makes it
@@ -5,16 +7,11 @@
  *
  * A message is at most 16 KiB: four words (total bytes, calls left, last result, bytes of the reply), room for
  * what calls give back, CALLS_MAX calls of eight words (number, six arguments, where the result is stored), data.
- * All words are 64 bit, little endian, and point into the player's own buffer at BUFFER. The player stops at the first
+ * All words are 64 bit, little endian, and point into the player's own buffer at BUFFER_ADDRESS. The player stops at the first
  * call that fails and answers with the message's first bytes as they are then. It ends when the host closes the port.
  */
 
-const CODE_AT = 0x40_0000;
-const BUFFER = 0x50_0000;
 const BUFFER_BYTES = 0x4000;
-const ELF_HEADER_BYTES = 64;
-const PROGRAM_HEADER_BYTES = 56;
-const CODE_OFFSET = ELF_HEADER_BYTES + 2 * PROGRAM_HEADER_BYTES;
 
 /** What the player writes once it has opened its port. */
 export const PLAYER_HELLO = 'identity';
@@ -170,43 +167,9 @@ export function readReply(bytes: Buffer): PlayerReply {
 
 /** The player as an ELF executable that needs no library. Its only argument is the path of its port. */
 export function playerExecutable(): Buffer {
-  const header = Buffer.alloc(CODE_OFFSET);
-  const fileBytes = CODE_OFFSET + CODE.length;
-  Buffer.from('7f454c46020101', 'hex').copy(header); // ELF, 64 bit, little endian, version 1
-  header.writeUInt16LE(2, 16); // executable
-  header.writeUInt16LE(62, 18); // x86-64
-  header.writeUInt32LE(1, 20);
-  header.writeBigUInt64LE(BigInt(CODE_AT + CODE_OFFSET), 24); // entry
-  header.writeBigUInt64LE(BigInt(ELF_HEADER_BYTES), 32); // program headers
-  header.writeUInt16LE(ELF_HEADER_BYTES, 52);
-  header.writeUInt16LE(PROGRAM_HEADER_BYTES, 54);
-  header.writeUInt16LE(2, 56);
-  const READ = 4;
-  segment(header, 0, { flags: READ | 1, address: CODE_AT, fileBytes, memoryBytes: fileBytes });
-  segment(header, 1, { flags: READ | 2, address: BUFFER, fileBytes: 0, memoryBytes: BUFFER_BYTES });
-  return Buffer.concat([header, CODE]);
-}
-
-function segment(
-  header: Buffer,
-  index: number,
-  {
-    flags,
-    address,
-    fileBytes,
-    memoryBytes,
-  }: { readonly flags: number; readonly address: number; readonly fileBytes: number; readonly memoryBytes: number },
-): void {
-  const at = ELF_HEADER_BYTES + index * PROGRAM_HEADER_BYTES;
-  header.writeUInt32LE(1, at); // loaded
-  header.writeUInt32LE(flags, at + 4);
-  header.writeBigUInt64LE(BigInt(address), at + 16);
-  header.writeBigUInt64LE(BigInt(address), at + 24);
-  header.writeBigUInt64LE(BigInt(fileBytes), at + 32);
-  header.writeBigUInt64LE(BigInt(memoryBytes), at + 40);
-  header.writeBigUInt64LE(0x1000n, at + 48);
+  return executable(CODE, BUFFER_BYTES);
 }
 
 function toAddress(offset: number): GuestAddress {
-  return (BUFFER + offset) as GuestAddress;
+  return (BUFFER_ADDRESS + offset) as GuestAddress;
 }
