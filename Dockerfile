@@ -17,7 +17,7 @@ RUN npm ci --omit=dev
 
 FROM debian:12-slim
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils libtcmalloc-minimal4 \
  && rm -rf /var/lib/apt/lists/* \
  && mkdir -p /run/qshim /var/lib/qshim/volumes
 COPY --from=build /usr/local/bin/node24 /usr/local/bin/node

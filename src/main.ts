@@ -8,6 +8,7 @@ import { createLogger, type Logger } from './base/log.ts';
 import { ContainerdEndpoint } from './containerd/endpoint.ts';
 import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
+import { allocatorEnvironment } from './qemu/allocator.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
 import { ShimServer } from './rpc/server.ts';
 import { lockStateDirectory } from './rpc/socket.ts';
@@ -62,6 +63,7 @@ async function serve(config: Config, log: Logger): Promise<void> {
   };
   const events = await EventLog.open(join(config.state_dir, 'events.jsonl'), limits, log);
   cleanup.defer(() => events.flush());
+  log.info({ ...(await allocatorEnvironment(config.qemu_allocator)) }, 'allocator of qemu');
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
   const probed = accelerators.kvm().then((probe) => log.info({ ...probe }, 'kvm probed'));
   // The probe has a time limit, and a directory that it removes.

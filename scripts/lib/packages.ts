@@ -130,7 +130,7 @@ function giveUp(problem: string, command: string): never {
   process.exit(2);
 }
 
-function isRoot(): boolean {
+export function isRoot(): boolean {
   return process.getuid?.() === 0;
 }
 

@@ -1,10 +1,15 @@
 import { ensureGuest } from '../guest/build.ts';
 import { execa } from 'execa';
-import { ensureCommands, ensurePackages } from './packages.ts';
+import { findAllocator } from '../../src/qemu/allocator.ts';
+import { ensureCommands, ensurePackages, isRoot } from './packages.ts';
 
 /** Installs what the real-QEMU tests and the demo need, and builds the reference guest, as far as either is missing. */
 export async function ensureTestTools(): Promise<void> {
   await ensureCommands(['qemu-system-x86_64', 'qemu-img', 'cpio', 'gzip']);
+  // Optional: QEMU is as good without, and slower.
+  if (isRoot()) {
+    await ensurePackages(['libtcmalloc-minimal4'], async () => (await findAllocator()) !== undefined);
+  }
   await ensureGuest({ force: false });
 }
 

@@ -4,6 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { execa } from 'execa';
 import { sleep } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { allocatorEnvironment } from './allocator.ts';
 
 /** How a QEMU process ended. An adopted process is not our child: its code is not to be had, and is left out. */
 export interface ExitInfo {
@@ -39,6 +40,7 @@ export class QemuProcess {
 
   /**
    * Starts QEMU. Its output goes to `logFile`, never through this process.
+   * @param allocator the option `qemu_allocator`
    * @throws ShimError FAILED_PRECONDITION / QEMU_NOT_STARTED when the binary cannot be run
    */
   static async spawn(
@@ -46,13 +48,16 @@ export class QemuProcess {
     args: readonly string[],
     directory: string,
     logFile: string,
+    allocator = 'system',
   ): Promise<QemuProcess> {
+    const env = await allocatorEnvironment(allocator);
     // A stream that is open has a descriptor, which QEMU inherits: nothing is piped through this process.
     const log = createWriteStream(logFile, { flags: 'a', mode: 0o600 });
     await once(log, 'open');
     using _closed = { [Symbol.dispose]: () => log.destroy() };
     const subprocess = execa(binary, args, {
       cwd: directory,
+      env,
       detached: true,
       cleanup: false,
       reject: false,

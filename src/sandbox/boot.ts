@@ -99,7 +99,8 @@ async function coldStart(sandbox: Sandbox, launch: TemplateLaunch): Promise<Qemu
   const { config, files } = sandbox;
   await sandbox.commit();
   const args = qemuArguments({ ...launch, ...launchIdentity(sandbox), files });
-  const qemu = await QemuProcess.spawn(config.qemu_binary, args, files.directory, files.qemuLog);
+  const { qemu_binary: binary, qemu_allocator: allocator } = config;
+  const qemu = await QemuProcess.spawn(binary, args, files.directory, files.qemuLog, allocator);
   sandbox.own(qemu);
   try {
     await sandbox.commit();

@@ -55,7 +55,8 @@ export async function startCloneVm(options: CloneVmOptions): Promise<CloneVm> {
   const limits = { timeoutMs: config.clone_timeout_ms, signal };
   await using undo = new AsyncDisposableStack();
   const args = qemuArguments({ ...launch, ...identity, files, memory: cloneMemory(lease, files) });
-  const qemu = await QemuProcess.spawn(config.qemu_binary, args, files.directory, files.qemuLog);
+  const { qemu_binary: binary, qemu_allocator: allocator } = config;
+  const qemu = await QemuProcess.spawn(binary, args, files.directory, files.qemuLog, allocator);
   undo.defer(async () => {
     await qemu.kill('SIGKILL');
     await qemu.exited;

@@ -76,6 +76,8 @@ export class DriverWatch {
       awaitsNews: news !== undefined,
     };
     this.#waiting.add(waiting);
+    // Nothing can be seen yet: the device has just been plugged.
+    if (waiting.awaitsNews && this.#waiting.size === 1) this.#lookedAtMs = monotonicMs();
     void news?.then(() => {
       waiting.awaitsNews = false;
       this.#wakeUp();
