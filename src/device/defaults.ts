@@ -21,8 +21,6 @@ const NODE: Readonly<Record<string, unknown>> = {
 /** A node that is made as part of another gets discard so, and the rest from that other (block.c, bdrv_inherited_options). */
 const CHILD_DISCARD = 'unmap';
 const INHERITED = ['read-only', 'auto-read-only', 'cache'] as const;
-/** BlockdevOptionsFile */
-const FILE: Readonly<Record<string, unknown>> = { aio: 'threads' };
 /** Properties of virtio-blk-pci; without werror and rerror a disk has these two. */
 const DEVICE: Readonly<Record<string, unknown>> = {
   'write-cache': 'on',
@@ -40,11 +38,11 @@ export function withoutDefaults<S extends AttachStep>(spec: VolumeSpec, step: S)
     case 'add-block-node': {
       const { file, ...own } = step.arguments;
       const inherited = Object.fromEntries(INHERITED.map((name) => [name, own[name]]));
-      const child = without(file, { ...FILE, ...inherited, discard: CHILD_DISCARD });
+      const child = without(file, { ...inherited, discard: CHILD_DISCARD });
       return { ...step, arguments: { ...without(own, NODE), file: child } };
     }
     case 'add-file-node':
-      return { ...step, arguments: without(step.arguments, { ...NODE, ...FILE }) };
+      return { ...step, arguments: without(step.arguments, NODE) };
     case 'add-luks-node':
       return { ...step, arguments: without(step.arguments, NODE) };
     case 'add-device': {

@@ -53,7 +53,7 @@ export interface FileNodeArguments {
   readonly driver: 'file' | 'host_device';
   readonly 'node-name': string;
   readonly filename: string;
-  readonly aio?: AioMode;
+  readonly aio: AioMode;
   readonly 'read-only'?: boolean;
   readonly 'auto-read-only'?: false;
   readonly discard?: 'ignore' | 'unmap';

@@ -8,8 +8,8 @@ interface Place {
   /** The disk that was announced there and has not left. */
   present: string | undefined;
   tenant: DiskArrival | undefined;
-  /** The last tenant ended before its disk was seen to leave: the next announcements may still be its own. */
-  owing: boolean;
+  /** Tenants that ended before their disks were seen to leave: the next announcements are theirs. */
+  owing: number;
 }
 
 /**
@@ -24,6 +24,10 @@ interface Place {
 export class DiskArrivals {
   readonly #places = new Map<string, Place>();
   #inSync = false;
+
+  get inSync(): boolean {
+    return this.#inSync;
+  }
 
   /** From now on everything that the kernel announces comes here: what it said before has come. */
   synced(): void {
@@ -44,7 +48,7 @@ export class DiskArrivals {
   expect(address: string, mayBeThere = false): DiskArrival {
     const place = this.#placeAt(address);
     const arrival = new DiskArrival(() => this.#end(address, place, arrival));
-    const clear = !place.owing && place.present === undefined && place.tenant === undefined;
+    const clear = place.owing === 0 && place.present === undefined && place.tenant === undefined;
     if (!this.#inSync || !clear || mayBeThere) arrival.doubt();
     place.tenant = arrival;
     return arrival;
@@ -58,22 +62,22 @@ export class DiskArrivals {
     const place = this.#placeAt(address);
     if (action === 'remove') {
       place.present = undefined;
-      place.owing = false;
+      place.owing = Math.max(0, place.owing - 1);
       return;
     }
     place.present = name;
-    if (!place.owing) place.tenant?.settle(`/dev/${name}`);
+    if (place.owing === 0) place.tenant?.settle(`/dev/${name}`);
   }
 
   #end(address: string, place: Place, arrival: DiskArrival): void {
     if (place.tenant !== arrival) return;
     place.tenant = undefined;
-    place.owing = place.present !== undefined || !arrival.seen;
-    if (!place.owing && this.#places.get(address) === place) this.#places.delete(address);
+    if (place.present !== undefined || !arrival.seen) place.owing += 1;
+    if (place.owing === 0 && this.#places.get(address) === place) this.#places.delete(address);
   }
 
   #placeAt(address: string): Place {
-    const place = this.#places.get(address) ?? { present: undefined, tenant: undefined, owing: false };
+    const place = this.#places.get(address) ?? { present: undefined, tenant: undefined, owing: 0 };
     this.#places.set(address, place);
     return place;
   }

@@ -72,7 +72,7 @@ async function addToQemu(
 /** Listens before the device is there. Without an address, which a guest that still boots has not given, nothing is expected. */
 async function expectDisk(host: VolumeHost, volume: Volume, qmp: QmpClient, mayBeThere = false): Promise<void> {
   const address = await host.addresses.of(qmp, volume.identity.slot);
-  if (address !== undefined) volume.arrival ??= host.guestEvents.disks.expect(formatAddress(address), mayBeThere);
+  if (address !== undefined) volume.arrival ??= host.guestEvents.expect(formatAddress(address), mayBeThere);
 }
 
 /**
@@ -128,6 +128,7 @@ async function settleInGuest(
   const evidence: string[] = [await host.drivers.untilLive(volume, deadline, news)];
   const announced = news === undefined ? undefined : await announcedSoon(host, news);
   if (announced !== undefined) evidence.push('guest-uevent');
+  else if (arrival?.certain === true) host.guestEvents.missed();
   watch.lap('driver');
   const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   const pciAddress = address === undefined ? undefined : formatAddress(address);

@@ -24,7 +24,7 @@ export interface VolumeHost {
   readonly disks: DiskNames;
   readonly drivers: DriverWatch;
   /** What the guest's kernel announces. */
-  readonly guestEvents: Pick<GuestEvents, 'disks'>;
+  readonly guestEvents: Pick<GuestEvents, 'expect' | 'missed'>;
   /**
    * Aborted, with a ShimError that says why, as soon as the VM is being stopped or is gone: it pre-empts every wait
    * (locking rule 5).

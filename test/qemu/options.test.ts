@@ -50,7 +50,10 @@ await describe('sources and options, as the guest sees them', { skip }, async ()
       // "BRIDGE/DEVICE": the same numbers as on the way down the guest's own tree.
       const [bridge, device] = volume.pciPath.split('/');
       assert.match(link, new RegExp(`0000:00:${String(bridge)}\\.0/0000:[0-9a-f]{2}:${String(device)}\\.0`));
-      assert.deepEqual([...volume.evidence].sort(), ['guest-agent', 'virtio-status']);
+      // The daemon may not listen to the kernel's announcements yet: guest-events.test.ts sees that it does.
+      const [first, ...told] = volume.evidence;
+      assert.equal(first, 'virtio-status');
+      assert.ok(told.length === 1 && ['guest-agent', 'guest-uevent'].includes(told[0] ?? ''), told.join());
       assert.ok(volume.timings.length >= 4);
     });
   });

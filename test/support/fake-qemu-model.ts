@@ -44,6 +44,17 @@ interface ModelDevice {
   reads: number;
 }
 
+/** What a virtio-blk-pci of the real QEMU says of properties that it was not given. */
+const DEVICE_DEFAULTS: Readonly<Record<string, unknown>> = {
+  logical_block_size: 512,
+  physical_block_size: 512,
+  'write-cache': 'auto',
+  discard: true,
+  'share-rw': false,
+  werror: 'auto',
+  rerror: 'auto',
+};
+
 /**
  * Block nodes and hot-plugged devices as QEMU 7.2 keeps them: who is in use, which error class refuses what, and which
  * events a removal sends (twice DEVICE_DELETED, the first without an id). Give a test's own behaviour with `fake.on` after
@@ -256,7 +267,7 @@ export class FakeQemuModel {
     if (device === undefined) throw new QmpFailure(`Device '${path}' not found`, 'DeviceNotFound');
     if (property === 'addr') return slotOf(device.args) * 8;
     if (property === 'parent_bus') return `/machine/bridges/${String(device.args['bus'])}`;
-    const value = device.args[property];
+    const value = device.args[property] ?? DEVICE_DEFAULTS[property];
     if (value === undefined) throw new QmpFailure(`Property 'virtio-blk-pci.${property}' not found`);
     return value;
   }

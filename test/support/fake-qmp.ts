@@ -172,8 +172,10 @@ export class FakeQmp implements AsyncDisposable {
     this.#current = socket;
     this.#connections += 1;
     const splitter = new LineSplitter();
+    // As QEMU's monitor: one command after the other, in the order in which they came.
+    let before: Promise<void> = Promise.resolve();
     socket.on('data', (chunk: Buffer) => {
-      for (const line of splitter.push(chunk).lines) void this.#onLine(socket, line);
+      for (const line of splitter.push(chunk).lines) before = before.then(() => this.#onLine(socket, line));
     });
     if (this.#greeting !== null) this.#send(this.#greeting);
   }

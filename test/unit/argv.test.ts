@@ -65,12 +65,18 @@ suite('QEMU arguments', () => {
       'socket,id=spare,path=/run/s/one/spare.sock,server=on,wait=off',
       'file,id=console,path=/run/s/one/console.log,append=on',
       'socket,id=agent,path=/run/s/one/qga.sock,server=on,wait=off',
+      'socket,id=uevents,path=/run/s/one/uevents.sock,server=on,wait=off',
     ]);
     assert.deepEqual(valuesOf('-mon'), ['chardev=qmp,mode=control', 'chardev=spare,mode=control']);
     assert.deepEqual(valuesOf('-serial'), ['chardev:console']);
     assert.ok(
       valuesOf('-device').includes(
         'virtserialport,id=agent,bus=serial0.0,nr=1,chardev=agent,name=org.qemu.guest_agent.0',
+      ),
+    );
+    assert.ok(
+      valuesOf('-device').includes(
+        'virtserialport,id=uevents,bus=serial0.0,nr=3,chardev=uevents,name=org.qshim.uevents.0',
       ),
     );
   });

@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict';
+import { open } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { withoutDefaults } from '../../src/device/defaults.ts';
+import { attachPlan, namesFor } from '../../src/device/plan.ts';
+import { slotAt } from '../../src/device/slots.ts';
+import type { VolumeSpec } from '../../src/device/spec.ts';
+import { bareQemuMissing, startBareQemu, type BareQemu } from '../support/bare-qemu.ts';
+
+const DISK_BYTES = 4 * 1024 * 1024;
+/** Everything that a plan says of a front end, and QEMU tells. */
+const PROPERTIES = [
+  'serial',
+  'num-queues',
+  'vectors',
+  'logical_block_size',
+  'physical_block_size',
+  'write-cache',
+  'discard',
+  'share-rw',
+  'werror',
+  'rerror',
+] as const;
+/** What `auto` comes to is QEMU's own; what it does then is in hw/block/block.c, and test/qemu/io-errors.test.ts sees it happen. */
+const AUTO: Readonly<Record<string, string>> = { 'write-cache': 'on', werror: 'enospc', rerror: 'report' };
+
+const BASE: VolumeSpec = {
+  source: { kind: 'raw-file', path: '' },
+  readOnly: false,
+  cache: 'writeback',
+  aio: 'threads',
+  discard: 'unmap',
+  detectZeroes: 'off',
+  serial: 's',
+  queues: 1,
+  logicalBlockSize: 512,
+  physicalBlockSize: 512,
+  mount: undefined,
+  writeErrors: 'enospc',
+  readErrors: 'report',
+  encryption: undefined,
+};
+
+const VARIANTS: readonly Partial<VolumeSpec>[] = [
+  ...(['none', 'writeback', 'writethrough', 'directsync', 'unsafe'] as const).map((cache) => ({ cache })),
+  { discard: 'ignore' },
+  { readOnly: true, discard: 'ignore' },
+  { detectZeroes: 'unmap' },
+  { detectZeroes: 'on', discard: 'ignore' },
+  { logicalBlockSize: 4096, physicalBlockSize: 4096 },
+  { physicalBlockSize: 4096 },
+  { writeErrors: 'report', readErrors: 'stop' },
+  { writeErrors: 'stop', readErrors: 'ignore' },
+];
+
+await describe('what QEMU is not told', { skip: bareQemuMissing() }, async () => {
+  /** How QEMU has a volume that is added by its plan, in full or as it is sent. */
+  async function seen(qemu: BareQemu, spec: VolumeSpec, generation: number, lean: boolean): Promise<unknown> {
+    const names = namesFor('v', generation);
+    const seat = { slot: { ...slotAt(0), device: generation }, placement: { vectors: 2, iothreads: [] } };
+    for (const planned of attachPlan(spec, names, seat, 'threads')) {
+      const step = lean ? withoutDefaults(spec, planned) : planned;
+      if (step.kind === 'add-block-node') await qemu.qmp.run(step.command, step.arguments);
+      if (step.kind === 'add-device') await qemu.qmp.run(step.command, step.arguments);
+    }
+    const path = `/machine/peripheral/${names.device}`;
+    const properties: Record<string, unknown> = {};
+    for (const property of PROPERTIES) {
+      const value = await qemu.qmp.run('qom-get', { path, property });
+      properties[property] = value === 'auto' ? AUTO[property] : value;
+    }
+    const all: readonly object[] = await qemu.qmp.run('query-named-block-nodes', { flat: true });
+    const nodes = all
+      .filter((node) => 'node-name' in node && [names.formatNode, names.fileNode].includes(String(node['node-name'])))
+      .map((node) =>
+        JSON.stringify(node).replaceAll(`vol-${generation}-`, 'vol-').replaceAll(`disk-${generation}-`, 'disk-'),
+      );
+    assert.equal(nodes.length, 2);
+    return { properties, nodes: nodes.toSorted() };
+  }
+
+  await it('it does by itself', async () => {
+    const bridge = 'pci-bridge,id=bridge0,chassis_nr=1,shpc=off';
+    await using qemu = await startBareQemu(['-machine', 'q35,accel=tcg', '-S', '-device', bridge]);
+    let generation = 0;
+    for (const variant of VARIANTS) {
+      const views: unknown[] = [];
+      for (const lean of [false, true]) {
+        generation += 1;
+        const path = join(qemu.directory, `disk-${generation}-`);
+        await using file = await open(path, 'w');
+        await file.truncate(DISK_BYTES);
+        views.push(await seen(qemu, { ...BASE, ...variant, source: { kind: 'raw-file', path } }, generation, lean));
+      }
+      assert.deepEqual(views[1], views[0], JSON.stringify(variant));
+    }
+  });
+
+  await it('is a good part of what could be said', () => {
+    const spec = { ...BASE, source: { kind: 'raw-file', path: '/volumes/a' } } as const;
+    const seat = { slot: slotAt(0), placement: { vectors: 2, iothreads: [] } };
+    const plan = attachPlan(spec, namesFor('v', 1), seat, 'io_uring');
+    const bytes = (steps: typeof plan): number => JSON.stringify(steps).length;
+    assert.ok(bytes(plan.map((step) => withoutDefaults(spec, step))) < bytes(plan) * 0.75);
+  });
+});

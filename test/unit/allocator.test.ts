@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { suite, test } from 'node:test';
+import { allocatorEnvironment, findAllocator } from '../../src/qemu/allocator.ts';
+import { QemuProcess } from '../../src/qemu/process.ts';
+
+suite("QEMU's allocator", () => {
+  test('tcmalloc before jemalloc, wherever they are; none where there is none', async () => {
+    const one = await mkdtemp(join(tmpdir(), 'qshim-lib-'));
+    const other = await mkdtemp(join(tmpdir(), 'qshim-lib-'));
+    try {
+      assert.equal(await findAllocator([one, other]), undefined);
+      await writeFile(join(one, 'libjemalloc.so.2'), '');
+      assert.equal(await findAllocator([one, other]), join(one, 'libjemalloc.so.2'));
+      await writeFile(join(other, 'libtcmalloc_minimal.so.4'), '');
+      assert.equal(await findAllocator([one, other]), join(other, 'libtcmalloc_minimal.so.4'));
+    } finally {
+      for (const directory of [one, other]) await rm(directory, { recursive: true });
+    }
+  });
+
+  test('`system` adds nothing, a path is taken as it is', async () => {
+    assert.deepEqual(await allocatorEnvironment('system'), {});
+    assert.deepEqual(await allocatorEnvironment('/opt/lib/mine.so'), { LD_PRELOAD: '/opt/lib/mine.so' });
+  });
+
+  test('one that cannot be loaded does not keep QEMU from running', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-lib-'));
+    try {
+      const log = join(directory, 'log');
+      const child = await QemuProcess.spawn('/bin/sh', ['-c', 'echo ran'], directory, log, '/nowhere/lib.so');
+      assert.deepEqual(await child.exited, { code: 0, signal: undefined });
+      const said = await readFile(log, 'utf8');
+      assert.match(said, /ran/);
+      assert.match(said, /nowhere/);
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+});
