@@ -50,6 +50,7 @@ async function doctor({
     socketDir: dirname(socketPath),
     allowedRoots: config.allowed_roots,
     memoryMib: config.memory_mib,
+    qemuAllocator: config.qemu_allocator,
     kvmProbeTimeoutMs: config.kvm_probe_timeout_ms,
     log: silentLogger(),
     signal,

@@ -2,12 +2,13 @@
 import type { Logger } from '../base/log.ts';
 import type { Finding } from './finding.ts';
 import { checkAllowedRoots, checkFolderLock, checkPrivateFolder, checkReadableFile } from './folder-checks.ts';
-import { checkAio, checkKvm, checkQemu } from './qemu-checks.ts';
+import { checkAio, checkAllocator, checkKvm, checkQemu } from './qemu-checks.ts';
 import { checkLoopDevices, checkMemory } from './resource-checks.ts';
 
 /** What the daemon would work with; from its configuration. */
 export interface HostOptions {
   readonly qemuBinary: string;
+  readonly qemuAllocator: string;
   readonly kernel: string;
   readonly initrd: string;
   readonly stateDir: string;
@@ -30,7 +31,7 @@ export async function examineHost(options: HostOptions): Promise<Finding[]> {
   options.signal.throwIfAborted();
   const findings = [...qemu.findings];
   const checks = [
-    ...(qemu.runs ? [() => checkKvm(options), () => checkAio(options)] : []),
+    ...(qemu.runs ? [() => checkAllocator(options), () => checkKvm(options), () => checkAio(options)] : []),
     () => checkReadableFile('guest kernel', options.kernel, image),
     () => checkReadableFile('guest initrd', options.initrd, image),
     () => checkPrivateFolder('state folder', options.stateDir, 'state_dir'),

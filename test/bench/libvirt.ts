@@ -35,7 +35,8 @@ export class Libvirt implements AsyncDisposable {
     this.#answers = this.#lines[Symbol.asyncIterator]();
   }
 
-  static async start(parent: string): Promise<Libvirt> {
+  /** @param environment besides what libvirtd needs; libvirt hands LD_PRELOAD on to QEMU */
+  static async start(parent: string, environment: Readonly<Record<string, string>> = {}): Promise<Libvirt> {
     const directory = await mkdtemp(join(parent, 'v-'));
     await chmod(directory, 0o711);
     for (const name of ['run', 'home', 'files']) {
@@ -54,6 +55,7 @@ export class Libvirt implements AsyncDisposable {
       HOME: join(directory, 'home'),
       XDG_RUNTIME_DIR: join(directory, 'run'),
       LIBVIRT_DEFAULT_URI: 'qemu:///session',
+      ...environment,
     };
     const options = { env, uid: USER_ID, gid: USER_ID, cwd: directory } as const;
     const log = await open(join(directory, 'libvirtd.log'), 'a');

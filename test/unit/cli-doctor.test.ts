@@ -11,7 +11,13 @@ import {
   checkReadableFile,
 } from '../../src/doctor/folder-checks.ts';
 import { examineHost } from '../../src/doctor/host.ts';
-import { aioFinding, checkQemu, missingWords, qemuVersionFinding } from '../../src/doctor/qemu-checks.ts';
+import {
+  aioFinding,
+  checkAllocator,
+  checkQemu,
+  missingWords,
+  qemuVersionFinding,
+} from '../../src/doctor/qemu-checks.ts';
 import { checkLoopDevices, memoryFinding } from '../../src/doctor/resource-checks.ts';
 
 async function folder(cleanup: AsyncDisposableStack): Promise<string> {
@@ -56,6 +62,16 @@ describe('QEMU', () => {
     const { runs, findings } = await checkQemu(binary);
     assert.equal(runs, true);
     assert.match(findings[1]?.detail ?? '', /^missing: virtio-blk-pci, virtio-serial-pci/);
+  });
+
+  test('the allocator: tried, and said when it is passed over', async () => {
+    const tried = (qemuAllocator: string) => checkAllocator({ qemuBinary: '/bin/true', qemuAllocator });
+    assert.equal((await tried('system')).status, 'ok');
+    const missing = await tried('/nowhere/lib.so');
+    assert.equal(missing.status, 'warning');
+    assert.match(missing.detail, /^\/nowhere\/lib\.so is passed over: .*cannot be preloaded/);
+    const broken = await checkAllocator({ qemuBinary: '/bin/false', qemuAllocator: '/nowhere/lib.so' });
+    assert.equal(broken.status, 'failure');
   });
 
   test('aio: threads must work, the others may be missing', () => {
@@ -134,6 +150,7 @@ test('an interruption ends the examination; without QEMU nothing is started', as
     socketDir: tmpdir(),
     allowedRoots: [tmpdir()],
     memoryMib: 64,
+    qemuAllocator: 'system',
     kvmProbeTimeoutMs: 1000,
     log: silentLogger(),
   };

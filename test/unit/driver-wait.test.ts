@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
+import { setImmediate as oneTurn } from 'node:timers/promises';
 import { Deadline } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { DriverWatch, type WatchedVm } from '../../src/sandbox/driver-wait.ts';
 import { QmpError } from '../../src/qmp/errors.ts';
 import { shimFailure } from '../support/agent-pair.ts';
+import { until } from '../support/until.ts';
 
 const LIVE = ['VIRTIO_CONFIG_S_DRIVER_OK: ready'];
 const FAILED = ['VIRTIO_CONFIG_S_FAILED: gave up'];
@@ -130,5 +132,62 @@ suite('waiting for drivers', () => {
     await watch.untilCalm();
     gone.abort(new ShimError('UNAVAILABLE', 'the VM is gone', { reason: 'VM_GONE' }));
     await assert.rejects(stuck, shimFailure('UNAVAILABLE', 'VM_GONE'));
+  });
+
+  test('what the guest announces is a reason to look, and no proof', async () => {
+    const statuses = new Map<string, Answer>();
+    const { vm, looks } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    let live = false;
+    const wait = watch.untilLive(volume('a'), soon(), Promise.resolve()).then((evidence) => {
+      live = true;
+      return evidence;
+    });
+    await until('it was looked at', () => Promise.resolve(looks.length >= 3));
+    assert.equal(live, false, 'its driver has not been seen');
+    statuses.set('a', LIVE);
+    assert.equal(await wait, 'virtio-status');
+  });
+
+  test('with news to come it is hardly looked at before; then at once', async () => {
+    const statuses = new Map<string, Answer>([['a', LIVE]]);
+    const { vm, looks } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const news = Promise.withResolvers<undefined>();
+    const wait = watch.untilLive(volume('a'), soon(), news.promise);
+    await oneTurn();
+    assert.deepEqual(looks, []);
+    news.resolve(undefined);
+    assert.equal(await wait, 'virtio-status');
+    assert.deepEqual(looks, ['a']);
+  });
+
+  test('news that is lost, and a driver that fails without any, are noticed all the same', async () => {
+    const statuses = new Map<string, Answer>([
+      ['a', LIVE],
+      ['b', FAILED],
+    ]);
+    const { vm } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const never = new Promise<undefined>(() => undefined);
+    const failed = assert.rejects(
+      watch.untilLive(volume('b'), soon(), never),
+      shimFailure('FAILED_PRECONDITION', 'GUEST_DRIVER_FAILED'),
+    );
+    assert.equal(await watch.untilLive(volume('a'), soon(), never), 'virtio-status');
+    await failed;
+  });
+
+  test('those without news are looked at while others wait for theirs', async () => {
+    const statuses = new Map<string, Answer>([['b', LIVE]]);
+    const { vm, looks } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const news = Promise.withResolvers<undefined>();
+    const quiet = watch.untilLive(volume('a'), soon(), news.promise);
+    assert.equal(await watch.untilLive(volume('b'), soon()), 'virtio-status');
+    assert.deepEqual(looks, ['b']);
+    statuses.set('a', LIVE);
+    news.resolve(undefined);
+    assert.equal(await quiet, 'virtio-status');
   });
 });
