@@ -63,10 +63,10 @@ const configSchema = z.strictObject({
     .default('qemu-system-x86_64')
     .describe('QEMU binary, a path or a name on PATH; 7.2 or newer.'),
   qemu_allocator: z
-    .union([z.enum(['auto', 'system']), absolutePath])
+    .union([z.enum(['auto', 'system']), absolutePath.regex(/^[^\s:]+$/, 'may hold neither spaces nor colons')])
     .default('auto')
     .describe(
-      'Memory allocator that is preloaded into QEMU: `auto` takes tcmalloc or jemalloc where the host has one, `system` none, or the path of a library. Disks come and go up to twice as fast with one.',
+      'Memory allocator that is preloaded into QEMU: `auto` takes tcmalloc or jemalloc where the host has one and QEMU runs with it, `system` adds none, or the path of a library. Disks come and go up to twice as fast with one.',
     ),
   kernel: absolutePath
     .default(join(projectRoot, 'build/guest/vmlinuz'))

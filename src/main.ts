@@ -8,7 +8,7 @@ import { createLogger, type Logger } from './base/log.ts';
 import { ContainerdEndpoint } from './containerd/endpoint.ts';
 import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
-import { allocatorEnvironment } from './qemu/allocator.ts';
+import { chooseAllocator } from './qemu/allocator.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
 import { ShimServer } from './rpc/server.ts';
 import { lockStateDirectory } from './rpc/socket.ts';
@@ -48,14 +48,17 @@ async function main(): Promise<number> {
 }
 
 /** Runs until a signal asks to stop, then drains. */
-async function serve(config: Config, log: Logger): Promise<void> {
+async function serve(options: Config, log: Logger): Promise<void> {
   // Everything that this process makes, sockets too, is for its own user only.
   process.umask(0o077);
   const stop = Promise.withResolvers<NodeJS.Signals>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.resolve(signal));
   await using cleanup = new AsyncDisposableStack();
   cleanup.use(surviveFailedSpawns(log));
-  cleanup.use(await lockStateDirectory(config.state_dir));
+  cleanup.use(await lockStateDirectory(options.state_dir));
+  const { allocator, problem } = await chooseAllocator(options.qemu_binary, options.qemu_allocator);
+  log.info({ allocator, problem }, 'allocator of qemu');
+  const config = { ...options, qemu_allocator: allocator };
   const limits = {
     retainedMax: config.events_retained,
     watchersMax: config.watchers_max,
@@ -63,7 +66,6 @@ async function serve(config: Config, log: Logger): Promise<void> {
   };
   const events = await EventLog.open(join(config.state_dir, 'events.jsonl'), limits, log);
   cleanup.defer(() => events.flush());
-  log.info({ ...(await allocatorEnvironment(config.qemu_allocator)) }, 'allocator of qemu');
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
   const probed = accelerators.kvm().then((probe) => log.info({ ...probe }, 'kvm probed'));
   // The probe has a time limit, and a directory that it removes.

@@ -3,13 +3,16 @@ import type { Uevent } from './uevents.ts';
 /** A virtio disk in a uevent's path: the PCI function, the virtio device, the disk (no partition has this path). */
 const DISK_PATH = /\/([0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])\/virtio[0-9]+\/block\/(vd[a-z]{1,4})$/;
 
-/** What is known of one PCI address. */
+/** What is known of a PCI address at which a disk of ours is, or was. */
 interface Place {
   /** The disk that was announced there and has not left. */
   present: string | undefined;
   tenant: DiskArrival | undefined;
-  /** Tenants that ended before their disks were seen to leave: the next announcements are theirs. */
-  owing: number;
+  /**
+   * Tenants that ended before their disks were seen to leave, oldest first: the next announcements are theirs. Each is the
+   * number of marks that had been asked for by then.
+   */
+  debts: number[];
 }
 
 /**
@@ -19,26 +22,52 @@ interface Place {
  * says, but by what is owed: the kernel announces each disk once, and once that it left.
  *
  * INVARIANT: an arrival is `certain` only if, when it began, everything that the kernel had to say of its address was in: the stream
- * was whole (`synced`), and the last disk there was seen to come and to leave. Others have to be asked about.
+ * was whole (`synced`), and the last disk there was seen to leave, or a mark has come that was asked for after QEMU had shown it to
+ * be gone. Others have to be asked about. Addresses where nothing of ours was ever expected are not kept: a guest could name any.
  */
 export class DiskArrivals {
   readonly #places = new Map<string, Place>();
   #inSync = false;
+  #marks = 0;
 
   get inSync(): boolean {
     return this.#inSync;
   }
 
-  /** From now on everything that the kernel announces comes here: what it said before has come. */
-  synced(): void {
-    this.#inSync = true;
+  /** A mark is about to be asked for. @returns what `synced` is to be told when it has come */
+  mark(): number {
+    this.#marks += 1;
+    return this.#marks;
   }
 
-  /** Something may have been missed, or the guest was reset: nothing that is still awaited will be believed. */
+  /**
+   * A mark has come: the stream is whole from now on, and what the kernel had said before the mark was asked for has come, or
+   * is lost. A disk that QEMU had shown to be gone by then is not spoken of any more.
+   */
+  synced(mark: number): void {
+    this.#inSync = true;
+    for (const [address, place] of this.#places) {
+      const before = place.debts.length;
+      place.debts = place.debts.filter((since) => since >= mark);
+      if (place.debts.length < before && place.tenant === undefined) place.present = undefined;
+      this.#tidy(address, place);
+    }
+  }
+
+  /** Something may have been missed: nothing that is still awaited will be believed. What is owed stays owed. */
   lost(): void {
     this.#inSync = false;
     for (const { tenant } of this.#places.values()) tenant?.doubt();
-    this.#places.clear();
+  }
+
+  /** The guest was reset: its new kernel knows nothing of what the last one owed. */
+  reset(): void {
+    this.lost();
+    for (const [address, place] of this.#places) {
+      place.present = undefined;
+      place.debts = [];
+      this.#tidy(address, place);
+    }
   }
 
   /**
@@ -46,9 +75,10 @@ export class DiskArrivals {
    * @param mayBeThere the disk may have been announced before this was asked
    */
   expect(address: string, mayBeThere = false): DiskArrival {
-    const place = this.#placeAt(address);
+    const place = this.#places.get(address) ?? { present: undefined, tenant: undefined, debts: [] };
+    this.#places.set(address, place);
     const arrival = new DiskArrival(() => this.#end(address, place, arrival));
-    const clear = place.owing === 0 && place.present === undefined && place.tenant === undefined;
+    const clear = place.debts.length === 0 && place.present === undefined && place.tenant === undefined;
     if (!this.#inSync || !clear || mayBeThere) arrival.doubt();
     place.tenant = arrival;
     return arrival;
@@ -57,29 +87,31 @@ export class DiskArrivals {
   take({ action, path, variables }: Uevent): void {
     // What somebody in the guest made the kernel repeat says nothing new.
     if (variables.has('SYNTH_UUID') || (action !== 'add' && action !== 'remove')) return;
-    const [, address, name] = DISK_PATH.exec(path) ?? [];
-    if (address === undefined || name === undefined) return;
-    const place = this.#placeAt(address);
-    if (action === 'remove') {
-      place.present = undefined;
-      place.owing = Math.max(0, place.owing - 1);
+    const [, address = '', name] = DISK_PATH.exec(path) ?? [];
+    const place = this.#places.get(address);
+    if (place === undefined || name === undefined) return;
+    const isTenants = place.debts.length === 0;
+    if (action === 'add') {
+      place.present = name;
+      if (isTenants) place.tenant?.came(`/dev/${name}`);
       return;
     }
-    place.present = name;
-    if (place.owing === 0) place.tenant?.settle(`/dev/${name}`);
+    place.present = undefined;
+    if (isTenants) place.tenant?.left();
+    else place.debts.shift();
+    this.#tidy(address, place);
   }
 
   #end(address: string, place: Place, arrival: DiskArrival): void {
     if (place.tenant !== arrival) return;
     place.tenant = undefined;
-    if (place.present !== undefined || !arrival.seen) place.owing += 1;
-    if (place.owing === 0 && this.#places.get(address) === place) this.#places.delete(address);
+    if (!arrival.hasLeft) place.debts.push(this.#marks);
+    this.#tidy(address, place);
   }
 
-  #placeAt(address: string): Place {
-    const place = this.#places.get(address) ?? { present: undefined, tenant: undefined, owing: 0 };
-    this.#places.set(address, place);
-    return place;
+  #tidy(address: string, place: Place): void {
+    const empty = place.tenant === undefined && place.debts.length === 0 && place.present === undefined;
+    if (empty && this.#places.get(address) === place) this.#places.delete(address);
   }
 }
 
@@ -90,7 +122,7 @@ export class DiskArrival {
   readonly #settle: (device: string | undefined) => void;
   readonly #end: () => void;
   #certain = true;
-  #seen = false;
+  #hasLeft = false;
 
   constructor(end: () => void) {
     const { promise, resolve } = Promise.withResolvers<string | undefined>();
@@ -99,19 +131,23 @@ export class DiskArrival {
     this.#end = end;
   }
 
-  /** Whether its disk was announced. */
-  get seen(): boolean {
-    return this.#seen;
-  }
-
   /** False: what is, or was, announced may be about another disk, or about another boot of the guest. */
   get certain(): boolean {
     return this.#certain;
   }
 
-  settle(device: string): void {
-    this.#seen = true;
+  /** Whether its disk was seen to leave. */
+  get hasLeft(): boolean {
+    return this.#hasLeft;
+  }
+
+  came(device: string): void {
+    this.#hasLeft = false;
     this.#settle(device);
+  }
+
+  left(): void {
+    this.#hasLeft = true;
   }
 
   doubt(): void {

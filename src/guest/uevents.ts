@@ -20,8 +20,8 @@ export interface Uevent {
 const STRING_BYTES_MAX = 4096;
 const VARIABLES_MAX = 128;
 const HEADER = /^([a-z]+)@(\/.*)$/s;
-/** A guest that plugs a whole sandbox full sends a tenth of it. */
-const BYTES_PER_SECOND_MAX = 4 * 1024 * 1024;
+/** Twice what a writer without a filter sends of 80 disks; to read it takes a tenth of a CPU. */
+const BYTES_PER_SECOND_MAX = 512 * 1024;
 const SECOND_MS = 1000;
 
 /** Cuts a byte stream into messages. What does not belong to one (the writer was started anew in the middle) is passed over. */
@@ -33,14 +33,15 @@ export class UeventSplitter {
   /** @throws Error for what no kernel sends: a string or a message without an end */
   push(chunk: Buffer): readonly Uevent[] {
     const events: Uevent[] = [];
-    let bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
-    for (let end = bytes.indexOf(0); end !== -1; end = bytes.indexOf(0)) {
-      const event = this.#take(bytes.toString('latin1', 0, end));
+    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+    let from = 0;
+    for (let end = bytes.indexOf(0); end !== -1; end = bytes.indexOf(0, from)) {
+      const event = this.#take(bytes.toString('latin1', from, end));
       if (event !== undefined) events.push(event);
-      bytes = bytes.subarray(end + 1);
+      from = end + 1;
     }
-    if (bytes.length > STRING_BYTES_MAX) throw new Error(`a string of more than ${STRING_BYTES_MAX} bytes`);
-    this.#rest = Buffer.from(bytes);
+    if (bytes.length - from > STRING_BYTES_MAX) throw new Error(`a string of more than ${STRING_BYTES_MAX} bytes`);
+    this.#rest = Buffer.from(bytes.subarray(from));
     return events;
   }
 

@@ -1,4 +1,6 @@
 import { access, constants } from 'node:fs/promises';
+import { execa } from 'execa';
+import { messageOf } from '../base/errors.ts';
 
 /**
  * QEMU draws up its map of the guest's memory anew at every change of a device's regions, some dozens of times for each disk that
@@ -7,6 +9,7 @@ import { access, constants } from 'node:fs/promises';
  * `device_add` two to four times as fast; see README, "How fast".
  */
 
+const TRY_TIMEOUT_MS = 10_000;
 const NAMES = ['libtcmalloc_minimal.so.4', 'libjemalloc.so.2'] as const;
 /** Where distributions keep libraries for x86-64. */
 const DIRECTORIES = ['/usr/lib/x86_64-linux-gnu', '/usr/lib64', '/usr/lib'] as const;
@@ -27,10 +30,35 @@ export async function findAllocator(directories: readonly string[] = DIRECTORIES
 }
 
 /**
- * What to add to QEMU's environment. A library that cannot be loaded is passed over by the dynamic loader, with a line in QEMU's log.
+ * What to add to QEMU's environment.
+ * @param allocator the path of a library, or `system` for none
+ */
+export function allocatorEnvironment(allocator: string): Readonly<Record<string, string>> {
+  return allocator === 'system' ? {} : { LD_PRELOAD: allocator };
+}
+
+export interface AllocatorChoice {
+  /** The path of a library, or `system`. */
+  readonly allocator: string;
+  /** One sentence when there is none although one was wanted. */
+  readonly problem: string | undefined;
+}
+
+/**
+ * Which allocator QEMU gets, found out by running it: the dynamic loader passes over a library that it cannot find, but one whose
+ * own libraries are missing (QEMU from another distribution's root) keeps QEMU from running.
  * @param setting the option `qemu_allocator`: `auto`, `system`, or the path of a library
  */
-export async function allocatorEnvironment(setting: string): Promise<Readonly<Record<string, string>>> {
-  const path = setting === 'auto' ? await findAllocator() : setting === 'system' ? undefined : setting;
-  return path === undefined ? {} : { LD_PRELOAD: path };
+export async function chooseAllocator(binary: string, setting: string): Promise<AllocatorChoice> {
+  if (setting === 'system') return { allocator: 'system', problem: undefined };
+  const path = setting === 'auto' ? await findAllocator() : setting;
+  if (path === undefined) return { allocator: 'system', problem: 'there is neither tcmalloc nor jemalloc' };
+  try {
+    const options = { env: allocatorEnvironment(path), timeout: TRY_TIMEOUT_MS, stdin: 'ignore' } as const;
+    const { stderr } = await execa(binary, ['-version'], options);
+    if (!stderr.includes(path)) return { allocator: path, problem: undefined };
+    return { allocator: 'system', problem: `${path} is passed over: ${stderr.trim().slice(0, 300)}` };
+  } catch (error) {
+    return { allocator: 'system', problem: `${binary} does not run with ${path}: ${messageOf(error).slice(0, 300)}` };
+  }
 }

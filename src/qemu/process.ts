@@ -40,7 +40,7 @@ export class QemuProcess {
 
   /**
    * Starts QEMU. Its output goes to `logFile`, never through this process.
-   * @param allocator the option `qemu_allocator`
+   * @param allocator the path of a library that is preloaded, or `system` (allocator.ts)
    * @throws ShimError FAILED_PRECONDITION / QEMU_NOT_STARTED when the binary cannot be run
    */
   static async spawn(
@@ -50,7 +50,7 @@ export class QemuProcess {
     logFile: string,
     allocator = 'system',
   ): Promise<QemuProcess> {
-    const env = await allocatorEnvironment(allocator);
+    const env = allocatorEnvironment(allocator);
     // A stream that is open has a descriptor, which QEMU inherits: nothing is piped through this process.
     const log = createWriteStream(logFile, { flags: 'a', mode: 0o600 });
     await once(log, 'open');

@@ -128,7 +128,7 @@ async function settleInGuest(
   const evidence: string[] = [await host.drivers.untilLive(volume, deadline, news)];
   const announced = news === undefined ? undefined : await announcedSoon(host, news);
   if (announced !== undefined) evidence.push('guest-uevent');
-  else if (arrival?.certain === true) host.guestEvents.missed();
+  else if (arrival?.certain === true) host.guestEvents.missed(arrival);
   watch.lap('driver');
   const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   const pciAddress = address === undefined ? undefined : formatAddress(address);
@@ -168,7 +168,10 @@ async function settleInGuest(
 /** The name that the guest's kernel has given the disk; undefined when it does not come in time. */
 async function announcedSoon(host: VolumeHost, news: Promise<string | undefined>): Promise<string | undefined> {
   const { gone: signal } = host;
-  return await waitFor(news, { milliseconds: ANNOUNCED_MAX_MS, signal }).catch(() => undefined);
+  return await waitFor(news, { milliseconds: ANNOUNCED_MAX_MS, signal }).catch(() => {
+    signal.throwIfAborted();
+    return undefined;
+  });
 }
 
 /** Linux sets DRIVER_OK a moment before it lists the disk: until then the guest says that there is none. */

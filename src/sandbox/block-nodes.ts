@@ -33,13 +33,18 @@ export async function addVolume(
   watch: Stopwatch,
 ): Promise<void> {
   if (volume.spec.encryption?.kind !== 'host-luks') {
-    // Both at once: QEMU works in order, so the front end finds the node, or is refused with it.
     await withBestAio(host, volume, async (aio) => {
       const node = planStep(volume, 'add-block-node', aio);
       const added = qmp.run(node.command, node.arguments).then(() => watch.lap('block-node'));
-      const [first, second] = await Promise.allSettled([added, addFrontEnd(qmp, volume)]);
+      // Both at once, when QEMU is known to open files so: it works in order, and the front end finds the node, or is refused
+      // with it. A refused device_add holds QEMU up (drain_call_rcu), so a first try goes alone.
+      const together = host.volumes.worksWith(aio);
+      const timeoutMs = 2 * host.config.qmp_reply_timeout_ms;
+      const device = together ? addFrontEnd(qmp, volume, { timeoutMs }) : added.then(() => addFrontEnd(qmp, volume));
+      const [first, second] = await Promise.allSettled([added, device]);
       if (first.status === 'rejected') throw first.reason;
       volume.aio = aio;
+      host.volumes.noteWorks(aio);
       if (second.status === 'rejected') throw second.reason;
     });
     watch.lap('device');
@@ -50,10 +55,15 @@ export async function addVolume(
   watch.lap('device');
 }
 
-async function addFrontEnd(qmp: QmpClient, volume: Volume): Promise<void> {
+/** @param options.timeoutMs for the reply; it may have to wait for that of another command */
+async function addFrontEnd(
+  qmp: QmpClient,
+  volume: Volume,
+  options: { readonly timeoutMs?: number } = {},
+): Promise<void> {
   const step = planStep(volume, 'add-device');
   try {
-    await qmp.run(step.command, step.arguments);
+    await qmp.run(step.command, step.arguments, options);
   } catch (error) {
     // A raw file is locked only now, when the front end says what it wants to do with the node.
     throw isLockConflict(error) ? heldElsewhere(volume, error) : error;

@@ -31,6 +31,7 @@ interface Waiting {
   readonly settle: PromiseWithResolvers<DriverEvidence>;
   /** The guest's kernel will say when it is worth looking. */
   awaitsNews: boolean;
+  lookedAtMs: number;
 }
 
 /**
@@ -58,7 +59,6 @@ export class DriverWatch {
   #idle = Promise.withResolvers<void>();
   /** Resolved and renewed when there is news. */
   #news = Promise.withResolvers<void>();
-  #lookedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(host: WatchedVm) {
     this.#host = host;
@@ -74,10 +74,10 @@ export class DriverWatch {
       sinceMs: monotonicMs(),
       settle: Promise.withResolvers(),
       awaitsNews: news !== undefined,
+      // Nothing can be seen yet: the device has just been plugged.
+      lookedAtMs: monotonicMs(),
     };
     this.#waiting.add(waiting);
-    // Nothing can be seen yet: the device has just been plugged.
-    if (waiting.awaitsNews && this.#waiting.size === 1) this.#lookedAtMs = monotonicMs();
     void news?.then(() => {
       waiting.awaitsNews = false;
       this.#wakeUp();
@@ -121,11 +121,12 @@ export class DriverWatch {
     this.#running = undefined;
   }
 
-  /** Those without news to come; now and then the others too. */
+  /** Those without news to come; and each of the others that was not looked at for long, which come first. */
   #worthALook(): readonly Waiting[] {
-    const known = [...this.#waiting].filter(({ awaitsNews }) => !awaitsNews);
-    if (known.length > 0 || monotonicMs() - this.#lookedAtMs < LOOK_UNASKED_MS) return known;
-    return [...this.#waiting];
+    const dueMs = monotonicMs() - LOOK_UNASKED_MS;
+    const all = [...this.#waiting];
+    const due = all.filter(({ awaitsNews, lookedAtMs }) => awaitsNews && lookedAtMs <= dueMs);
+    return [...due, ...all.filter(({ awaitsNews }) => !awaitsNews)];
   }
 
   #wakeUp(): void {
@@ -136,7 +137,7 @@ export class DriverWatch {
   /** True when the wait is over, for better or worse. */
   async #lookAt(waiting: Waiting | undefined): Promise<boolean> {
     if (waiting === undefined) return false;
-    this.#lookedAtMs = monotonicMs();
+    waiting.lookedAtMs = monotonicMs();
     try {
       const seen = await look(this.#host, await this.#host.link.ready(), waiting.volume);
       if (seen === undefined) return false;

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { monotonicMs } from '../base/deadline.ts';
+import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import { DiskArrivals, type DiskArrival } from '../guest/disk-arrivals.ts';
 import { UeventStream } from '../guest/uevents.ts';
@@ -8,6 +8,8 @@ import type { Sandbox } from './sandbox.ts';
 /** A kernel that answers to its name; writing "change UUID" there makes it announce that id (since Linux 4.13). */
 const MARK_PATH = '/sys/devices/virtual/mem/null/uevent';
 const MARK_WITHIN_MS = 5000;
+/** Until it is asked for again, at first. */
+const MARK_PAUSE_MS = 200;
 /** A guest that does not announce anything is asked again when a disk comes, at pauses that are doubled. */
 const RETRY_MIN_MS = 1000;
 const RETRY_MAX_MS = 60_000;
@@ -39,25 +41,32 @@ export class GuestEvents implements AsyncDisposable {
   begin(): Promise<void> {
     this.#beginning ??= this.#begin().finally(() => {
       this.#beginning = undefined;
-      this.#retryAtMs = monotonicMs() + this.#retryPauseMs;
       this.#retryPauseMs = this.#disks.inSync ? RETRY_MIN_MS : Math.min(this.#retryPauseMs * 2, RETRY_MAX_MS);
+      this.#retryAtMs = monotonicMs() + this.#retryPauseMs;
     });
     return this.#beginning;
   }
 
   /** A disk is about to come, at this address. */
   expect(address: string, mayBeThere: boolean): DiskArrival {
-    // Whoever passes the announcements on may have come meanwhile.
-    if (!this.#disks.inSync && this.#host.agentReady && monotonicMs() > this.#retryAtMs) {
-      this.#host.inBackground('uevents', this.begin());
-    }
-    return this.#disks.expect(address, mayBeThere);
+    const arrival = this.#disks.expect(address, mayBeThere);
+    // Whoever passes the announcements on may have come meanwhile; and what an address is owed may never come.
+    if (!arrival.certain) this.#beginAgain();
+    return arrival;
   }
 
-  /** A disk whose driver is live was not announced: whoever passes the announcements on has ended, or begun anew. */
-  missed(): void {
-    this.#host.log.info('a disk was not announced by the guest; listening anew');
-    this.#disks.lost();
+  /**
+   * A disk whose driver is live was not announced in time. A mark tells whether nothing comes any more, or it is the disk that is
+   * slow: Linux announces a disk once it has looked for partitions on it.
+   */
+  missed(arrival: DiskArrival): void {
+    this.#host.log.debug('a disk was not announced in time');
+    arrival.doubt();
+    this.#beginAgain();
+  }
+
+  #beginAgain(): void {
+    if (!this.#host.agentReady || monotonicMs() < this.#retryAtMs) return;
     this.#host.inBackground('uevents', this.begin());
   }
 
@@ -77,12 +86,22 @@ export class GuestEvents implements AsyncDisposable {
       const stream = await this.#connected();
       if (stream === undefined) return;
       const uuid = randomUUID();
+      const mark = this.#disks.mark();
+      const deadline = Deadline.after(MARK_WITHIN_MS);
       const marked = stream.marked(uuid, { milliseconds: MARK_WITHIN_MS, signal: ended });
-      await agent.writeFile(MARK_PATH, `change ${uuid}`);
-      const works = await marked;
+      let works = false;
+      // The port's reader may begin a moment after the agent: what it does not see is thrown away.
+      for (let pauseMs = MARK_PAUSE_MS; !works && !deadline.expired; pauseMs *= 2) {
+        await agent.writeFile(MARK_PATH, `change ${uuid}`);
+        const waitMs = Math.min(pauseMs, deadline.remainingMs);
+        works = await Promise.race([marked, sleep(waitMs, ended).then(() => false)]);
+      }
       if (this.#host.boot !== boot || ended.aborted) return;
-      if (works) this.#disks.synced();
-      else log.info('uevents of the guest do not come; disks are looked for');
+      if (works) this.#disks.synced(mark);
+      else {
+        this.#disks.lost();
+        log.info('uevents of the guest do not come; disks are looked for');
+      }
     } catch (error) {
       if (!ended.aborted) log.info({ problem: messageOf(error) }, 'uevents of the guest are not to be had');
     }
@@ -90,7 +109,7 @@ export class GuestEvents implements AsyncDisposable {
 
   /** The guest was reset: its kernel has announced nothing yet. */
   reset(): void {
-    this.#disks.lost();
+    this.#disks.reset();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

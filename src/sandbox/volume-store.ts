@@ -3,7 +3,7 @@ import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { PlacementBook, type Placement } from '../device/placement.ts';
 import { SlotBook, type Slot } from '../device/slots.ts';
-import type { VolumeSpec } from '../device/spec.ts';
+import type { AioMode, VolumeSpec } from '../device/spec.ts';
 import { transition, type Cause, type Transition, type VolumeInput, type VolumeState } from '../device/state.ts';
 import type { Backing, BackingClaims } from './backing.ts';
 import type { EventLog } from './events.ts';
@@ -37,6 +37,8 @@ export class VolumeStore {
   /** The newest generation of each id; removed ones stay for a while. */
   readonly #volumes = new Map<string, Volume>();
   #nextGeneration = 1;
+  /** Modes in which this VM's QEMU has opened a source. */
+  readonly #workingAio = new Set<AioMode>();
 
   constructor(options: VolumeStoreOptions) {
     this.#options = options;
@@ -46,6 +48,15 @@ export class VolumeStore {
 
   get slotsInUse(): number {
     return this.#slots.inUse;
+  }
+
+  /** Whether this VM's QEMU has opened a source in this mode. */
+  worksWith(aio: AioMode): boolean {
+    return this.#workingAio.has(aio);
+  }
+
+  noteWorks(aio: AioMode): void {
+    this.#workingAio.add(aio);
   }
 
   /** Interrupt vectors that the guest has for volumes, and how many are taken. */

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { TestDaemon } from '../support/daemon.ts';
 import { BareScript, type BareDisk } from './bare.ts';
-import { allocatorEnvironment } from '../../src/qemu/allocator.ts';
+import { allocatorEnvironment, findAllocator } from '../../src/qemu/allocator.ts';
 import { SecondAgent } from './second-agent.ts';
 import { Samples, ratio, type Section } from './figures.ts';
 import { Libvirt, diskXml } from './libvirt.ts';
@@ -57,7 +57,7 @@ export async function hotplug(bench: Bench): Promise<Section> {
   const libvirts: Contestant[] = [];
   for (const [name, environment] of [
     [LIBVIRT, {}],
-    [LIBVIRT_ALLOCATOR, await allocatorEnvironment('auto')],
+    [LIBVIRT_ALLOCATOR, allocatorEnvironment((await findAllocator()) ?? 'system')],
   ] as const) {
     const libvirt = stack.use(await Libvirt.start(bench.directory, environment));
     await libvirt.startDomain('bench', { vcpus: VCPUS, ports: BATCH });

@@ -67,6 +67,8 @@ async function struck(
     await rig.attach(volume);
     if (volume.mountPoint !== undefined) await rig.guest(`echo ${volumeId} > ${volume.mountPoint}/note; sync`);
   }
+  // A disk that the guest's kernel announces is not asked about.
+  if (step.name === 'find-in-guest') await rig.guest('killall -STOP qshim-uevents');
   using _armed = fault.arm?.(vm, step);
   const held = hold(rig, vm, volume, step, moment);
   // The hook is armed before the call begins.
@@ -85,7 +87,15 @@ async function struck(
     return answer;
   } finally {
     await ending?.[Symbol.asyncDispose]();
+    if (step.name === 'find-in-guest') await announceAgain(rig, fault.expect(step));
   }
+}
+
+/** A guest that has ended, or booted again, announces by itself. */
+async function announceAgain(rig: FaultRig, { vm }: Expectation): Promise<void> {
+  if (vm !== 'lives') return;
+  await rig.settle();
+  await rig.guest('killall -CONT qshim-uevents');
 }
 
 interface Holding {

@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
-import { allocatorEnvironment, findAllocator } from '../../src/qemu/allocator.ts';
+import { allocatorEnvironment, chooseAllocator, findAllocator } from '../../src/qemu/allocator.ts';
 import { QemuProcess } from '../../src/qemu/process.ts';
 
 suite("QEMU's allocator", () => {
@@ -21,9 +21,19 @@ suite("QEMU's allocator", () => {
     }
   });
 
-  test('`system` adds nothing, a path is taken as it is', async () => {
-    assert.deepEqual(await allocatorEnvironment('system'), {});
-    assert.deepEqual(await allocatorEnvironment('/opt/lib/mine.so'), { LD_PRELOAD: '/opt/lib/mine.so' });
+  test('`system` adds nothing, and a path is preloaded', () => {
+    assert.deepEqual(allocatorEnvironment('system'), {});
+    assert.deepEqual(allocatorEnvironment('/opt/lib/mine.so'), { LD_PRELOAD: '/opt/lib/mine.so' });
+  });
+
+  test('one that QEMU was not seen to run with is not used', async () => {
+    assert.deepEqual(await chooseAllocator('/bin/true', 'system'), { allocator: 'system', problem: undefined });
+    const missing = await chooseAllocator('/bin/true', '/nowhere/lib.so');
+    assert.equal(missing.allocator, 'system');
+    assert.match(missing.problem ?? '', /^\/nowhere\/lib\.so is passed over: .*cannot be preloaded/);
+    const broken = await chooseAllocator('/bin/false', '/nowhere/lib.so');
+    assert.equal(broken.allocator, 'system');
+    assert.match(broken.problem ?? '', /does not run with/);
   });
 
   test('one that cannot be loaded does not keep QEMU from running', async () => {

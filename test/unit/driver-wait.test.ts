@@ -178,6 +178,17 @@ suite('waiting for drivers', () => {
     await failed;
   });
 
+  test('one that is never up keeps nobody who waits for news from being looked at now and then', async () => {
+    const statuses = new Map<string, Answer>([['b', LIVE]]);
+    const { vm } = vmWith(statuses);
+    const watch = new DriverWatch(vm);
+    const stuck = watch.untilLive(volume('a'), soon());
+    const never = new Promise<undefined>(() => undefined);
+    assert.equal(await watch.untilLive(volume('b'), soon(), never), 'virtio-status');
+    statuses.set('a', LIVE);
+    await stuck;
+  });
+
   test('those without news are looked at while others wait for theirs', async () => {
     const statuses = new Map<string, Answer>([['b', LIVE]]);
     const { vm, looks } = vmWith(statuses);
