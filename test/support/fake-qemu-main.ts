@@ -6,6 +6,11 @@ import { createInterface } from 'node:readline';
 import { connect } from 'node:net';
 
 const [controlPath = '', ...args] = process.argv.slice(2);
+// The daemon tries an allocator with it.
+if (args[0] === '-version') {
+  process.stdout.write('QEMU emulator version 7.2.0 (fake)\n');
+  process.exit(0);
+}
 const control = connect(controlPath);
 // Without its test nothing is left to live for.
 control.on('error', () => process.exit(1));
