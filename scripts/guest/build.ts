@@ -32,7 +32,7 @@ const debsDirectory = join(root, 'build', 'guest-debs');
 
 /** What an image was made from and what came out. */
 export interface Manifest {
-  /** SHA-256 over scripts/guest: what is put in, and how. */
+  /** SHA-256 over scripts/guest and the program that src/guest/uevent-forwarder.ts makes: what is put in, and how. */
   readonly recipe: string;
   readonly packages: readonly string[];
   readonly debs: readonly Deb[];
