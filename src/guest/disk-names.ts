@@ -52,7 +52,8 @@ export class DiskNames {
   }
 
   /**
-   * The device node of the disk at an address, e.g. "/dev/vdb"; undefined while the guest has none there.
+   * The device node of the disk at an address, e.g. "/dev/vdb"; undefined while the guest has none there, or none that can be
+   * opened: Linux lists a disk, and makes its node, a moment before it can be (block/genhd.c, device_add_disk).
    * @throws what GuestAgent.disks throws
    */
   async find(wanted: WantedDisk): Promise<string | undefined> {
@@ -64,9 +65,9 @@ export class DiskNames {
       // A guess costs three questions, the list one that takes the guest longer the more disks it has, and serves all who
       // wait for it: for a batch it is the cheaper of the two.
       const many = this.#finding > GUESSES_AT_ONCE + wanted.taken.size / DISKS_PER_GUESS;
-      return (
-        (many ? undefined : await this.#guess(wanted)) ?? (await findDisk({ disks: () => this.#listed() }, wanted))
-      );
+      const name =
+        (many ? undefined : await this.#guess(wanted)) ?? (await findDisk({ disks: () => this.#listed() }, wanted));
+      return name !== undefined && (await this.#agent.opens(name)) ? name : undefined;
     } finally {
       this.#finding -= 1;
     }

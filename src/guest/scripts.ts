@@ -27,6 +27,7 @@ for path in /sys/block/"$name"/"$name"*/dev; do
 done
 dev=/dev/$name
 [ -b "$dev" ] || fail GUEST_DISK_NOT_FOUND "$dev is no block device"
+true 2> /dev/null < "$dev" || fail GUEST_DISK_NOT_FOUND "$dev cannot be opened"
 echo "device=$dev"
 `;
 

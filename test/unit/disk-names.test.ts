@@ -5,15 +5,33 @@ import { DiskNames, virtioDiskName } from '../../src/guest/disk-names.ts';
 import { agentPair, type AgentPair } from '../support/agent-pair.ts';
 import type { FakeRequest } from '../support/fake-agent.ts';
 
+interface Guest extends AgentPair {
+  /** Disks that were looked at by name. */
+  readonly looked: string[];
+}
+
+interface GuestOptions {
+  readonly filesRefused?: boolean;
+  /** Disks that are listed and cannot be opened, and why. */
+  readonly closed?: Map<string, string>;
+}
+
 /** A guest with disks, by name. Their slots count from 1, in the order of the names. */
-function guestWith(names: readonly string[], options: { readonly filesRefused?: boolean } = {}): Promise<AgentPair> {
+async function guestWith(names: readonly string[], options: GuestOptions = {}): Promise<Guest> {
   const open = new Map<number, string>();
+  const looked: string[] = [];
   const answer = (request: FakeRequest): unknown => {
     const { handle, path } = request.arguments as { handle: number; path: string };
     switch (request.execute) {
       case 'guest-file-open': {
+        if (options.filesRefused === true) return new Error('Command guest-file-open has been disabled');
+        if (path.startsWith('/dev/')) {
+          const problem = options.closed?.get(path);
+          return problem === undefined ? 1000 : new Error(`failed to open file '${path}' (mode: 'r'): ${problem}`);
+        }
         const index = names.findIndex((name) => path === `/sys/block/${name}/device/../uevent`);
-        if (options.filesRefused === true || index === -1) return new Error('No such file or directory');
+        if (index === -1) return new Error('No such file or directory');
+        looked.push(path);
         open.set(open.size + 1, `DRIVER=virtio-pci\nPCI_SLOT_NAME=${addressOf(index + 1)}\n`);
         return open.size;
       }
@@ -29,7 +47,7 @@ function guestWith(names: readonly string[], options: { readonly filesRefused?: 
         return {};
     }
   };
-  return agentPair({ answer });
+  return Object.assign(await agentPair({ answer }), { looked });
 }
 
 function addressOf(slot: number): string {
@@ -49,7 +67,7 @@ suite('names of disks', () => {
   test('the lowest name that is not taken is asked for first, and the list not at all', async () => {
     await using it = await guestWith(['vda', 'vdb', 'vdc']);
     assert.equal(await new DiskNames(it.agent).find(wanted(3, ['/dev/vda', '/dev/vdb'])), '/dev/vdc');
-    assert.equal(count(it, 'guest-file-open'), 1);
+    assert.equal(it.looked.length, 1);
     assert.equal(count(it, 'guest-get-disks'), 0);
   });
 
@@ -63,7 +81,7 @@ suite('names of disks', () => {
       found,
       names.toReversed().map((name) => `/dev/${name}`),
     );
-    assert.equal(count(it, 'guest-file-open'), 0, 'none of them is guessed');
+    assert.equal(it.looked.length, 0, 'none of them is guessed');
     assert.equal(count(it, 'guest-get-disks'), 1, 'one list serves all');
   });
 
@@ -81,7 +99,7 @@ suite('names of disks', () => {
         .map((name) => `/dev/${name}`)
         .reverse(),
     );
-    assert.equal(count(it, 'guest-file-open'), 4);
+    assert.equal(it.looked.length, 4);
     assert.equal(count(it, 'guest-get-disks'), 0);
   });
 
@@ -108,6 +126,23 @@ suite('names of disks', () => {
   test('a disk that is not there has no name', async () => {
     await using it = await guestWith(['vda']);
     assert.equal(await new DiskNames(it.agent).find(wanted(7)), undefined);
+  });
+
+  test('a disk that is listed and cannot be opened yet has no name yet', async () => {
+    for (const problem of ['No such device or address', 'No such file or directory']) {
+      const closed = new Map([['/dev/vda', problem]]);
+      await using it = await guestWith(['vda'], { closed });
+      const disks = new DiskNames(it.agent);
+      assert.equal(await disks.find(wanted(1)), undefined, problem);
+      closed.clear();
+      assert.equal(await disks.find(wanted(1)), '/dev/vda');
+    }
+  });
+
+  test('an agent that must not open disks says nothing against one', async () => {
+    const closed = new Map([['/dev/vda', 'Permission denied']]);
+    await using it = await guestWith(['vda'], { closed });
+    assert.equal(await new DiskNames(it.agent).find(wanted(1)), '/dev/vda');
   });
 
   test('names go on behind vdz', () => {
