@@ -59,14 +59,19 @@ async function addToQemu(
 ): Promise<void> {
   using _held = await volume.mutex.acquire();
   host.gone.throwIfAborted();
-  // While the record is written and QEMU works, the agent can be found out to be there.
-  if (host.agentReady) host.agent.warmUp();
   await host.commit();
   watch.lap('journal');
   // Nothing has been asked of QEMU yet, so a connection that is being made again is waited for.
   const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
   await expectDisk(host, volume, qmp);
+  // While QEMU works, the agent can be found out to be there; unless it will not be asked, and would only take the guest's time.
+  if (host.agentReady && willAskAgent(volume)) host.agent.warmUp();
   await addVolume(host, qmp, volume, key, watch);
+}
+
+function willAskAgent(volume: Volume): boolean {
+  const named = volume.arrival?.certain === true;
+  return !named || volume.spec.mount !== undefined || guestEncryption(volume) !== undefined;
 }
 
 /** Listens before the device is there. Without an address, which a guest that still boots has not given, nothing is expected. */

@@ -78,11 +78,13 @@ async function guestSize(
  */
 export async function resolveAllowed(field: string, path: string, allowedRoots: readonly string[]): Promise<string> {
   checkHostPath(field, path);
-  const resolved = await realpath(path).catch((error: unknown) => {
-    throw unreachable(field, path, error);
-  });
-  for (const root of allowedRoots) {
-    const base = await realpath(root).catch(() => root);
+  const [resolved, ...roots] = await Promise.all([
+    realpath(path).catch((error: unknown) => {
+      throw unreachable(field, path, error);
+    }),
+    ...allowedRoots.map((root) => realpath(root).catch(() => root)),
+  ]);
+  for (const base of roots) {
     if (resolved === base || resolved.startsWith(base.endsWith(sep) ? base : base + sep)) return resolved;
   }
   throw new ShimError(

@@ -45,9 +45,14 @@ export class BareScript implements AsyncDisposable {
     await run('device_add', { ...device, id, chardev: id });
   }
 
-  /** Sends all commands at once; resolves when the guest's drivers are live. */
-  async attach(disks: readonly BareDisk[]): Promise<void> {
+  /** Sends all commands at once; resolves when QEMU has done them. */
+  async add(disks: readonly BareDisk[]): Promise<void> {
     await Promise.all(disks.flatMap((disk) => this.#add(disk)));
+  }
+
+  /** The same; resolves when the guest's drivers are live. */
+  async attach(disks: readonly BareDisk[]): Promise<void> {
+    await this.add(disks);
     const waiting = new Set(disks);
     while (waiting.size > 0) {
       for (const disk of waiting) {

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { createInterface, type Interface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { INITRD, KERNEL, KERNEL_PARAMETERS } from '../support/guest-image.ts';
+import { UEVENT_PORT } from './uevents.ts';
 
 /** A user that owns nothing: libvirtd runs as it in session mode, so that every path of it lies in a directory of ours. */
 const USER_ID = 65_534;
@@ -196,8 +197,8 @@ function domainXml(directory: string, name: string, { vcpus, ports }: { vcpus: n
     <serial type='null'/>
     <channel type='unix'><source mode='bind' path='${join(directory, 'run', `${name}.agent`)}'/>
       <target type='virtio' name='org.qemu.guest_agent.0'/></channel>
-    <console type='unix'><source mode='bind' path='${join(directory, 'run', `${name}.uevent`)}'/>
-      <target type='virtio' port='0'/></console>
+    <channel type='unix'><source mode='bind' path='${join(directory, 'run', `${name}.uevent`)}'/>
+      <target type='virtio' name='${UEVENT_PORT}'/></channel>
   </devices><seclabel type='none'/></domain>`;
 }
 
