@@ -152,9 +152,12 @@ async function bareContestant(
         addr: `0x${(31 - index).toString(16)}`,
         path,
       }));
-      if (name === BARE_DRIVER) return await script.attach(present);
-      await script.add(present);
-      await uevents.until(count);
+      if (name === BARE_DRIVER) {
+        await script.attach(present);
+      } else {
+        await script.add(present);
+        await uevents.until(count);
+      }
     },
     detach: () => script.detach(present),
   };
