@@ -11,6 +11,8 @@ const PAUSE_MAX_MS = 100;
 const LATENESS_MAX = 0.02;
 /** How often a driver is looked for whose disk the guest's kernel is to announce: it may fail, or the news be lost. */
 const LOOK_UNASKED_MS = 100;
+/** The same while others are announced: the guest takes its disks one after the other, and the turn of this one will come. */
+const LOOK_UNASKED_BUSY_MS = 1000;
 /** A guest in which no driver has come up for so long is not busy with bringing them up. */
 const CALM_MS = 100;
 const CALM_WAIT_MAX_MS = 1000;
@@ -55,6 +57,7 @@ export class DriverWatch {
   /** Counts the looks at others than the first. */
   #turn = 0;
   #liveAtMs = Number.NEGATIVE_INFINITY;
+  #newsAtMs = Number.NEGATIVE_INFINITY;
   /** Resolved and renewed whenever nobody waits any more. */
   #idle = Promise.withResolvers<void>();
   /** Resolved and renewed when there is news. */
@@ -80,6 +83,7 @@ export class DriverWatch {
     this.#waiting.add(waiting);
     void news?.then(() => {
       waiting.awaitsNews = false;
+      this.#newsAtMs = monotonicMs();
       this.#wakeUp();
     });
     this.#wakeUp();
@@ -123,7 +127,9 @@ export class DriverWatch {
 
   /** Those without news to come; and each of the others that was not looked at for long, which come first. */
   #worthALook(): readonly Waiting[] {
-    const dueMs = monotonicMs() - LOOK_UNASKED_MS;
+    const nowMs = monotonicMs();
+    const busy = nowMs - this.#newsAtMs < LOOK_UNASKED_MS;
+    const dueMs = nowMs - (busy ? LOOK_UNASKED_BUSY_MS : LOOK_UNASKED_MS);
     const all = [...this.#waiting];
     const due = all.filter(({ awaitsNews, lookedAtMs }) => awaitsNews && lookedAtMs <= dueMs);
     return [...due, ...all.filter(({ awaitsNews }) => !awaitsNews)];

@@ -189,6 +189,40 @@ suite('waiting for drivers', () => {
     await stuck;
   });
 
+  test('while others are announced, those who wait for their news are left alone', async (context) => {
+    // The watch's clock is the test's: how busy the machine is does not matter.
+    let nowMs = 1000;
+    context.mock.method(performance, 'now', () => nowMs);
+    const ids = Array.from({ length: 9 }, (_, index) => `d${index}`);
+    const { vm, looks, gone } = vmWith(new Map<string, Answer>(ids.map((id) => [id, LIVE])));
+    const watch = new DriverWatch(vm);
+    const never = new Promise<undefined>(() => undefined);
+    const ended = assert.rejects(watch.untilLive(volume('last'), soon(), never), shimFailure('UNAVAILABLE', 'VM_GONE'));
+    for (const id of ids) {
+      nowMs += 40;
+      await watch.untilLive(volume(id), soon(), Promise.resolve());
+    }
+    assert.deepEqual(looks, ids, 'after 360 ms it was not looked at once');
+    nowMs += 100;
+    await until('it is looked at when it has become quiet', () => Promise.resolve(looks.includes('last')));
+    gone.abort(new ShimError('UNAVAILABLE', 'the VM is gone', { reason: 'VM_GONE' }));
+    await ended;
+  });
+
+  test('however busy it is, each is looked at once a second', async (context) => {
+    let nowMs = 1000;
+    context.mock.method(performance, 'now', () => nowMs);
+    const { vm } = vmWith(new Map<string, Answer>(['a', 'b'].map((id) => [id, LIVE])));
+    const watch = new DriverWatch(vm);
+    const never = new Promise<undefined>(() => undefined);
+    const unheard = watch.untilLive(volume('b'), Deadline.after(600_000), never);
+    for (let step = 0; step < 11; step += 1) {
+      nowMs += 99;
+      await watch.untilLive(volume('a'), soon(), Promise.resolve());
+    }
+    assert.equal(await unheard, 'virtio-status');
+  });
+
   test('those without news are looked at while others wait for theirs', async () => {
     const statuses = new Map<string, Answer>([['b', LIVE]]);
     const { vm, looks } = vmWith(statuses);
