@@ -1,4 +1,4 @@
-import { open, rename, type FileHandle } from 'node:fs/promises';
+import { open, rename, rm, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /**
@@ -28,6 +28,9 @@ async function openBoth(file: string, directory: string): Promise<readonly [File
     return await Promise.all(opening);
   } catch (error) {
     for (const each of opening) each.then(closeSoon, () => undefined);
+    // Without the directory there is no way to write the file, and nobody looks for half a one.
+    await Promise.allSettled(opening);
+    await rm(file, { force: true }).catch(() => undefined);
     throw error;
   }
 }

@@ -140,25 +140,16 @@ export class GuestAgent implements AsyncDisposable {
    * @throws besides the class's errors, GuestAgentError when there is no such file
    */
   async readFile(path: string, bytesMax: number): Promise<Buffer> {
-    return await this.#withOpen(path, async (handle) => {
+    const opened = await this.#ask({ name: 'guest-file-open', args: { path, mode: 'r' } });
+    const handle = parseAs(FILE_HANDLE, 'guest-file-open', opened);
+    try {
       const answer = await this.#ask({ name: 'guest-file-read', args: { handle, count: bytesMax } });
       return Buffer.from(parseAs(FILE_READ, 'guest-file-read', answer)['buf-b64'], 'base64');
-    });
-  }
-
-  /**
-   * Whether a file, or a device, is there and can be opened for reading; nothing is read. An agent that may not try says nothing
-   * against it: true.
-   * @throws as the class says, GuestAgentError excepted
-   */
-  async opens(path: string): Promise<boolean> {
-    try {
-      await this.#withOpen(path, () => Promise.resolve());
-      return true;
-    } catch (error) {
-      if (!(error instanceof GuestAgentError)) throw error;
-      // ENOENT and ENXIO, in strerror's words, which is all that the agent passes on.
-      return !/No such (?:file or directory|device or address)/.test(error.message);
+    } finally {
+      // Nobody waits for it. An agent that is gone has closed the file with itself.
+      this.#ask({ name: 'guest-file-close', args: { handle } }).catch((error: unknown) => {
+        this.#log.debug({ problem: messageOf(error) }, 'guest file not closed');
+      });
     }
   }
 
@@ -234,19 +225,6 @@ export class GuestAgent implements AsyncDisposable {
   /** Fails what is queued or under way with GUEST_AGENT_CLOSED and closes the connection. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#channel[Symbol.asyncDispose]();
-  }
-
-  async #withOpen<T>(path: string, use: (handle: number) => Promise<T>): Promise<T> {
-    const opened = await this.#ask({ name: 'guest-file-open', args: { path, mode: 'r' } });
-    const handle = parseAs(FILE_HANDLE, 'guest-file-open', opened);
-    try {
-      return await use(handle);
-    } finally {
-      // Nobody waits for it. An agent that is gone has closed the file with itself.
-      this.#ask({ name: 'guest-file-close', args: { handle } }).catch((error: unknown) => {
-        this.#log.debug({ problem: messageOf(error) }, 'guest file not closed');
-      });
-    }
   }
 
   async #ask(command: AgentCommand, options: Partial<Omit<AgentRequest, 'command'>> = {}): Promise<unknown> {

@@ -1,11 +1,13 @@
 import { setImmediate } from 'node:timers/promises';
 import { monotonicMs } from '../base/deadline.ts';
-import type { GuestAgent, GuestDisk } from './agent.ts';
+import { GuestAgentError, type GuestAgent, type GuestDisk } from './agent.ts';
 import { findDisk } from './disks.ts';
 import { sysfsPci, type DiskIdentity } from './run-script.ts';
 
 /** More than the "uevent" file of a PCI function has. */
 const UEVENT_BYTES_MAX = 1024;
+/** More than the "stat" file of a disk has: 17 numbers. */
+const STAT_BYTES_MAX = 512;
 const LETTERS = 26;
 /** So many disks are guessed at a time, and one more for each so many disks that a list would name. */
 const GUESSES_AT_ONCE = 2;
@@ -52,8 +54,8 @@ export class DiskNames {
   }
 
   /**
-   * The device node of the disk at an address, e.g. "/dev/vdb"; undefined while the guest has none there, or none that can be
-   * opened: Linux lists a disk, and makes its node, a moment before it can be (block/genhd.c, device_add_disk).
+   * The device node of the disk at an address, e.g. "/dev/vdb"; undefined while the guest has none there, or none that it has
+   * read from yet.
    * @throws what GuestAgent.disks throws
    */
   async find(wanted: WantedDisk): Promise<string | undefined> {
@@ -67,7 +69,7 @@ export class DiskNames {
       const many = this.#finding > GUESSES_AT_ONCE + wanted.taken.size / DISKS_PER_GUESS;
       const name =
         (many ? undefined : await this.#guess(wanted)) ?? (await findDisk({ disks: () => this.#listed() }, wanted));
-      return name !== undefined && (await this.#agent.opens(name)) ? name : undefined;
+      return name !== undefined && (await this.#isRead(name)) ? name : undefined;
     } finally {
       this.#finding -= 1;
     }
@@ -105,6 +107,23 @@ export class DiskNames {
     // That a name was free says nothing about the next moment.
     if (address === undefined && this.#looks.get(name) === look) this.#looks.delete(name);
     return address;
+  }
+
+  /**
+   * Whether Linux has read from a disk. It lists a disk, and makes its node, a moment before anybody can open it; then it looks for
+   * partitions (block/genhd.c, device_add_disk), and this is how that shows without opening the disk: the agent has one thread,
+   * and whoever opens a disk that is being looked through waits until its storage has answered. An agent that cannot tell says
+   * nothing against it.
+   */
+  async #isRead(device: string): Promise<boolean> {
+    try {
+      const text = await this.#agent.readFile(`/sys/block/${device.slice('/dev/'.length)}/stat`, STAT_BYTES_MAX);
+      // The first field: reads that were completed (Documentation/block/stat.rst).
+      return Number(text.toString('latin1').trim().split(/\s+/, 1)[0]) !== 0;
+    } catch (error) {
+      if (error instanceof GuestAgentError) return true;
+      throw error;
+    }
   }
 
   /** Never rejects: an agent that cannot tell, or may not read files, is asked for its list instead. */

@@ -1,12 +1,12 @@
 import { MAPPINGS, STORE } from './luks-scripts.ts';
-import { FIND, LOCK, MOUNTING } from './scripts.ts';
+import { FIND, LOCK, MOUNTING, OPENABLE } from './scripts.ts';
 
 /**
  * PCI SERIAL NAME create|open|open_or_create_if_empty INTEGRITY(0|1) ephemeral|provided KEYBYTES READONLY(0|1)
  * FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty SECTORSIZE UUID; FSTYPE is empty when nothing is to be
  * mounted, UUID when any will do.
  */
-export const OPEN_LUKS2 = `${FIND}${LOCK}${MOUNTING}
+export const OPEN_LUKS2 = `${FIND}${LOCK}${OPENABLE}${MOUNTING}
 mapping=$3 mode=$4 integrity=$5 source=$6 bytes=$7 readonly=$8 fstype=$9
 shift 9
 point=$1 escaped=$2 options=$3 format=$4 sector_size=$5 wanted_uuid=$6

@@ -27,7 +27,6 @@ for path in /sys/block/"$name"/"$name"*/dev; do
 done
 dev=/dev/$name
 [ -b "$dev" ] || fail GUEST_DISK_NOT_FOUND "$dev is no block device"
-true 2> /dev/null < "$dev" || fail GUEST_DISK_NOT_FOUND "$dev cannot be opened"
 echo "device=$dev"
 `;
 
@@ -55,6 +54,14 @@ hold() { # LOCK
   locks="$locks $lock"
 }
 hold "/run/qshim-$name.lock"
+`;
+
+/**
+ * For what is about to use the disk: the node is there a moment before it can be opened. Under the lock, as this waits while the
+ * kernel looks for partitions. Not for what lets go of a disk: a disk that cannot be opened may be mounted all the same.
+ */
+export const OPENABLE = `
+true 2> /dev/null < "$dev" || fail GUEST_DISK_NOT_FOUND "$dev cannot be opened"
 `;
 
 /**
@@ -161,7 +168,7 @@ prepare_mount() {
 `;
 
 /** PCI SERIAL FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty UNWRITTEN(0|1). */
-export const PREPARE_MOUNT = `${FIND}${LOCK}${MOUNTING}
+export const PREPARE_MOUNT = `${FIND}${LOCK}${OPENABLE}${MOUNTING}
 fstype=$3 point=$4 escaped=$5 options=$6 format=$7
 # Below the host's encryption nothing is zero; who sees the bytes below has seen that nobody ever wrote.
 if [ "$8" = 1 ]; then blank() { :; }; fi

@@ -30,6 +30,7 @@ type WatchedVolume = Pick<Volume, 'id'> & { readonly names: Pick<Volume['names']
 interface Waiting {
   readonly volume: WatchedVolume;
   readonly sinceMs: number;
+  readonly deadline: Deadline;
   readonly settle: PromiseWithResolvers<DriverEvidence>;
   /** The guest's kernel will say when it is worth looking. */
   awaitsNews: boolean;
@@ -68,22 +69,29 @@ export class DriverWatch {
   }
 
   /**
-   * @param news settles when it is time to look, or when that will not be said; left out: it is looked at all the time
+   * @param news resolves when it is time to look, with the disk's device node, or with undefined when that will not be said; left
+   *   out: it is looked at all the time
    * @throws ShimError FAILED_PRECONDITION / GUEST_DRIVER_FAILED, DEVICE_VANISHED; DEADLINE_EXCEEDED / GUEST_DRIVER_TIMEOUT
    */
-  async untilLive(volume: WatchedVolume, deadline: Deadline, news?: Promise<unknown>): Promise<DriverEvidence> {
+  async untilLive(
+    volume: WatchedVolume,
+    deadline: Deadline,
+    news?: Promise<string | undefined>,
+  ): Promise<DriverEvidence> {
     const waiting: Waiting = {
       volume,
       sinceMs: monotonicMs(),
+      deadline,
       settle: Promise.withResolvers(),
       awaitsNews: news !== undefined,
       // Nothing can be seen yet: the device has just been plugged.
       lookedAtMs: monotonicMs(),
     };
     this.#waiting.add(waiting);
-    void news?.then(() => {
+    void news?.then((device) => {
+      if (!this.#waiting.has(waiting)) return;
       waiting.awaitsNews = false;
-      this.#newsAtMs = monotonicMs();
+      if (device !== undefined) this.#newsAtMs = monotonicMs();
       this.#wakeUp();
     });
     this.#wakeUp();
@@ -125,14 +133,17 @@ export class DriverWatch {
     this.#running = undefined;
   }
 
-  /** Those without news to come; and each of the others that was not looked at for long, which come first. */
+  /** Those without news to come; and behind them each of the others that was not looked at for long. */
   #worthALook(): readonly Waiting[] {
     const nowMs = monotonicMs();
     const busy = nowMs - this.#newsAtMs < LOOK_UNASKED_MS;
-    const dueMs = nowMs - (busy ? LOOK_UNASKED_BUSY_MS : LOOK_UNASKED_MS);
+    const isDue = ({ awaitsNews, lookedAtMs, deadline }: Waiting): boolean => {
+      // Whose time is nearly up has no more of it to be left alone.
+      const patient = busy && deadline.remainingMs > LOOK_UNASKED_BUSY_MS;
+      return awaitsNews && nowMs - lookedAtMs >= (patient ? LOOK_UNASKED_BUSY_MS : LOOK_UNASKED_MS);
+    };
     const all = [...this.#waiting];
-    const due = all.filter(({ awaitsNews, lookedAtMs }) => awaitsNews && lookedAtMs <= dueMs);
-    return [...due, ...all.filter(({ awaitsNews }) => !awaitsNews)];
+    return [...all.filter(({ awaitsNews }) => !awaitsNews), ...all.filter(isDue)];
   }
 
   #wakeUp(): void {

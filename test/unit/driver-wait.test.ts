@@ -8,6 +8,7 @@ import { QmpError } from '../../src/qmp/errors.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { until } from '../support/until.ts';
 
+const ANNOUNCED = Promise.resolve('/dev/vdz');
 const LIVE = ['VIRTIO_CONFIG_S_DRIVER_OK: ready'];
 const FAILED = ['VIRTIO_CONFIG_S_FAILED: gave up'];
 type Answer = readonly string[] | Error;
@@ -139,7 +140,7 @@ suite('waiting for drivers', () => {
     const { vm, looks } = vmWith(statuses);
     const watch = new DriverWatch(vm);
     let live = false;
-    const wait = watch.untilLive(volume('a'), soon(), Promise.resolve()).then((evidence) => {
+    const wait = watch.untilLive(volume('a'), soon(), ANNOUNCED).then((evidence) => {
       live = true;
       return evidence;
     });
@@ -200,7 +201,7 @@ suite('waiting for drivers', () => {
     const ended = assert.rejects(watch.untilLive(volume('last'), soon(), never), shimFailure('UNAVAILABLE', 'VM_GONE'));
     for (const id of ids) {
       nowMs += 40;
-      await watch.untilLive(volume(id), soon(), Promise.resolve());
+      await watch.untilLive(volume(id), soon(), ANNOUNCED);
     }
     assert.deepEqual(looks, ids, 'after 360 ms it was not looked at once');
     nowMs += 100;
@@ -209,7 +210,54 @@ suite('waiting for drivers', () => {
     await ended;
   });
 
-  test('however busy it is, each is looked at once a second', async (context) => {
+  test('news that will not come is no sign that others are being announced', async (context) => {
+    let nowMs = 1000;
+    context.mock.method(performance, 'now', () => nowMs);
+    const { vm } = vmWith(new Map<string, Answer>(['a', 'b'].map((id) => [id, LIVE])));
+    const watch = new DriverWatch(vm);
+    const unheard = watch.untilLive(volume('b'), soon(), new Promise<undefined>(() => undefined));
+    for (let step = 0; step < 2; step += 1) {
+      nowMs += 60;
+      await watch.untilLive(volume('a'), soon(), Promise.resolve(undefined));
+    }
+    assert.equal(await unheard, 'virtio-status');
+  });
+
+  test('however busy it is, whose time is nearly up is not left alone', async (context) => {
+    let nowMs = 1000;
+    context.mock.method(performance, 'now', () => nowMs);
+    const { vm } = vmWith(new Map<string, Answer>(['a', 'b'].map((id) => [id, LIVE])));
+    const watch = new DriverWatch(vm);
+    // By the test's clock it has 900 ms; by the machine's, minutes.
+    const deadline = Deadline.after(600_000);
+    nowMs += 599_100;
+    const unheard = watch.untilLive(volume('b'), deadline, new Promise<undefined>(() => undefined));
+    for (let step = 0; step < 3; step += 1) {
+      nowMs += 50;
+      await watch.untilLive(volume('a'), soon(), ANNOUNCED);
+    }
+    assert.equal(await unheard, 'virtio-status');
+  });
+
+  test('one that is announced is looked at before those that are only due', async (context) => {
+    let nowMs = 1000;
+    context.mock.method(performance, 'now', () => nowMs);
+    const { vm, looks, gone } = vmWith(new Map<string, Answer>([['announced', LIVE]]));
+    const watch = new DriverWatch(vm);
+    const never = new Promise<undefined>(() => undefined);
+    const waits = Array.from({ length: 9 }, (_, index) => watch.untilLive(volume(`due${index}`), soon(), never));
+    const news = Promise.withResolvers<string>();
+    const announced = watch.untilLive(volume('announced'), soon(), news.promise);
+    await oneTurn();
+    nowMs += 150;
+    news.resolve('/dev/vda');
+    await announced;
+    assert.deepEqual(looks, ['announced']);
+    gone.abort(new ShimError('UNAVAILABLE', 'the VM is gone', { reason: 'VM_GONE' }));
+    await Promise.allSettled(waits);
+  });
+
+  test('however busy it is, each is looked at each is looked at once a second', async (context) => {
     let nowMs = 1000;
     context.mock.method(performance, 'now', () => nowMs);
     const { vm } = vmWith(new Map<string, Answer>(['a', 'b'].map((id) => [id, LIVE])));
@@ -218,7 +266,7 @@ suite('waiting for drivers', () => {
     const unheard = watch.untilLive(volume('b'), Deadline.after(600_000), never);
     for (let step = 0; step < 11; step += 1) {
       nowMs += 99;
-      await watch.untilLive(volume('a'), soon(), Promise.resolve());
+      await watch.untilLive(volume('a'), soon(), ANNOUNCED);
     }
     assert.equal(await unheard, 'virtio-status');
   });
