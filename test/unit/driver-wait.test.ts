@@ -249,10 +249,10 @@ suite('waiting for drivers', () => {
     const news = Promise.withResolvers<string>();
     const announced = watch.untilLive(volume('announced'), soon(), news.promise);
     await oneTurn();
-    nowMs += 150;
+    nowMs += 1500;
     news.resolve('/dev/vda');
     await announced;
-    assert.deepEqual(looks, ['announced']);
+    assert.equal(looks[0], 'announced');
     gone.abort(new ShimError('UNAVAILABLE', 'the VM is gone', { reason: 'VM_GONE' }));
     await Promise.allSettled(waits);
   });
