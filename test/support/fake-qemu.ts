@@ -69,7 +69,7 @@ export class FakeVm {
     return vm;
   }
 
-  /** What the guest agent answers unless a test says otherwise: the disks that have a live driver, no mounts. */
+  /** What the guest agent answers unless a test says otherwise: the disks that have a live driver, no mounts, no files. */
   answerAgent(request: FakeRequest): unknown {
     switch (request.execute) {
       case 'guest-get-fsinfo':
@@ -80,6 +80,8 @@ export class FakeVm {
         this.qmp.emit('SHUTDOWN', { guest: true, reason: 'guest-shutdown' });
         this.exit(0);
         return silence;
+      case 'guest-file-open':
+        return new Error('Command guest-file-open has been disabled');
       default:
         return {};
     }
