@@ -131,7 +131,7 @@ await describe('keys in use', { skip }, async () => {
     assert.match(log, /"level":"trace".*"qmp command"/, 'trace is on');
     const qmp = await readFile(join(recorded, 'qmp.sock'), 'utf8');
     assert.match(qmp, /"qom-type":"secret".*"keyid"/, 'QMP is recorded, and a secret went over it');
-    assert.ok(qmp.includes(`"file":"${secrets}/qshim-`), "and the master key's way");
+    assert.match(qmp, /"file":"\/proc\/\d+\/fd\/\d+"/, "and the master key's way, which has no name in any directory");
     for (const name of ['qshimd.log', 's/events.jsonl', 's/vm/state.json', 's/vm/console.log']) {
       assert.ok((await stat(join(daemon.directory, name))).size > 0, `${name} is there to be looked through`);
     }
