@@ -1,5 +1,5 @@
-import { once } from 'node:events';
-import { createConnection, type Socket } from 'node:net';
+import { silentLogger } from '../../src/base/log.ts';
+import { UeventStream } from '../../src/guest/uevents.ts';
 
 /** The name of a virtio-serial port for the benchmark alone: the sandbox's own has one socket, and the daemon holds it. */
 export const UEVENT_PORT = 'bench.uevents';
@@ -17,40 +17,38 @@ for name in /sys/class/virtio-ports/*/name; do
 done
 exit 1`;
 
-const TEXT_CHARS_MAX = 65_536;
+const VIRTIO_DISK = /\/block\/vd[a-z]+$/;
 
 /** Listens for virtio disks that are added: what the guest's own kernel announces, at which it can be used there. */
-export class BlockUevents implements Disposable {
-  readonly #socket: Socket;
-  #text = '';
-  #added = 0;
+export class BlockUevents implements AsyncDisposable {
+  #stream: UeventStream | undefined;
   #atMs: number[] = [];
   #wake: (() => void) | undefined;
 
-  private constructor(socket: Socket) {
-    this.#socket = socket;
-    socket.on('data', (chunk: Buffer) => this.#take(chunk.toString('latin1')));
-  }
-
   static async connect(path: string): Promise<BlockUevents> {
-    const socket = createConnection(path);
-    await once(socket, 'connect');
-    return new BlockUevents(socket);
+    const uevents = new BlockUevents();
+    uevents.#stream = await UeventStream.connect(path, silentLogger(), {
+      event: (event) => {
+        if (event.action !== 'add' || !VIRTIO_DISK.test(event.path)) return;
+        uevents.#atMs.push(performance.now());
+        uevents.#wake?.();
+      },
+      lost: () => uevents.#wake?.(),
+    });
+    return uevents;
   }
 
   /** Forgets what has been seen; call it before the attach. */
   reset(): void {
-    this.#text = '';
-    this.#added = 0;
     this.#atMs = [];
   }
 
   /** Waits until so many disks were announced since the reset; when the last of them was, on performance.now(). */
   async until(count: number, timeoutMs = 30_000): Promise<number> {
     const end = performance.now() + timeoutMs;
-    while (this.#added < count) {
+    while (this.#atMs.length < count) {
       const left = end - performance.now();
-      if (left <= 0) throw new Error(`${this.#added} of ${count} uevents came`);
+      if (left <= 0 || this.#stream?.open !== true) throw new Error(`${this.#atMs.length} of ${count} uevents came`);
       const { promise, resolve } = Promise.withResolvers<undefined>();
       const timer = setTimeout(() => resolve(undefined), left);
       this.#wake = () => resolve(undefined);
@@ -60,18 +58,7 @@ export class BlockUevents implements Disposable {
     return this.#atMs[count - 1] ?? Number.NaN;
   }
 
-  /** "add@.../block/vdb" begins such an event, and NUL ends each part of it. */
-  #take(text: string): void {
-    this.#text = (this.#text + text).slice(-TEXT_CHARS_MAX);
-    const count = (this.#text.match(/(?:^|\0)add@[^\0]+\/block\/vd[a-z]+(?=\0)/g) ?? []).length;
-    while (this.#added < count) {
-      this.#added += 1;
-      this.#atMs.push(performance.now());
-    }
-    this.#wake?.();
-  }
-
-  [Symbol.dispose](): void {
-    this.#socket.destroy();
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#stream?.[Symbol.asyncDispose]();
   }
 }
