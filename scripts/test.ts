@@ -169,6 +169,8 @@ for (const kind of KINDS) {
     await inTemplateMode('required', () => runKind(kind, `${kind.name} (as clones)`, ALSO_AS_CLONES));
   }
 }
+const ran = tally.passed + tally.failed + tally.skipped > 0;
+if (!ran) console.log('nothing was chosen to run: see npm test -- --help');
 const skipped = tally.skipped > 0 ? `, ${tally.skipped} skipped` : '';
 console.log(`${tally.passed} passed, ${tally.failed} failed${skipped}`);
-process.exitCode = tally.failed === 0 ? 0 : 1;
+process.exitCode = ran && tally.failed === 0 ? 0 : 1;
