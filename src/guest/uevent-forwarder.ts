@@ -1,7 +1,7 @@
 import { BUFFER_ADDRESS, CODE_ADDRESS, executable } from './elf.ts';
 
 /**
- * A program of some 400 bytes for x86-64 Linux guests that passes on what the kernel announces of virtio disks to a virtio-serial
+ * A program of 740 bytes for x86-64 Linux guests that passes on what the kernel announces of virtio disks to a virtio-serial
  * port, its only argument. Any writer of whole uevents will do in its place (docs/guest.md has one made of socat); this one costs less:
  * - a filter in the kernel lets through disks only, where a disk makes ten announcements: each that is passed on is a trip
  *   through QEMU's main loop, which is busy just then;
