@@ -1,12 +1,11 @@
-import { open, rename, rm, type FileHandle } from 'node:fs/promises';
+import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /**
  * Replaces a file's contents: temporary file, fsync, rename, fsync of the directory. A reader finds the old contents or the new
  * ones, never half of one, and nothing but the file is left. Mode 0600. Not for two writers of one path at once.
  *
- * Each step is a trip through the thread pool, on the way of every attach: the directory is opened beside the file, and nobody waits
- * for their closing, which has nothing to say after an fsync.
+ * Each step is a trip through the thread pool, on the way of every attach: file and directory are opened, and closed, side by side.
  * @throws the system error
  */
 export async function writeAtomically(path: string, text: string): Promise<void> {
@@ -24,10 +23,7 @@ export async function writeAtomically(path: string, text: string): Promise<void>
     await rm(temporary, { force: true }).catch(() => undefined);
     throw error;
   } finally {
-    for (const each of opening) each.then(closeSoon, () => undefined);
+    // Closing has nothing to say after an fsync.
+    await Promise.allSettled(opening.map(async (each) => (await each).close()));
   }
-}
-
-function closeSoon(handle: FileHandle): void {
-  handle.close().catch(() => undefined);
 }

@@ -289,7 +289,10 @@ async function stopPreempts(rig: FaultRig): Promise<void> {
   const stopped = await rig.client.stopSandbox({ sandboxId: sandbox.sandboxId, force: true });
   assert.equal(stopped.state, 'SANDBOX_STATE_STOPPED');
   const answer = await attach;
-  assert.ok(!answer.ok && [status.ABORTED, status.UNAVAILABLE].includes(answer.error.code), 'the attach ends with it');
+  assert.ok(
+    !answer.ok && [status.ABORTED, status.UNAVAILABLE].includes(answer.error.code),
+    `the attach ends with it, and not so: ${answer.ok ? answer.value.state : String(answer.error)}`,
+  );
   await rig.client.deleteSandbox('new');
   await nothingLeft(rig);
 }

@@ -5,7 +5,6 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { writeAtomically } from '../../src/base/atomic-file.ts';
 import { openFiles } from '../support/leaks.ts';
-import { until } from '../support/until.ts';
 
 suite('files that are replaced at once', () => {
   test('the new contents, for its owner only, and nothing beside it', async () => {
@@ -48,9 +47,9 @@ async function directory(): Promise<AsyncDisposable & { readonly path: string }>
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }
 
-/** Closing is not waited for. */
 async function nothingOpenBelow(path: string): Promise<void> {
-  await until('every file is closed', async () =>
-    (await openFiles(process.pid)).every((each) => !each.startsWith(path)),
+  assert.deepEqual(
+    (await openFiles(process.pid)).filter((each) => each.startsWith(path)),
+    [],
   );
 }
