@@ -42,6 +42,7 @@ export class ContainerdEndpoint implements AsyncDisposable {
       }),
     );
     const pods = await Pods.open({ manager, stateDir: config.state_dir, log });
+    undo.defer(() => pods.leave());
     const backend = join(directory, 'daemon.sock');
     const inUse = (): boolean => pods.all().length > 0;
     const relay = await RelayLink.open({ socket: config.containerd_socket, backend, directory, inUse, log });

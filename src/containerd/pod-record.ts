@@ -85,7 +85,7 @@ export class PodFile {
   readonly #path: string;
   readonly #render: () => PodRecord;
   readonly #writes = new Coalesced(() => this.#write());
-  #removed = false;
+  #over = false;
 
   constructor(directory: string, render: () => PodRecord) {
     this.#path = join(directory, render().sandboxId + SUFFIX);
@@ -102,13 +102,18 @@ export class PodFile {
 
   /** Removes the file for good; later commits do nothing. */
   async remove(): Promise<void> {
-    this.#removed = true;
-    await this.#writes.run();
+    await this.leave();
     await rm(this.#path, { force: true });
   }
 
+  /** Leaves the file to the next daemon, once nothing is being written any more; later commits do nothing. */
+  async leave(): Promise<void> {
+    this.#over = true;
+    await this.#writes.run();
+  }
+
   async #write(): Promise<void> {
-    if (this.#removed) return;
+    if (this.#over) return;
     try {
       await writeAtomically(this.#path, JSON.stringify(this.#render()));
     } catch (error) {

@@ -206,6 +206,11 @@ export class Pod {
     await this.#file.remove();
   }
 
+  /** The daemon ends: what this object still sees is the next daemon's to see, and to write down. */
+  leave(): Promise<void> {
+    return this.#file.leave();
+  }
+
   container(id: string): ContainerRecord | undefined {
     return this.record.containers.find((container) => container.id === id);
   }

@@ -146,6 +146,11 @@ export class Pods {
     this.#forget(pod);
   }
 
+  /** Leaves all records to the next daemon, which finds what was seen until now and nothing that is written later. */
+  async leave(): Promise<void> {
+    await Promise.all(this.all().map((pod) => pod.leave()));
+  }
+
   #forget(pod: Pod): void {
     const key = keyOf(pod.record);
     if (this.#pods.get(key) === pod) this.#pods.delete(key);

@@ -152,6 +152,7 @@ class Rig implements AsyncDisposable {
   /** As when another daemon comes. */
   async restart(): Promise<void> {
     await this.#tasks?.release();
+    await this.#pods?.leave();
     await this.#open();
     await this.tasks.restore();
   }
@@ -189,6 +190,7 @@ class Rig implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.closeReaders();
     await this.#tasks?.release();
+    await this.#pods?.leave();
     await rm(this.directory, { recursive: true });
   }
 }
@@ -232,6 +234,21 @@ suite('descriptors, and what the relay holds', { timeout: 60_000 }, () => {
     await rig.tasks.release();
     assert.deepEqual(rig.openFifos(), []);
     assert.deepEqual([...rig.held.keys()], []);
+  });
+
+  test("of a pod whose VM ends after the daemon has left: the record is the next one's, and stays as it was", async () => {
+    await using rig = await Rig.make();
+    await rig.restart();
+    const before = await rig.record();
+    const { pod } = rig;
+    await rig.tasks.release();
+    await rig.pods.leave();
+    await rm(join(rig.directory, CONTAINERD_DIRECTORY), { recursive: true });
+    await rig.host.stop('default.p');
+    await pod.ended;
+    await pod.commit();
+    await assert.rejects(rig.record(), { code: 'ENOENT' });
+    assert.match(before, /"begun":true/);
   });
 
   test('of a Create: on record before the relay holds them, and let go by the next daemon when it was never made', async () => {
