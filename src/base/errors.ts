@@ -29,15 +29,15 @@ export interface ShimErrorOptions {
 
 const MESSAGE_CHARS_MAX = 4096;
 const METADATA_CHARS_MAX = 1024;
-/** Control characters other than tab and newline: on a terminal they do things. */
-const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
+/** Control characters other than tab: on a terminal they do things. */
+const CONTROLS = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g;
 
 /**
  * An error with a status code, a stable reason and one sentence for people.
  *
  * Messages and metadata may hold what a hostile guest said. They end up in records, events, logs, gRPC trailers and on
- * terminals, so they are made short and harmless here: well-formed Unicode, and messages, which are for people, without
- * control characters. Metadata is for programs, and has the characters that there were.
+ * terminals, so they are made short and harmless here: well-formed Unicode, and messages, which are for people, as one sentence
+ * without control characters. Metadata is for programs, and has the characters that there were.
  */
 export class ShimError extends Error {
   readonly code: ShimCode;
@@ -46,7 +46,7 @@ export class ShimError extends Error {
 
   constructor(code: ShimCode, message: string, options: ShimErrorOptions) {
     super(
-      wellFormed(message, MESSAGE_CHARS_MAX).replace(CONTROLS, '\ufffd'),
+      oneSentence(wellFormed(message, MESSAGE_CHARS_MAX)).replace(CONTROLS, '\ufffd'),
       options.cause === undefined ? undefined : { cause: options.cause },
     );
     this.name = 'ShimError';
@@ -75,6 +75,25 @@ export function isShimError(error: unknown, ...codes: readonly ShimCode[]): erro
 /** The message of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
+}
+
+/**
+ * Text that quotes another program as one sentence without its full stop: lines and sentences are joined by semicolons. QEMU, the
+ * kernel's tools and the guest end theirs as they like.
+ */
+export function oneSentence(text: string): string {
+  const joined = text
+    .split(/[\r\n]/)
+    .map((line) => withoutStop(line.trim()))
+    .filter((line) => line !== '')
+    .join('; ');
+  return joined.replace(/([a-z]{2})\. (?=[A-Z])/g, '$1; ');
+}
+
+function withoutStop(text: string): string {
+  let end = text.length;
+  while (end > 0 && /[\s.]/.test(text.charAt(end - 1))) end -= 1;
+  return text.slice(0, end);
 }
 
 /** errno name (`ENOENT`) of a Node system error, or undefined. */

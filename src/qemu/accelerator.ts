@@ -1,7 +1,7 @@
 import { access, constants } from 'node:fs/promises';
 import { execa } from 'execa';
 import { monotonicMs } from '../base/deadline.ts';
-import { errnoOf, messageOf } from '../base/errors.ts';
+import { errnoOf, messageOf, oneSentence } from '../base/errors.ts';
 import { tiedCommand } from './tied.ts';
 import { unnamedFile } from './unnamed-file.ts';
 
@@ -93,7 +93,7 @@ function payloadArguments(accelerator: 'kvm' | 'tcg'): readonly string[] {
 }
 
 function lastLine(text: string): string {
-  return text.trim().split('\n').at(-1)?.slice(0, 300) ?? '';
+  return oneSentence(text.trim().split('\n').at(-1)?.slice(0, 300) ?? '');
 }
 
 /**

@@ -197,9 +197,8 @@ async function awaitFirstAnswer(sandbox: Sandbox, qemu: QemuProcess): Promise<vo
 
 async function startFailure(sandbox: Sandbox, qemu: QemuProcess): Promise<ShimError> {
   const log = (await readFile(sandbox.files.qemuLog, 'utf8').catch(() => '')).trim().slice(-CONSOLE_TAIL_BYTES);
-  const said = log.split(/\s*\n\s*/).join('; ');
   const how = qemu.exit === undefined ? 'QEMU did not answer on its QMP socket in time' : describeExit(qemu.exit);
-  return new ShimError('FAILED_PRECONDITION', `${how}${said === '' ? '' : `: ${said}`}`, {
+  return new ShimError('FAILED_PRECONDITION', `${how}${log === '' ? '' : `: ${log}`}`, {
     reason: 'QEMU_EXITED',
     metadata: { sandboxId: sandbox.id },
   });

@@ -1,18 +1,39 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { ShimError } from '../../src/base/errors.ts';
+import { ShimError, oneSentence } from '../../src/base/errors.ts';
 import { toServiceError } from '../../src/rpc/status.ts';
 
 const TRAILER_BYTES_MAX = 16_384;
 
+suite('an error that quotes another program', () => {
+  const rows: readonly (readonly [said: string, shown: string])[] = [
+    ['KVM: failed to init vcpu.', 'KVM: failed to init vcpu'],
+    ['KVM internal error. Suberror: 1\nextra data[0]: 2. \n', 'KVM internal error; Suberror: 1; extra data[0]: 2'],
+    ['Usage: mkfs\r\n\r\n\t-b size\r\n', 'Usage: mkfs; -b size'],
+    ['/mnt/a.b. c', '/mnt/a.b. c'],
+    ['what ...', 'what'],
+    ['\n.\n', ''],
+    ['\u00a0'.repeat(4000) + 'x', 'x'],
+  ];
+  for (const [said, shown] of rows) {
+    test(`is one sentence: ${JSON.stringify(said.slice(0, 40))}`, () => {
+      assert.equal(oneSentence(said), shown);
+      const { message } = new ShimError('FAILED_PRECONDITION', `QEMU says: ${said}`, { reason: 'ANY' });
+      // As test/support/errors.ts holds every error of the daemon against the API rules.
+      assert.match(message, /^\S[^\n\r]*[^\s.]$/);
+      assert.doesNotMatch(message, /[a-z]{2}\. [A-Z]/);
+    });
+  }
+});
+
 suite('what a hostile guest says, in an error', () => {
   test('is cut, well-formed and without control characters', () => {
-    const error = new ShimError('UNAVAILABLE', `\ud800 \u001b[31mred\u0007\n\t${'x'.repeat(100_000)}`, {
+    const error = new ShimError('UNAVAILABLE', `\ud800 \u001b[31mred\u0007\tand ${'x'.repeat(100_000)}`, {
       reason: 'ANY',
       metadata: { what: `\udfff${'y'.repeat(100_000)}` },
     });
-    assert.equal(error.message.slice(0, 13), '\ufffd \ufffd[31mred\ufffd\n\t');
+    assert.equal(error.message.slice(0, 16), '\ufffd \ufffd[31mred\ufffd\tand ');
     assert.equal(error.message.length, 4096);
     assert.equal(error.metadata['what']?.length, 1024);
     assert.ok(error.metadata['what'].isWellFormed());

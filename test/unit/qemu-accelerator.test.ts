@@ -86,6 +86,13 @@ suite('accelerator probe', () => {
     assert.match((await probe(qemu.path)).reason, /KVM: no such thing$/);
   });
 
+  test('what QEMU said is quoted without its full stop', async () => {
+    await using qemu = await program('echo "kvm_init_vcpu: failed. Try another host." >&2; kill -ABRT $$');
+    const { reason } = await probe(qemu.path);
+    assert.match(reason, /SIGABRT/);
+    assert.match(reason, /failed; Try another host$/);
+  });
+
   test('a payload that hangs is ended, and counts as unusable', async () => {
     await using qemu = await program('exec sleep 600');
     const found = await probe(qemu.path, 100);
