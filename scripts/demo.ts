@@ -9,7 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import type { Sandbox } from '../src/rpc/generated/qshim/v1/Sandbox.ts';
+import type { Sandbox } from '../src/grpc/generated/qshim/v1/Sandbox.ts';
 import { ensureTestTools } from './lib/prepare.ts';
 
 const root = join(import.meta.dirname, '..');

@@ -1,4 +1,4 @@
-/** Generates src/rpc/generated from proto/ (`npm run proto`); the result is committed, and a unit test holds it current. */
+/** Generates src/grpc/generated from proto/ (`npm run proto`); the result is committed, and a unit test holds it current. */
 import { rm } from 'node:fs/promises';
 import { execa } from 'execa';
 
@@ -31,4 +31,4 @@ export async function generateTypes(outDir: string): Promise<void> {
   );
 }
 
-if (import.meta.main) await generateTypes('src/rpc/generated');
+if (import.meta.main) await generateTypes('src/grpc/generated');

@@ -4,7 +4,7 @@ import { parse as parseToml } from 'smol-toml';
 import { z } from 'zod';
 import { ShimError, messageOf } from './base/errors.ts';
 import { LOG_LEVELS } from './base/log.ts';
-import { VOLUME_CAPACITY_MAX } from './device/slots.ts';
+import { VOLUME_CAPACITY_MAX } from './volume/model/slots.ts';
 
 /**
  * The daemon's options: one table, from which the TOML file, the environment, the flags, `qshimd --help` and

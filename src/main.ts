@@ -10,13 +10,13 @@ import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
 import { chooseAllocator } from './qemu/allocator.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
-import { ShimServer } from './rpc/server.ts';
-import { lockStateDirectory } from './rpc/socket.ts';
-import { BackingClaims } from './sandbox/backing.ts';
-import { EventLog } from './sandbox/events.ts';
+import { ShimServer } from './api/server.ts';
+import { lockStateDirectory } from './grpc/socket.ts';
+import { BackingClaims } from './volume/backing.ts';
+import { EventLog } from './store/events.ts';
 import { SandboxManager } from './sandbox/manager.ts';
-import { WarmPool } from './sandbox/pool.ts';
-import { Templates } from './sandbox/templates.ts';
+import { WarmPool } from './template/pool.ts';
+import { Templates } from './template/templates.ts';
 
 /** The daemon: composition root, signals, exit code. */
 

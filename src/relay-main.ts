@@ -7,7 +7,7 @@ import { Holds } from './relay/holds.ts';
 import { DaemonClient } from './relay/daemon.ts';
 import { GrpcProxy } from './relay/proxy.ts';
 import { TtrpcProxy } from './relay/ttrpc-proxy.ts';
-import { claimSocket } from './rpc/socket.ts';
+import { claimSocket } from './grpc/socket.ts';
 
 /**
  * The relay: a small process between containerd and the daemon that outlives the daemon. It passes calls on and holds FIFOs open,

@@ -8,9 +8,9 @@ import { loadConfig } from './config.ts';
 import { timestampOf } from './containerd/wire/messages.ts';
 import { loadContainerdApi, messageCodec } from './containerd/wire/schema.ts';
 import { ttrpcSocketOf } from './relay/control.ts';
-import type { DeleteResponse, DeleteResponse__Output } from './rpc/generated/containerd/task/v3/DeleteResponse.ts';
-import type { TaskClient } from './rpc/generated/containerd/task/v3/Task.ts';
-import type { RuntimeInfo } from './rpc/generated/containerd/types/RuntimeInfo.ts';
+import type { DeleteResponse, DeleteResponse__Output } from './grpc/generated/containerd/task/v3/DeleteResponse.ts';
+import type { TaskClient } from './grpc/generated/containerd/task/v3/Task.ts';
+import type { RuntimeInfo } from './grpc/generated/containerd/types/RuntimeInfo.ts';
 
 /**
  * `containerd-shim-qshim-v2`: what containerd runs for the runtime io.containerd.qshim.v2. The work is the daemon's; this only

@@ -2,10 +2,10 @@
 import { readFile } from 'node:fs/promises';
 import type { CommandUnknownOpts } from '@commander-js/extra-typings';
 import { messageOf } from '../base/errors.ts';
-import type { BatchResponse__Output } from '../rpc/generated/qshim/v1/BatchResponse.ts';
-import type { PlanResponse__Output } from '../rpc/generated/qshim/v1/PlanResponse.ts';
-import type { Problem__Output } from '../rpc/generated/qshim/v1/Problem.ts';
-import type { VolumeToAttach } from '../rpc/generated/qshim/v1/VolumeToAttach.ts';
+import type { BatchResponse__Output } from '../grpc/generated/qshim/v1/BatchResponse.ts';
+import type { PlanResponse__Output } from '../grpc/generated/qshim/v1/PlanResponse.ts';
+import type { Problem__Output } from '../grpc/generated/qshim/v1/Problem.ts';
+import type { VolumeToAttach } from '../grpc/generated/qshim/v1/VolumeToAttach.ts';
 import { volumesFromJson } from './batch-requests.ts';
 import { usageFailure } from './cli-failure.ts';
 import { exitCodeOf } from './exit-codes.ts';

@@ -1,6 +1,6 @@
 /** From the file that `qshim volume attach-many` and `plan` read to the message of qshim.v1. Pure. */
-import type { VolumeSpec } from '../rpc/generated/qshim/v1/VolumeSpec.ts';
-import type { VolumeToAttach } from '../rpc/generated/qshim/v1/VolumeToAttach.ts';
+import type { VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
+import type { VolumeToAttach } from '../grpc/generated/qshim/v1/VolumeToAttach.ts';
 import { messageOf } from '../base/errors.ts';
 import { usageFailure } from './cli-failure.ts';
 import { absolutePath } from './options.ts';

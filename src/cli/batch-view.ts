@@ -1,7 +1,7 @@
 /** Batches and plans as people see them. */
-import type { BatchResult__Output as BatchResult } from '../rpc/generated/qshim/v1/BatchResult.ts';
-import type { Problem__Output as Problem } from '../rpc/generated/qshim/v1/Problem.ts';
-import type { VolumePlan__Output as VolumePlan } from '../rpc/generated/qshim/v1/VolumePlan.ts';
+import type { BatchResult__Output as BatchResult } from '../grpc/generated/qshim/v1/BatchResult.ts';
+import type { Problem__Output as Problem } from '../grpc/generated/qshim/v1/Problem.ts';
+import type { VolumePlan__Output as VolumePlan } from '../grpc/generated/qshim/v1/VolumePlan.ts';
 import { table } from './table.ts';
 import { enumWord, NOTHING, orNothing, visible } from './values.ts';
 

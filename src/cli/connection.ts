@@ -7,12 +7,12 @@ import {
   type ClientUnaryCall,
   type requestCallback,
 } from '@grpc/grpc-js';
-import { loadApi } from '../rpc/schema.ts';
-import type { EventsClient } from '../rpc/generated/qshim/v1/Events.ts';
-import type { ListSandboxesResponse__Output } from '../rpc/generated/qshim/v1/ListSandboxesResponse.ts';
-import type { ListVolumesResponse__Output } from '../rpc/generated/qshim/v1/ListVolumesResponse.ts';
-import type { SandboxesClient } from '../rpc/generated/qshim/v1/Sandboxes.ts';
-import type { VolumesClient } from '../rpc/generated/qshim/v1/Volumes.ts';
+import { loadApi } from '../grpc/schema.ts';
+import type { EventsClient } from '../grpc/generated/qshim/v1/Events.ts';
+import type { ListSandboxesResponse__Output } from '../grpc/generated/qshim/v1/ListSandboxesResponse.ts';
+import type { ListVolumesResponse__Output } from '../grpc/generated/qshim/v1/ListVolumesResponse.ts';
+import type { SandboxesClient } from '../grpc/generated/qshim/v1/Sandboxes.ts';
+import type { VolumesClient } from '../grpc/generated/qshim/v1/Volumes.ts';
 import { Interrupted } from './cli-failure.ts';
 import { EXIT } from './exit-codes.ts';
 import { failureOf } from './failure.ts';

@@ -1,7 +1,7 @@
 /** What the command tells its caller when something went wrong, and how a gRPC error becomes that. */
 import { loadPackageDefinition, status, type ServiceError } from '@grpc/grpc-js';
-import type { ProtoGrpcType as StatusGrpcType } from '../rpc/generated/status.ts';
-import { loadStatusDefinition } from '../rpc/schema.ts';
+import type { ProtoGrpcType as StatusGrpcType } from '../grpc/generated/status.ts';
+import { loadStatusDefinition } from '../grpc/schema.ts';
 import { messageOf } from '../base/errors.ts';
 import { CliFailure } from './cli-failure.ts';
 import { EXIT, exitCodeOf } from './exit-codes.ts';

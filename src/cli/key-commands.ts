@@ -1,10 +1,10 @@
 /** `qshim volume resize` and `qshim volume keys ...` */
 import type { CommandUnknownOpts } from '@commander-js/extra-typings';
 import type { CallOptions, ClientUnaryCall, requestCallback } from '@grpc/grpc-js';
-import type { KeySlots__Output } from '../rpc/generated/qshim/v1/KeySlots.ts';
-import type { KeySlotsTarget } from '../rpc/generated/qshim/v1/KeySlotsTarget.ts';
-import type { VolumesClient } from '../rpc/generated/qshim/v1/Volumes.ts';
-import type { Volume__Output } from '../rpc/generated/qshim/v1/Volume.ts';
+import type { KeySlots__Output } from '../grpc/generated/qshim/v1/KeySlots.ts';
+import type { KeySlotsTarget } from '../grpc/generated/qshim/v1/KeySlotsTarget.ts';
+import type { VolumesClient } from '../grpc/generated/qshim/v1/Volumes.ts';
+import type { Volume__Output } from '../grpc/generated/qshim/v1/Volume.ts';
 import { usageFailure } from './cli-failure.ts';
 import { absolutePath, present, wholeNumber } from './options.ts';
 import type { Session } from './session.ts';

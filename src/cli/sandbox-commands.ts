@@ -1,10 +1,10 @@
 /** `qshim sandbox ...` */
 import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
-import type { ConsoleChunk__Output } from '../rpc/generated/qshim/v1/ConsoleChunk.ts';
-import type { DeleteSandboxResponse__Output } from '../rpc/generated/qshim/v1/DeleteSandboxResponse.ts';
-import type { ExecResponse__Output } from '../rpc/generated/qshim/v1/ExecResponse.ts';
-import type { ListSandboxesResponse__Output } from '../rpc/generated/qshim/v1/ListSandboxesResponse.ts';
-import type { Sandbox__Output } from '../rpc/generated/qshim/v1/Sandbox.ts';
+import type { ConsoleChunk__Output } from '../grpc/generated/qshim/v1/ConsoleChunk.ts';
+import type { DeleteSandboxResponse__Output } from '../grpc/generated/qshim/v1/DeleteSandboxResponse.ts';
+import type { ExecResponse__Output } from '../grpc/generated/qshim/v1/ExecResponse.ts';
+import type { ListSandboxesResponse__Output } from '../grpc/generated/qshim/v1/ListSandboxesResponse.ts';
+import type { Sandbox__Output } from '../grpc/generated/qshim/v1/Sandbox.ts';
 import { exitCodeOfGuest } from './exit-codes.ts';
 import { collectAssignment, collectPair, keysOf, present, wholeNumber } from './options.ts';
 import { ACCELERATORS, createRequest, execRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';

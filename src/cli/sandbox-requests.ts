@@ -1,6 +1,6 @@
 /** From the options of `qshim sandbox ...` to the messages of qshim.v1. Pure. */
-import type { CreateSandboxRequest } from '../rpc/generated/qshim/v1/CreateSandboxRequest.ts';
-import type { ExecRequest } from '../rpc/generated/qshim/v1/ExecRequest.ts';
+import type { CreateSandboxRequest } from '../grpc/generated/qshim/v1/CreateSandboxRequest.ts';
+import type { ExecRequest } from '../grpc/generated/qshim/v1/ExecRequest.ts';
 import { absolutePath, present } from './options.ts';
 
 export const ACCELERATORS = {

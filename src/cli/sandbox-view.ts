@@ -1,5 +1,5 @@
 /** Sandboxes as people see them. */
-import type { Sandbox__Output as Sandbox } from '../rpc/generated/qshim/v1/Sandbox.ts';
+import type { Sandbox__Output as Sandbox } from '../grpc/generated/qshim/v1/Sandbox.ts';
 import { table } from './table.ts';
 import {
   causeText,

@@ -1,4 +1,4 @@
-import type { Timing__Output as Timing } from '../rpc/generated/qshim/v1/Timing.ts';
+import type { Timing__Output as Timing } from '../grpc/generated/qshim/v1/Timing.ts';
 import { table } from './table.ts';
 import { durationText, visible } from './values.ts';
 

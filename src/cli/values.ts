@@ -1,7 +1,7 @@
 /** How single values look: to people in tables, to programs in JSON. All pure. */
-import type { Timestamp__Output as Timestamp } from '../rpc/generated/google/protobuf/Timestamp.ts';
-import type { Cause__Output as Cause } from '../rpc/generated/qshim/v1/Cause.ts';
-import type { Timing__Output as Timing } from '../rpc/generated/qshim/v1/Timing.ts';
+import type { Timestamp__Output as Timestamp } from '../grpc/generated/google/protobuf/Timestamp.ts';
+import type { Cause__Output as Cause } from '../grpc/generated/qshim/v1/Cause.ts';
+import type { Timing__Output as Timing } from '../grpc/generated/qshim/v1/Timing.ts';
 
 /** Shown where there is nothing to show, so that a column is never silently empty. */
 export const NOTHING = '-';

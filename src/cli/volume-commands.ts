@@ -1,7 +1,7 @@
 /** `qshim volume ...` */
 import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
-import type { ListVolumesResponse__Output } from '../rpc/generated/qshim/v1/ListVolumesResponse.ts';
-import type { Volume__Output } from '../rpc/generated/qshim/v1/Volume.ts';
+import type { ListVolumesResponse__Output } from '../grpc/generated/qshim/v1/ListVolumesResponse.ts';
+import type { Volume__Output } from '../grpc/generated/qshim/v1/Volume.ts';
 import { addBatchCommands } from './batch-commands.ts';
 import { addKeys, addResize } from './key-commands.ts';
 import { commaList, keysOf, present, wholeNumber } from './options.ts';

@@ -1,9 +1,9 @@
 /** From the options of `qshim volume ...` to the messages of qshim.v1. Pure. */
-import type { AttachVolumeRequest } from '../rpc/generated/qshim/v1/AttachVolumeRequest.ts';
-import type { Encryption } from '../rpc/generated/qshim/v1/Encryption.ts';
-import type { KeyReference } from '../rpc/generated/qshim/v1/KeyReference.ts';
-import type { Mount } from '../rpc/generated/qshim/v1/Mount.ts';
-import type { VolumeSpec } from '../rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { AttachVolumeRequest } from '../grpc/generated/qshim/v1/AttachVolumeRequest.ts';
+import type { Encryption } from '../grpc/generated/qshim/v1/Encryption.ts';
+import type { KeyReference } from '../grpc/generated/qshim/v1/KeyReference.ts';
+import type { Mount } from '../grpc/generated/qshim/v1/Mount.ts';
+import type { VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
 import { usageFailure } from './cli-failure.ts';
 import { absolutePath, present } from './options.ts';
 

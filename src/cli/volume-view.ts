@@ -1,6 +1,6 @@
 /** Volumes as people see them. */
-import type { Volume__Output as Volume } from '../rpc/generated/qshim/v1/Volume.ts';
-import type { VolumeSpec__Output as VolumeSpec } from '../rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { Volume__Output as Volume } from '../grpc/generated/qshim/v1/Volume.ts';
+import type { VolumeSpec__Output as VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
 import { table } from './table.ts';
 import { timingsSheet } from './timings-view.ts';
 import {

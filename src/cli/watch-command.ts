@@ -1,6 +1,6 @@
 /** `qshim watch` */
 import type { CommandUnknownOpts } from '@commander-js/extra-typings';
-import type { Event__Output } from '../rpc/generated/qshim/v1/Event.ts';
+import type { Event__Output } from '../grpc/generated/qshim/v1/Event.ts';
 import { present, wholeNumber } from './options.ts';
 import type { Session } from './session.ts';
 import { causeText, NOTHING, timestampOrNothing, timingsText, visible } from './values.ts';

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import type { GuestContainers } from '../guest/containers/types.ts';
-import type { ExecProcessRequest__Output } from '../rpc/generated/containerd/task/v3/ExecProcessRequest.ts';
+import type { ExecProcessRequest__Output } from '../grpc/generated/containerd/task/v3/ExecProcessRequest.ts';
 import type { Caller } from './caller.ts';
 import type { EventForwarder } from './forwarder.ts';
 import { processKey } from './live-process.ts';

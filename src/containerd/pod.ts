@@ -1,12 +1,12 @@
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { RequestedSpec } from '../device/spec.ts';
+import type { RequestedSpec } from '../volume/model/spec.ts';
 import type { GuestContainers } from '../guest/containers/types.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import type { Caller } from './caller.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
-import type { VolumeSnapshot } from '../sandbox/volume.ts';
+import type { VolumeSnapshot } from '../volume/volume.ts';
 import { specFromAnnotations } from './annotations.ts';
 import { PodFile, type ContainerRecord, type ExitRecord, type PodRecord } from './pod-record.ts';
 import { VolumeUse } from './volume-use.ts';

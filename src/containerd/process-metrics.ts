@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import type { Metrics } from '../rpc/generated/io/containerd/cgroups/v2/Metrics.ts';
+import type { Metrics } from '../grpc/generated/io/containerd/cgroups/v2/Metrics.ts';
 
 /** Linux's USER_HZ, in which /proc counts processor time. */
 const TICKS_PER_SECOND = 100;

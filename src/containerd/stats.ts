@@ -1,6 +1,6 @@
 import type { ContainerStats } from '../guest/containers/types.ts';
-import type { MemoryStat } from '../rpc/generated/io/containerd/cgroups/v2/MemoryStat.ts';
-import type { Metrics } from '../rpc/generated/io/containerd/cgroups/v2/Metrics.ts';
+import type { MemoryStat } from '../grpc/generated/io/containerd/cgroups/v2/MemoryStat.ts';
+import type { Metrics } from '../grpc/generated/io/containerd/cgroups/v2/Metrics.ts';
 
 /** What containerd's memory figures are called in the kernel's memory.stat. */
 const MEMORY_FIGURES = {

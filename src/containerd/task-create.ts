@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ShimError, invalidArgument, isShimError, messageOf } from '../base/errors.ts';
-import type { RequestedSpec } from '../device/spec.ts';
+import type { RequestedSpec } from '../volume/model/spec.ts';
 import type {
   AttachedDisk,
   ContainerPlan,
@@ -9,8 +9,8 @@ import type {
   GuestProcess,
   StreamSpec,
 } from '../guest/containers/types.ts';
-import type { CreateTaskRequest__Output } from '../rpc/generated/containerd/task/v3/CreateTaskRequest.ts';
-import type { VolumeSnapshot } from '../sandbox/volume.ts';
+import type { CreateTaskRequest__Output } from '../grpc/generated/containerd/task/v3/CreateTaskRequest.ts';
+import type { VolumeSnapshot } from '../volume/volume.ts';
 import { rootfsVolumeId, sharedVolumeId } from './ids.ts';
 import type { Pod } from './pod.ts';
 import type { ContainerRecord, ProcessRecord } from './pod-record.ts';

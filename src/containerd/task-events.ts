@@ -1,12 +1,12 @@
-import type { TaskCreate } from '../rpc/generated/containerd/events/TaskCreate.ts';
-import type { TaskDelete } from '../rpc/generated/containerd/events/TaskDelete.ts';
-import type { TaskExecAdded } from '../rpc/generated/containerd/events/TaskExecAdded.ts';
-import type { TaskExecStarted } from '../rpc/generated/containerd/events/TaskExecStarted.ts';
-import type { TaskExit } from '../rpc/generated/containerd/events/TaskExit.ts';
-import type { TaskOOM } from '../rpc/generated/containerd/events/TaskOOM.ts';
-import type { TaskPaused } from '../rpc/generated/containerd/events/TaskPaused.ts';
-import type { TaskResumed } from '../rpc/generated/containerd/events/TaskResumed.ts';
-import type { TaskStart } from '../rpc/generated/containerd/events/TaskStart.ts';
+import type { TaskCreate } from '../grpc/generated/containerd/events/TaskCreate.ts';
+import type { TaskDelete } from '../grpc/generated/containerd/events/TaskDelete.ts';
+import type { TaskExecAdded } from '../grpc/generated/containerd/events/TaskExecAdded.ts';
+import type { TaskExecStarted } from '../grpc/generated/containerd/events/TaskExecStarted.ts';
+import type { TaskExit } from '../grpc/generated/containerd/events/TaskExit.ts';
+import type { TaskOOM } from '../grpc/generated/containerd/events/TaskOOM.ts';
+import type { TaskPaused } from '../grpc/generated/containerd/events/TaskPaused.ts';
+import type { TaskResumed } from '../grpc/generated/containerd/events/TaskResumed.ts';
+import type { TaskStart } from '../grpc/generated/containerd/events/TaskStart.ts';
 import type { ForwardedEvent } from './forwarder.ts';
 import { messageCodec } from './wire/schema.ts';
 

@@ -2,7 +2,7 @@ import { constants } from 'node:fs';
 import { access, realpath, stat } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { ShimError } from '../base/errors.ts';
-import type { FileIdentity } from './template-key.ts';
+import type { FileIdentity } from '../template/key.ts';
 
 /** Which file lies at a path now. @throws the system error (ENOENT) */
 export async function identifyFile(path: string): Promise<FileIdentity> {

@@ -1,8 +1,8 @@
 import { loadSync } from '@grpc/proto-loader';
-import type { Request, Request__Output } from '../rpc/generated/ttrpc/Request.ts';
-import type { Response, Response__Output } from '../rpc/generated/ttrpc/Response.ts';
-import type { Status, Status__Output } from '../rpc/generated/google/rpc/Status.ts';
-import { codecOf, LOADER_OPTIONS } from '../rpc/schema.ts';
+import type { Request, Request__Output } from '../grpc/generated/ttrpc/Request.ts';
+import type { Response, Response__Output } from '../grpc/generated/ttrpc/Response.ts';
+import type { Status, Status__Output } from '../grpc/generated/google/rpc/Status.ts';
+import { codecOf, LOADER_OPTIONS } from '../grpc/schema.ts';
 
 const definitions = loadSync(['containerd/ttrpc.proto'], LOADER_OPTIONS);
 

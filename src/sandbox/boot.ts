@@ -5,15 +5,15 @@ import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { qemuArguments } from '../qemu/argv.ts';
 import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
-import { assertAcpiHotplug } from './acpi-hotplug.ts';
+import { assertAcpiHotplug } from '../qemu/acpi-hotplug.ts';
 import { startFromTemplate } from './clone.ts';
 import { startFromPool } from './pool-start.ts';
-import type { PoolMember } from './pool.ts';
+import type { PoolMember } from '../template/pool.ts';
 import { findQemu } from './recover.ts';
 import { endQemu, enterRunning, launchIdentity, prepareLaunch } from './launch.ts';
 import type { Sandbox } from './sandbox.ts';
-import { Stopwatch } from './stopwatch.ts';
-import type { TemplateLaunch } from './template-vm.ts';
+import { Stopwatch } from '../base/stopwatch.ts';
+import type { TemplateLaunch } from '../template/vm.ts';
 
 /** In the names of directories that were put aside; adoption passes them over. */
 export const LEFT_OVER_MARK = '.left-';

@@ -6,12 +6,12 @@ import type { GuestAgent } from '../guest/agent.ts';
 import type { IdentityPort } from '../guest/identity.ts';
 import { qemuArguments, type SandboxFiles } from '../qemu/argv.ts';
 import { QemuProcess } from '../qemu/process.ts';
-import type { TemplateLease } from '../qemu/template-store.ts';
+import type { TemplateLease } from '../template/store.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { endQemu, enterRunning, launchIdentity, type LaunchIdentity } from './launch.ts';
 import type { Sandbox } from './sandbox.ts';
-import type { Stopwatch } from './stopwatch.ts';
-import { cloneMemory, connectQmp, startClone, type TemplateLaunch } from './template-vm.ts';
+import type { Stopwatch } from '../base/stopwatch.ts';
+import { cloneMemory, connectQmp, startClone, type TemplateLaunch } from '../template/vm.ts';
 
 /** A sandbox that starts as a clone of a template. */
 

@@ -2,15 +2,15 @@ import { constants } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
 import { sleep } from '../base/deadline.ts';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
-import { iothreadIds } from '../device/placement.ts';
-import { bridgesFor } from '../device/slots.ts';
+import { iothreadIds } from '../volume/model/placement.ts';
+import { bridgesFor } from '../volume/model/slots.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { QemuProcess } from '../qemu/process.ts';
-import { resolveAllowed } from './backing.ts';
+import { resolveAllowed } from '../volume/backing.ts';
 import type { Sandbox, SandboxEnvironment } from './sandbox.ts';
 import { hostnameOf, type SandboxSpec } from './spec.ts';
-import type { Stopwatch } from './stopwatch.ts';
-import type { TemplateLaunch } from './template-vm.ts';
+import type { Stopwatch } from '../base/stopwatch.ts';
+import type { TemplateLaunch } from '../template/vm.ts';
 
 /** What every start of a sandbox has in common, be it a boot (boot.ts) or a clone (clone.ts). */
 

@@ -5,18 +5,18 @@ import { isDeepStrictEqual } from 'node:util';
 import { sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
-import { completeSpec, type RequestedSpec } from '../device/spec.ts';
+import { completeSpec, type RequestedSpec } from '../volume/model/spec.ts';
 import { adoptAll } from './adopt.ts';
-import { attachVolume, asShimError } from './attach.ts';
-import { inspectBacking } from './backing.ts';
-import { clearBareQemus } from './bare-qemu.ts';
+import { attachVolume, asShimError } from '../volume/attach.ts';
+import { inspectBacking } from '../volume/backing.ts';
+import { clearBareQemus } from '../qemu/bare-qemu.ts';
 import { bootSandbox, newUuid } from './boot.ts';
-import { detachVolume } from './detach.ts';
+import { detachVolume } from '../volume/detach.ts';
 import { limitLogs } from './log-limit.ts';
 import { Sandbox, type SandboxEnvironment, type SandboxSnapshot } from './sandbox.ts';
 import { completeSandboxSpec, type RequestedSandboxSpec, type SandboxSpec } from './spec.ts';
 import { stopSandbox } from './stop.ts';
-import { defaultSerial, type Volume, type VolumeSnapshot } from './volume.ts';
+import { defaultSerial, type Volume, type VolumeSnapshot } from '../volume/volume.ts';
 
 /** Longest id that names its own directory; sockets lie below it and their paths may have 107 bytes. */
 const DIRECTORY_NAME_MAX = 36;

@@ -3,9 +3,9 @@ import { AGENT_PORT_ID } from '../qemu/argv.ts';
 import { probeCapabilities } from '../qmp/capabilities.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { QmpListener } from '../qmp/listener.ts';
-import { lookAgain } from './guest-reset.ts';
-import { onIoError, onResumed, resumeWhenThereIsRoom } from './io-errors.ts';
-import { deviceVanished, reconcile } from './reconcile.ts';
+import { lookAgain } from '../volume/guest-reset.ts';
+import { onIoError, onResumed, resumeWhenThereIsRoom } from '../volume/io-errors.ts';
+import { deviceVanished, reconcile } from '../volume/reconcile.ts';
 import type { Sandbox } from './sandbox.ts';
 
 const WATCHED = [

@@ -3,10 +3,10 @@ import { join } from 'node:path';
 import { ShimError, messageOf } from '../base/errors.ts';
 import { runClone } from './clone.ts';
 import { launchIdentity } from './launch.ts';
-import { SANDBOX_ID_FILE, type PoolMember } from './pool.ts';
+import { SANDBOX_ID_FILE, type PoolMember } from '../template/pool.ts';
 import type { Sandbox } from './sandbox.ts';
-import type { Stopwatch } from './stopwatch.ts';
-import { identityFilesOf, type TemplateLaunch } from './template-vm.ts';
+import type { Stopwatch } from '../base/stopwatch.ts';
+import { identityFilesOf, type TemplateLaunch } from '../template/vm.ts';
 
 /**
  * Makes a sandbox of a pool member in whose directory it was made. False when the member will not do: it has been ended

@@ -9,9 +9,9 @@ import type { Port, PortKind, Ports } from '../guest/containers/port.ts';
 import { AGENT_PORT_NR, IDENTITY_PORT_NR, SERIAL_BUS, UEVENT_PORT_NR } from '../qemu/argv.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
-import { asShimError } from './attach.ts';
-import { PERIPHERALS } from './removal.ts';
-import type { VolumeHost } from './vm.ts';
+import { asShimError } from '../volume/attach.ts';
+import { PERIPHERALS } from '../volume/removal.ts';
+import type { VolumeHost } from '../volume/host.ts';
 
 /** As the journal keeps it. */
 export interface PortRecord {

@@ -1,17 +1,17 @@
 import { readdir, readFile, stat } from 'node:fs/promises';
 import { messageOf } from '../base/errors.ts';
 import { z } from 'zod';
-import type { Placement } from '../device/placement.ts';
-import { namesFor, parseDeviceId, type QemuNames } from '../device/plan.ts';
-import type { HostLuksSpec } from '../device/encryption.ts';
-import { FIRST_BRIDGE_ADDRESS, SLOTS_PER_BRIDGE, type Slot } from '../device/slots.ts';
-import type { CacheMode, IoErrorPolicy, VolumeSpec } from '../device/spec.ts';
+import type { Placement } from '../volume/model/placement.ts';
+import { namesFor, parseDeviceId, type QemuNames } from '../volume/model/plan.ts';
+import type { HostLuksSpec } from '../volume/model/encryption.ts';
+import { FIRST_BRIDGE_ADDRESS, SLOTS_PER_BRIDGE, type Slot } from '../volume/model/slots.ts';
+import type { CacheMode, IoErrorPolicy, VolumeSpec } from '../volume/model/spec.ts';
 import { HOSTNAME_PARAMETER } from '../qemu/argv.ts';
 import { QemuProcess, identify, type ProcessIdentity } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { BlockNodeInfo } from '../qmp/protocol.ts';
-import { fileIdentity } from './backing.ts';
-import type { JournalSandbox, JournalVolume } from './journal.ts';
+import { fileIdentity } from '../volume/backing.ts';
+import type { JournalSandbox, JournalVolume } from '../store/journal.ts';
 import type { Sandbox } from './sandbox.ts';
 
 /**

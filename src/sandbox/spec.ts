@@ -1,7 +1,7 @@
 import { invalidArgument } from '../base/errors.ts';
 import type { Config } from '../config.ts';
-import { VOLUME_CAPACITY_MAX } from '../device/slots.ts';
-import { checkHostPath } from '../device/spec.ts';
+import { VOLUME_CAPACITY_MAX } from '../volume/model/slots.ts';
+import { checkHostPath } from '../volume/model/spec.ts';
 
 export type SandboxState = 'creating' | 'running' | 'stopping' | 'stopped';
 

@@ -10,7 +10,7 @@
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { monotonicMs, sleep } from '../../src/base/deadline.ts';
-import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
+import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { startVm, testLaunch } from '../support/template-vm.ts';
 

@@ -4,8 +4,8 @@ import { refusal } from '../support/errors.ts';
 import { FakeScripts } from '../support/fake-scripts.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
-import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
+import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 
 /** The real daemon against a scripted QEMU and guest: mounts and encryption that qshim made are undone before a disk leaves. */
 

@@ -8,7 +8,7 @@ import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import type { ClientReadableStream } from '@grpc/grpc-js';
-import type { Event__Output } from '../../src/rpc/generated/qshim/v1/Event.ts';
+import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import { ApiClient } from '../support/daemon.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
 

@@ -4,7 +4,7 @@ import { createReadStream } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { execa } from 'execa';
 import { ensureCommands } from '../../scripts/lib/packages.ts';
-import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 import { ConfidentialRig, guestLuks2, hostLuks, MIB, mountAt, NOTHING_LEFT } from '../support/confidential.ts';
 import { assertRefusal, refusal } from '../support/errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';

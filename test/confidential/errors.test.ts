@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { copyFile, truncate } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
-import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 import {
   ConfidentialRig,
   fileHash,

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { readFile, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 import { fileHash, hostLuks, MIB, writeAt } from '../support/confidential.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { assertRefusal, refusal } from '../support/errors.ts';

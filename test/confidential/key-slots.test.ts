@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import type { KeySlots__Output } from '../../src/rpc/generated/qshim/v1/KeySlots.ts';
-import type { KeySlotsTarget } from '../../src/rpc/generated/qshim/v1/KeySlotsTarget.ts';
+import type { KeySlots__Output } from '../../src/grpc/generated/qshim/v1/KeySlots.ts';
+import type { KeySlotsTarget } from '../../src/grpc/generated/qshim/v1/KeySlotsTarget.ts';
 import { ConfidentialRig, hostLuks, MIB, mountAt, NOTHING_LEFT } from '../support/confidential.ts';
 import { call } from '../support/daemon.ts';
 import { assertRefusal, refusal } from '../support/errors.ts';

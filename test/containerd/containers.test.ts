@@ -5,7 +5,7 @@ import { release } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { execa } from 'execa';
-import type { PodSandboxConfig } from '../../src/rpc/generated/runtime/v1/PodSandboxConfig.ts';
+import type { PodSandboxConfig } from '../../src/grpc/generated/runtime/v1/PodSandboxConfig.ts';
 import { podConfig } from '../support/containerd/cri.ts';
 import { ContainerdRig } from '../support/containerd/rig.ts';
 

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { after, before, suite, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { PodSandboxConfig } from '../../src/rpc/generated/runtime/v1/PodSandboxConfig.ts';
+import type { PodSandboxConfig } from '../../src/grpc/generated/runtime/v1/PodSandboxConfig.ts';
 import { podConfig } from '../support/containerd/cri.ts';
 import { ContainerdRig } from '../support/containerd/rig.ts';
 

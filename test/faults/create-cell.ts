@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
+import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
 import { call as promised } from '../support/daemon.ts';
 import { outcome, type Outcome } from '../support/grpc-errors.ts';
 import type { Fault, Point } from './cell.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile, readlink, rm, truncate, writeFile } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { status } from '@grpc/grpc-js';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { outcome, type Outcome } from '../support/grpc-errors.ts';
 import { exists, processesNaming } from './host.ts';
 import type { Cell, MatrixCell } from './matrix.ts';

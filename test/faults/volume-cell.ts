@@ -3,7 +3,7 @@ import { open } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { status, type ServiceError } from '@grpc/grpc-js';
 import { identify } from '../../src/qemu/process.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { call as promised } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import { outcome, type Outcome } from '../support/grpc-errors.ts';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import type { Event__Output } from '../../src/rpc/generated/qshim/v1/Event.ts';
+import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { outcome } from '../support/grpc-errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';

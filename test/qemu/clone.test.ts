@@ -5,7 +5,7 @@ import { after, before, suite, test } from 'node:test';
 import { execa } from 'execa';
 import type { OptionName } from '../../src/config.ts';
 import { identify } from '../../src/qemu/process.ts';
-import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
+import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import { KERNEL, realVmSkipReason } from '../support/guest-image.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { stat } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { ConsoleChunk__Output } from '../../src/rpc/generated/qshim/v1/ConsoleChunk.ts';
+import type { ConsoleChunk__Output } from '../../src/grpc/generated/qshim/v1/ConsoleChunk.ts';
 import { TestDaemon } from '../support/daemon.ts';
 
 const LIMIT_BYTES = 65_536;

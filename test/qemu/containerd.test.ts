@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import type { PodSandboxConfig } from '../../src/rpc/generated/runtime/v1/PodSandboxConfig.ts';
+import type { PodSandboxConfig } from '../../src/grpc/generated/runtime/v1/PodSandboxConfig.ts';
 import { podConfig } from '../support/containerd/cri.ts';
 import { ensureContainerd, NotAvailable } from '../support/containerd/packages.ts';
 import { ContainerdRig } from '../support/containerd/rig.ts';

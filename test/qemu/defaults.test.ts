@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { withoutDefaults } from '../../src/device/defaults.ts';
-import { attachPlan, namesFor } from '../../src/device/plan.ts';
-import { slotAt } from '../../src/device/slots.ts';
-import type { VolumeSpec } from '../../src/device/spec.ts';
+import { withoutDefaults } from '../../src/volume/model/defaults.ts';
+import { attachPlan, namesFor } from '../../src/volume/model/plan.ts';
+import { slotAt } from '../../src/volume/model/slots.ts';
+import type { VolumeSpec } from '../../src/volume/model/spec.ts';
 import { bareQemuMissing, startBareQemu, type BareQemu } from '../support/bare-qemu.ts';
 
 const DISK_BYTES = 4 * 1024 * 1024;

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
 import { findAllocator } from '../../src/qemu/allocator.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import { until } from '../support/until.ts';

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { promisify } from 'node:util';
-import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import {
   assertRefusal,

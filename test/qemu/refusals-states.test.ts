@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, describe, it } from 'node:test';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import {
   assertRefusal,

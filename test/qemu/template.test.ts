@@ -8,8 +8,8 @@ import { pipeline } from 'node:stream/promises';
 import { after, before, suite, test } from 'node:test';
 import { Deadline, monotonicMs, sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { TemplateStore, type TemplateLease } from '../../src/qemu/template-store.ts';
-import { cloneMemory, makeTemplate, startClone } from '../../src/sandbox/template-vm.ts';
+import { TemplateStore, type TemplateLease } from '../../src/template/store.ts';
+import { cloneMemory, makeTemplate, startClone } from '../../src/template/vm.ts';
 import { bareQemuBinary } from '../support/bare-qemu.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import {

@@ -1,11 +1,11 @@
 import { status, type CallOptions } from '@grpc/grpc-js';
 import { call, type ApiClient } from '../support/daemon.ts';
 import { decodeRefusal, isServiceError } from '../support/errors.ts';
-import type { AttachVolumeRequest } from '../../src/rpc/generated/qshim/v1/AttachVolumeRequest.ts';
-import type { CreateSandboxRequest } from '../../src/rpc/generated/qshim/v1/CreateSandboxRequest.ts';
-import type { DetachVolumeRequest } from '../../src/rpc/generated/qshim/v1/DetachVolumeRequest.ts';
-import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { AttachVolumeRequest } from '../../src/grpc/generated/qshim/v1/AttachVolumeRequest.ts';
+import type { CreateSandboxRequest } from '../../src/grpc/generated/qshim/v1/CreateSandboxRequest.ts';
+import type { DetachVolumeRequest } from '../../src/grpc/generated/qshim/v1/DetachVolumeRequest.ts';
+import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 
 /** No call of the harness waits longer than this, whatever becomes of the daemon. */
 const CALL_TIMEOUT_MS = 150_000;

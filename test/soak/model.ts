@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
-import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 import type { Answer } from './answers.ts';
 
 /** Bytes that one write puts on a volume. */

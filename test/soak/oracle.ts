@@ -1,5 +1,5 @@
-import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { HostLook, lookAtGuest, lookAtQemu, type GuestLook } from './looks.ts';
 import { sha256, type Attachment, type SandboxFate, type SandboxModel, type VolumeFile } from './model.ts';
 import type { DaemonView, Rig } from './rig.ts';

@@ -5,8 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { waitFor } from '../../src/base/deadline.ts';
 import type { OptionName } from '../../src/config.ts';
-import type { Sandbox__Output } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { TestDaemon, type ApiClient } from '../support/daemon.ts';
 
 const SETTLE_PAUSE_MS = 15;

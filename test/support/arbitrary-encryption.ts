@@ -1,5 +1,10 @@
 import fc from 'fast-check';
-import { HOST_CIPHERS, HOST_HASHES, type EncryptionSpec, type EncryptionView } from '../../src/device/encryption.ts';
+import {
+  HOST_CIPHERS,
+  HOST_HASHES,
+  type EncryptionSpec,
+  type EncryptionView,
+} from '../../src/volume/model/encryption.ts';
 import type { KeyReference } from '../../src/keys/reference.ts';
 
 /** Complete encryption specs, as journal and API must carry them. */

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
-import type { Encryption } from '../../src/rpc/generated/qshim/v1/Encryption.ts';
-import type { GuestLuks2 } from '../../src/rpc/generated/qshim/v1/GuestLuks2.ts';
-import type { HostLuks } from '../../src/rpc/generated/qshim/v1/HostLuks.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
-import type { VolumeSpec } from '../../src/rpc/generated/qshim/v1/VolumeSpec.ts';
+import type { Encryption } from '../../src/grpc/generated/qshim/v1/Encryption.ts';
+import type { GuestLuks2 } from '../../src/grpc/generated/qshim/v1/GuestLuks2.ts';
+import type { HostLuks } from '../../src/grpc/generated/qshim/v1/HostLuks.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
+import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 import { TestDaemon, type DaemonOptions } from './daemon.ts';
 import { qemuInventory } from './leaks.ts';
 

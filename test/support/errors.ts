@@ -3,9 +3,9 @@ import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import type { MessageTypeDefinition } from '@grpc/proto-loader';
-import type { ErrorInfo__Output } from '../../src/rpc/generated/google/rpc/ErrorInfo.ts';
-import type { Status__Output } from '../../src/rpc/generated/google/rpc/Status.ts';
-import { loadStatusDefinition } from '../../src/rpc/schema.ts';
+import type { ErrorInfo__Output } from '../../src/grpc/generated/google/rpc/ErrorInfo.ts';
+import type { Status__Output } from '../../src/grpc/generated/google/rpc/Status.ts';
+import { loadStatusDefinition } from '../../src/grpc/schema.ts';
 import type { TestDaemon } from './daemon.ts';
 import { openFiles, qemuInventory, type QemuInventory } from './leaks.ts';
 

@@ -13,14 +13,14 @@ import {
   type handleUnaryCall,
 } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
-import type { Event } from '../../src/rpc/generated/qshim/v1/Event.ts';
-import type { EventsHandlers } from '../../src/rpc/generated/qshim/v1/Events.ts';
-import type { Sandbox } from '../../src/rpc/generated/qshim/v1/Sandbox.ts';
-import type { SandboxesHandlers } from '../../src/rpc/generated/qshim/v1/Sandboxes.ts';
-import type { Volume } from '../../src/rpc/generated/qshim/v1/Volume.ts';
-import type { VolumesHandlers } from '../../src/rpc/generated/qshim/v1/Volumes.ts';
-import type { ProtoGrpcType as StatusGrpcType } from '../../src/rpc/generated/status.ts';
-import { loadApi, loadStatusDefinition } from '../../src/rpc/schema.ts';
+import type { Event } from '../../src/grpc/generated/qshim/v1/Event.ts';
+import type { EventsHandlers } from '../../src/grpc/generated/qshim/v1/Events.ts';
+import type { Sandbox } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
+import type { SandboxesHandlers } from '../../src/grpc/generated/qshim/v1/Sandboxes.ts';
+import type { Volume } from '../../src/grpc/generated/qshim/v1/Volume.ts';
+import type { VolumesHandlers } from '../../src/grpc/generated/qshim/v1/Volumes.ts';
+import type { ProtoGrpcType as StatusGrpcType } from '../../src/grpc/generated/status.ts';
+import { loadApi, loadStatusDefinition } from '../../src/grpc/schema.ts';
 
 /** An answer that is an error, as the daemon sends it. */
 export interface ApiError {

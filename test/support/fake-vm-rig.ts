@@ -2,7 +2,7 @@ import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Deadline, sleep } from '../../src/base/deadline.ts';
 import type { OptionName } from '../../src/config.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { TestDaemon, type ApiClient } from './daemon.ts';
 import { FakeQemu, type FakeVm, type FakeVmOptions } from './fake-qemu.ts';
 

@@ -5,11 +5,11 @@ import { silentLogger, type Logger } from '../../src/base/log.ts';
 import { configWith, type Config } from '../../src/config.ts';
 import { AcceleratorChoice } from '../../src/qemu/accelerator.ts';
 import type { KeySource } from '../../src/keys/sources.ts';
-import { BackingClaims } from '../../src/sandbox/backing.ts';
-import { EventLog } from '../../src/sandbox/events.ts';
+import { BackingClaims } from '../../src/volume/backing.ts';
+import { EventLog } from '../../src/store/events.ts';
 import { SandboxManager } from '../../src/sandbox/manager.ts';
-import { WarmPool } from '../../src/sandbox/pool.ts';
-import { Templates } from '../../src/sandbox/templates.ts';
+import { WarmPool } from '../../src/template/pool.ts';
+import { Templates } from '../../src/template/templates.ts';
 
 /** The daemon's sandboxes without its API, in the test's own process: for what has no call of its own yet. */
 export class InProcess implements AsyncDisposable {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import type { ClientReadableStream } from '@grpc/grpc-js';
-import type { Event__Output } from '../../src/rpc/generated/qshim/v1/Event.ts';
+import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import type { ApiClient } from './daemon.ts';
 
 const LEGAL: Readonly<Record<string, readonly string[]>> = {

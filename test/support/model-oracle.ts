@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { silentLogger } from '../../src/base/log.ts';
-import { namesFor } from '../../src/device/plan.ts';
-import { pciPath } from '../../src/device/slots.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
-import { readJournal } from '../../src/sandbox/journal.ts';
+import { namesFor } from '../../src/volume/model/plan.ts';
+import { pciPath } from '../../src/volume/model/slots.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
+import { readJournal } from '../../src/store/journal.ts';
 import type { ApiClient } from './daemon.ts';
 import type { EventTail } from './model-events.ts';
 import type { FaultyVm } from './model-faults.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { waitFor, Deadline, sleep } from '../../src/base/deadline.ts';
 import type { OptionName } from '../../src/config.ts';
-import type { Volume__Output } from '../../src/rpc/generated/qshim/v1/Volume.ts';
+import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import type { ApiClient } from './daemon.ts';
 import { decodeRefusal } from './errors.ts';
 import { FakeVmRig } from './fake-vm-rig.ts';

@@ -8,7 +8,7 @@ import { errnoOf } from '../../src/base/errors.ts';
 import { surviveFailedSpawns } from '../../src/base/failed-spawns.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { configWith } from '../../src/config.ts';
-import { Templates } from '../../src/sandbox/templates.ts';
+import { Templates } from '../../src/template/templates.ts';
 
 const [directory = ''] = process.argv.slice(2);
 // Any file will do for one that is booted, any program for one that tells its version.

@@ -3,23 +3,17 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLogger } from '../../src/base/log.ts';
-import { bridgesFor } from '../../src/device/slots.ts';
+import { bridgesFor } from '../../src/volume/model/slots.ts';
 import { GuestAgent } from '../../src/guest/agent.ts';
 import type { AssumedIdentity } from '../../src/guest/identity.ts';
 import { qemuArguments, type GuestMemory, type SandboxFiles } from '../../src/qemu/argv.ts';
 import { findProgram, identifyFile } from '../../src/qemu/file-identity.ts';
 import { QemuProcess } from '../../src/qemu/process.ts';
-import { templateKey } from '../../src/qemu/template-key.ts';
-import type { TemplateBuild, TemplateLease } from '../../src/qemu/template-store.ts';
+import { templateKey } from '../../src/template/key.ts';
+import type { TemplateBuild, TemplateLease } from '../../src/template/store.ts';
 import type { QmpClient } from '../../src/qmp/client.ts';
 import { sandboxFiles } from '../../src/sandbox/sandbox.ts';
-import {
-  cloneMemory,
-  connectQmp,
-  makeTemplate,
-  startClone,
-  type TemplateLaunch,
-} from '../../src/sandbox/template-vm.ts';
+import { cloneMemory, connectQmp, makeTemplate, startClone, type TemplateLaunch } from '../../src/template/vm.ts';
 import { bareQemuBinary } from './bare-qemu.ts';
 import { INITRD, KERNEL, KERNEL_PARAMETERS } from './guest-image.ts';
 

@@ -6,14 +6,14 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
-import type { SourceKind, VolumeSpec } from '../../src/device/spec.ts';
+import type { SourceKind, VolumeSpec } from '../../src/volume/model/spec.ts';
 import {
   BackingClaims,
   inspectBacking,
   resolveAllowed,
   type Backing,
   type InspectionConfig,
-} from '../../src/sandbox/backing.ts';
+} from '../../src/volume/backing.ts';
 
 const MIB = 1024 * 1024;
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
-import { completeEncryption, mappingName, type RequestedEncryption } from '../../src/device/encryption.ts';
-import { completeSpec } from '../../src/device/spec.ts';
+import { completeEncryption, mappingName, type RequestedEncryption } from '../../src/volume/model/encryption.ts';
+import { completeSpec } from '../../src/volume/model/spec.ts';
 
 const KEY = { kind: 'file', path: '/keys/a' } as const;
 const HOST = {

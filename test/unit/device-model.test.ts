@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { slotAt } from '../../src/device/slots.ts';
-import { transition, type Transition, type VolumeInput, type VolumeState } from '../../src/device/state.ts';
+import { slotAt } from '../../src/volume/model/slots.ts';
+import { transition, type Transition, type VolumeInput, type VolumeState } from '../../src/volume/model/state.ts';
 import { assertModel, modelParameters, type Regression } from '../support/model-seed.ts';
 
 /**

@@ -13,10 +13,10 @@ import {
   type AttachStep,
   type BlockNodeArguments,
   type DeviceArguments,
-} from '../../src/device/plan.ts';
-import type { HostLuksSpec } from '../../src/device/encryption.ts';
-import { slotAt } from '../../src/device/slots.ts';
-import type { AioMode, CacheMode, VolumeSpec } from '../../src/device/spec.ts';
+} from '../../src/volume/model/plan.ts';
+import type { HostLuksSpec } from '../../src/volume/model/encryption.ts';
+import { slotAt } from '../../src/volume/model/slots.ts';
+import type { AioMode, CacheMode, VolumeSpec } from '../../src/volume/model/spec.ts';
 
 const BASE: VolumeSpec = {
   source: { kind: 'raw-file', path: '/volumes/a.raw' },

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { slotAt } from '../../src/device/slots.ts';
+import { slotAt } from '../../src/volume/model/slots.ts';
 import {
   transition,
   type Cause,
@@ -9,7 +9,7 @@ import {
   type Transition,
   type VolumeInput,
   type VolumeState,
-} from '../../src/device/state.ts';
+} from '../../src/volume/model/state.ts';
 
 const slot = slotAt(3);
 const guest: GuestView = { pciAddress: '0000:01:04.0', device: '/dev/vda', evidence: ['x'], formatted: false };

@@ -3,7 +3,7 @@ import { suite, test } from 'node:test';
 import { setImmediate as oneTurn } from 'node:timers/promises';
 import { Deadline } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
-import { DriverWatch, type WatchedVm } from '../../src/sandbox/driver-wait.ts';
+import { DriverWatch, type WatchedVm } from '../../src/volume/driver-wait.ts';
 import { QmpError } from '../../src/qmp/errors.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { until } from '../support/until.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { ShimError, oneSentence } from '../../src/base/errors.ts';
-import { toServiceError } from '../../src/rpc/status.ts';
+import { toServiceError } from '../../src/grpc/status.ts';
 
 const TRAILER_BYTES_MAX = 16_384;
 

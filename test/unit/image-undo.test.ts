@@ -7,9 +7,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { createLogger } from '../../src/base/log.ts';
-import { luks1OverheadBytes } from '../../src/device/luks1.ts';
-import { fileIdentity } from '../../src/sandbox/backing.ts';
-import { beginCreation, undoCreation, type CreatingVolume } from '../../src/sandbox/image-undo.ts';
+import { luks1OverheadBytes } from '../../src/volume/model/luks1.ts';
+import { fileIdentity } from '../../src/volume/backing.ts';
+import { beginCreation, undoCreation, type CreatingVolume } from '../../src/volume/image-undo.ts';
 import { writeAt } from '../support/confidential.ts';
 
 const MIB = 1024 * 1024;

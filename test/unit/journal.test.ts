@@ -6,9 +6,9 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { createLogger, silentLogger, type Logger } from '../../src/base/log.ts';
-import { SLOTS_PER_BRIDGE, VOLUME_CAPACITY_MAX, slotAt } from '../../src/device/slots.ts';
-import type { VolumeState } from '../../src/device/state.ts';
-import { Journal, readJournal, type JournalRecord, type JournalVolume } from '../../src/sandbox/journal.ts';
+import { SLOTS_PER_BRIDGE, VOLUME_CAPACITY_MAX, slotAt } from '../../src/volume/model/slots.ts';
+import type { VolumeState } from '../../src/volume/model/state.ts';
+import { Journal, readJournal, type JournalRecord, type JournalVolume } from '../../src/store/journal.ts';
 import { encryptionSpec, encryptionView } from '../support/arbitrary-encryption.ts';
 
 class Scratch implements AsyncDisposable {

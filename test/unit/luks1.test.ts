@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, suite, test } from 'node:test';
 import { missingCommands } from '../../scripts/lib/packages.ts';
-import type { HostLuksSpec } from '../../src/device/encryption.ts';
-import { LUKS1_HEADER_BYTES, lookForLuks, luks1OverheadBytes } from '../../src/device/luks1.ts';
-import { inspectLuks, readLuks1 } from '../../src/sandbox/luks-image.ts';
+import type { HostLuksSpec } from '../../src/volume/model/encryption.ts';
+import { LUKS1_HEADER_BYTES, lookForLuks, luks1OverheadBytes } from '../../src/volume/model/luks1.ts';
+import { inspectLuks, readLuks1 } from '../../src/volume/luks-image.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { makeImage } from '../support/luks-tool.ts';
 

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
-import { PlacementBook, capacityLimit, interruptMode, vectorBudget } from '../../src/device/placement.ts';
-import { VOLUME_CAPACITY_MAX } from '../../src/device/slots.ts';
+import { PlacementBook, capacityLimit, interruptMode, vectorBudget } from '../../src/volume/model/placement.ts';
+import { VOLUME_CAPACITY_MAX } from '../../src/volume/model/slots.ts';
 
 const machine = (vcpus: number, capacity: number, iothreads = 0) => new PlacementBook({ vcpus, capacity, iothreads });
 

@@ -5,10 +5,10 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { configWith, type Config } from '../../src/config.ts';
-import { WarmPool } from '../../src/sandbox/pool.ts';
+import { WarmPool } from '../../src/template/pool.ts';
 import type { CloneVm, CloneVmOptions } from '../../src/sandbox/clone.ts';
 import type { SandboxSpec } from '../../src/sandbox/spec.ts';
-import type { FoundTemplate } from '../../src/sandbox/templates.ts';
+import type { FoundTemplate } from '../../src/template/templates.ts';
 import { testLaunch } from '../support/template-vm.ts';
 import { until } from '../support/until.ts';
 

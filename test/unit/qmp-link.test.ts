@@ -3,7 +3,7 @@ import { suite, test } from 'node:test';
 import { waitFor } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { QmpLink } from '../../src/sandbox/link.ts';
+import { QmpLink } from '../../src/qmp/link.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { FakeQmp } from '../support/fake-qmp.ts';
 

@@ -18,13 +18,13 @@ async function filesBelow(directory: string): Promise<Map<string, string>> {
 }
 
 suite('generated types', () => {
-  test('src/rpc/generated is what proto/ says (npm run proto)', async () => {
+  test('src/grpc/generated is what proto/ says (npm run proto)', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-proto-'));
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => rm(directory, { recursive: true }));
     await generateTypes(directory);
     const made = await filesBelow(directory);
-    const committed = await filesBelow(join(root, 'src/rpc/generated'));
+    const committed = await filesBelow(join(root, 'src/grpc/generated'));
     assert.ok(made.size > 0);
     assert.deepEqual([...committed.keys()].sort(), [...made.keys()].sort());
     for (const [name, text] of made) assert.equal(committed.get(name), text, name);

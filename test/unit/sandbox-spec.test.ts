@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { configWith } from '../../src/config.ts';
-import { bridgesFor } from '../../src/device/slots.ts';
+import { bridgesFor } from '../../src/volume/model/slots.ts';
 import { qemuArguments } from '../../src/qemu/argv.ts';
 import { sandboxFromArguments } from '../../src/sandbox/recover.ts';
 import { sandboxFiles } from '../../src/sandbox/sandbox.ts';

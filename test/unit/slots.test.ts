@@ -13,7 +13,7 @@ import {
   slotAt,
   slotIndex,
   type Slot,
-} from '../../src/device/slots.ts';
+} from '../../src/volume/model/slots.ts';
 
 const anyIndex = fc.integer({ min: 0, max: VOLUME_CAPACITY_MAX - 1 });
 

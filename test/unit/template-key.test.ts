@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
-import { bridgesFor } from '../../src/device/slots.ts';
+import { bridgesFor } from '../../src/volume/model/slots.ts';
 import { qemuArguments, type Launch } from '../../src/qemu/argv.ts';
-import { sameFile, templateKey, type FileIdentity, type TemplateInputs } from '../../src/qemu/template-key.ts';
+import { sameFile, templateKey, type FileIdentity, type TemplateInputs } from '../../src/template/key.ts';
 import { sandboxFiles } from '../../src/sandbox/sandbox.ts';
 
 const file = (path: string): FileIdentity => ({ path, device: '1', inode: '2', bytes: '3', modifiedNs: '4' });

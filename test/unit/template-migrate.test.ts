@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
 import { suite, test } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
-import { restoreState, saveState, type MigrateOptions } from '../../src/qemu/template-migrate.ts';
+import { restoreState, saveState, type MigrateOptions } from '../../src/template/migrate.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
 import { FakeQmp, QmpFailure } from '../support/fake-qmp.ts';
 

@@ -12,7 +12,7 @@ import {
   type TemplateBuild,
   type TemplateStoreOptions,
   type TemplateTarget,
-} from '../../src/qemu/template-store.ts';
+} from '../../src/template/store.ts';
 
 const KEYS = ['a', 'b', 'c', 'd'].map((digit) => digit.repeat(64));
 const [A = '', B = '', C = '', D = ''] = KEYS;

@@ -12,9 +12,9 @@ import type { PassedCall } from '../../src/relay/daemon.ts';
 import { DATA_BYTES_MAX, encodeFrame, FrameReader, HEADER_BYTES, MESSAGE } from '../../src/relay/ttrpc-frames.ts';
 import { requestCodec, responseCodec } from '../../src/relay/ttrpc-messages.ts';
 import { TtrpcProxy } from '../../src/relay/ttrpc-proxy.ts';
-import type { Request } from '../../src/rpc/generated/ttrpc/Request.ts';
-import type { Response__Output } from '../../src/rpc/generated/ttrpc/Response.ts';
-import { toServiceError } from '../../src/rpc/status.ts';
+import type { Request } from '../../src/grpc/generated/ttrpc/Request.ts';
+import type { Response__Output } from '../../src/grpc/generated/ttrpc/Response.ts';
+import { toServiceError } from '../../src/grpc/status.ts';
 import { until } from '../support/until.ts';
 
 suite('frames of ttrpc', () => {

@@ -1,5 +1,5 @@
 import { credentials, Metadata, status } from '@grpc/grpc-js';
-import type { EventsClient as Client } from '../../rpc/generated/containerd/services/events/v1/Events.ts';
+import type { EventsClient as Client } from '../../grpc/generated/containerd/services/events/v1/Events.ts';
 import type { ForwardedEvent } from '../forwarder.ts';
 import { timestampOf } from './messages.ts';
 import { loadContainerdApi } from './schema.ts';

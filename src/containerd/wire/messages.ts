@@ -1,9 +1,9 @@
 import { invalidArgument, messageOf } from '../../base/errors.ts';
-import type { Any, Any__Output } from '../../rpc/generated/google/protobuf/Any.ts';
-import type { Timestamp } from '../../rpc/generated/google/protobuf/Timestamp.ts';
-import type { Metrics } from '../../rpc/generated/io/containerd/cgroups/v2/Metrics.ts';
-import type { PodVolumes, PodVolumes__Output } from '../../rpc/generated/qshim/v1/PodVolumes.ts';
-import type { PodSandboxConfig, PodSandboxConfig__Output } from '../../rpc/generated/runtime/v1/PodSandboxConfig.ts';
+import type { Any, Any__Output } from '../../grpc/generated/google/protobuf/Any.ts';
+import type { Timestamp } from '../../grpc/generated/google/protobuf/Timestamp.ts';
+import type { Metrics } from '../../grpc/generated/io/containerd/cgroups/v2/Metrics.ts';
+import type { PodVolumes, PodVolumes__Output } from '../../grpc/generated/qshim/v1/PodVolumes.ts';
+import type { PodSandboxConfig, PodSandboxConfig__Output } from '../../grpc/generated/runtime/v1/PodSandboxConfig.ts';
 import { messageCodec } from './schema.ts';
 
 /** Messages that travel inside google.protobuf.Any. containerd's type urls are bare names, without a host. */

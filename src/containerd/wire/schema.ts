@@ -1,9 +1,9 @@
 import { loadPackageDefinition } from '@grpc/grpc-js';
 import { loadSync, type MessageTypeDefinition, type PackageDefinition } from '@grpc/proto-loader';
-import type { ProtoGrpcType as EventGrpcType } from '../../rpc/generated/event_service.ts';
-import type { ProtoGrpcType as SandboxGrpcType } from '../../rpc/generated/sandbox.ts';
-import type { ProtoGrpcType as TaskGrpcType } from '../../rpc/generated/task.ts';
-import { codecOf, LOADER_OPTIONS } from '../../rpc/schema.ts';
+import type { ProtoGrpcType as EventGrpcType } from '../../grpc/generated/event_service.ts';
+import type { ProtoGrpcType as SandboxGrpcType } from '../../grpc/generated/sandbox.ts';
+import type { ProtoGrpcType as TaskGrpcType } from '../../grpc/generated/task.ts';
+import { codecOf, LOADER_OPTIONS } from '../../grpc/schema.ts';
 
 const FILES = ['sandbox', 'task', 'task_events', 'event_service', 'cgroups', 'cri'].map(
   (name) => `containerd/${name}.proto`,

@@ -1,10 +1,10 @@
 import { credentials, Metadata } from '@grpc/grpc-js';
 import { CRI_NAMESPACE } from '../../../src/containerd/ids.ts';
 import { loadContainerdApi, messageCodec } from '../../../src/containerd/wire/schema.ts';
-import type { ControllerClient as Client } from '../../../src/rpc/generated/containerd/services/sandbox/v1/Controller.ts';
-import type { Any } from '../../../src/rpc/generated/google/protobuf/Any.ts';
-import type { PodVolumes } from '../../../src/rpc/generated/qshim/v1/PodVolumes.ts';
-import type { VolumeToAttach } from '../../../src/rpc/generated/qshim/v1/VolumeToAttach.ts';
+import type { ControllerClient as Client } from '../../../src/grpc/generated/containerd/services/sandbox/v1/Controller.ts';
+import type { Any } from '../../../src/grpc/generated/google/protobuf/Any.ts';
+import type { PodVolumes } from '../../../src/grpc/generated/qshim/v1/PodVolumes.ts';
+import type { VolumeToAttach } from '../../../src/grpc/generated/qshim/v1/VolumeToAttach.ts';
 
 /** Calls the sandbox Controller on containerd's own socket, as a control plane would that knows nothing of qshim's sockets. */
 export class ControllerClient implements Disposable {

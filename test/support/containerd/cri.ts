@@ -1,13 +1,13 @@
 import { credentials, loadPackageDefinition, Metadata } from '@grpc/grpc-js';
-import type { ProtoGrpcType } from '../../../src/rpc/generated/cri.ts';
-import type { ContainerConfig } from '../../../src/rpc/generated/runtime/v1/ContainerConfig.ts';
-import type { ContainerStats__Output } from '../../../src/rpc/generated/runtime/v1/ContainerStats.ts';
-import type { ContainerStatus__Output } from '../../../src/rpc/generated/runtime/v1/ContainerStatus.ts';
-import type { ExecSyncResponse__Output } from '../../../src/rpc/generated/runtime/v1/ExecSyncResponse.ts';
-import type { PodSandbox__Output } from '../../../src/rpc/generated/runtime/v1/PodSandbox.ts';
-import type { PodSandboxConfig } from '../../../src/rpc/generated/runtime/v1/PodSandboxConfig.ts';
-import type { PodSandboxStatus__Output } from '../../../src/rpc/generated/runtime/v1/PodSandboxStatus.ts';
-import type { RuntimeServiceClient } from '../../../src/rpc/generated/runtime/v1/RuntimeService.ts';
+import type { ProtoGrpcType } from '../../../src/grpc/generated/cri.ts';
+import type { ContainerConfig } from '../../../src/grpc/generated/runtime/v1/ContainerConfig.ts';
+import type { ContainerStats__Output } from '../../../src/grpc/generated/runtime/v1/ContainerStats.ts';
+import type { ContainerStatus__Output } from '../../../src/grpc/generated/runtime/v1/ContainerStatus.ts';
+import type { ExecSyncResponse__Output } from '../../../src/grpc/generated/runtime/v1/ExecSyncResponse.ts';
+import type { PodSandbox__Output } from '../../../src/grpc/generated/runtime/v1/PodSandbox.ts';
+import type { PodSandboxConfig } from '../../../src/grpc/generated/runtime/v1/PodSandboxConfig.ts';
+import type { PodSandboxStatus__Output } from '../../../src/grpc/generated/runtime/v1/PodSandboxStatus.ts';
+import type { RuntimeServiceClient } from '../../../src/grpc/generated/runtime/v1/RuntimeService.ts';
 import { containerdDefinition } from '../../../src/containerd/wire/schema.ts';
 import { IMAGE } from './image.ts';
 

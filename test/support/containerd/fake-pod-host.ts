@@ -2,7 +2,7 @@ import { ShimError } from '../../../src/base/errors.ts';
 import type { PodHost } from '../../../src/containerd/pod.ts';
 import type { GuestContainers } from '../../../src/guest/containers/types.ts';
 import type { SandboxSnapshot } from '../../../src/sandbox/sandbox.ts';
-import type { VolumeSnapshot } from '../../../src/sandbox/volume.ts';
+import type { VolumeSnapshot } from '../../../src/volume/volume.ts';
 
 interface FakeSandbox {
   state: SandboxSnapshot['state'];

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
-import type { ContainerStatus__Output } from '../../../src/rpc/generated/runtime/v1/ContainerStatus.ts';
+import type { ContainerStatus__Output } from '../../../src/grpc/generated/runtime/v1/ContainerStatus.ts';
 import { TestDaemon } from '../daemon.ts';
 import { CriClient } from './cri.ts';
 import { makeImage } from './image.ts';

@@ -1,0 +1,342 @@
+import { invalidArgument } from '../base/errors.ts';
+import { capacityLimit, interruptMode } from '../volume/model/placement.ts';
+import type {
+  AioMode,
+  CacheMode,
+  DetectZeroes,
+  DiscardMode,
+  IoErrorPolicy,
+  MountSpec,
+  RequestedSpec,
+  SourceKind,
+  VolumeSpec,
+} from '../volume/model/spec.ts';
+import type { Cause } from '../volume/model/state.ts';
+import type { ShimEvent, Timing } from '../store/events.ts';
+import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
+import type { RequestedSandboxSpec, SandboxSpec, TemplateUse } from '../sandbox/spec.ts';
+import type { VolumeHealth, VolumeSnapshot } from '../volume/volume.ts';
+import { encryptionFrom, encryptionMessage, encryptionStatusMessage } from './convert-encryption.ts';
+import { known } from '../grpc/enum-names.ts';
+import type { Timestamp } from '../grpc/generated/google/protobuf/Timestamp.ts';
+import type { Cause as CauseMessage } from '../grpc/generated/qshim/v1/Cause.ts';
+import type { Event as EventMessage } from '../grpc/generated/qshim/v1/Event.ts';
+import type { Mount as MountMessage, Mount__Output } from '../grpc/generated/qshim/v1/Mount.ts';
+import type { Sandbox as SandboxMessage } from '../grpc/generated/qshim/v1/Sandbox.ts';
+import type { SandboxSpec as SandboxSpecMessage, SandboxSpec__Output } from '../grpc/generated/qshim/v1/SandboxSpec.ts';
+import type { Volume as VolumeMessage } from '../grpc/generated/qshim/v1/Volume.ts';
+import type { VolumeHealth as VolumeHealthMessage } from '../grpc/generated/qshim/v1/VolumeHealth.ts';
+import type { VolumeSpec as VolumeSpecMessage, VolumeSpec__Output } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
+
+/** Proto messages to domain values and back. An enum number that this version does not know arrives as a number. */
+
+const ACCELERATORS = { ACCELERATOR_AUTO: 'auto', ACCELERATOR_KVM: 'kvm', ACCELERATOR_TCG: 'tcg' } as const;
+const READY_WHENS = { READY_WHEN_AGENT: 'agent', READY_WHEN_STARTED: 'started' } as const;
+const TEMPLATE_USES: Readonly<Record<string, TemplateUse | undefined>> = {
+  TEMPLATE_UNSPECIFIED: undefined,
+  TEMPLATE_AUTO: 'auto',
+  TEMPLATE_OFF: 'off',
+  TEMPLATE_REQUIRED: 'required',
+};
+const TEMPLATE_MESSAGES = { auto: 'TEMPLATE_AUTO', off: 'TEMPLATE_OFF', required: 'TEMPLATE_REQUIRED' } as const;
+const START_KINDS = { cold: 'START_KIND_COLD_BOOT', clone: 'START_KIND_CLONE', pool: 'START_KIND_POOL' } as const;
+const CACHE_MODES: Readonly<Record<string, CacheMode | undefined>> = {
+  CACHE_MODE_UNSPECIFIED: undefined,
+  CACHE_MODE_NONE: 'none',
+  CACHE_MODE_WRITEBACK: 'writeback',
+  CACHE_MODE_WRITETHROUGH: 'writethrough',
+  CACHE_MODE_DIRECTSYNC: 'directsync',
+  CACHE_MODE_UNSAFE: 'unsafe',
+};
+const AIO_MODES: Readonly<Record<string, AioMode | 'auto'>> = {
+  AIO_MODE_AUTO: 'auto',
+  AIO_MODE_THREADS: 'threads',
+  AIO_MODE_NATIVE: 'native',
+  AIO_MODE_IO_URING: 'io_uring',
+};
+const DISCARD_MODES: Readonly<Record<string, DiscardMode | undefined>> = {
+  DISCARD_MODE_UNSPECIFIED: undefined,
+  DISCARD_MODE_IGNORE: 'ignore',
+  DISCARD_MODE_UNMAP: 'unmap',
+};
+const DETECT_ZEROES: Readonly<Record<string, DetectZeroes | undefined>> = {
+  DETECT_ZEROES_UNSPECIFIED: undefined,
+  DETECT_ZEROES_OFF: 'off',
+  DETECT_ZEROES_ON: 'on',
+  DETECT_ZEROES_UNMAP: 'unmap',
+};
+
+const ERROR_POLICIES: Readonly<Record<string, IoErrorPolicy | undefined>> = {
+  IO_ERROR_POLICY_UNSPECIFIED: undefined,
+  IO_ERROR_POLICY_REPORT: 'report',
+  IO_ERROR_POLICY_IGNORE: 'ignore',
+  IO_ERROR_POLICY_STOP: 'stop',
+  IO_ERROR_POLICY_STOP_ON_ENOSPC: 'enospc',
+};
+
+const SOURCE_KINDS = { rawFile: 'raw-file', qcow2File: 'qcow2-file', blockDevice: 'block-device' } as const;
+
+/** @throws ShimError INVALID_ARGUMENT for unknown enum values */
+export function sandboxSpecFrom(message: SandboxSpec__Output | null): RequestedSandboxSpec {
+  return {
+    vcpus: message?.vcpus ?? 0,
+    memoryMib: message?.memoryMib ?? 0,
+    kernel: message?.kernel ?? '',
+    initrd: message?.initrd ?? '',
+    kernelParameters: message?.kernelParameters ?? '',
+    accelerator: known('spec.accelerator', ACCELERATORS, message?.accelerator ?? 'ACCELERATOR_AUTO'),
+    volumeCapacity: message?.volumeCapacity ?? 0,
+    labels: { ...message?.labels },
+    readyWhen: known('spec.ready_when', READY_WHENS, message?.readyWhen ?? 'READY_WHEN_AGENT'),
+    template: known('spec.template', TEMPLATE_USES, message?.template ?? 'TEMPLATE_UNSPECIFIED'),
+    iothreads: message?.iothreads ?? 0,
+  };
+}
+
+/** @throws ShimError INVALID_ARGUMENT for a missing spec and unknown enum values */
+export function volumeSpecFrom(message: VolumeSpec__Output | null): RequestedSpec {
+  if (message === null) throw invalidArgument('spec', '', 'is missing');
+  const { source: which } = message;
+  const source = which === undefined ? undefined : { kind: SOURCE_KINDS[which], path: message[which]?.path ?? '' };
+  return {
+    source,
+    readOnly: message.readOnly,
+    cache: known('spec.cache', CACHE_MODES, message.cache),
+    aio: known('spec.aio', AIO_MODES, message.aio),
+    discard: known('spec.discard', DISCARD_MODES, message.discard),
+    detectZeroes: known('spec.detect_zeroes', DETECT_ZEROES, message.detectZeroes),
+    serial: message.serial,
+    queues: message.queues,
+    logicalBlockSize: message.logicalBlockSize,
+    physicalBlockSize: message.physicalBlockSize,
+    mount: message.mount === null ? undefined : mountFrom(message.mount),
+    writeErrors: known('spec.write_errors', ERROR_POLICIES, message.writeErrors),
+    readErrors: known('spec.read_errors', ERROR_POLICIES, message.readErrors),
+    encryption: encryptionFrom(message.encryption),
+  };
+}
+
+function mountFrom(message: Mount__Output): MountSpec {
+  const { fsType } = message;
+  if (fsType !== 'ext4' && fsType !== 'xfs') {
+    throw invalidArgument('spec.mount.fs_type', fsType, 'must be "ext4" or "xfs"');
+  }
+  return {
+    fsType,
+    mountPoint: message.mountPoint,
+    options: message.options,
+    format: known('spec.mount.format', { FORMAT_NEVER: 'never', FORMAT_IF_EMPTY: 'if_empty' } as const, message.format),
+  };
+}
+
+export function sandboxMessage(sandbox: SandboxSnapshot): SandboxMessage {
+  return {
+    sandboxId: sandbox.id,
+    spec: sandboxSpecMessage(sandbox.spec),
+    state: (
+      {
+        creating: 'SANDBOX_STATE_CREATING',
+        running: 'SANDBOX_STATE_RUNNING',
+        stopping: 'SANDBOX_STATE_STOPPING',
+        stopped: 'SANDBOX_STATE_STOPPED',
+      } as const
+    )[sandbox.state],
+    cause: causeMessage(sandbox.cause),
+    createdAt: timestamp(sandbox.createdAtMs),
+    accelerator: sandbox.accelerator === 'kvm' ? 'ACCELERATOR_KVM' : 'ACCELERATOR_TCG',
+    acceleratorReason: sandbox.acceleratorReason,
+    qemuVersion: sandbox.qemuVersion,
+    qemuPid: sandbox.qemuPid,
+    volumeCapacity: sandbox.spec.volumeCapacity,
+    volumesInUse: sandbox.volumesInUse,
+    timings: timingMessages(sandbox.timings),
+    agentReady: sandbox.agentReady,
+    runState: sandbox.runState,
+    stateDir: sandbox.directory,
+    start: { ...sandbox.start, kind: START_KINDS[sandbox.start.kind] },
+    capacity: {
+      volumes: sandbox.spec.volumeCapacity,
+      inUse: sandbox.volumesInUse,
+      limit: capacityLimit(sandbox.spec),
+      interruptVectors: sandbox.vectors.all,
+      interruptVectorsInUse: sandbox.vectors.inUse,
+    },
+  };
+}
+
+function sandboxSpecMessage(spec: SandboxSpec): SandboxSpecMessage {
+  return {
+    vcpus: spec.vcpus,
+    memoryMib: spec.memoryMib,
+    kernel: spec.kernel,
+    initrd: spec.initrd,
+    kernelParameters: spec.kernelParameters,
+    accelerator: keyOf(ACCELERATORS, spec.accelerator),
+    volumeCapacity: spec.volumeCapacity,
+    labels: { ...spec.labels },
+    readyWhen: keyOf(READY_WHENS, spec.readyWhen),
+    template: TEMPLATE_MESSAGES[spec.template],
+    iothreads: spec.iothreads,
+  };
+}
+
+export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
+  const { times } = volume;
+  return {
+    sandboxId: volume.sandboxId,
+    volumeId: volume.volumeId,
+    generation: volume.generation,
+    spec: volumeSpecMessage(volume.spec),
+    state: (
+      {
+        pending: 'VOLUME_STATE_PENDING',
+        attached: 'VOLUME_STATE_ATTACHED',
+        detaching: 'VOLUME_STATE_DETACHING',
+        removed: 'VOLUME_STATE_REMOVED',
+      } as const
+    )[volume.state.state],
+    cause: causeMessage(volume.cause),
+    serial: volume.spec.serial,
+    pciPath: volume.pciPath,
+    guestPciAddress: volume.guest?.pciAddress ?? '',
+    guestDevice: volume.guest?.device ?? '',
+    sizeBytes: volume.sizeBytes,
+    aio: volume.aio === undefined ? 'AIO_MODE_AUTO' : aioMessage(volume.aio),
+    evidence: [...(volume.guest?.evidence ?? [])],
+    timings: timingMessages(volume.timings),
+    pendingAt: timestamp(times.pending),
+    attachedAt: timestamp(times.attached),
+    detachingAt: timestamp(times.detaching),
+    removedAt: timestamp(times.removed),
+    formatted: volume.guest?.formatted ?? false,
+    health: healthMessage(volume.health),
+    encryption: encryptionStatusMessage(volume.encryption),
+    interrupts: INTERRUPT_MESSAGES[interruptMode(volume.placement, volume.spec.queues)],
+    iothreads: [...volume.placement.iothreads],
+    job: volume.job === undefined ? null : { ...volume.job },
+  };
+}
+
+const INTERRUPT_MESSAGES = {
+  'per-queue': 'INTERRUPT_MODE_PER_QUEUE',
+  shared: 'INTERRUPT_MODE_SHARED',
+  line: 'INTERRUPT_MODE_LINE',
+} as const;
+
+function healthMessage(health: VolumeHealth): VolumeHealthMessage {
+  const { last } = health;
+  return {
+    failing: health.failing,
+    errors: health.errors,
+    lastOperation: last?.operation ?? '',
+    lastMessage: last?.message ?? '',
+    lastAction: last?.action ?? '',
+    lastNoSpace: last?.noSpace ?? false,
+    lastAt: timestamp(last?.timeMs),
+  };
+}
+
+const POLICY_MESSAGES = {
+  report: 'IO_ERROR_POLICY_REPORT',
+  ignore: 'IO_ERROR_POLICY_IGNORE',
+  stop: 'IO_ERROR_POLICY_STOP',
+  enospc: 'IO_ERROR_POLICY_STOP_ON_ENOSPC',
+} as const;
+
+const CACHE_MESSAGES = {
+  none: 'CACHE_MODE_NONE',
+  writeback: 'CACHE_MODE_WRITEBACK',
+  writethrough: 'CACHE_MODE_WRITETHROUGH',
+  directsync: 'CACHE_MODE_DIRECTSYNC',
+  unsafe: 'CACHE_MODE_UNSAFE',
+} as const;
+
+function volumeSpecMessage(spec: VolumeSpec): VolumeSpecMessage {
+  return {
+    ...sourceMessage(spec.source),
+    readOnly: spec.readOnly,
+    cache: CACHE_MESSAGES[spec.cache],
+    aio: aioMessage(spec.aio),
+    discard: spec.discard === 'unmap' ? 'DISCARD_MODE_UNMAP' : 'DISCARD_MODE_IGNORE',
+    detectZeroes: ({ off: 'DETECT_ZEROES_OFF', on: 'DETECT_ZEROES_ON', unmap: 'DETECT_ZEROES_UNMAP' } as const)[
+      spec.detectZeroes
+    ],
+    serial: spec.serial,
+    queues: spec.queues,
+    logicalBlockSize: spec.logicalBlockSize,
+    physicalBlockSize: spec.physicalBlockSize,
+    mount: mountMessage(spec.mount),
+    writeErrors: POLICY_MESSAGES[spec.writeErrors],
+    readErrors: POLICY_MESSAGES[spec.readErrors],
+    encryption: encryptionMessage(spec.encryption),
+  };
+}
+
+function sourceMessage(source: {
+  readonly kind: SourceKind;
+  readonly path: string;
+}): Pick<VolumeSpecMessage, 'rawFile' | 'qcow2File' | 'blockDevice'> {
+  const { path } = source;
+  switch (source.kind) {
+    case 'raw-file':
+      return { rawFile: { path } };
+    case 'qcow2-file':
+      return { qcow2File: { path } };
+    case 'block-device':
+      return { blockDevice: { path } };
+  }
+}
+
+function mountMessage(mount: MountSpec | undefined): MountMessage | null {
+  if (mount === undefined) return null;
+  return {
+    fsType: mount.fsType,
+    mountPoint: mount.mountPoint,
+    options: [...mount.options],
+    format: mount.format === 'if_empty' ? 'FORMAT_IF_EMPTY' : 'FORMAT_NEVER',
+  };
+}
+
+function aioMessage(
+  aio: AioMode | 'auto',
+): 'AIO_MODE_AUTO' | 'AIO_MODE_THREADS' | 'AIO_MODE_NATIVE' | 'AIO_MODE_IO_URING' {
+  return (
+    {
+      auto: 'AIO_MODE_AUTO',
+      threads: 'AIO_MODE_THREADS',
+      native: 'AIO_MODE_NATIVE',
+      io_uring: 'AIO_MODE_IO_URING',
+    } as const
+  )[aio];
+}
+
+export function eventMessage(event: ShimEvent): EventMessage {
+  return {
+    sequence: event.sequence,
+    time: timestamp(event.timeMs),
+    sandboxId: event.sandboxId,
+    volumeId: event.volumeId ?? '',
+    generation: event.generation,
+    type: event.type,
+    cause: causeMessage(event.cause),
+    timings: timingMessages(event.timings),
+  };
+}
+
+function causeMessage(cause: Cause | undefined): CauseMessage | null {
+  return cause === undefined ? null : { ...cause };
+}
+
+function timingMessages(timings: readonly Timing[]): Timing[] {
+  return timings.map((timing) => ({ ...timing }));
+}
+
+function timestamp(milliseconds: number | undefined): Timestamp | null {
+  if (milliseconds === undefined) return null;
+  return { seconds: Math.floor(milliseconds / 1000), nanos: Math.round((milliseconds % 1000) * 1e6) };
+}
+
+function keyOf<K extends string, V>(table: Readonly<Record<K, V>>, value: V): K {
+  for (const key of Object.keys(table) as K[]) if (table[key] === value) return key;
+  throw new Error(`no enum name for ${String(value)}`);
+}

@@ -1,0 +1,173 @@
+import { invalidArgument } from '../base/errors.ts';
+import { execInGuest } from '../sandbox/exec.ts';
+import { followConsole } from '../sandbox/console.ts';
+import type { ShimEvent } from '../store/events.ts';
+import type { SandboxManager } from '../sandbox/manager.ts';
+import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
+import type { VolumeSnapshot } from '../volume/volume.ts';
+import { attachMany, detachMany, planAttach } from '../volume/batch.ts';
+import { resizeVolume } from '../volume/operations/resize.ts';
+import { batchMessage, planMessage } from './convert-batch.ts';
+import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpecFrom } from './convert.ts';
+import type { EventsHandlers } from '../grpc/generated/qshim/v1/Events.ts';
+import type { SandboxesHandlers } from '../grpc/generated/qshim/v1/Sandboxes.ts';
+import type { VolumesHandlers } from '../grpc/generated/qshim/v1/Volumes.ts';
+import { streaming, unary, type CallContext, type Edge } from '../grpc/handlers.ts';
+import { keySlotsHandlers } from './key-slots-service.ts';
+
+const DURATION_MS_MAX = 86_400_000;
+
+export function sandboxesHandlers(manager: SandboxManager, edge: Edge): SandboxesHandlers {
+  return {
+    Create: unary(edge, 'Sandboxes.Create', async ({ sandboxId, spec }, { signal }) =>
+      sandboxMessage(await manager.create(sandboxId, sandboxSpecFrom(spec), signal)),
+    ),
+    Get: unary(edge, 'Sandboxes.Get', ({ sandboxId }) => Promise.resolve(sandboxMessage(manager.get(sandboxId)))),
+    List: unary(edge, 'Sandboxes.List', ({ labels }) =>
+      Promise.resolve({ sandboxes: manager.list(labels).map(sandboxMessage) }),
+    ),
+    Stop: unary(edge, 'Sandboxes.Stop', async ({ sandboxId, force, gracefulTimeoutMs }) =>
+      sandboxMessage(
+        await manager.stop(sandboxId, { force, gracefulTimeoutMs: duration('graceful_timeout_ms', gracefulTimeoutMs) }),
+      ),
+    ),
+    Delete: unary(edge, 'Sandboxes.Delete', async ({ sandboxId, force }) => {
+      await manager.delete(sandboxId, force);
+      return {};
+    }),
+    Exec: unary(edge, 'Sandboxes.Exec', async (request, { signal }) => {
+      const result = await execInGuest(manager.sandbox(request.sandboxId), {
+        path: request.path,
+        args: request.arguments,
+        environment: request.environment,
+        input: request.standardInput,
+        timeoutMs: duration('timeout_ms', request.timeoutMs),
+        signal,
+      });
+      return {
+        exitCode: result.exitCode ?? 0,
+        signal: result.signal ?? 0,
+        standardOutput: result.stdout,
+        standardError: result.stderr,
+        truncated: result.truncated,
+      };
+    }),
+    Console: streaming(edge, 'Sandboxes.Console', async ({ sandboxId, follow }, send, { signal }) => {
+      for await (const data of followConsole(manager.sandbox(sandboxId), { follow, signal })) await send({ data });
+    }),
+    Watch: streaming(edge, 'Sandboxes.Watch', async ({ sandboxId }, send, context) => {
+      if (sandboxId !== '') manager.get(sandboxId);
+      // The watcher is open before the snapshot is taken, and nothing is awaited in between: no change is missed.
+      using watcher = manager.environment.events.watch();
+      const now = manager.list({}).filter(({ id }) => sandboxId === '' || id === sandboxId);
+      for (const sandbox of now) {
+        const event = snapshotEvent(manager, 'sandbox.snapshot', sandbox.id);
+        await send({ event: eventMessage(event), sandbox: sandboxMessage(sandbox) });
+      }
+      await relay(watcher, context, sandboxId, async (event) => {
+        if (event.volumeId !== undefined) return;
+        // Events of a sandbox carry its snapshot (Sandbox.announce).
+        await send({ event: eventMessage(event), sandbox: sandboxMessage(event.subject as SandboxSnapshot) });
+      });
+    }),
+  };
+}
+
+export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHandlers {
+  return {
+    Attach: unary(edge, 'Volumes.Attach', async ({ sandboxId, volumeId, spec, timeoutMs }, { signal }) =>
+      volumeMessage(await manager.attach(sandboxId, volumeId, volumeSpecFrom(spec), waiting(timeoutMs, signal))),
+    ),
+    Detach: unary(edge, 'Volumes.Detach', async ({ sandboxId, volumeId, force, timeoutMs }, { signal }) =>
+      volumeMessage(await manager.detach(sandboxId, volumeId, { force, ...waiting(timeoutMs, signal) })),
+    ),
+    AttachMany: unary(edge, 'Volumes.AttachMany', async ({ sandboxId, volumes, atomic, timeoutMs }, { signal }) => {
+      const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
+      const options = { atomic, ...waiting(timeoutMs, signal) };
+      return batchMessage(await attachMany(manager, sandboxId, members, options));
+    }),
+    DetachMany: unary(edge, 'Volumes.DetachMany', async ({ sandboxId, volumeIds, force, timeoutMs }, { signal }) =>
+      batchMessage(await detachMany(manager, sandboxId, volumeIds, { force, ...waiting(timeoutMs, signal) })),
+    ),
+    Plan: unary(edge, 'Volumes.Plan', async ({ sandboxId, volumes }) => {
+      const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
+      return planMessage(await planAttach(manager, sandboxId, members));
+    }),
+    Resize: unary(edge, 'Volumes.Resize', async ({ sandboxId, volumeId, sizeBytes, timeoutMs }, { signal }) =>
+      volumeMessage(await resizeVolume(manager, sandboxId, volumeId, { sizeBytes, ...waiting(timeoutMs, signal) })),
+    ),
+    ...keySlotsHandlers(manager, edge),
+    Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
+      Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
+    ),
+    List: unary(edge, 'Volumes.List', ({ sandboxId }) =>
+      Promise.resolve({ volumes: manager.volumes(sandboxId).map(volumeMessage) }),
+    ),
+    Watch: streaming(edge, 'Volumes.Watch', async ({ sandboxId }, send, context) => {
+      using watcher = manager.environment.events.watch();
+      for (const volume of manager.volumes(sandboxId)) {
+        const event = { ...snapshotEvent(manager, 'volume.snapshot', volume.sandboxId), volumeId: volume.volumeId };
+        await send({ event: eventMessage({ ...event, generation: volume.generation }), volume: volumeMessage(volume) });
+      }
+      await relay(watcher, context, sandboxId, async (event) => {
+        if (event.volumeId === undefined) return;
+        // Events of a volume carry its snapshot (VolumeStore).
+        await send({ event: eventMessage(event), volume: volumeMessage(event.subject as VolumeSnapshot) });
+      });
+    }),
+  };
+}
+
+export function eventsHandlers(manager: SandboxManager, edge: Edge): EventsHandlers {
+  return {
+    Watch: streaming(edge, 'Events.Watch', async ({ sandboxId, afterSequence }, send, context) => {
+      if (!Number.isSafeInteger(afterSequence)) {
+        throw invalidArgument('after_sequence', afterSequence, 'is not a sequence number');
+      }
+      using watcher = manager.environment.events.watch(afterSequence === 0 ? undefined : afterSequence);
+      await relay(watcher, context, sandboxId, (event) => send(eventMessage(event)));
+    }),
+  };
+}
+
+async function relay(
+  watcher: { take(signal: AbortSignal): Promise<readonly ShimEvent[]> },
+  { signal }: CallContext,
+  sandboxId: string,
+  send: (event: ShimEvent) => Promise<void>,
+): Promise<void> {
+  for (;;) {
+    for (const event of await watcher.take(signal)) {
+      if (sandboxId === '' || event.sandboxId === sandboxId) await send(event);
+    }
+  }
+}
+
+function snapshotEvent(
+  manager: SandboxManager,
+  type: 'sandbox.snapshot' | 'volume.snapshot',
+  sandboxId: string,
+): ShimEvent {
+  return {
+    type,
+    sandboxId,
+    sequence: manager.environment.events.sequence,
+    timeMs: Date.now(),
+    volumeId: undefined,
+    generation: 0,
+    cause: undefined,
+    timings: [],
+    subject: undefined,
+  };
+}
+
+/** How long work may take (0: as configured), and the caller who may leave before. */
+function waiting(timeoutMs: number, callerWait: AbortSignal): { timeoutMs: number; callerWait: AbortSignal } {
+  return { timeoutMs: duration('timeout_ms', timeoutMs), callerWait };
+}
+
+/** A duration of the API: at most a day, as in the configuration. */
+function duration(field: string, milliseconds: number): number {
+  if (milliseconds <= DURATION_MS_MAX) return milliseconds;
+  throw invalidArgument(field, milliseconds, `is more than a day (${DURATION_MS_MAX} ms)`);
+}

@@ -1,0 +1,28 @@
+// Original file: proto/qshim/v1/common.proto
+
+import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from '../../google/protobuf/Timestamp.ts';
+import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from './Cause.ts';
+import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './Timing.ts';
+import type { Long } from '@grpc/proto-loader';
+
+export interface Event {
+  'sequence'?: (number | string | Long);
+  'time'?: (_google_protobuf_Timestamp | null);
+  'sandboxId'?: (string);
+  'volumeId'?: (string);
+  'generation'?: (number | string | Long);
+  'type'?: (string);
+  'cause'?: (_qshim_v1_Cause | null);
+  'timings'?: (_qshim_v1_Timing)[];
+}
+
+export interface Event__Output {
+  'sequence': (number);
+  'time': (_google_protobuf_Timestamp__Output | null);
+  'sandboxId': (string);
+  'volumeId': (string);
+  'generation': (number);
+  'type': (string);
+  'cause': (_qshim_v1_Cause__Output | null);
+  'timings': (_qshim_v1_Timing__Output)[];
+}

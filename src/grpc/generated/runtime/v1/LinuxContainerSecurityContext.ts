@@ -1,0 +1,13 @@
+// Original file: proto/containerd/cri.proto
+
+import type { NamespaceOption as _runtime_v1_NamespaceOption, NamespaceOption__Output as _runtime_v1_NamespaceOption__Output } from './NamespaceOption.ts';
+
+export interface LinuxContainerSecurityContext {
+  'privileged'?: (boolean);
+  'namespaceOptions'?: (_runtime_v1_NamespaceOption | null);
+}
+
+export interface LinuxContainerSecurityContext__Output {
+  'privileged': (boolean);
+  'namespaceOptions': (_runtime_v1_NamespaceOption__Output | null);
+}

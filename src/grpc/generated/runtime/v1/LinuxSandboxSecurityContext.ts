@@ -1,0 +1,11 @@
+// Original file: proto/containerd/cri.proto
+
+import type { NamespaceOption as _runtime_v1_NamespaceOption, NamespaceOption__Output as _runtime_v1_NamespaceOption__Output } from './NamespaceOption.ts';
+
+export interface LinuxSandboxSecurityContext {
+  'namespaceOptions'?: (_runtime_v1_NamespaceOption | null);
+}
+
+export interface LinuxSandboxSecurityContext__Output {
+  'namespaceOptions': (_runtime_v1_NamespaceOption__Output | null);
+}

@@ -1,0 +1,19 @@
+// Original file: proto/containerd/cri.proto
+
+import type { PodSandboxMetadata as _runtime_v1_PodSandboxMetadata, PodSandboxMetadata__Output as _runtime_v1_PodSandboxMetadata__Output } from './PodSandboxMetadata.ts';
+import type { PodSandboxState as _runtime_v1_PodSandboxState, PodSandboxState__Output as _runtime_v1_PodSandboxState__Output } from './PodSandboxState.ts';
+import type { Long } from '@grpc/proto-loader';
+
+export interface PodSandboxStatus {
+  'id'?: (string);
+  'metadata'?: (_runtime_v1_PodSandboxMetadata | null);
+  'state'?: (_runtime_v1_PodSandboxState);
+  'createdAt'?: (number | string | Long);
+}
+
+export interface PodSandboxStatus__Output {
+  'id': (string);
+  'metadata': (_runtime_v1_PodSandboxMetadata__Output | null);
+  'state': (_runtime_v1_PodSandboxState__Output);
+  'createdAt': (number);
+}

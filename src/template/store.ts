@@ -1,0 +1,363 @@
+import { randomBytes } from 'node:crypto';
+import { lstat, mkdir, readdir, realpath, rename, rm, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
+import { monotonicMs } from '../base/deadline.ts';
+import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { identify } from '../qemu/process.ts';
+import {
+  readRecord,
+  recordProblem,
+  templateFiles,
+  writeRecord,
+  type TemplateNotes,
+  type TemplateRecord,
+} from './record.ts';
+
+export interface TemplateStoreOptions {
+  /** On tmpfs; made when it is missing. One directory may serve several daemons of one user. */
+  readonly directory: string;
+  /** What all templates together may take. Those in use stay even beyond it. */
+  readonly bytesMax: number;
+  readonly log: Logger;
+  /** How long after a failure the same template is not tried again. Default 60 s. */
+  readonly retryAfterMs?: number;
+  /** Ends what a maker that died has left running in its directory; called before that is removed. */
+  readonly abandoned?: (directory: string) => Promise<void>;
+}
+
+/** A template that stays while this is held. Dispose it when the clone has ended: until then its pages are in use. */
+export interface TemplateLease extends Disposable {
+  readonly key: string;
+  readonly memoryFile: string;
+  readonly stateFile: string;
+  readonly notes: TemplateNotes;
+}
+
+export interface TemplateBuild {
+  readonly key: string;
+  /** The key of the inputs as they are now: what changes while the template is made must not be in it. */
+  readonly keyNow: () => Promise<string>;
+  /** What the memory file may come to take. */
+  readonly bytesNeeded: number;
+  /** Makes both files. Whatever it starts has ended when it settles. */
+  readonly make: (into: TemplateTarget) => Promise<TemplateNotes>;
+}
+
+export interface TemplateTarget {
+  /** For sockets and the like; removed with all that is in it when the making fails. */
+  readonly directory: string;
+  readonly memoryFile: string;
+  readonly stateFile: string;
+  /** Aborted when the store is closed. */
+  readonly signal: AbortSignal;
+}
+
+interface Entry {
+  readonly record: TemplateRecord;
+  leases: number;
+  /** Counts up with every use. */
+  usedAt: number;
+}
+
+const KEY = /^[0-9a-f]{64}$/;
+const UNFINISHED = /^(?:building|removing)-(\d+)-(\d+)-/;
+const FAILURES_MAX = 64;
+
+/**
+ * The templates of this host, each in a directory named by its key.
+ *
+ * INVARIANTS: a directory named by a key is complete: it came there by one rename. Whatever is unfinished carries its
+ * maker's pid and start time in its name, so that the next store to be opened knows what nobody will finish. A template
+ * is handed out only right after its files were seen to be those that were published.
+ */
+export class TemplateStore implements AsyncDisposable {
+  readonly #directory: string;
+  readonly #options: TemplateStoreOptions;
+  readonly #owner: string;
+  readonly #entries = new Map<string, Entry>();
+  readonly #builds = new Map<string, Promise<void>>();
+  readonly #removals = new Map<string, Promise<void>>();
+  readonly #failures = new Map<string, { readonly error: Error; readonly atMs: number }>();
+  readonly #trims = new Set<Promise<void>>();
+  readonly #closing = new AbortController();
+  #uses = 0;
+
+  private constructor(directory: string, owner: string, options: TemplateStoreOptions) {
+    this.#directory = directory;
+    this.#owner = owner;
+    this.#options = options;
+  }
+
+  /**
+   * Opens the directory: keeps the templates that are whole, removes those that are not and what makers that died left.
+   * Files with other names are left alone.
+   * @throws ShimError FAILED_PRECONDITION / TEMPLATE_DIR_UNSAFE when others could write there; system errors
+   */
+  static async open(options: TemplateStoreOptions): Promise<TemplateStore> {
+    await mkdir(options.directory, { recursive: true, mode: 0o700 });
+    const stats = await lstat(options.directory);
+    if (!stats.isDirectory() || stats.uid !== process.getuid?.() || (stats.mode & 0o077) !== 0) {
+      throw new ShimError(
+        'FAILED_PRECONDITION',
+        `${options.directory} must be a directory that belongs to this user and nobody else may enter`,
+        { reason: 'TEMPLATE_DIR_UNSAFE', metadata: { path: options.directory } },
+      );
+    }
+    const self = await identify(process.pid);
+    const owner = `${process.pid}-${self?.startTicks ?? 0}`;
+    const store = new TemplateStore(await realpath(options.directory), owner, options);
+    await store.#readAll();
+    return store;
+  }
+
+  /** Bytes that all templates take. */
+  get bytes(): number {
+    return [...this.#entries.values()].reduce((sum, { record }) => sum + record.bytes, 0);
+  }
+
+  /** What is there, least recently used first. */
+  list(): readonly { readonly key: string; readonly bytes: number; readonly leases: number }[] {
+    const entries = [...this.#entries.values()].sort((one, other) => one.usedAt - other.usedAt);
+    return entries.map(({ record, leases }) => ({ key: record.key, bytes: record.bytes, leases }));
+  }
+
+  /** The template of this key, or undefined when there is none, or when its files are not as they were published. */
+  async lookup(key: string): Promise<TemplateLease | undefined> {
+    await this.#removals.get(key);
+    const entry = this.#entries.get(key) ?? (await this.#read(key));
+    if (entry === undefined) return undefined;
+    // Counted before it is checked, so that it is not evicted in between.
+    const lease = this.#lease(entry);
+    const problem = await recordProblem(entry.record);
+    if (problem === undefined) return lease;
+    lease[Symbol.dispose]();
+    this.#options.log.warn({ key, problem }, 'template dropped');
+    await this.#remove(key);
+    return undefined;
+  }
+
+  /**
+   * Makes the template unless it is there. Callers that ask for one that is being made wait for that.
+   * @throws ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_SPACE, TEMPLATE_TOO_LARGE; ABORTED / TEMPLATE_INPUTS_CHANGED; what
+   *   `make` throws; and for retryAfterMs after a failure, the same again
+   */
+  async build(build: TemplateBuild): Promise<void> {
+    const { key } = build;
+    const running = this.#builds.get(key);
+    if (running !== undefined) return running;
+    const failure = this.failure(key);
+    if (failure !== undefined) throw failure;
+    const work = this.#build(build)
+      .catch((error: unknown) => {
+        if (!this.#closing.signal.aborted) this.#fail(key, error);
+        throw error;
+      })
+      .finally(() => this.#builds.delete(key));
+    this.#builds.set(key, work);
+    return work;
+  }
+
+  /** Evicts what is too much. Opening does not: who was using them is known only later. */
+  async trim(): Promise<void> {
+    while (this.bytes > this.#options.bytesMax && (await this.#evictOne()));
+  }
+
+  /** True while the template of this key is being made. */
+  building(key: string): boolean {
+    return this.#builds.has(key);
+  }
+
+  /** Why the template of this key is not tried again for now; undefined when it may be. */
+  failure(key: string): Error | undefined {
+    const failure = this.#failures.get(key);
+    const recent = failure !== undefined && monotonicMs() - failure.atMs < (this.#options.retryAfterMs ?? 60_000);
+    return recent ? failure.error : undefined;
+  }
+
+  /** Removes a template from which a clone could not be started. It is not made again for a while. */
+  async discard(key: string, cause: unknown): Promise<void> {
+    this.#fail(key, cause);
+    await this.#remove(key);
+  }
+
+  /** Ends what is being made. Finished templates stay for the next store. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort(
+      new ShimError('UNAVAILABLE', 'the template store is closed', { reason: 'TEMPLATE_STORE_CLOSED' }),
+    );
+    await Promise.allSettled([...this.#builds.values(), ...this.#trims, ...this.#removals.values()]);
+  }
+
+  async #build({ key, keyNow, bytesNeeded, make }: TemplateBuild): Promise<void> {
+    const { signal } = this.#closing;
+    signal.throwIfAborted();
+    using present = await this.lookup(key);
+    if (present !== undefined) return;
+    await this.#makeRoom(bytesNeeded);
+    const directory = this.#unfinished('building');
+    await using undo = new AsyncDisposableStack();
+    undo.defer(() => rm(directory, { recursive: true, force: true }));
+    await mkdir(directory, { mode: 0o700 });
+    signal.throwIfAborted();
+    const { memory, state } = templateFiles(directory);
+    const notes = await make({ directory, memoryFile: memory, stateFile: state, signal });
+    if ((await keyNow()) !== key) {
+      throw new ShimError('ABORTED', 'what the template was made of has changed meanwhile', {
+        reason: 'TEMPLATE_INPUTS_CHANGED',
+      });
+    }
+    await this.#publish(directory, key, notes);
+  }
+
+  async #publish(directory: string, key: string, notes: TemplateNotes): Promise<void> {
+    const { bytesMax, log } = this.#options;
+    const final = join(this.#directory, key);
+    const record = await writeRecord(directory, final, key, notes);
+    if (record.bytes > bytesMax) {
+      throw new ShimError(
+        'RESOURCE_EXHAUSTED',
+        `the template takes ${record.bytes} bytes, all templates may take ${bytesMax}`,
+        { reason: 'TEMPLATE_TOO_LARGE', metadata: { bytes: String(record.bytes), max: String(bytesMax) } },
+      );
+    }
+    try {
+      await rename(directory, final);
+      this.#add(record);
+      log.info({ key, bytes: record.bytes }, 'template made');
+    } catch (error) {
+      // Another daemon was quicker: its template is as good.
+      if (errnoOf(error) !== 'ENOTEMPTY' && errnoOf(error) !== 'EEXIST') throw error;
+    }
+    while (this.bytes > bytesMax && (await this.#evictOne(key)));
+  }
+
+  /** Evicts until the file system has room for one more. */
+  async #makeRoom(bytes: number): Promise<void> {
+    for (;;) {
+      const { bavail, bsize } = await statfs(this.#directory);
+      if (bavail * bsize >= bytes) return;
+      if (await this.#evictOne()) continue;
+      throw new ShimError('RESOURCE_EXHAUSTED', `${this.#directory} has no room for ${bytes} bytes`, {
+        reason: 'TEMPLATE_NO_SPACE',
+        metadata: { path: this.#directory, bytes: String(bytes) },
+      });
+    }
+  }
+
+  /** Removes the least recently used template that nobody uses; false when there is none. */
+  async #evictOne(except?: string): Promise<boolean> {
+    const victim = this.list().find(({ key, leases }) => leases === 0 && key !== except);
+    if (victim === undefined) return false;
+    this.#options.log.info({ key: victim.key, bytes: victim.bytes }, 'template evicted');
+    await this.#remove(victim.key);
+    return true;
+  }
+
+  async #remove(key: string): Promise<void> {
+    this.#entries.delete(key);
+    const running = this.#removals.get(key);
+    if (running !== undefined) return running;
+    const removal = this.#takeAway(key).finally(() => this.#removals.delete(key));
+    this.#removals.set(key, removal);
+    return removal;
+  }
+
+  async #takeAway(name: string): Promise<void> {
+    const aside = this.#unfinished('removing');
+    try {
+      await rename(join(this.#directory, name), aside);
+      await rm(aside, { recursive: true, force: true });
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') {
+        this.#options.log.warn({ name, problem: messageOf(error) }, 'template not removed');
+      }
+    }
+  }
+
+  async #readAll(): Promise<void> {
+    const found: Entry[] = [];
+    for (const name of await readdir(this.#directory)) {
+      const [, pid, startTicks] = UNFINISHED.exec(name) ?? [];
+      if (pid !== undefined) {
+        const maker = await identify(Number(pid));
+        if (String(maker?.startTicks) === startTicks) continue;
+        await this.#options.abandoned?.(join(this.#directory, name));
+        await this.#takeAway(name);
+      } else if (KEY.test(name)) {
+        const entry = await this.#read(name);
+        const problem = entry === undefined ? 'it has no record' : await recordProblem(entry.record);
+        if (entry !== undefined && problem === undefined) found.push(entry);
+        else await this.#remove(name);
+      } else {
+        this.#options.log.warn({ name }, 'file that is no template left alone');
+      }
+    }
+    found.sort((one, other) => one.record.createdAtMs - other.record.createdAtMs);
+    for (const entry of found) this.#touch(entry);
+  }
+
+  async #read(key: string): Promise<Entry | undefined> {
+    try {
+      const record = await readRecord(join(this.#directory, key), key);
+      // Another reader may have been quicker: its leases count.
+      return this.#entries.get(key) ?? this.#add(record);
+    } catch (error) {
+      if (errnoOf(error) !== 'ENOENT') {
+        this.#options.log.warn({ key, problem: messageOf(error) }, 'template record not readable');
+      }
+      return undefined;
+    }
+  }
+
+  #add(record: TemplateRecord): Entry {
+    const entry = { record, leases: 0, usedAt: 0 };
+    this.#entries.set(record.key, entry);
+    this.#touch(entry);
+    return entry;
+  }
+
+  #touch(entry: Entry): void {
+    this.#uses += 1;
+    entry.usedAt = this.#uses;
+  }
+
+  #lease(entry: Entry): TemplateLease {
+    const { key, memory, state, notes } = entry.record;
+    this.#touch(entry);
+    entry.leases += 1;
+    let held = true;
+    return {
+      key,
+      memoryFile: memory.path,
+      stateFile: state.path,
+      notes,
+      [Symbol.dispose]: () => {
+        if (!held) return;
+        held = false;
+        entry.leases -= 1;
+        if (entry.leases === 0 && this.bytes > this.#options.bytesMax) this.#trimSoon();
+      },
+    };
+  }
+
+  #trimSoon(): void {
+    const work = this.trim()
+      .catch((error: unknown) => this.#options.log.warn({ problem: messageOf(error) }, 'templates not trimmed'))
+      .finally(() => this.#trims.delete(work));
+    this.#trims.add(work);
+  }
+
+  #fail(key: string, error: unknown): void {
+    this.#failures.delete(key);
+    const kept = error instanceof Error ? error : new Error(messageOf(error), { cause: error });
+    this.#failures.set(key, { error: kept, atMs: monotonicMs() });
+    const [oldest] = this.#failures.keys();
+    if (this.#failures.size > FAILURES_MAX && oldest !== undefined) this.#failures.delete(oldest);
+  }
+
+  #unfinished(what: 'building' | 'removing'): string {
+    // Short: sockets lie below it, and their paths may have 107 bytes.
+    return join(this.#directory, `${what}-${this.#owner}-${randomBytes(4).toString('hex')}`);
+  }
+}

@@ -1,0 +1,234 @@
+import { randomUUID } from 'node:crypto';
+import { access, chmod, mkdir, readFile, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { Deadline, sleep, waitFor } from '../base/deadline.ts';
+import { ShimError } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { GuestAgent } from '../guest/agent.ts';
+import {
+  IdentityPort,
+  installPlayer,
+  type AssumedIdentity,
+  type IdentityFiles,
+  type MachineIdentity,
+} from '../guest/identity.ts';
+import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch, type SandboxFiles } from '../qemu/argv.ts';
+import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
+import { tiedCommand } from '../qemu/tied.ts';
+import { restoreState, saveState } from './migrate.ts';
+import type { TemplateNotes } from './record.ts';
+import type { TemplateLease, TemplateTarget } from './store.ts';
+import { QmpClient, type QmpConnectOptions } from '../qmp/client.ts';
+import { assertAcpiHotplug } from '../qemu/acpi-hotplug.ts';
+import { sandboxFiles } from '../sandbox/sandbox.ts';
+import type { Stopwatch } from '../base/stopwatch.ts';
+
+/** What a template's VM and its clones have in common. */
+export type TemplateLaunch = Omit<Launch, 'sandboxId' | 'uuid' | 'hostname' | 'files' | 'memory'>;
+
+export interface MakeTemplateOptions {
+  readonly binary: string;
+  readonly launch: TemplateLaunch;
+  readonly log: Logger;
+  /** From QEMU's start to a saved state. */
+  readonly timeoutMs: number;
+}
+
+interface Limits {
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** Where in a template's directory its VM's files are while it is made. */
+export const VM_DIRECTORY = 'vm';
+const IDENTITY_SOCKET = 'ident.sock';
+const STATE_SOCKET = 'state.sock';
+const EXIT_SEEN_MS = 1000;
+const CLOCK_TICK_MS = 10;
+const QUIET_WINDOW_MS = 200;
+/** Of one CPU: what an idle guest's timers take under emulation is less. */
+const QUIET_SHARE = 0.15;
+const QUIET_WAIT_MS = 5000;
+
+const notesSchema = z.object({
+  productUuid: z.string().optional(),
+  bootId: z.string().optional(),
+  machineId: z.string().optional(),
+});
+
+/**
+ * Boots a VM until its guest agent answers and the guest has come to rest, has it wait for an identity, and saves it. For
+ * TemplateStore.build. When this settles, QEMU has ended and nothing but the two files is left in the directory.
+ * @throws ShimError FAILED_PRECONDITION / TEMPLATE_GUEST_UNFIT, TEMPLATE_SAVE_FAILED, QEMU_EXITED; DEADLINE_EXCEEDED; the
+ *   signal's reason
+ */
+export async function makeTemplate(target: TemplateTarget, options: MakeTemplateOptions): Promise<TemplateNotes> {
+  const deadline = Deadline.after(options.timeoutMs);
+  const { signal } = target;
+  const limits = (): Limits => ({ timeoutMs: deadline.remainingMs, signal });
+  await using owned = new AsyncDisposableStack();
+  const files = sandboxFiles(join(target.directory, VM_DIRECTORY));
+  await mkdir(files.directory, { mode: 0o700 });
+  owned.defer(() => rm(files.directory, { recursive: true, force: true }));
+  const qemu = await startTemplate(target, files, options);
+  owned.defer(async () => {
+    await qemu.kill('SIGKILL');
+    await qemu.exited;
+  });
+  const qmp = owned.use(await connectQmp(qemu, files, { log: options.log }, limits()));
+  // Holds for every clone as well: their command line is the same, and so is the binary.
+  await assertAcpiHotplug(qmp);
+  // Both stay connected until the state is saved. A port that was saved without a host lets qemu-ga sleep for 100 ms at
+  // a time, and the player end; see IdentityPort.
+  const port = owned.use(await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET)));
+  const agent = owned.use(new GuestAgent({ path: files.agentSocket, log: options.log }));
+  await agent.waitReady(limits());
+  const identityFiles = await installPlayer(agent, IDENTITY_PORT_NAME, limits());
+  await port.greeted(limits());
+  await atRest(qemu.pid, signal);
+  const socketPath = join(files.directory, STATE_SOCKET);
+  await saveState(qmp, { stateFile: target.stateFile, socketPath, ...limits() });
+  await qemu.kill('SIGKILL');
+  await qemu.exited;
+  // QEMU opens a memory file for writing, also where it maps it privately: the memory stays at 0600.
+  await Promise.all([chmod(target.memoryFile, 0o600), chmod(target.stateFile, 0o400)]);
+  return { ...identityFiles };
+}
+
+async function startTemplate(
+  target: TemplateTarget,
+  files: SandboxFiles,
+  options: MakeTemplateOptions,
+): Promise<QemuProcess> {
+  const memory = {
+    kind: 'template',
+    file: target.memoryFile,
+    identitySocket: join(files.directory, IDENTITY_SOCKET),
+  } as const;
+  const args = qemuArguments({ ...options.launch, sandboxId: 'template', uuid: randomUUID(), files, memory });
+  const { file, prefix } = await tiedCommand(options.binary);
+  return await QemuProcess.spawn(file, [...prefix, ...args], files.directory, files.qemuLog);
+}
+
+/**
+ * Connects as soon as QEMU listens.
+ * @throws ShimError FAILED_PRECONDITION / QEMU_EXITED, with QEMU's own words, when it ends instead; DEADLINE_EXCEEDED /
+ *   TEMPLATE_TIMEOUT; what QmpClient.connect throws
+ */
+export async function connectQmp(
+  qemu: QemuProcess,
+  files: SandboxFiles,
+  connect: Omit<QmpConnectOptions, 'path' | 'signal' | 'startingUp' | 'handshakeTimeoutMs'>,
+  { timeoutMs, signal: givenUp }: Limits,
+): Promise<QmpClient> {
+  const limit = AbortSignal.timeout(Math.ceil(timeoutMs));
+  const ended = new AbortController();
+  void qemu.exited.then(() => ended.abort());
+  const signal = AbortSignal.any([givenUp, limit, ended.signal]);
+  const exists = (): Promise<boolean> =>
+    access(files.qmpSocket).then(
+      () => true,
+      () => false,
+    );
+  try {
+    await waitForSocket(exists, qemu, signal);
+    const { qmpSocket: path } = files;
+    // The limit ends the waiting with its own words.
+    return await QmpClient.connect({ ...connect, path, startingUp: true, handshakeTimeoutMs: 2 * timeoutMs, signal });
+  } catch (error) {
+    givenUp.throwIfAborted();
+    if (limit.aborted) {
+      throw new ShimError('DEADLINE_EXCEEDED', `QEMU did not start within ${timeoutMs} ms`, {
+        reason: 'TEMPLATE_TIMEOUT',
+      });
+    }
+    // The socket is there before QEMU has read its kernel, and breaks a moment before the process is seen to have ended.
+    const exit = await waitFor(qemu.exited, { milliseconds: EXIT_SEEN_MS }).catch(() => undefined);
+    if (exit === undefined) throw error;
+    const said = (await readFile(files.qemuLog, 'utf8').catch(() => '')).trim().slice(-2000);
+    throw new ShimError('FAILED_PRECONDITION', `${describeExit(exit)}: ${said}`, {
+      reason: 'QEMU_EXITED',
+      cause: error,
+    });
+  }
+}
+
+/**
+ * Waits until the guest has little to do, for a few seconds at most: what it still does after its agent answers (drivers,
+ * services) would otherwise be done again by every clone.
+ */
+async function atRest(pid: number, signal: AbortSignal): Promise<void> {
+  const deadline = Deadline.after(QUIET_WAIT_MS);
+  let before = await cpuMs(pid);
+  while (!deadline.expired) {
+    await sleep(QUIET_WINDOW_MS, signal);
+    const now = await cpuMs(pid);
+    if (now - before < QUIET_WINDOW_MS * QUIET_SHARE) return;
+    before = now;
+  }
+}
+
+/** CPU time that a process has taken, from fields 14 and 15 of /proc/PID/stat. */
+async function cpuMs(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return (Number(fields[11]) + Number(fields[12])) * CLOCK_TICK_MS;
+}
+
+/** The memory with which a clone's QEMU is started, for Launch. */
+export function cloneMemory(lease: TemplateLease, files: SandboxFiles): GuestMemory {
+  return { kind: 'clone', file: lease.memoryFile, identitySocket: join(files.directory, IDENTITY_SOCKET) };
+}
+
+export interface Clone {
+  /** Of a QEMU that was started with cloneMemory, and has been sent nothing that changes its state. */
+  readonly qmp: Pick<QmpClient, 'run' | 'listen'>;
+  /** Not used before. */
+  readonly agent: GuestAgent;
+  readonly files: SandboxFiles;
+  readonly lease: TemplateLease;
+  readonly identity: MachineIdentity;
+  readonly watch?: Stopwatch;
+}
+
+export interface StartedClone {
+  readonly assumed: AssumedIdentity;
+  /** Open, for further identities; to be disposed of. */
+  readonly port: IdentityPort;
+}
+
+/**
+ * Makes a running machine of its own out of a clone's QEMU: restores the template's state, lets it run, gives it its
+ * identity, and returns once the guest agent has answered. When this throws, that QEMU is of no use: end it.
+ * @throws ShimError FAILED_PRECONDITION / TEMPLATE_RESTORE_FAILED; UNAVAILABLE / CLONE_IDENTITY_FAILED; DEADLINE_EXCEEDED
+ */
+export async function startClone(clone: Clone, limits: Limits): Promise<StartedClone> {
+  const { qmp, agent, files, lease, watch } = clone;
+  const stop = new AbortController();
+  const signal = AbortSignal.any([limits.signal, stop.signal]);
+  // Both ports are connected before the state is restored, as they were when it was saved.
+  const answered = agent.waitReady({ timeoutMs: limits.timeoutMs, signal });
+  answered.catch(() => undefined);
+  try {
+    await using owned = new AsyncDisposableStack();
+    const port = owned.use(await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET)));
+    const socketPath = join(files.directory, STATE_SOCKET);
+    await restoreState(qmp, { stateFile: lease.stateFile, socketPath, ...limits });
+    watch?.lap('restore');
+    const assumed = await port.assume(clone.identity, identityFilesOf(lease), limits);
+    watch?.lap('identity');
+    await answered;
+    watch?.lap('agent');
+    owned.move();
+    return { assumed, port };
+  } finally {
+    stop.abort();
+  }
+}
+
+/** Where the guests of a template keep what tells them apart. */
+export function identityFilesOf({ notes }: TemplateLease): IdentityFiles {
+  const { productUuid, bootId, machineId } = notesSchema.parse(notes);
+  return { ...(productUuid && { productUuid }), ...(bootId && { bootId }), ...(machineId && { machineId }) };
+}

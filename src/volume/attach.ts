@@ -1,0 +1,283 @@
+import { Deadline, monotonicMs, sleep, waitFor } from '../base/deadline.ts';
+import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import type { Cause, GuestView } from './model/state.ts';
+import { prepareMount, unmount } from '../guest/disks.ts';
+import type { KeyMaterial } from '../keys/material.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { isQmpError } from '../qmp/errors.ts';
+import { addVolume } from './block-nodes.ts';
+import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
+import { closeInGuest, guestEncryption, openInGuest } from './guest-crypt.ts';
+import { removeFromQemu } from './removal.ts';
+import { Stopwatch } from '../base/stopwatch.ts';
+import { fetchKey } from './key.ts';
+import type { Volume } from './volume.ts';
+import type { VolumeHost } from './host.ts';
+
+/** How long the agent may take to list a disk whose driver is known to be live. */
+const FIND_IN_GUEST_MS = 2000;
+/** How long after DRIVER_OK a guest that is to mount the disk may take to list it. */
+const LISTED_MAX_MS = 10_000;
+const UNDO_UNMOUNT_MS = 10_000;
+const FIND_PAUSE_MIN_MS = 3;
+/** How long after its driver was seen to be live a disk may take to be announced; Linux sets DRIVER_OK a moment before. */
+const ANNOUNCED_MAX_MS = 500;
+const FIND_PAUSE_MAX_MS = 50;
+
+/**
+ * Attaches a PENDING volume: block node, front end, then the wait for the guest. Ends with the volume ATTACHED, or, when a
+ * step fails, with all of it undone and the volume REMOVED. Runs to its end whatever its callers do (locking rule 6).
+ * @throws ShimError the first failure; when the undo could not be finished in time, it goes on after this has thrown
+ */
+export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: number): Promise<void> {
+  const watch = new Stopwatch();
+  const deadline = Deadline.after(timeoutMs);
+  try {
+    using key = await fetchKey(host, volume.spec);
+    if (key !== undefined) watch.lap('key');
+    await addToQemu(host, volume, key, watch);
+    await settle(host, volume, key, deadline, watch);
+  } catch (error) {
+    const problem = asShimError(error);
+    await undoAttach(host, volume, problem, timeoutMs);
+    // A connection breaks a moment before the process that broke it is seen to have ended: that is what to tell.
+    throw problem.reason === 'QMP_LOST' && host.gone.aborted ? asShimError(host.gone.reason) : problem;
+  }
+  // The caller hears ATTACHED once the record says so too: the next daemon must neither ask for the key of a volume that is in
+  // use, nor undo it because its guest is slow. The volume is what it is even when this cannot be written.
+  await host.commit().catch((error: unknown) => {
+    host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'ATTACHED is not in the journal yet');
+  });
+}
+
+/** The steps that change QEMU, under the device's mutex, with the intent on disk first. */
+async function addToQemu(
+  host: VolumeHost,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  watch: Stopwatch,
+): Promise<void> {
+  using _held = await volume.mutex.acquire();
+  host.gone.throwIfAborted();
+  await host.commit();
+  watch.lap('journal');
+  // Nothing has been asked of QEMU yet, so a connection that is being made again is waited for.
+  const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
+  await expectDisk(host, volume, qmp);
+  // While QEMU works, the agent can be found out to be there; unless it will not be asked, and would only take the guest's time.
+  if (host.agentReady && willAskAgent(volume)) host.agent.warmUp();
+  await addVolume(host, qmp, volume, key, watch);
+}
+
+function willAskAgent(volume: Volume): boolean {
+  const named = volume.arrival?.certain === true;
+  return !named || volume.spec.mount !== undefined || guestEncryption(volume) !== undefined;
+}
+
+/** Listens before the device is there. Without an address, which a guest that still boots has not given, nothing is expected. */
+async function expectDisk(host: VolumeHost, volume: Volume, qmp: QmpClient, mayBeThere = false): Promise<void> {
+  const address = await host.addresses.of(qmp, volume.identity.slot);
+  if (address !== undefined) volume.arrival ??= host.guestEvents.expect(formatAddress(address), mayBeThere);
+}
+
+/**
+ * Settles the volume in the guest, and takes note of it: ATTACHED. What was seen in a boot that a reset has ended meanwhile is
+ * made and looked at anew.
+ * @throws ShimError as the guest's part does; FAILED_PRECONDITION / DEVICE_VANISHED; the reason of `host.gone`
+ */
+export async function settle(
+  host: VolumeHost,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  deadline: Deadline,
+  watch: Stopwatch,
+): Promise<void> {
+  for (;;) {
+    const { boot } = host;
+    const guest = await settleInGuest(host, volume, key, deadline, watch);
+    using _held = await volume.mutex.acquire();
+    // Re-checked after every re-acquire: the VM may have gone, the device may have vanished (locking rule 4).
+    host.gone.throwIfAborted();
+    if (host.boot !== boot) continue;
+    volume.timings = watch.timings;
+    const result = host.volumes.apply(volume, { kind: 'driver-live', guest });
+    if (result.kind !== 'next') throw vanished(volume);
+    return;
+  }
+}
+
+/** How things stand in the guest; nothing is changed there. `formatted` is never seen. */
+export async function lookInGuest(host: VolumeHost, volume: Volume, deadline: Deadline): Promise<GuestView> {
+  const sinceMs = monotonicMs();
+  const evidence: string[] = [await host.drivers.untilLive(volume, deadline)];
+  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  const device = await findInGuest(host, volume, { address, sinceMs }, deadline);
+  if (device !== undefined) evidence.push('guest-agent');
+  return { pciAddress: address && formatAddress(address), device, evidence, formatted: false };
+}
+
+/** The part of an attach that waits: no lock is held. */
+async function settleInGuest(
+  host: VolumeHost,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  deadline: Deadline,
+  watch: Stopwatch,
+): Promise<GuestView> {
+  const sinceMs = monotonicMs();
+  const qmp = await host.link.ready();
+  // An attach that an earlier daemon began has none yet.
+  await expectDisk(host, volume, qmp, true);
+  const { arrival } = volume;
+  const news = arrival?.certain === true ? arrival.announced : undefined;
+  const evidence: string[] = [await host.drivers.untilLive(volume, deadline, news)];
+  const announced = news === undefined ? undefined : await announcedSoon(host, news);
+  if (announced !== undefined) evidence.push('guest-uevent');
+  else if (arrival?.certain === true) host.guestEvents.missed(arrival);
+  watch.lap('driver');
+  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  const pciAddress = address === undefined ? undefined : formatAddress(address);
+  const { mount } = volume.spec;
+  const encryption = guestEncryption(volume);
+  if (mount === undefined && encryption === undefined) {
+    if (announced !== undefined) return { pciAddress, device: announced, evidence, formatted: false };
+    await host.drivers.untilCalm();
+    const device = await findInGuest(host, volume, { address, sinceMs }, deadline);
+    if (device !== undefined) evidence.push('guest-agent');
+    watch.lap('find-in-guest');
+    return { pciAddress, device, evidence, formatted: false };
+  }
+  if (address === undefined) {
+    throw new ShimError('FAILED_PRECONDITION', `the guest has given volume ${volume.id} no PCI address`, {
+      reason: 'GUEST_DISK_NOT_FOUND',
+      metadata: { volumeId: volume.id },
+    });
+  }
+  if (encryption !== undefined) {
+    const opened = await onceListed(host, deadline, () => openInGuest(host, volume, encryption, address, key));
+    watch.lap('luks-open');
+    evidence.push('guest-agent', 'guest-luks', ...(opened.mount === undefined ? [] : ['guest-mount']));
+    return { pciAddress, device: opened.disk, evidence, formatted: opened.mount?.formatted ?? false };
+  }
+  if (mount === undefined) throw new Error('neither a mount nor encryption');
+  volume.mounted = true;
+  const { serial, readOnly } = volume.spec;
+  const { unwritten } = volume;
+  const request = { ...mount, pci: address, serial, readOnly, unwritten, timeoutMs: host.config.mount_timeout_ms };
+  const mounted = await onceListed(host, deadline, () => prepareMount(host.agent, request));
+  watch.lap('mount');
+  evidence.push('guest-agent', 'guest-mount');
+  return { pciAddress, device: mounted.device, evidence, formatted: mounted.formatted };
+}
+
+/** The name that the guest's kernel has given the disk; undefined when it does not come in time. */
+async function announcedSoon(host: VolumeHost, news: Promise<string | undefined>): Promise<string | undefined> {
+  const { gone: signal } = host;
+  return await waitFor(news, { milliseconds: ANNOUNCED_MAX_MS, signal }).catch(() => {
+    signal.throwIfAborted();
+    return undefined;
+  });
+}
+
+/** Linux sets DRIVER_OK a moment before it lists the disk: until then the guest says that there is none. */
+async function onceListed<T>(host: VolumeHost, attachDeadline: Deadline, act: () => Promise<T>): Promise<T> {
+  const deadline = Deadline.after(Math.min(LISTED_MAX_MS, attachDeadline.remainingMs));
+  for (let pauseMs = FIND_PAUSE_MIN_MS; ; pauseMs = Math.min(pauseMs * 2, FIND_PAUSE_MAX_MS)) {
+    try {
+      return await act();
+    } catch (error) {
+      if (!isShimError(error) || error.reason !== 'GUEST_DISK_NOT_FOUND' || deadline.expired) throw error;
+    }
+    await sleep(Math.min(pauseMs, deadline.remainingMs), host.gone);
+  }
+}
+
+/**
+ * The guest's own name for the disk, when an agent is there to tell it. The driver is known to be live already, so an agent
+ * that does not answer, or lists nothing, is no reason to fail: the name is left out.
+ */
+async function findInGuest(
+  host: VolumeHost,
+  volume: Volume,
+  { address, sinceMs }: { readonly address: GuestPciAddress | undefined; readonly sinceMs: number },
+  attachDeadline: Deadline,
+): Promise<string | undefined> {
+  if (!host.agentReady || address === undefined) return undefined;
+  const deadline = Deadline.after(Math.min(FIND_IN_GUEST_MS, attachDeadline.remainingMs));
+  for (let pauseMs = FIND_PAUSE_MIN_MS; !deadline.expired; pauseMs = Math.min(pauseMs * 2, FIND_PAUSE_MAX_MS)) {
+    try {
+      const taken = host.volumes.guestDevices(volume);
+      const device = await host.disks.find({ pci: address, serial: volume.spec.serial, taken, sinceMs });
+      if (device !== undefined) return device;
+    } catch (error) {
+      host.gone.throwIfAborted();
+      host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'guest agent could not name the disk');
+      return undefined;
+    }
+    await sleep(Math.min(pauseMs, deadline.remainingMs), host.gone);
+  }
+  return undefined;
+}
+
+async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, timeoutMs: number): Promise<void> {
+  // The VM's own end removes the volume with everything that QEMU held; a daemon that only leaves the VM lets the next
+  // daemon finish what the journal says was begun.
+  if (host.gone.aborted) return;
+  {
+    using _held = await volume.mutex.acquire();
+    host.volumes.apply(volume, { kind: 'attach-failed', cause: causeFrom(error) });
+    host.commitSoon();
+  }
+  await releaseBestEffort(host, volume);
+  const removal = removeFromQemu(host, volume);
+  volume.removal = removal;
+  await waitFor(removal, { milliseconds: timeoutMs, signal: host.gone }).catch((problem: unknown) => {
+    if (!isShimError(problem, 'DEADLINE_EXCEEDED')) return; // The VM has gone, and the volume with it.
+    host.log.warn({ volumeId: volume.id }, 'the undo of a failed attach takes long and goes on');
+  });
+}
+
+/** What failed half-way in the guest may have mounted, or made a mapping; what is left of it must not survive the disk. */
+export async function releaseBestEffort(host: VolumeHost, volume: Volume): Promise<void> {
+  const { mount, serial } = volume.spec;
+  if (!volume.mounted) return;
+  try {
+    const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+    if (pci === undefined) return;
+    if (guestEncryption(volume) !== undefined) {
+      const closed = await closeInGuest(host, volume, pci, { force: false, timeoutMs: UNDO_UNMOUNT_MS });
+      if (!closed.done) host.log.warn({ volumeId: volume.id }, 'mapping not closed in an undo');
+      return;
+    }
+    if (mount === undefined) return;
+    const request = { mountPoint: mount.mountPoint, pci, serial, force: false, timeoutMs: UNDO_UNMOUNT_MS };
+    const result = await unmount(host.agent, request);
+    if (result.unmounted) volume.mounted = false;
+  } catch (error) {
+    host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'unmount in an undo failed');
+  }
+}
+
+/** What a record keeps of an error. */
+export function causeFrom(error: ShimError): Cause {
+  return { reason: error.reason, message: error.message };
+}
+
+/** The refusal of an attach whose device has gone meanwhile, although the driver was seen. */
+function vanished(volume: Volume): ShimError {
+  return new ShimError(
+    'FAILED_PRECONDITION',
+    `the device of volume ${volume.id} vanished while it was being attached`,
+    {
+      reason: 'DEVICE_VANISHED',
+      metadata: { volumeId: volume.id },
+    },
+  );
+}
+
+/** Any failure as a ShimError; what QEMU answered unexpectedly is INTERNAL. */
+export function asShimError(error: unknown): ShimError {
+  if (isShimError(error)) return error;
+  const reason = isQmpError(error) ? 'QMP_ERROR' : 'UNEXPECTED';
+  return new ShimError('INTERNAL', messageOf(error), { reason, cause: error });
+}

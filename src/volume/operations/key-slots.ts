@@ -1,0 +1,297 @@
+import { randomUUID } from 'node:crypto';
+import { invalidArgument, isShimError, messageOf, ShimError } from '../../base/errors.ts';
+import { checkReference } from '../model/encryption.ts';
+import { namesFor } from '../model/plan.ts';
+import type { VolumeSpec } from '../model/spec.ts';
+import type { Luks1Header } from '../model/luks1.ts';
+import type { KeyMaterial } from '../../keys/material.ts';
+import type { KeyReference } from '../../keys/reference.ts';
+import type { KeySource } from '../../keys/sources.ts';
+import type { QmpClient } from '../../qmp/client.ts';
+import { isQmpError } from '../../qmp/errors.ts';
+import type { ArgumentsOf } from '../../qmp/protocol.ts';
+import { inspectBacking } from '../backing.ts';
+import { withBareQemu } from '../../qemu/bare-qemu.ts';
+import { runKeyJob } from '../job.ts';
+import { hostLuksView, luksRefusal, readLuks1 } from '../luks-image.ts';
+import type { SandboxManager } from '../../sandbox/manager.ts';
+import { withSecret } from '../secret.ts';
+
+/**
+ * Key slots of `host_luks` images: of a volume that is attached, in its own QEMU, or of an image that nothing uses, in a
+ * QEMU without a machine. Either way QEMU does the work (x-blockdev-amend), and the image's header tells what came of it.
+ */
+
+export type KeySlotsTarget =
+  | { readonly kind: 'attached'; readonly sandboxId: string; readonly volumeId: string }
+  | { readonly kind: 'image'; readonly path: string };
+
+export interface KeySlots {
+  readonly uuid: string;
+  readonly used: readonly boolean[];
+}
+
+export type KeySlotChange =
+  | { readonly kind: 'add'; readonly key: KeyReference; readonly newKey: KeyReference; readonly iterationMs: number }
+  | { readonly kind: 'change'; readonly key: KeyReference; readonly newKey: KeyReference; readonly iterationMs: number }
+  | { readonly kind: 'remove'; readonly key: KeyReference }
+  /** The slot goes, whatever its key; `key` opens the image, and stays. */
+  | { readonly kind: 'remove-slot'; readonly key: KeyReference; readonly slot: number };
+
+const ITERATION_MS_DEFAULT = 2000;
+const ITERATION_MS_MAX = 60_000;
+/** QEMU tries a key on every slot in use, and answers nothing meanwhile. */
+const AMEND_TIMEOUT_MS = 600_000;
+
+/** Where the work is done: a QEMU that has the image open, and what things are called there. */
+interface Editor {
+  readonly qmp: QmpClient;
+  readonly node: string;
+  readonly job: string;
+  /** Prefix of the ids of secrets; those that an interrupted change leaves are removed at the next connection. */
+  readonly prefix: string;
+  readonly path: string;
+  readonly signal: AbortSignal;
+}
+
+/** @throws ShimError NOT_FOUND; FAILED_PRECONDITION / NOT_HOST_LUKS, LUKS_NO_HEADER and the like */
+export async function listKeySlots(manager: SandboxManager, target: KeySlotsTarget): Promise<KeySlots> {
+  if (target.kind === 'attached') return slotsOf(await readLuks1(attachedImage(manager, target).path));
+  const { path } = await inspectBacking(imageSpec(target.path), manager.environment.config);
+  return slotsOf(await readLuks1(path));
+}
+
+/**
+ * Adds, changes or removes a key. The new one is in before the old one goes, so that a change that fails half-way leaves
+ * two keys, never none.
+ * @throws ShimError FAILED_PRECONDITION: LUKS_WRONG_KEY, LAST_KEY, NO_FREE_KEY_SLOT, KEY_SLOT_NOT_IN_USE, KEY_SLOT_FAILED,
+ *   NOT_HOST_LUKS, BACKING_IN_USE; and what fetching keys throws
+ */
+export async function changeKeySlots(
+  manager: SandboxManager,
+  target: KeySlotsTarget,
+  change: KeySlotChange,
+): Promise<KeySlots> {
+  checkChange(change);
+  return target.kind === 'attached'
+    ? await changeAttached(manager, target, change)
+    : await changeImage(manager, target.path, change);
+}
+
+function checkChange(change: KeySlotChange): void {
+  checkReference('key', change.key);
+  if ('newKey' in change) {
+    checkReference('new_key', change.newKey);
+    if (change.iterationMs > ITERATION_MS_MAX) {
+      throw invalidArgument('iteration_ms', change.iterationMs, `at most ${ITERATION_MS_MAX}`);
+    }
+  }
+}
+
+function attachedImage(
+  manager: SandboxManager,
+  { sandboxId, volumeId }: Extract<KeySlotsTarget, { kind: 'attached' }>,
+): { readonly path: string } {
+  const { spec, resolvedPath, state } = manager.volume(sandboxId, volumeId);
+  const metadata = { sandboxId, volumeId };
+  if (spec.encryption?.kind !== 'host-luks') {
+    throw new ShimError('FAILED_PRECONDITION', `volume ${volumeId} is no host_luks volume`, {
+      reason: 'NOT_HOST_LUKS',
+      metadata,
+    });
+  }
+  if (state.state !== 'attached') {
+    throw new ShimError('FAILED_PRECONDITION', `volume ${volumeId} is ${state.state}, not attached`, {
+      reason: 'VOLUME_NOT_ATTACHED',
+      metadata,
+    });
+  }
+  return { path: resolvedPath };
+}
+
+async function changeAttached(
+  manager: SandboxManager,
+  target: Extract<KeySlotsTarget, { kind: 'attached' }>,
+  change: KeySlotChange,
+): Promise<KeySlots> {
+  attachedImage(manager, target);
+  const sandbox = manager.sandbox(target.sandboxId);
+  const volume = sandbox.volumes.find(target.volumeId);
+  if (volume === undefined) throw new Error('a volume that was there a moment ago');
+  using keys = await fetchKeys(sandbox.keys, change, sandbox.gone);
+  using _held = await volume.mutex.acquireForCaller();
+  const { path } = attachedImage(manager, target);
+  const { formatNode, job } = volume.names;
+  // Under the mutex, so not for ever: the end of the VM needs it too.
+  const qmp = await sandbox.link.within(sandbox.config.qmp_reply_timeout_ms, sandbox.gone);
+  const editor = { qmp, node: formatNode, job, prefix: `${formatNode}-amend`, path, signal: sandbox.gone };
+  const header = await carryOut(editor, manager.environment.config.secret_dir, change, keys);
+  volume.encryption = hostLuksView(header, volume.encryption?.created ?? false);
+  sandbox.commitSoon();
+  return slotsOf(header);
+}
+
+async function changeImage(manager: SandboxManager, image: string, change: KeySlotChange): Promise<KeySlots> {
+  const { environment } = manager;
+  const { config, claims, keys: source, log } = environment;
+  const spec = imageSpec(image);
+  const backing = await inspectBacking(spec, config);
+  // An owner of its own: a second change of the same image is another holder, and is refused.
+  const owner = `a change of the keys of ${backing.path} (${randomUUID()})`;
+  claims.claim(backing, owner, true);
+  using _claim = { [Symbol.dispose]: () => claims.release(backing.identity, owner) };
+  const signal = AbortSignal.timeout(AMEND_TIMEOUT_MS);
+  using keys = await fetchKeys(source, change, signal);
+  return await withBareQemu(config, log, async (qmp) => {
+    const names = namesFor('image', 0);
+    const editor = { qmp, node: names.formatNode, job: names.job, prefix: 'amend', path: backing.path, signal };
+    const file = {
+      driver: spec.source.kind === 'block-device' ? 'host_device' : 'file',
+      filename: backing.path,
+    } as const;
+    await qmp.run('blockdev-add', { ...file, 'node-name': names.fileNode, locking: 'on' });
+    await withSecret(qmp, config.secret_dir, names, keys.key, async () => {
+      const luks = { driver: 'luks', 'node-name': names.formatNode, file: names.fileNode } as const;
+      await qmp
+        .run('blockdev-add', { ...luks, 'key-secret': names.keySecret }, { timeoutMs: AMEND_TIMEOUT_MS })
+        .catch((error: unknown) => {
+          throw amendFailure(editor.path, error);
+        });
+    });
+    return slotsOf(await carryOut(editor, config.secret_dir, change, keys));
+  });
+}
+
+interface Keys extends Disposable {
+  readonly key: KeyMaterial;
+  readonly newKey: KeyMaterial | undefined;
+}
+
+async function fetchKeys(source: KeySource, change: KeySlotChange, signal: AbortSignal): Promise<Keys> {
+  using stack = new DisposableStack();
+  const key = stack.use(await source.fetch(change.key, { signal }));
+  const newKey = 'newKey' in change ? stack.use(await source.fetch(change.newKey, { signal })) : undefined;
+  const owned = stack.move();
+  return { key, newKey, [Symbol.dispose]: () => owned.dispose() };
+}
+
+/** Checks what can be told beforehand, lets QEMU do it, and reads the header to see what came of it. */
+async function carryOut(
+  editor: Editor,
+  secretDir: string,
+  change: KeySlotChange,
+  { key, newKey }: Keys,
+): Promise<Luks1Header> {
+  const before = await readLuks1(editor.path);
+  refuseBeforehand(editor.path, before, change);
+  const secret = (name: string): Parameters<typeof withSecret>[2] => ({
+    keySecret: `${editor.prefix}-${name}-key`,
+    masterSecret: `${editor.prefix}-${name}-master`,
+  });
+  const old = secret('old');
+  const withOld = async (options: Amendment): Promise<void> =>
+    await withSecret(editor.qmp, secretDir, old, key, () => amend(editor, options));
+  if ('newKey' in change) {
+    if (newKey === undefined) throw new Error('a key is added without having been fetched');
+    const fresh = secret('new');
+    const iterationMs = change.iterationMs === 0 ? ITERATION_MS_DEFAULT : change.iterationMs;
+    await withSecret(editor.qmp, secretDir, fresh, newKey, () =>
+      withOld({
+        driver: 'luks',
+        state: 'active',
+        'new-secret': fresh.keySecret,
+        secret: old.keySecret,
+        'iter-time': iterationMs,
+      }),
+    );
+  }
+  const added = await readLuks1(editor.path);
+  if ('newKey' in change && inUse(added) <= inUse(before)) throw nothingChanged(editor.path);
+  if (change.kind === 'add') return added;
+  await (change.kind === 'remove-slot'
+    ? amend(editor, { driver: 'luks', state: 'inactive', keyslot: change.slot })
+    : withOld({ driver: 'luks', state: 'inactive', 'old-secret': old.keySecret }));
+  const after = await readLuks1(editor.path);
+  if (inUse(after) >= inUse(added) || inUse(after) === 0) throw nothingChanged(editor.path);
+  return after;
+}
+
+type Amendment = ArgumentsOf<'x-blockdev-amend'>['options'];
+
+async function amend(editor: Editor, options: Amendment): Promise<void> {
+  const { qmp, node, job, path, signal } = editor;
+  // One that an interrupted change left would be in the way of its name.
+  await qmp.run('job-dismiss', { id: job }).catch((error: unknown) => {
+    if (!isQmpError(error)) throw error;
+  });
+  const start = (): Promise<unknown> =>
+    qmp.run('x-blockdev-amend', { 'job-id': job, 'node-name': node, options }, { timeoutMs: AMEND_TIMEOUT_MS });
+  await runKeyJob(qmp, job, start, { signal, progress: () => undefined }).catch((error: unknown) => {
+    throw amendFailure(path, error);
+  });
+}
+
+function refuseBeforehand(path: string, header: Luks1Header, change: KeySlotChange): void {
+  if (change.kind === 'remove-slot' && header.slots[change.slot] !== true) {
+    throw luksRefusal(path, 'KEY_SLOT_NOT_IN_USE', `has no key in slot ${change.slot}`);
+  }
+  if ('newKey' in change && !header.slots.includes(false)) {
+    throw luksRefusal(path, 'NO_FREE_KEY_SLOT', `has all ${header.slots.length} key slots in use`);
+  }
+  if (!('newKey' in change) && inUse(header) === 1) {
+    throw luksRefusal(path, 'LAST_KEY', 'has one key left; without it nobody could open it');
+  }
+}
+
+/** QEMU tells the two apart by its texts alone. Only the reason hangs on them, never what is done. */
+function amendFailure(path: string, error: unknown): unknown {
+  const said = messageOf(error);
+  if (/Invalid password|No keyslots match/.test(said)) {
+    return luksRefusal(path, 'LUKS_WRONG_KEY', 'opens with none of its key slots by this key', undefined, error);
+  }
+  if (/All the active keyslots match|only active keyslot|last active keyslot/.test(said)) {
+    return luksRefusal(path, 'LAST_KEY', 'has no other key; without it nobody could open it', undefined, error);
+  }
+  if (!isQmpError(error) && !isShimError(error, 'FAILED_PRECONDITION')) return error;
+  return luksRefusal(path, 'KEY_SLOT_FAILED', `keeps its key slots as they were: ${said}`, undefined, error);
+}
+
+function nothingChanged(path: string): ShimError {
+  return luksRefusal(path, 'KEY_SLOT_FAILED', 'does not show in its header what QEMU says it has done');
+}
+
+const inUse = (header: Luks1Header): number => header.slots.filter(Boolean).length;
+
+function slotsOf(header: Luks1Header): KeySlots {
+  return { uuid: header.uuid, used: header.slots };
+}
+
+/** What an image is looked at as: a device is recognised by its kind, and allowed_roots hold for both. */
+function imageSpec(path: string): VolumeSpec {
+  const encryption = {
+    kind: 'host-luks',
+    key: undefined,
+    format: 'never',
+    sizeBytes: 0,
+    cipher: 'aes-256',
+    hash: 'sha256',
+    iterationMs: ITERATION_MS_DEFAULT,
+    uuid: '',
+  } as const;
+  return {
+    source: { kind: path.startsWith('/dev/') ? 'block-device' : 'raw-file', path },
+    readOnly: false,
+    cache: 'writeback',
+    aio: 'threads',
+    discard: 'ignore',
+    detectZeroes: 'off',
+    serial: '',
+    queues: 1,
+    logicalBlockSize: 512,
+    physicalBlockSize: 512,
+    mount: undefined,
+    writeErrors: 'report',
+    readErrors: 'report',
+    encryption,
+  };
+}
