@@ -12,7 +12,7 @@ import { chooseAllocator } from './qemu/allocator.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
 import { ShimServer } from './api/server.ts';
 import { lockStateDirectory } from './grpc/socket.ts';
-import { BackingClaims } from './volume/backing.ts';
+import { BackingClaims } from './volume/claims.ts';
 import { EventLog } from './store/events.ts';
 import { SandboxManager } from './sandbox/manager.ts';
 import { WarmPool } from './template/pool.ts';

@@ -1,6 +1,7 @@
 import type { ShimError } from '../base/errors.ts';
-import type { AttachStep } from '../volume/model/plan.ts';
 import type { BatchResult, VolumePlan } from '../volume/batch.ts';
+import type { QemuObject } from '../volume/model/objects.ts';
+import type { PlanStep } from '../volume/plan.ts';
 import { volumeMessage } from './convert.ts';
 import type { BatchResponse } from '../grpc/generated/qshim/v1/BatchResponse.ts';
 import type { PlannedStep } from '../grpc/generated/qshim/v1/PlannedStep.ts';
@@ -25,20 +26,36 @@ export function planMessage(plans: readonly VolumePlan[]): PlanResponse {
       volumeId,
       pciPath,
       blockGraph: [...blockGraph],
-      steps: steps.map(stepMessage),
+      steps: steps.flatMap(stepMessages),
       problems: problems.map(problemMessage),
     })),
   };
 }
 
-function stepMessage(step: AttachStep): PlannedStep {
-  if (!('command' in step)) return { kind: step.kind };
+/** The steps as the API names them: those of one kind that belong together are one, and a mount is one of its own. */
+function stepMessages(step: PlanStep): readonly PlannedStep[] {
+  switch (step.kind) {
+    case 'add':
+      return [addMessage(step.object)];
+    case 'release':
+      return [{ kind: 'remove-secrets' }];
+    case 'open-in-guest':
+      return [{ kind: step.kind }, ...(step.mount === undefined ? [] : [{ kind: 'mount' }])];
+    case 'fetch-key':
+    case 'await-driver':
+    case 'find-in-guest':
+    case 'mount':
+      return [{ kind: step.kind }];
+  }
+}
+
+function addMessage({ step, add, remove }: QemuObject): PlannedStep {
   return {
-    kind: step.kind,
-    command: step.command,
-    arguments: JSON.stringify(step.arguments),
-    undoCommand: step.undo.command,
-    undoArguments: JSON.stringify(step.undo.arguments),
+    kind: step,
+    command: add.command,
+    arguments: JSON.stringify(add.arguments),
+    undoCommand: remove.command,
+    undoArguments: JSON.stringify(remove.arguments),
   };
 }
 

@@ -1,21 +1,15 @@
 import { invalidArgument } from '../base/errors.ts';
 import { capacityLimit, interruptMode } from '../volume/model/placement.ts';
-import type {
-  AioMode,
-  CacheMode,
-  DetectZeroes,
-  DiscardMode,
-  IoErrorPolicy,
-  MountSpec,
-  RequestedSpec,
-  SourceKind,
-  VolumeSpec,
-} from '../volume/model/spec.ts';
+import type { AioMode, CacheMode, DetectZeroes, DiscardMode, IoErrorPolicy, MountSpec } from '../volume/model/disk.ts';
+import type { VolumeHealth } from '../volume/model/facts.ts';
+import { moduleByMessageName, moduleOf, type SourceSpec } from '../volume/source/registry.ts';
+import type { RequestedSpec, VolumeSpec } from '../volume/spec.ts';
 import type { Cause } from '../volume/model/state.ts';
-import type { ShimEvent, Timing } from '../store/events.ts';
+import type { Timing } from '../base/stopwatch.ts';
+import type { ShimEvent } from '../store/event.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { RequestedSandboxSpec, SandboxSpec, TemplateUse } from '../sandbox/spec.ts';
-import type { VolumeHealth, VolumeSnapshot } from '../volume/volume.ts';
+import type { VolumeSnapshot } from '../volume/volume.ts';
 import { encryptionFrom, encryptionMessage, encryptionStatusMessage } from './convert-encryption.ts';
 import { known } from '../grpc/enum-names.ts';
 import type { Timestamp } from '../grpc/generated/google/protobuf/Timestamp.ts';
@@ -74,8 +68,6 @@ const ERROR_POLICIES: Readonly<Record<string, IoErrorPolicy | undefined>> = {
   IO_ERROR_POLICY_STOP_ON_ENOSPC: 'enospc',
 };
 
-const SOURCE_KINDS = { rawFile: 'raw-file', qcow2File: 'qcow2-file', blockDevice: 'block-device' } as const;
-
 /** @throws ShimError INVALID_ARGUMENT for unknown enum values */
 export function sandboxSpecFrom(message: SandboxSpec__Output | null): RequestedSandboxSpec {
   return {
@@ -96,10 +88,8 @@ export function sandboxSpecFrom(message: SandboxSpec__Output | null): RequestedS
 /** @throws ShimError INVALID_ARGUMENT for a missing spec and unknown enum values */
 export function volumeSpecFrom(message: VolumeSpec__Output | null): RequestedSpec {
   if (message === null) throw invalidArgument('spec', '', 'is missing');
-  const { source: which } = message;
-  const source = which === undefined ? undefined : { kind: SOURCE_KINDS[which], path: message[which]?.path ?? '' };
   return {
-    source,
+    source: sourceFrom(message),
     readOnly: message.readOnly,
     cache: known('spec.cache', CACHE_MODES, message.cache),
     aio: known('spec.aio', AIO_MODES, message.aio),
@@ -272,19 +262,15 @@ function volumeSpecMessage(spec: VolumeSpec): VolumeSpecMessage {
   };
 }
 
-function sourceMessage(source: {
-  readonly kind: SourceKind;
-  readonly path: string;
-}): Pick<VolumeSpecMessage, 'rawFile' | 'qcow2File' | 'blockDevice'> {
-  const { path } = source;
-  switch (source.kind) {
-    case 'raw-file':
-      return { rawFile: { path } };
-    case 'qcow2-file':
-      return { qcow2File: { path } };
-    case 'block-device':
-      return { blockDevice: { path } };
-  }
+function sourceMessage(source: SourceSpec): Pick<VolumeSpecMessage, NonNullable<VolumeSpecMessage['source']>> {
+  const module = moduleOf(source);
+  return { [module.messageName]: module.toMessage(source) };
+}
+
+function sourceFrom(message: VolumeSpec__Output): SourceSpec | undefined {
+  const { source: which } = message;
+  const module = which === undefined ? undefined : moduleByMessageName(which);
+  return which === undefined ? undefined : module?.fromMessage(message[which] ?? {});
 }
 
 function mountMessage(mount: MountSpec | undefined): MountMessage | null {

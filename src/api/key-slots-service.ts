@@ -1,14 +1,8 @@
 import { waitFor } from '../base/deadline.ts';
 import { invalidArgument } from '../base/errors.ts';
 import type { KeyReference } from '../keys/reference.ts';
-import {
-  changeKeySlots,
-  listKeySlots,
-  type KeySlotChange,
-  type KeySlots,
-  type KeySlotsTarget,
-} from '../volume/operations/key-slots.ts';
-import type { SandboxManager } from '../sandbox/manager.ts';
+import type { ImageOf, SandboxManager } from '../sandbox/manager.ts';
+import type { KeySlotChange, KeySlots } from '../volume/operations/key-slots.ts';
 import { keyReferenceFrom } from './convert-encryption.ts';
 import type { KeyReference__Output } from '../grpc/generated/qshim/v1/KeyReference.ts';
 import type { KeySlots as KeySlotsMessage } from '../grpc/generated/qshim/v1/KeySlots.ts';
@@ -26,13 +20,13 @@ export function keySlotsHandlers(
     wanted: KeySlotChange,
     signal: AbortSignal,
   ): Promise<KeySlotsMessage> => {
-    const work = changeKeySlots(manager, targetFrom(target), wanted);
+    const work = manager.changeKeySlots(targetFrom(target), wanted);
     work.catch(() => undefined); // The caller may go; what was begun is finished.
     return messageOf(await waitFor(work, { signal }));
   };
   return {
     ListKeySlots: unary(edge, 'Volumes.ListKeySlots', async ({ target }) =>
-      messageOf(await listKeySlots(manager, targetFrom(target))),
+      messageOf(await manager.keySlots(targetFrom(target))),
     ),
     AddKey: unary(edge, 'Volumes.AddKey', async ({ target, key, newKey, iterationMs }, { signal }) =>
       change(target, { kind: 'add', ...keys(key, newKey), iterationMs }, signal),
@@ -63,9 +57,9 @@ function keyFrom(field: string, message: KeyReference__Output | null): KeyRefere
   return keyReferenceFrom(field, message);
 }
 
-function targetFrom(message: KeySlotsTarget__Output | null): KeySlotsTarget {
-  if (message?.attached) return { kind: 'attached', ...message.attached };
-  if (message?.image !== undefined) return { kind: 'image', path: message.image };
+function targetFrom(message: KeySlotsTarget__Output | null): ImageOf {
+  if (message?.attached) return message.attached;
+  if (message?.image !== undefined) return { path: message.image };
   throw invalidArgument('target', '', 'one of attached and image is needed');
 }
 

@@ -75,9 +75,7 @@ export class ShimServer {
   /** Takes no new calls, lets those in progress end for as long as the configuration says, then cuts them off. */
   async drain(): Promise<void> {
     for (const service of ['', ...SERVICES]) this.#health.setStatus(service, 'NOT_SERVING');
-    this.#manager.environment.events.close(
-      new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' }),
-    );
+    this.#manager.events.close(new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' }));
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#server.tryShutdown(() => resolve());
     try {

@@ -1,12 +1,9 @@
 import { invalidArgument } from '../base/errors.ts';
-import { execInGuest } from '../sandbox/exec.ts';
 import { followConsole } from '../sandbox/console.ts';
-import type { ShimEvent } from '../store/events.ts';
+import type { ShimEvent } from '../store/event.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { VolumeSnapshot } from '../volume/volume.ts';
-import { attachMany, detachMany, planAttach } from '../volume/batch.ts';
-import { resizeVolume } from '../volume/operations/resize.ts';
 import { batchMessage, planMessage } from './convert-batch.ts';
 import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpecFrom } from './convert.ts';
 import type { EventsHandlers } from '../grpc/generated/qshim/v1/Events.ts';
@@ -36,7 +33,7 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
       return {};
     }),
     Exec: unary(edge, 'Sandboxes.Exec', async (request, { signal }) => {
-      const result = await execInGuest(manager.sandbox(request.sandboxId), {
+      const result = await manager.sandbox(request.sandboxId).commands.run({
         path: request.path,
         args: request.arguments,
         environment: request.environment,
@@ -58,7 +55,7 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
     Watch: streaming(edge, 'Sandboxes.Watch', async ({ sandboxId }, send, context) => {
       if (sandboxId !== '') manager.get(sandboxId);
       // The watcher is open before the snapshot is taken, and nothing is awaited in between: no change is missed.
-      using watcher = manager.environment.events.watch();
+      using watcher = manager.events.watch();
       const now = manager.list({}).filter(({ id }) => sandboxId === '' || id === sandboxId);
       for (const sandbox of now) {
         const event = snapshotEvent(manager, 'sandbox.snapshot', sandbox.id);
@@ -84,17 +81,17 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
     AttachMany: unary(edge, 'Volumes.AttachMany', async ({ sandboxId, volumes, atomic, timeoutMs }, { signal }) => {
       const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
       const options = { atomic, ...waiting(timeoutMs, signal) };
-      return batchMessage(await attachMany(manager, sandboxId, members, options));
+      return batchMessage(await manager.attachMany(sandboxId, members, options));
     }),
     DetachMany: unary(edge, 'Volumes.DetachMany', async ({ sandboxId, volumeIds, force, timeoutMs }, { signal }) =>
-      batchMessage(await detachMany(manager, sandboxId, volumeIds, { force, ...waiting(timeoutMs, signal) })),
+      batchMessage(await manager.detachMany(sandboxId, volumeIds, { force, ...waiting(timeoutMs, signal) })),
     ),
     Plan: unary(edge, 'Volumes.Plan', async ({ sandboxId, volumes }) => {
       const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
-      return planMessage(await planAttach(manager, sandboxId, members));
+      return planMessage(await manager.planAttach(sandboxId, members));
     }),
     Resize: unary(edge, 'Volumes.Resize', async ({ sandboxId, volumeId, sizeBytes, timeoutMs }, { signal }) =>
-      volumeMessage(await resizeVolume(manager, sandboxId, volumeId, { sizeBytes, ...waiting(timeoutMs, signal) })),
+      volumeMessage(await manager.resize(sandboxId, volumeId, { sizeBytes, ...waiting(timeoutMs, signal) })),
     ),
     ...keySlotsHandlers(manager, edge),
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
@@ -104,7 +101,7 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
       Promise.resolve({ volumes: manager.volumes(sandboxId).map(volumeMessage) }),
     ),
     Watch: streaming(edge, 'Volumes.Watch', async ({ sandboxId }, send, context) => {
-      using watcher = manager.environment.events.watch();
+      using watcher = manager.events.watch();
       for (const volume of manager.volumes(sandboxId)) {
         const event = { ...snapshotEvent(manager, 'volume.snapshot', volume.sandboxId), volumeId: volume.volumeId };
         await send({ event: eventMessage({ ...event, generation: volume.generation }), volume: volumeMessage(volume) });
@@ -124,7 +121,7 @@ export function eventsHandlers(manager: SandboxManager, edge: Edge): EventsHandl
       if (!Number.isSafeInteger(afterSequence)) {
         throw invalidArgument('after_sequence', afterSequence, 'is not a sequence number');
       }
-      using watcher = manager.environment.events.watch(afterSequence === 0 ? undefined : afterSequence);
+      using watcher = manager.events.watch(afterSequence === 0 ? undefined : afterSequence);
       await relay(watcher, context, sandboxId, (event) => send(eventMessage(event)));
     }),
   };
@@ -151,7 +148,7 @@ function snapshotEvent(
   return {
     type,
     sandboxId,
-    sequence: manager.environment.events.sequence,
+    sequence: manager.events.sequence,
     timeMs: Date.now(),
     volumeId: undefined,
     generation: 0,

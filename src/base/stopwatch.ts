@@ -1,5 +1,10 @@
 import { monotonicMs } from './deadline.ts';
-import type { Timing } from '../store/events.ts';
+
+/** How long one phase took, milliseconds. */
+export interface Timing {
+  readonly phase: string;
+  readonly milliseconds: number;
+}
 
 /** Measures the phases of one operation, one after the other, in milliseconds. */
 export class Stopwatch {

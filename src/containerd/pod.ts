@@ -1,7 +1,7 @@
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { RequestedSpec } from '../volume/model/spec.ts';
+import type { RequestedSpec } from '../volume/spec.ts';
 import type { GuestContainers } from '../guest/containers/types.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import type { Caller } from './caller.ts';

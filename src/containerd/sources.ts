@@ -2,7 +2,8 @@ import { readFile, readlink, stat } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
-import type { FsType, RequestedSpec } from '../volume/model/spec.ts';
+import type { FsType } from '../volume/model/disk.ts';
+import type { RequestedSpec } from '../volume/spec.ts';
 
 /** From what containerd, CRI and Kata name on the host to volumes. */
 

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ShimError, invalidArgument, isShimError, messageOf } from '../base/errors.ts';
-import type { RequestedSpec } from '../volume/model/spec.ts';
+import type { RequestedSpec } from '../volume/spec.ts';
 import type {
   AttachedDisk,
   ContainerPlan,

@@ -281,3 +281,22 @@ function execLostError(pid: number, error: unknown): unknown {
     cause: error,
   });
 }
+
+/** A client of the agent behind this socket, within the configured limits. */
+export function agentFor(
+  path: string,
+  config: {
+    readonly agent_timeout_ms: number;
+    readonly agent_line_bytes_max: number;
+    readonly agent_queue_max: number;
+  },
+  log: Logger,
+): GuestAgent {
+  return new GuestAgent({
+    path,
+    log,
+    requestTimeoutMs: config.agent_timeout_ms,
+    lineBytesMax: config.agent_line_bytes_max,
+    queueMax: config.agent_queue_max,
+  });
+}

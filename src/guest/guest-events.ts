@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
 import { DiskArrivals, type DiskArrival } from './disk-arrivals.ts';
+import type { GuestAgent } from './agent.ts';
 import { UeventStream } from './uevents.ts';
-import type { Sandbox } from '../sandbox/sandbox.ts';
 
 /** A kernel that answers to its name; writing "change UUID" there makes it announce that id (since Linux 4.13). */
 const MARK_PATH = '/sys/devices/virtual/mem/null/uevent';
@@ -15,7 +16,18 @@ const RETRY_MIN_MS = 1000;
 const RETRY_MAX_MS = 60_000;
 
 /** What the sandbox lends. */
-export type EventHost = Pick<Sandbox, 'agent' | 'log' | 'files' | 'ended' | 'boot' | 'inBackground' | 'agentReady'>;
+export interface EventHost {
+  readonly agent: GuestAgent;
+  readonly log: Logger;
+  readonly files: { readonly ueventSocket: string };
+  /** QEMU is gone, or the daemon leaves it. */
+  readonly ended: AbortSignal;
+  /** Counts the resets of the guest that were seen. */
+  readonly boot: number;
+  /** The agent has answered in this boot. */
+  readonly agentReady: boolean;
+  inBackground(purpose: string, work: Promise<void>): void;
+}
 
 /**
  * The guest kernel's announcements, on a port of their own. They make waiting for a disk cheap, and are never needed: a guest

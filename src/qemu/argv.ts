@@ -1,3 +1,5 @@
+import type { SandboxFiles } from './files.ts';
+
 /** The command line of a sandbox's QEMU, as a pure function: same input, same arguments. */
 
 export type RunningAccelerator = 'kvm' | 'tcg';
@@ -38,19 +40,6 @@ export type GuestMemory =
       /** The socket of the port named IDENTITY_PORT_NAME. */
       readonly identitySocket: string;
     };
-
-/** Paths of everything that QEMU makes for one sandbox, all inside its state directory. */
-export interface SandboxFiles {
-  readonly directory: string;
-  readonly qmpSocket: string;
-  /** A second monitor for people; a second client on the first one would hang without a greeting. */
-  readonly spareSocket: string;
-  readonly agentSocket: string;
-  /** Behind the port on which the guest's kernel announces its devices. */
-  readonly ueventSocket: string;
-  readonly consoleLog: string;
-  readonly qemuLog: string;
-}
 
 /** Name of the virtio-serial port that qemu-guest-agent looks for. */
 export const AGENT_PORT_NAME = 'org.qemu.guest_agent.0';

@@ -3,11 +3,10 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
-import type { Config } from '../config.ts';
 import type { Logger } from '../base/log.ts';
 import { tiedCommand } from './tied.ts';
 import { QmpClient } from '../qmp/client.ts';
-import { endQemuOf } from '../sandbox/recover.ts';
+import { endQemuOf } from './find.ts';
 
 const START_TIMEOUT_MS = 30_000;
 const POLL_MS = 10;
@@ -15,12 +14,24 @@ const POLL_MS = 10;
 const DIRECTORY_PREFIX = '.image-';
 const SOCKET = 'qmp.sock';
 
+/** What it needs of the configuration. */
+export interface BareQemuConfig {
+  readonly state_dir: string;
+  readonly qemu_binary: string;
+  readonly qmp_line_bytes_max: number;
+  readonly qmp_reply_timeout_ms: number;
+}
+
 /**
  * Runs `work` with a QEMU that has no machine: for images that no sandbox has open. It dies with this process, and is gone,
  * with its directory, when this returns.
  * @throws ShimError FAILED_PRECONDITION / QEMU_EXITED when it does not start; what `work` throws
  */
-export async function withBareQemu<T>(config: Config, log: Logger, work: (qmp: QmpClient) => Promise<T>): Promise<T> {
+export async function withBareQemu<T>(
+  config: BareQemuConfig,
+  log: Logger,
+  work: (qmp: QmpClient) => Promise<T>,
+): Promise<T> {
   await using stack = new AsyncDisposableStack();
   const directory = await mkdtemp(join(config.state_dir, DIRECTORY_PREFIX));
   stack.defer(() => rm(directory, { recursive: true, force: true }));
@@ -58,7 +69,7 @@ export async function withBareQemu<T>(config: Config, log: Logger, work: (qmp: Q
  * Ends and removes what withBareQemu had begun in a daemon that was killed. To be called before this daemon begins any: the
  * state directory is locked to it, so what is there is nobody's.
  */
-export async function clearBareQemus({ state_dir }: Config, log: Logger): Promise<void> {
+export async function clearBareQemus({ state_dir }: Pick<BareQemuConfig, 'state_dir'>, log: Logger): Promise<void> {
   for (const name of await readdir(state_dir)) {
     if (!name.startsWith(DIRECTORY_PREFIX)) continue;
     const directory = join(state_dir, name);

@@ -2,7 +2,17 @@ import { constants } from 'node:fs';
 import { access, realpath, stat } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { ShimError } from '../base/errors.ts';
-import type { FileIdentity } from '../template/key.ts';
+
+/** Which file it is, and in which version: a file that is replaced or written to has another identity. */
+export interface FileIdentity {
+  /** With symbolic links resolved. */
+  readonly path: string;
+  // Whole numbers as text: an inode or a time in nanoseconds does not fit a JavaScript number.
+  readonly device: string;
+  readonly inode: string;
+  readonly bytes: string;
+  readonly modifiedNs: string;
+}
 
 /** Which file lies at a path now. @throws the system error (ENOENT) */
 export async function identifyFile(path: string): Promise<FileIdentity> {

@@ -5,37 +5,11 @@ import { readCache, writeCache } from './capability-cache.ts';
 import type { QmpClient } from './client.ts';
 import { checkContract, isAtLeast } from './contract-check.ts';
 import type { QemuVersion, SchemaInfo } from './protocol.ts';
+import type { QemuCapabilities } from './qemu-capabilities.ts';
 
 /** Debian 12's. Older ones lack parts of what the design rests on. */
 const OLDEST = { major: 7, minor: 2 } as const;
 const MEMORY_MAX = 16;
-
-/** What one QEMU binary can do: from its version and its own description of its commands. */
-export interface QemuCapabilities {
-  readonly version: QemuVersion;
-  /** "7.2.22" */
-  readonly versionText: string;
-  /** The distribution's name of the build, may be empty. */
-  readonly package: string;
-  readonly commands: ReadonlySet<string>;
-  readonly events: ReadonlySet<string>;
-  /** Block drivers of blockdev-add. */
-  readonly blockDrivers: ReadonlySet<string>;
-  /** `aio: io_uring` is compiled in. The host's kernel or seccomp may still refuse it when a node is opened. */
-  readonly ioUring: boolean;
-  /** x-query-virtio-status: the host sees whether the guest's driver is live. */
-  readonly virtioStatus: boolean;
-  /** The `iothread-vq-mapping` property of virtio-blk. Not in the schema: 9.0 and later. */
-  readonly iothreadVqMapping: boolean;
-  /** blockdev-create and blockdev-add of `luks` take a detached header. */
-  readonly detachedLuksHeader: boolean;
-  /** `-run-with user=`. Not in the schema: 9.1 and later. */
-  readonly runWithUser: boolean;
-  /** `reconnect-ms` of socket character devices. */
-  readonly chardevReconnectMs: boolean;
-  /** What qshim uses and this binary does not have; empty for every version that the tests cover. */
-  readonly contractFindings: readonly string[];
-}
 
 export interface ProbeOptions {
   /** Path of the binary that serves the client: the cache's key, together with its size, time and version. */

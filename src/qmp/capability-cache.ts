@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { QemuCapabilities } from './capabilities.ts';
+import type { QemuCapabilities } from './qemu-capabilities.ts';
 
 /** Counts up when the meaning of a member changes, so that files of an older qshim are asked anew. */
 const FORMAT = 1;

@@ -1,4 +1,4 @@
-import { ShimError } from '../base/errors.ts';
+import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 
 /** QEMU answered a command with an error. Programs branch on `errorClass`; the text is for people and changes. */
 export class QmpError extends Error {
@@ -22,4 +22,11 @@ export function isQmpError(error: unknown, ...classes: readonly string[]): error
 /** UNAVAILABLE / QMP_LOST: the connection ended, or can not be trusted any more. */
 export function qmpLost(message: string, cause?: unknown): ShimError {
   return new ShimError('UNAVAILABLE', message, { reason: 'QMP_LOST', ...(cause === undefined ? {} : { cause }) });
+}
+
+/** Any failure as a ShimError; what QEMU answered unexpectedly is INTERNAL. */
+export function asShimError(error: unknown): ShimError {
+  if (isShimError(error)) return error;
+  const reason = isQmpError(error) ? 'QMP_ERROR' : 'UNEXPECTED';
+  return new ShimError('INTERNAL', messageOf(error), { reason, cause: error });
 }

@@ -2,13 +2,16 @@ import { readdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { sandboxFiles } from '../qemu/files.ts';
+import { endQemuOf, findQemu } from '../qemu/find.ts';
 import { QemuProcess } from '../qemu/process.ts';
 import { LEFT_OVER_MARK, restartClone, resumeBoot } from './boot.ts';
-import { CORRUPT_MARK, NO_CONTAINERS, readJournal, type JournalRecord } from '../store/journal.ts';
+import { CORRUPT_MARK, JOURNAL_FILE, NO_CONTAINERS, readJournal, type JournalRecord } from '../store/journal.ts';
 import { awaitAgent } from './observe.ts';
 import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from '../template/pool.ts';
-import { endQemuOf, findQemu, sandboxFromArguments } from './recover.ts';
-import { JOURNAL_FILE, Sandbox, sandboxFiles, type SandboxEnvironment } from './sandbox.ts';
+import { sandboxFromArguments } from './recover.ts';
+import type { Sandbox } from './sandbox.ts';
+import { makeSandbox, type SandboxEnvironment } from './environment.ts';
 import { stopSandbox } from './stop.ts';
 
 export interface Adopted {
@@ -57,17 +60,17 @@ async function adopt(environment: SandboxEnvironment, directory: string): Promis
     return undefined;
   }
   const { id, spec, uuid, createdAtMs } = record.sandbox;
-  const sandbox = new Sandbox(environment, { id, spec, uuid, createdAtMs, directory });
+  const sandbox = makeSandbox(environment, { id, spec, uuid, createdAtMs, directory });
   sandbox.restore(record);
   const qemu = await findProcess(record, sandbox);
   if (record.sandbox.state === 'creating' && record.sandbox.start.kind === 'clone') {
-    return { sandbox, booting: followed(restartClone(sandbox, qemu)) };
+    return { sandbox, booting: followed(restartClone(sandbox, environment, qemu)) };
   }
   if (qemu === undefined) {
     await sandbox.foundDead();
     return { sandbox, booting: undefined };
   }
-  await holdTemplate(sandbox);
+  await holdTemplate(sandbox, environment);
   sandbox.own(qemu);
   if (record.sandbox.state === 'creating') return { sandbox, booting: followed(resumeBoot(sandbox, qemu)) };
   sandbox.inBackground('adoption', connect(sandbox));
@@ -83,10 +86,10 @@ function followed(booting: Promise<void>): Promise<void> {
 }
 
 /** A clone goes on to count as a user of its template. */
-async function holdTemplate(sandbox: Sandbox): Promise<void> {
+async function holdTemplate(sandbox: Sandbox, { templates }: SandboxEnvironment): Promise<void> {
   const { templateId } = sandbox.start;
   if (templateId === '') return;
-  const lease = await sandbox.environment.templates.hold(templateId);
+  const lease = await templates.hold(templateId);
   if (lease !== undefined) sandbox.holdTemplate(lease);
 }
 

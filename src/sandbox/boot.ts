@@ -9,9 +9,11 @@ import { assertAcpiHotplug } from '../qemu/acpi-hotplug.ts';
 import { startFromTemplate } from './clone.ts';
 import { startFromPool } from './pool-start.ts';
 import type { PoolMember } from '../template/pool.ts';
-import { findQemu } from './recover.ts';
-import { endQemu, enterRunning, launchIdentity, prepareLaunch } from './launch.ts';
+import { findQemu } from '../qemu/find.ts';
+import { endQemu, launchIdentity, prepareLaunch } from './launch.ts';
+import type { SandboxEnvironment } from './environment.ts';
 import type { Sandbox } from './sandbox.ts';
+import { poolKind } from './spec.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import type { TemplateLaunch } from '../template/vm.ts';
 
@@ -34,28 +36,33 @@ export function newUuid(): string {
  *   where a template is required, what kept it from being used
  * @param member the clone in whose directory the sandbox was made, to be used if it still fits
  */
-export async function bootSandbox(sandbox: Sandbox, member?: PoolMember): Promise<void> {
-  const { environment, identity } = sandbox;
+export async function bootSandbox(
+  sandbox: Sandbox,
+  environment: SandboxEnvironment,
+  member?: PoolMember,
+): Promise<void> {
+  const { identity } = sandbox;
   const { template } = identity.spec;
   const watch = new Stopwatch();
   await using undo = new AsyncDisposableStack();
-  const launch = await prepareLaunch(sandbox).catch(async (error: unknown) => {
+  const launch = await prepareLaunch(sandbox, environment).catch(async (error: unknown) => {
     if (member !== undefined) await environment.pool.endTaken(member);
     throw error;
   });
   watch.lap('probe');
-  if (!(await startWarm(sandbox, launch, member, watch, undo))) {
+  if (!(await startWarm(sandbox, environment, launch, member, watch, undo))) {
     const qemu = await coldStart(sandbox, launch);
     undo.defer(() => endQemu(sandbox, qemu));
     await completeBoot(sandbox, qemu, watch);
     if (template !== 'off') environment.templates.makeSoon(launch);
-  } else environment.pool.refill(identity.spec, launch);
+  } else environment.pool.refill(poolKind(identity.spec), launch);
   undo.move();
 }
 
 /** Starts from the pool or from a template; false when it has to boot. Then its directory is there, and empty. */
 async function startWarm(
   sandbox: Sandbox,
+  environment: SandboxEnvironment,
   launch: TemplateLaunch,
   member: PoolMember | undefined,
   watch: Stopwatch,
@@ -64,11 +71,11 @@ async function startWarm(
   const { template } = sandbox.identity.spec;
   if (member !== undefined) {
     undo.defer(() => removeDirectory(sandbox));
-    if (await startFromPool(sandbox, member, launch, watch)) return true;
+    if (await startFromPool(sandbox, environment, member, launch, watch)) return true;
   }
   await makeDirectory(sandbox);
   undo.defer(() => removeDirectory(sandbox));
-  return template !== 'off' && (await startFromTemplate(sandbox, launch, template, watch));
+  return template !== 'off' && (await startFromTemplate(sandbox, environment.templates, launch, template, watch));
 }
 
 /**
@@ -87,11 +94,15 @@ export async function resumeBoot(sandbox: Sandbox, qemu: QemuProcess): Promise<v
  * Begins anew what was to be a clone when its daemon was killed: how far it had come cannot be seen. Ends as bootSandbox does.
  * @throws as bootSandbox
  */
-export async function restartClone(sandbox: Sandbox, qemu: QemuProcess | undefined): Promise<void> {
+export async function restartClone(
+  sandbox: Sandbox,
+  environment: SandboxEnvironment,
+  qemu: QemuProcess | undefined,
+): Promise<void> {
   await qemu?.kill('SIGKILL');
   await qemu?.exited;
   await rm(sandbox.files.directory, { recursive: true, force: true });
-  await bootSandbox(sandbox);
+  await bootSandbox(sandbox, environment);
 }
 
 /** Starts QEMU for a boot, with the journal before and after: a daemon that dies in between finds the process again. */
@@ -121,7 +132,7 @@ async function completeBoot(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatc
     await awaitFirstAnswer(sandbox, qemu);
     watch.lap('agent');
   }
-  await enterRunning(sandbox, watch);
+  await sandbox.enterRunning(watch.timings);
 }
 
 /** Never throws, so that a caller hears why the start failed: what resists is left to the manager, which goes on trying. */
@@ -130,7 +141,7 @@ async function removeDirectory(sandbox: Sandbox): Promise<void> {
   try {
     await rm(directory, { recursive: true, force: true });
   } catch (error) {
-    sandbox.directoryLeft = true;
+    sandbox.leftDirectory();
     sandbox.log.warn({ directory, problem: messageOf(error) }, 'state directory of a failed start not removed');
   }
 }

@@ -2,7 +2,6 @@ import { createReadStream, watch, type FSWatcher } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { errnoOf } from '../base/errors.ts';
 import { olderLog } from './log-limit.ts';
-import type { Sandbox } from './sandbox.ts';
 
 const CHUNK_BYTES = 65_536;
 
@@ -11,7 +10,7 @@ const CHUNK_BYTES = 65_536;
  * has enough.
  */
 export async function* followConsole(
-  sandbox: Sandbox,
+  sandbox: { readonly files: { readonly consoleLog: string }; readonly ended: AbortSignal },
   options: { readonly follow: boolean; readonly signal: AbortSignal },
 ): AsyncGenerator<Buffer> {
   await using file = await open(sandbox.files.consoleLog, 'r');

@@ -6,11 +6,11 @@ import { iothreadIds } from '../volume/model/placement.ts';
 import { bridgesFor } from '../volume/model/slots.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { QemuProcess } from '../qemu/process.ts';
-import { resolveAllowed } from '../volume/backing.ts';
-import type { Sandbox, SandboxEnvironment } from './sandbox.ts';
+import { resolveAllowed } from '../volume/source/local.ts';
+import type { SandboxEnvironment } from './environment.ts';
+import type { Sandbox } from './sandbox.ts';
 import { hostnameOf, type SandboxSpec } from './spec.ts';
-import type { Stopwatch } from '../base/stopwatch.ts';
-import type { TemplateLaunch } from '../template/vm.ts';
+import type { LaunchIdentity, TemplateLaunch } from '../template/vm.ts';
 
 /** What every start of a sandbox has in common, be it a boot (boot.ts) or a clone (clone.ts). */
 
@@ -20,11 +20,11 @@ const KILL_RETRY_MS = 200;
  * Everything about the VM that does not depend on which sandbox it is.
  * @throws what bootSandbox says of boot images and accelerators
  */
-export async function prepareLaunch(sandbox: Sandbox): Promise<TemplateLaunch> {
+export async function prepareLaunch(sandbox: Sandbox, environment: SandboxEnvironment): Promise<TemplateLaunch> {
   const { spec } = sandbox.identity;
   const { config } = sandbox;
   const [kernel, initrd] = await bootImages(spec, config);
-  await chooseAccelerator(sandbox);
+  await chooseAccelerator(sandbox, environment);
   return {
     accelerator: sandbox.accelerator,
     vcpus: spec.vcpus,
@@ -39,12 +39,6 @@ export async function prepareLaunch(sandbox: Sandbox): Promise<TemplateLaunch> {
 }
 
 /** What tells the VM of one sandbox from that of another with the same spec. */
-export interface LaunchIdentity {
-  readonly sandboxId: string;
-  readonly uuid: string;
-  readonly hostname: string;
-}
-
 export function launchIdentity(sandbox: Sandbox): LaunchIdentity {
   const { id, uuid } = sandbox.identity;
   return { sandboxId: id, uuid, hostname: hostnameOf(id, kernelParametersOf(sandbox)) };
@@ -53,13 +47,6 @@ export function launchIdentity(sandbox: Sandbox): LaunchIdentity {
 /** The configured parameters, and the caller's behind them. */
 export function kernelParametersOf({ config, identity }: Sandbox): string {
   return [config.kernel_parameters, identity.spec.kernelParameters].filter((part) => part !== '').join(' ');
-}
-
-/** The VM is ready: tells everybody, and answers once that is on disk. */
-export async function enterRunning(sandbox: Sandbox, watch: Stopwatch): Promise<void> {
-  sandbox.timings = watch.timings;
-  sandbox.enter('running', undefined);
-  await sandbox.commit();
 }
 
 /** Never gives up: a QEMU that nobody owns must not be left. */
@@ -110,18 +97,17 @@ async function bootImages(
   ];
 }
 
-async function chooseAccelerator(sandbox: Sandbox): Promise<void> {
+async function chooseAccelerator(sandbox: Sandbox, { accelerators }: SandboxEnvironment): Promise<void> {
   const wanted = sandbox.identity.spec.accelerator;
   const choose = (accelerator: RunningAccelerator, reason: string): void => {
-    sandbox.accelerator = accelerator;
-    sandbox.acceleratorReason = reason;
+    sandbox.launching({ accelerator, acceleratorReason: reason });
     sandbox.log.info({ accelerator, reason }, 'accelerator chosen');
   };
   if (wanted === 'tcg') {
     choose('tcg', 'asked for');
     return;
   }
-  const kvm = await sandbox.environment.accelerators.kvm();
+  const kvm = await accelerators.kvm();
   if (kvm.usable) {
     choose('kvm', kvm.reason);
     return;

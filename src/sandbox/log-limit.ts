@@ -3,7 +3,13 @@ import { sleep } from '../base/deadline.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
-import type { Sandbox } from './sandbox.ts';
+import type { SandboxFiles } from '../qemu/files.ts';
+
+/** What has logs. */
+interface Logging {
+  readonly files: Pick<SandboxFiles, 'consoleLog' | 'qemuLog'>;
+  readonly log: Logger;
+}
 
 /** What stood in a log before it was last cut. */
 export function olderLog(path: string): string {
@@ -35,7 +41,7 @@ export async function cutLog(path: string, bytesMax: number): Promise<boolean> {
  */
 export async function limitLogs(
   config: Config,
-  sandboxes: () => Iterable<Sandbox>,
+  sandboxes: () => Iterable<Logging>,
   signal: AbortSignal,
 ): Promise<void> {
   while (!signal.aborted) {

@@ -2,21 +2,41 @@ import { createHash } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { sleep, waitFor } from '../base/deadline.ts';
+import { sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
-import { completeSpec, type RequestedSpec } from '../volume/model/spec.ts';
-import { adoptAll } from './adopt.ts';
-import { attachVolume, asShimError } from '../volume/attach.ts';
-import { inspectBacking } from '../volume/backing.ts';
 import { clearBareQemus } from '../qemu/bare-qemu.ts';
-import { bootSandbox, newUuid } from './boot.ts';
+import { asShimError } from '../qmp/errors.ts';
+import type { EventLog } from '../store/events.ts';
+import { beginAdmission, reasonsAgainst, refusalUnlessRunning, type Request } from '../volume/admission.ts';
+import { attachVolume } from '../volume/attach.ts';
+import {
+  attachMany,
+  checkBatch,
+  detachMany,
+  planAttach,
+  type BatchHost,
+  type BatchResult,
+  type VolumePlan,
+} from '../volume/batch.ts';
 import { detachVolume } from '../volume/detach.ts';
+import {
+  changeKeySlots,
+  listKeySlots,
+  type KeySlotChange,
+  type KeySlots,
+  type KeySlotsTarget,
+} from '../volume/operations/key-slots.ts';
+import { resizeVolume } from '../volume/operations/resize.ts';
+import type { RequestedSpec } from '../volume/spec.ts';
+import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
+import { adoptAll } from './adopt.ts';
+import { bootSandbox, newUuid } from './boot.ts';
+import { makeSandbox, type SandboxEnvironment } from './environment.ts';
 import { limitLogs } from './log-limit.ts';
-import { Sandbox, type SandboxEnvironment, type SandboxSnapshot } from './sandbox.ts';
-import { completeSandboxSpec, type RequestedSandboxSpec, type SandboxSpec } from './spec.ts';
+import type { Sandbox, SandboxSnapshot } from './sandbox.ts';
+import { completeSandboxSpec, poolKind, type RequestedSandboxSpec, type SandboxSpec } from './spec.ts';
 import { stopSandbox } from './stop.ts';
-import { defaultSerial, type Volume, type VolumeSnapshot } from '../volume/volume.ts';
 
 /** Longest id that names its own directory; sockets lie below it and their paths may have 107 bytes. */
 const DIRECTORY_NAME_MAX = 36;
@@ -32,7 +52,7 @@ export function directoryName(sandboxId: string): string {
 
 /** All sandboxes of the daemon: what `rpc/` calls. Ids are checked here, and every call is idempotent on them. */
 export class SandboxManager {
-  readonly environment: SandboxEnvironment;
+  readonly #environment: SandboxEnvironment;
   readonly #sandboxes = new Map<string, Sandbox>();
   /** Creates in progress; repeats join them. A create that fails leaves nothing behind. */
   readonly #creating = new Map<string, Promise<void>>();
@@ -45,19 +65,24 @@ export class SandboxManager {
   #draining = false;
 
   constructor(environment: SandboxEnvironment) {
-    this.environment = environment;
+    this.#environment = environment;
+  }
+
+  /** All events of the daemon. */
+  get events(): EventLog {
+    return this.#environment.events;
   }
 
   /** Makes the state directory and takes over what an earlier daemon left running. */
   async start(): Promise<void> {
-    const { config } = this.environment;
+    const { config } = this.#environment;
     await mkdir(config.state_dir, { recursive: true, mode: 0o700 });
-    await clearBareQemus(config, this.environment.log);
-    for (const { sandbox, booting } of await adoptAll(this.environment)) {
+    await clearBareQemus(config, this.#environment.log);
+    for (const { sandbox, booting } of await adoptAll(this.#environment)) {
       this.#sandboxes.set(sandbox.id, sandbox);
       if (booting !== undefined) this.#follow(sandbox, booting);
     }
-    await this.environment.templates.trim();
+    await this.#environment.templates.trim();
     this.#limitingLogs = limitLogs(config, () => this.#sandboxes.values(), this.#leaving.signal);
   }
 
@@ -68,7 +93,7 @@ export class SandboxManager {
     const results = await Promise.allSettled([...this.#sandboxes.values()].map((sandbox) => sandbox.release()));
     for (const result of results) {
       if (result.status === 'rejected') {
-        this.environment.log.error({ problem: messageOf(result.reason) }, 'sandbox not released cleanly');
+        this.#environment.log.error({ problem: messageOf(result.reason) }, 'sandbox not released cleanly');
       }
     }
     // A boot that is cut short by this undoes itself: nobody was told of a sandbox yet.
@@ -84,7 +109,7 @@ export class SandboxManager {
   async create(sandboxId: string, requested: RequestedSandboxSpec, callerWait?: AbortSignal): Promise<SandboxSnapshot> {
     this.#refuseWhenDraining();
     checkId('sandbox_id', sandboxId);
-    const { config } = this.environment;
+    const { config } = this.#environment;
     const spec = completeSandboxSpec(requested, config);
     const existing = this.#sandboxes.get(sandboxId);
     if (existing === undefined) {
@@ -97,7 +122,7 @@ export class SandboxManager {
       });
     }
     const creating = this.#creating.get(sandboxId);
-    if (creating !== undefined) await waitFor(creating, callerWait === undefined ? {} : { signal: callerWait });
+    if (creating !== undefined) await waitFor(creating, limitsOf(callerWait));
     return this.get(sandboxId);
   }
 
@@ -111,7 +136,7 @@ export class SandboxManager {
   }
 
   #begin(sandboxId: string, spec: SandboxSpec): void {
-    const { config } = this.environment;
+    const { config } = this.#environment;
     if (this.#sandboxes.size >= config.sandboxes_max) {
       throw new ShimError('RESOURCE_EXHAUSTED', `all ${config.sandboxes_max} sandboxes are in use`, {
         reason: 'TOO_MANY_SANDBOXES',
@@ -119,7 +144,7 @@ export class SandboxManager {
       });
     }
     // Its directory and its UUID are part of its QEMU's command line: they become the sandbox's.
-    const member = spec.template === 'off' ? undefined : this.environment.pool.take(spec);
+    const member = spec.template === 'off' ? undefined : this.#environment.pool.take(poolKind(spec));
     const identity = {
       id: sandboxId,
       spec,
@@ -127,10 +152,10 @@ export class SandboxManager {
       createdAtMs: Date.now(),
       directory: member?.files.directory ?? join(config.state_dir, directoryName(sandboxId)),
     };
-    const sandbox = new Sandbox(this.environment, identity, member?.agent);
+    const sandbox = makeSandbox(this.#environment, identity, member?.agent);
     this.#sandboxes.set(sandboxId, sandbox);
-    sandbox.enter('creating', undefined);
-    this.#follow(sandbox, bootSandbox(sandbox, member));
+    sandbox.begin();
+    this.#follow(sandbox, bootSandbox(sandbox, this.#environment, member));
   }
 
   /**
@@ -212,7 +237,7 @@ export class SandboxManager {
     await stopSandbox(sandbox, {
       force: options.force,
       gracefulTimeoutMs:
-        options.gracefulTimeoutMs === 0 ? this.environment.config.stop_timeout_ms : options.gracefulTimeoutMs,
+        options.gracefulTimeoutMs === 0 ? this.#environment.config.stop_timeout_ms : options.gracefulTimeoutMs,
     });
     return sandbox.snapshot();
   }
@@ -265,40 +290,42 @@ export class SandboxManager {
     requested: RequestedSpec,
     options: { readonly timeoutMs: number; readonly callerWait?: AbortSignal },
   ): Promise<VolumeSnapshot> {
+    return await this.#attach(this.#find(sandboxId), { volumeId, spec: requested }, options);
+  }
+
+  async #attach(
+    sandbox: Sandbox,
+    request: Request,
+    { timeoutMs, callerWait }: { readonly timeoutMs: number; readonly callerWait?: AbortSignal },
+  ): Promise<VolumeSnapshot> {
     this.#refuseWhenDraining();
-    checkId('volume_id', volumeId);
-    const sandbox = this.#find(sandboxId);
-    const { config } = this.environment;
-    const spec = completeSpec(requested, defaultSerial(volumeId), sandbox.identity.spec.vcpus);
-    this.#refuseUnlessRunning(sandbox);
-    const repeated = sandbox.volumes.repeated(volumeId, spec);
-    if (repeated !== undefined) return await this.#joinAttach(sandbox, repeated, options.callerWait);
-    const backing = await inspectBacking(spec, config);
+    const { config } = sandbox;
+    const admission = beginAdmission(request);
+    for await (const reason of reasonsAgainst(sandbox, request, admission)) throw reason;
+    const { volumeId, spec, source, repeated } = admission;
+    if (repeated !== undefined) return await this.#joinAttach(sandbox, repeated, callerWait);
+    if (spec === undefined || source === undefined)
+      throw new Error('nothing is against it, and nothing is known of it');
     // What an adopted VM has is known only once QEMU was asked (reconcile.ts): before, names and slots may seem free.
-    const connected = sandbox.link.within(config.qmp_reply_timeout_ms, sandbox.gone);
-    await waitFor(connected, options.callerWait === undefined ? {} : { signal: options.callerWait });
-    // Between the look at the file and here others may have come first: the checks below run without an await.
-    this.#refuseUnlessRunning(sandbox);
+    await waitFor(sandbox.link.within(config.qmp_reply_timeout_ms, sandbox.gone), limitsOf(callerWait));
+    // Between the look at the source and here others may have come first: the checks below run without an await.
+    const refusal = refusalUnlessRunning(sandbox);
+    if (refusal !== undefined) throw refusal;
     // Nothing has begun yet: for a caller that has gone, nothing begins.
-    options.callerWait?.throwIfAborted();
+    callerWait?.throwIfAborted();
     const raced = sandbox.volumes.repeated(volumeId, spec);
-    if (raced !== undefined) return await this.#joinAttach(sandbox, raced, options.callerWait);
-    const volume = sandbox.volumes.add(volumeId, spec, backing);
-    const timeoutMs = options.timeoutMs === 0 ? config.attach_timeout_ms : options.timeoutMs;
-    volume.attaching = attachVolume(sandbox, volume, timeoutMs).finally(() => {
-      volume.attaching = undefined;
-    });
-    return await this.#joinAttach(sandbox, volume, options.callerWait);
+    if (raced !== undefined) return await this.#joinAttach(sandbox, raced, callerWait);
+    const volume = sandbox.volumes.add(volumeId, spec, source);
+    const work = attachVolume(sandbox, volume, timeoutMs === 0 ? config.attach_timeout_ms : timeoutMs);
+    volume.attachBy(work).catch(() => undefined); // The caller may go before the end; the record keeps the cause.
+    return await this.#joinAttach(sandbox, volume, callerWait);
   }
 
   async #joinAttach(sandbox: Sandbox, volume: Volume, callerWait: AbortSignal | undefined): Promise<VolumeSnapshot> {
-    const limits = callerWait === undefined ? {} : { signal: callerWait };
+    const limits = limitsOf(callerWait);
     // An adopted volume that is still PENDING is taken up once QEMU can be asked (reconcile.ts).
     if (volume.state.state === 'pending' && volume.attaching === undefined) await waitFor(sandbox.link.ready(), limits);
-    if (volume.attaching !== undefined) {
-      volume.attaching.catch(() => undefined); // The caller may go before the end; the record keeps the cause.
-      await waitFor(volume.attaching, limits);
-    }
+    if (volume.attaching !== undefined) await waitFor(volume.attaching, limits);
     const snapshot = volume.snapshot();
     if (snapshot.state.state === 'attached') return snapshot;
     throw new ShimError('ABORTED', `volume ${volume.id} is ${snapshot.state.state}: a concurrent operation won`, {
@@ -313,11 +340,88 @@ export class SandboxManager {
     volumeId: string,
     options: { readonly force: boolean; readonly timeoutMs: number; readonly callerWait?: AbortSignal },
   ): Promise<VolumeSnapshot> {
-    const sandbox = this.#find(sandboxId);
+    return await this.#detach(this.#find(sandboxId), volumeId, options);
+  }
+
+  async #detach(
+    sandbox: Sandbox,
+    volumeId: string,
+    options: { readonly force: boolean; readonly timeoutMs: number; readonly callerWait?: AbortSignal },
+  ): Promise<VolumeSnapshot> {
     const volume = this.#findVolume(sandbox, volumeId);
-    const timeoutMs = options.timeoutMs === 0 ? this.environment.config.detach_timeout_ms : options.timeoutMs;
+    const timeoutMs = options.timeoutMs === 0 ? sandbox.config.detach_timeout_ms : options.timeoutMs;
     await detachVolume(sandbox, volume, { ...options, timeoutMs });
     return volume.snapshot();
+  }
+
+  /** Attaches all, at once: as volume/batch.ts does. @throws ShimError as checkBatch does; NOT_FOUND */
+  async attachMany(
+    sandboxId: string,
+    requests: readonly Request[],
+    options: { readonly atomic: boolean; readonly timeoutMs: number; readonly callerWait: AbortSignal },
+  ): Promise<readonly BatchResult[]> {
+    const sandbox = this.#batchIn(sandboxId, requests);
+    // Members go on without the caller: a batch is never left half-way.
+    return await attachMany(this.#batchHost(sandbox, { timeoutMs: options.timeoutMs }), requests, options);
+  }
+
+  /** Detaches all, at once. Throws as attachMany does. */
+  async detachMany(
+    sandboxId: string,
+    volumeIds: readonly string[],
+    options: { readonly force: boolean; readonly timeoutMs: number; readonly callerWait: AbortSignal },
+  ): Promise<readonly BatchResult[]> {
+    const members = volumeIds.map((volumeId) => ({ volumeId }));
+    const sandbox = this.#batchIn(sandboxId, members);
+    return await detachMany(this.#batchHost(sandbox, options), volumeIds, options.force);
+  }
+
+  /** What attachMany would do. Throws as it does. */
+  async planAttach(sandboxId: string, requests: readonly Request[]): Promise<readonly VolumePlan[]> {
+    return await planAttach(this.#batchIn(sandboxId, requests), requests);
+  }
+
+  #batchIn(sandboxId: string, members: readonly { readonly volumeId: string }[]): Sandbox {
+    checkBatch(
+      members.map(({ volumeId }) => volumeId),
+      this.#environment.config.batch_max,
+    );
+    return this.#find(sandboxId);
+  }
+
+  #batchHost(sandbox: Sandbox, options: { readonly timeoutMs: number; readonly callerWait?: AbortSignal }): BatchHost {
+    return {
+      id: sandbox.id,
+      volumes: sandbox.volumes,
+      attach: (request) => this.#attach(sandbox, request, options),
+      detach: (volumeId, force) => this.#detach(sandbox, volumeId, { ...options, force }),
+    };
+  }
+
+  /** Grows an attached volume: as volume/operations/resize.ts does. @throws ShimError as it does; NOT_FOUND */
+  async resize(
+    sandboxId: string,
+    volumeId: string,
+    options: { readonly sizeBytes: number; readonly timeoutMs: number; readonly callerWait: AbortSignal },
+  ): Promise<VolumeSnapshot> {
+    const sandbox = this.#find(sandboxId);
+    return await resizeVolume(sandbox, this.#findVolume(sandbox, volumeId), options);
+  }
+
+  /** @throws ShimError as volume/operations/key-slots.ts does; NOT_FOUND */
+  async keySlots(image: ImageOf): Promise<KeySlots> {
+    return await listKeySlots(this.#keySlotsTarget(image));
+  }
+
+  /** @throws ShimError as volume/operations/key-slots.ts does; NOT_FOUND */
+  async changeKeySlots(image: ImageOf, change: KeySlotChange): Promise<KeySlots> {
+    return await changeKeySlots(this.#keySlotsTarget(image), change);
+  }
+
+  #keySlotsTarget(image: ImageOf): KeySlotsTarget {
+    if ('path' in image) return { kind: 'image', host: this.#environment, path: image.path };
+    const host = this.#find(image.sandboxId);
+    return { kind: 'attached', host, volume: this.#findVolume(host, image.volumeId) };
   }
 
   /** @throws ShimError NOT_FOUND / VOLUME_NOT_FOUND */
@@ -363,12 +467,11 @@ export class SandboxManager {
       metadata: { sandboxId: sandbox.id },
     });
   }
+}
 
-  #refuseUnlessRunning(sandbox: Sandbox): void {
-    if (sandbox.state === 'running') return;
-    throw new ShimError('FAILED_PRECONDITION', `sandbox ${sandbox.id} is ${sandbox.state}, not running`, {
-      reason: sandbox.state === 'stopping' ? 'SANDBOX_STOPPING' : 'SANDBOX_NOT_RUNNING',
-      metadata: { sandboxId: sandbox.id, state: sandbox.state },
-    });
-  }
+/** Whose key slots: of an attached volume's image, or of one that nothing uses. */
+export type ImageOf = { readonly sandboxId: string; readonly volumeId: string } | { readonly path: string };
+
+function limitsOf(signal: AbortSignal | undefined): WaitLimits {
+  return signal === undefined ? {} : { signal };
 }

@@ -4,7 +4,6 @@ import { probeCapabilities } from '../qmp/capabilities.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { QmpListener } from '../qmp/listener.ts';
 import { lookAgain } from '../volume/guest-reset.ts';
-import { onIoError, onResumed, resumeWhenThereIsRoom } from '../volume/io-errors.ts';
 import { deviceVanished, reconcile } from '../volume/reconcile.ts';
 import type { Sandbox } from './sandbox.ts';
 
@@ -28,23 +27,24 @@ export async function observe(sandbox: Sandbox, client: QmpClient): Promise<void
   const events = client.listen(WATCHED);
   sandbox.inBackground('events', consume(sandbox, events));
   const { config, log } = sandbox;
-  sandbox.capabilities = await probeCapabilities(client, {
+  const capabilities = await probeCapabilities(client, {
     // What is being run: the configured name may be one on PATH, and may mean another file by now.
     binary: sandbox.qemu === undefined ? config.qemu_binary : `/proc/${sandbox.qemu.pid}/exe`,
     cacheDir: config.cache_dir,
     log,
   });
+  sandbox.connected(capabilities);
   const { status } = await client.run('query-status');
-  sandbox.runState = status;
+  sandbox.sawRunState(status);
   // It may have paused for want of space while nobody watched.
-  if (status === 'io-error') resumeWhenThereIsRoom(sandbox);
+  if (status === 'io-error') sandbox.ioErrors.resumeWhenThereIsRoom();
   await reconcile(sandbox, client);
 }
 
 /** STOP does not say why; the run state does: "paused", "io-error", "guest-panicked". */
 async function readRunState(sandbox: Sandbox): Promise<void> {
   const { status } = await sandbox.link.current.run('query-status');
-  sandbox.runState = status;
+  sandbox.sawRunState(status);
 }
 
 async function consume(sandbox: Sandbox, events: QmpListener<Watched>): Promise<void> {
@@ -63,7 +63,7 @@ function handle(sandbox: Sandbox, event: Awaited<ReturnType<QmpListener<Watched>
       if (event.data.device !== undefined) onDeviceDeleted(sandbox, event.data.device);
       return;
     case 'SHUTDOWN':
-      sandbox.shutdownReason = event.data.reason;
+      sandbox.sawShutdown(event.data.reason);
       return;
     case 'RESET':
       onReset(sandbox);
@@ -72,8 +72,8 @@ function handle(sandbox: Sandbox, event: Awaited<ReturnType<QmpListener<Watched>
       sandbox.inBackground('run state', readRunState(sandbox));
       return;
     case 'RESUME':
-      sandbox.runState = 'running';
-      onResumed(sandbox);
+      sandbox.sawRunState('running');
+      sandbox.ioErrors.resumed();
       return;
     case 'GUEST_PANICKED':
       sandbox.log.warn('guest panicked');
@@ -83,7 +83,7 @@ function handle(sandbox: Sandbox, event: Awaited<ReturnType<QmpListener<Watched>
       if (event.data.id === AGENT_PORT_ID) sandbox.agent.nudge();
       return;
     case 'BLOCK_IO_ERROR':
-      onIoError(sandbox, event);
+      sandbox.ioErrors.failed(event);
       return;
   }
 }
@@ -98,13 +98,10 @@ function onDeviceDeleted(sandbox: Sandbox, device: string): void {
   sandbox.inBackground('device deleted', deviceVanished(sandbox, volume));
 }
 
-/** A reset ends everything that the last boot of the guest had: its agent, its mounts, its bus numbers. */
+/** Nothing of what the last boot of the guest had is there any more; what is left of it is looked at anew. */
 function onReset(sandbox: Sandbox): void {
   if (sandbox.state !== 'running') return;
-  sandbox.boot += 1;
-  sandbox.agentReady = false;
-  sandbox.addresses.forget();
-  sandbox.guestEvents.reset();
+  sandbox.sawReset();
   const agent = awaitAgent(sandbox);
   for (const volume of sandbox.volumes.all()) {
     // A PENDING one sees to it itself, by the number of the boot.
@@ -112,9 +109,7 @@ function onReset(sandbox: Sandbox): void {
     if (state === 'attached' || state === 'detaching') {
       sandbox.inBackground('look after reset', lookAgain(sandbox, volume, agent));
     }
-    volume.mounted = false;
-    // Its mapping was the last boot's.
-    if (volume.spec.encryption?.kind === 'guest-luks2') volume.encryption = undefined;
+    sandbox.volumes.apply(volume, { kind: 'guest-reset' });
   }
   sandbox.containers.allGone(false);
   sandbox.commitSoon();

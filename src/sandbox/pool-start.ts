@@ -4,6 +4,7 @@ import { ShimError, messageOf } from '../base/errors.ts';
 import { runClone } from './clone.ts';
 import { launchIdentity } from './launch.ts';
 import { SANDBOX_ID_FILE, type PoolMember } from '../template/pool.ts';
+import type { SandboxEnvironment } from './environment.ts';
 import type { Sandbox } from './sandbox.ts';
 import type { Stopwatch } from '../base/stopwatch.ts';
 import { identityFilesOf, type TemplateLaunch } from '../template/vm.ts';
@@ -15,11 +16,12 @@ import { identityFilesOf, type TemplateLaunch } from '../template/vm.ts';
  */
 export async function startFromPool(
   sandbox: Sandbox,
+  environment: SandboxEnvironment,
   member: PoolMember,
   launch: TemplateLaunch,
   watch: Stopwatch,
 ): Promise<boolean> {
-  const { environment, config, log, ended: signal } = sandbox;
+  const { config, log, ended: signal } = sandbox;
   const { vm, agent, lease } = member;
   try {
     const { hostname, uuid } = launchIdentity(sandbox);
@@ -41,7 +43,7 @@ export async function startFromPool(
     return false;
   }
   watch.lap('identity');
-  sandbox.start = { kind: 'pool', templateId: lease.key, reason: '' };
+  sandbox.launching({ start: { kind: 'pool', templateId: lease.key, reason: '' } });
   await runClone(sandbox, vm, lease, watch);
   // QEMU's command line names the member. Written after the journal: a member that has one is a sandbox.
   sandbox.inBackground(

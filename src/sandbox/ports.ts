@@ -5,20 +5,12 @@ import { execa } from 'execa';
 import { monotonicMs, sleep } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { BoundedMutex } from '../base/mutex.ts';
-import type { Port, PortKind, Ports } from '../guest/containers/port.ts';
-import { AGENT_PORT_NR, IDENTITY_PORT_NR, SERIAL_BUS, UEVENT_PORT_NR } from '../qemu/argv.ts';
-import type { QmpClient } from '../qmp/client.ts';
-import { isQmpError } from '../qmp/errors.ts';
-import { asShimError } from '../volume/attach.ts';
-import { PERIPHERALS } from '../volume/removal.ts';
 import type { VolumeHost } from '../volume/host.ts';
-
-/** As the journal keeps it. */
-export interface PortRecord {
-  readonly nr: number;
-  readonly kind: PortKind;
-  readonly ended: boolean;
-}
+import type { Port, PortKind, PortRecord, Ports } from '../guest/containers/port.ts';
+import { AGENT_PORT_NR, IDENTITY_PORT_NR, SERIAL_BUS, UEVENT_PORT_NR } from '../qemu/argv.ts';
+import { listed } from '../qemu/inventory.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { asShimError, isQmpError } from '../qmp/errors.ts';
 
 /** What the ports need to know of the VM. */
 export type PortHost = Pick<VolumeHost, 'log' | 'config' | 'link' | 'gone' | 'commit' | 'commitSoon'> & {
@@ -314,6 +306,6 @@ async function removeChardev(qmp: QmpClient, id: string): Promise<void> {
 
 /** Names of devices and chardevs that QEMU has. */
 async function lookOver(qmp: QmpClient): Promise<ReadonlySet<string>> {
-  const [devices, chardevs] = await Promise.all([qmp.run('qom-list', { path: PERIPHERALS }), qmp.run('query-chardev')]);
-  return new Set([...devices.map((device) => device.name), ...chardevs.map((chardev) => chardev.label)]);
+  const [devices, chardevs] = await Promise.all([listed(qmp, 'device'), listed(qmp, 'chardev')]);
+  return new Set([...devices, ...chardevs]);
 }

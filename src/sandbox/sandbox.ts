@@ -2,42 +2,44 @@ import { setMaxListeners } from 'node:events';
 import { join } from 'node:path';
 import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import type { Timing } from '../base/stopwatch.ts';
 import type { Config } from '../config.ts';
-import type { Cause } from '../volume/model/state.ts';
-import { GuestAgent } from '../guest/agent.ts';
-import type { KeySource } from '../keys/sources.ts';
-import { DiskNames } from '../guest/disk-names.ts';
+import { agentFor, type GuestAgent } from '../guest/agent.ts';
 import { Containers } from '../guest/containers/containers.ts';
-import type { RunningAccelerator, SandboxFiles } from '../qemu/argv.ts';
-import type { AcceleratorChoice } from '../qemu/accelerator.ts';
+import { DiskNames } from '../guest/disk-names.ts';
+import { GuestEvents } from '../guest/guest-events.ts';
+import type { KeySource } from '../keys/sources.ts';
+import type { RunningAccelerator } from '../qemu/argv.ts';
+import { sandboxFiles, type SandboxFiles } from '../qemu/files.ts';
+import { Inventory } from '../qemu/inventory.ts';
 import { describeExit, type ExitInfo, type QemuProcess } from '../qemu/process.ts';
-import type { QemuCapabilities } from '../qmp/capabilities.ts';
-import type { BackingClaims } from '../volume/backing.ts';
-import type { EventLog, EventType, Timing } from '../store/events.ts';
+import type { QemuCapabilities } from '../qmp/qemu-capabilities.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { QmpLink } from '../qmp/link.ts';
+import type { EventType } from '../store/event.ts';
+import type { EventLog } from '../store/events.ts';
+import { JOURNAL_FILE, Journal, type JournalRecord } from '../store/journal.ts';
+import type { BackingClaims } from '../volume/claims.ts';
 import { DriverWatch } from '../volume/driver-wait.ts';
 import { GuestAddresses } from '../volume/guest-addresses.ts';
-import { GuestEvents } from '../guest/guest-events.ts';
-import { undoCreation } from '../volume/image-undo.ts';
-import { Journal, type JournalRecord } from '../store/journal.ts';
-import { QmpLink } from '../qmp/link.ts';
-import { observe } from './observe.ts';
+import type { VolumeHost } from '../volume/host.ts';
+import { IoErrors } from '../volume/io-errors.ts';
+import type { Cause } from '../volume/model/state.ts';
+import { emptyAgain } from '../volume/removal.ts';
+import { VolumeStore } from '../volume/store.ts';
+import { GuestCommands } from './exec.ts';
 import { SerialPorts } from './ports.ts';
 import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
-import type { WarmPool } from '../template/pool.ts';
-import type { Templates } from '../template/templates.ts';
-import type { VolumeHost } from '../volume/host.ts';
-import { VolumeStore } from '../volume/store.ts';
 
-/** What all sandboxes of a daemon share. */
-export interface SandboxEnvironment {
+/** What every sandbox of a daemon needs. */
+export interface SandboxParts {
   readonly config: Config;
   readonly log: Logger;
   readonly events: EventLog;
   readonly claims: BackingClaims;
-  readonly accelerators: AcceleratorChoice;
-  readonly templates: Templates;
   readonly keys: KeySource;
-  readonly pool: WarmPool;
+  /** Called with each new connection to QEMU before anybody else gets it (observe.ts). */
+  readonly onConnected: (sandbox: Sandbox, client: QmpClient) => Promise<void>;
 }
 
 /** What is fixed before QEMU starts. */
@@ -65,84 +67,108 @@ export interface SandboxSnapshot extends SandboxIdentity {
   readonly start: StartKind;
 }
 
-export const JOURNAL_FILE = 'state.json';
-
-/** Paths inside a sandbox's state directory. */
-export function sandboxFiles(directory: string): SandboxFiles {
-  return {
-    directory,
-    qmpSocket: join(directory, 'qmp.sock'),
-    spareSocket: join(directory, 'spare.sock'),
-    agentSocket: join(directory, 'qga.sock'),
-    ueventSocket: join(directory, 'uevents.sock'),
-    consoleLog: join(directory, 'console.log'),
-    qemuLog: join(directory, 'qemu.log'),
-  };
+/** What is known of a VM that is there, or is coming. */
+interface Alive {
+  /** Undefined until it was started, or found. */
+  readonly qemu: QemuProcess | undefined;
+  readonly capabilities: QemuCapabilities | undefined;
+  /** Counts the resets of the guest that were seen. */
+  readonly boot: number;
+  /** The guest's agent has answered in this boot. */
+  readonly agentReady: boolean;
+  /** QEMU's own word for what the machine does. */
+  readonly runState: string;
+  /** Why QEMU said that it shuts down (QAPI ShutdownCause), when it said so. */
+  readonly shutdownReason: string | undefined;
 }
 
-/** A client of a VM's guest agent. */
-export function agentFor(files: SandboxFiles, config: Config, log: Logger): GuestAgent {
-  return new GuestAgent({
-    path: files.agentSocket,
-    log,
-    requestTimeoutMs: config.agent_timeout_ms,
-    lineBytesMax: config.agent_line_bytes_max,
-    queueMax: config.agent_queue_max,
-  });
+/** The stop in progress; repeats of Stop join it. */
+interface Stop {
+  readonly work: Promise<void>;
+  /** Resolved when somebody asked for force: the graceful steps are then cut short. */
+  readonly hurry: PromiseWithResolvers<void>;
+}
+
+/** Where a sandbox is in its life, with what is known only there. */
+type Life =
+  | (Alive & {
+      readonly state: 'creating';
+      /** The start failed, and its directory is still there. */ readonly directoryLeft: boolean;
+    })
+  | (Alive & { readonly state: 'running' })
+  | (Alive & { readonly state: 'stopping'; readonly cause: Cause | undefined; readonly stop: Stop | undefined })
+  | {
+      readonly state: 'stopped';
+      readonly cause: Cause | undefined;
+      readonly capabilities: QemuCapabilities | undefined;
+    };
+
+const UNSEEN: Alive = {
+  qemu: undefined,
+  capabilities: undefined,
+  boot: 0,
+  agentReady: false,
+  runState: '',
+  shutdownReason: undefined,
+};
+
+/** How the VM came to run. */
+interface Launched {
+  readonly accelerator: RunningAccelerator;
+  readonly acceleratorReason: string;
+  readonly start: StartKind;
+  readonly timings: readonly Timing[];
 }
 
 /**
- * One VM and what is known of it. Life-cycle phases live in their own files: boot.ts, stop.ts, adopt.ts; volumes in
- * attach.ts, detach.ts, removal.ts. This class owns every change of the sandbox's own state.
+ * One VM and what is known of it. Nobody else writes here: what others see they tell by a method that is named after it. The phases
+ * of its life have files of their own (boot.ts, adopt.ts, stop.ts), as has the work on its volumes (volume/).
+ *
+ *     create ─▶ boot.ts ─▶ own(qemu) ─▶ link ─▶ observe.ts ─▶ enter running
+ *     volumes ─▶ VolumeHost, which this class implements            │
+ *     the end of QEMU, whatever the reason ─▶ #onExit ─▶ every volume REMOVED ─▶ stopped
  */
 export class Sandbox implements VolumeHost {
   readonly identity: SandboxIdentity;
-  readonly environment: SandboxEnvironment;
   readonly log: Logger;
   readonly files: SandboxFiles;
   readonly link: QmpLink;
+  readonly inventory: Inventory;
   readonly agent: GuestAgent;
   readonly volumes: VolumeStore;
   readonly addresses = new GuestAddresses();
   readonly disks: DiskNames;
   readonly guestEvents: GuestEvents;
   readonly drivers: DriverWatch;
+  readonly ioErrors: IoErrors;
   readonly ports: SerialPorts;
   readonly containers: Containers;
+  readonly commands: GuestCommands;
+  readonly #parts: SandboxParts;
   readonly #journal: Journal;
   /** Ends volume work: the VM is being stopped, is gone, or the daemon leaves it. */
   readonly #gone = new AbortController();
   /** Ends the QMP link: QEMU is gone, or the daemon leaves it. */
   readonly #ended = new AbortController();
   readonly #stopped = Promise.withResolvers<void>();
-  #state: SandboxState = 'creating';
-  #cause: Cause | undefined;
-  #qemu: QemuProcess | undefined;
-  capabilities: QemuCapabilities | undefined;
-  accelerator: RunningAccelerator = 'tcg';
-  acceleratorReason = '';
-  agentReady = false;
-  boot = 0;
-  runState = '';
-  timings: readonly Timing[] = [];
-  start: StartKind = { kind: 'cold', templateId: '', reason: '' };
+  #life: Life = { ...UNSEEN, state: 'creating', directoryLeft: false };
+  #launched: Launched = {
+    accelerator: 'tcg',
+    acceleratorReason: '',
+    start: { kind: 'cold', templateId: '', reason: '' },
+    timings: [],
+  };
   /** Keeps the template of a clone from being evicted while its pages are in use. */
   #lease: Disposable | undefined;
-  /** Why QEMU said that it shuts down (QAPI ShutdownCause), when it said so. */
-  shutdownReason: string | undefined;
-  /** The start failed, and the state directory could not be removed then. */
-  directoryLeft = false;
-  /** The stop in progress; repeats of Stop join it. */
-  stopping: Promise<void> | undefined;
   /** Work that nobody waits for, by what it is for; awaited when the sandbox is left. */
   readonly #background = new Set<Promise<void>>();
 
   /** @param agent a client of this VM's agent that was in use before it became a sandbox; from now on the sandbox's */
-  constructor(environment: SandboxEnvironment, identity: SandboxIdentity, agent?: GuestAgent) {
-    const { config, events, claims } = environment;
+  constructor(parts: SandboxParts, identity: SandboxIdentity, agent?: GuestAgent) {
+    const { config, events, claims } = parts;
     this.identity = identity;
-    this.environment = environment;
-    this.log = environment.log.child({ sandboxId: identity.id });
+    this.#parts = parts;
+    this.log = parts.log.child({ sandboxId: identity.id });
     this.files = sandboxFiles(identity.directory);
     setMaxListeners(0, this.#gone.signal, this.#ended.signal);
     this.volumes = new VolumeStore({
@@ -167,14 +193,17 @@ export class Sandbox implements VolumeHost {
       },
       log: this.log,
       gone: this.#ended.signal,
-      onConnected: (client) => observe(this, client),
+      onConnected: (client) => parts.onConnected(this, client),
     });
-    this.agent = agent ?? agentFor(this.files, config, this.log);
+    this.inventory = new Inventory(this.link);
+    this.agent = agent ?? agentFor(this.files.agentSocket, config, this.log);
     this.disks = new DiskNames(this.agent);
     this.guestEvents = new GuestEvents(this);
     this.drivers = new DriverWatch(this);
+    this.ioErrors = new IoErrors(this);
     this.ports = new SerialPorts(this);
     this.containers = new Containers(this);
+    this.commands = new GuestCommands(this);
     this.#journal = new Journal(join(identity.directory, JOURNAL_FILE), () => this.#record());
   }
 
@@ -183,15 +212,19 @@ export class Sandbox implements VolumeHost {
   }
 
   get config(): Config {
-    return this.environment.config;
+    return this.#parts.config;
   }
 
   get keys(): KeySource {
-    return this.environment.keys;
+    return this.#parts.keys;
+  }
+
+  get vcpus(): number {
+    return this.identity.spec.vcpus;
   }
 
   get state(): SandboxState {
-    return this.#state;
+    return this.#life.state;
   }
 
   get gone(): AbortSignal {
@@ -202,12 +235,41 @@ export class Sandbox implements VolumeHost {
     return this.#ended.signal;
   }
 
+  get capabilities(): QemuCapabilities | undefined {
+    return this.#life.capabilities;
+  }
+
   get virtioStatus(): boolean {
     return this.capabilities?.virtioStatus ?? false;
   }
 
   get qemu(): QemuProcess | undefined {
-    return this.#qemu;
+    return this.#alive.qemu;
+  }
+
+  get boot(): number {
+    return this.#alive.boot;
+  }
+
+  get agentReady(): boolean {
+    return this.#alive.agentReady;
+  }
+
+  get accelerator(): RunningAccelerator {
+    return this.#launched.accelerator;
+  }
+
+  get start(): StartKind {
+    return this.#launched.start;
+  }
+
+  /** The start failed, and the state directory could not be removed then. */
+  get directoryLeft(): boolean {
+    return this.#life.state === 'creating' && this.#life.directoryLeft;
+  }
+
+  get #alive(): Alive {
+    return this.#life.state === 'stopped' ? UNSEEN : this.#life;
   }
 
   /** Resolves once QEMU has been seen to be gone and every volume is REMOVED. */
@@ -233,15 +295,51 @@ export class Sandbox implements VolumeHost {
     this.#background.add(kept);
   }
 
+  // ---- what others have seen
+
+  #see(seen: Partial<Alive>): void {
+    if (this.#life.state !== 'stopped') this.#life = { ...this.#life, ...seen };
+  }
+
+  /** How the VM is about to be started. */
+  launching(how: Partial<Omit<Launched, 'timings'>>): void {
+    this.#launched = { ...this.#launched, ...how };
+  }
+
+  /** The directory of a start that failed could not be removed. */
+  leftDirectory(): void {
+    if (this.#life.state === 'creating') this.#life = { ...this.#life, directoryLeft: true };
+  }
+
+  /** QMP is connected, and this is what QEMU can do and does. */
+  connected(capabilities: QemuCapabilities): void {
+    this.#see({ capabilities });
+  }
+
+  sawRunState(runState: string): void {
+    this.#see({ runState });
+  }
+
+  sawShutdown(shutdownReason: string): void {
+    this.#see({ shutdownReason });
+  }
+
   /** The agent has answered in this boot of the guest. */
   agentAnswered(): void {
-    this.agentReady = true;
+    this.#see({ agentReady: true });
     this.inBackground('uevents', this.guestEvents.begin());
+  }
+
+  /** A reset ends everything that the last boot of the guest had: its agent, its mounts, its bus numbers. */
+  sawReset(): void {
+    this.#see({ boot: this.boot + 1, agentReady: false });
+    this.addresses.forget();
+    this.guestEvents.reset();
   }
 
   /** Takes charge of the QEMU process: from here its end is noticed. */
   own(qemu: QemuProcess): void {
-    this.#qemu = qemu;
+    this.#see({ qemu });
     void qemu.exited.then((exit) => this.#onExit(exit));
   }
 
@@ -251,37 +349,78 @@ export class Sandbox implements VolumeHost {
     this.#lease = lease;
   }
 
+  // ---- its state
+
+  /** The VM is ready: tells everybody, and answers once that is on disk. */
+  async enterRunning(timings: readonly Timing[]): Promise<void> {
+    this.#launched = { ...this.#launched, timings };
+    this.#enter({ ...this.#alive, state: 'running' });
+    await this.commit();
+  }
+
+  /** Tells everybody that it is being made. */
+  begin(): void {
+    this.#enter({ ...this.#alive, state: 'creating', directoryLeft: false });
+  }
+
+  /**
+   * Joins the stop in progress, or begins one.
+   * @param force cuts the graceful steps short, also of a stop that others have begun
+   * @param begin carries it out; it is given what is resolved when somebody asks for force
+   */
+  async stopOnce(force: boolean, begin: (hurry: Promise<void>) => Promise<void>): Promise<void> {
+    const life = this.#life;
+    if (life.state === 'stopped') return;
+    const under = life.state === 'stopping' ? life.stop : undefined;
+    const stop = under ?? this.#beginStop(begin);
+    if (force) stop.hurry.resolve();
+    await stop.work;
+  }
+
+  #beginStop(begin: (hurry: Promise<void>) => Promise<void>): Stop {
+    const hurry = Promise.withResolvers<void>();
+    const cause = { reason: 'STOP_REQUESTED', message: 'a caller asked to stop the sandbox' };
+    this.#enter({ ...this.#alive, state: 'stopping', cause, stop: undefined });
+    const work = begin(hurry.promise).finally(() => {
+      if (this.#life.state === 'stopping' && this.#life.stop === stop) this.#life = { ...this.#life, stop: undefined };
+    });
+    const stop = { work, hurry };
+    if (this.#life.state === 'stopping') this.#life = { ...this.#life, stop };
+    return stop;
+  }
+
   /** Moves to another state, with one log line and one event. */
-  enter(state: SandboxState, cause: Cause | undefined): void {
-    if (this.#state === state && state !== 'creating') return;
-    this.#state = state;
-    this.#cause = cause;
-    this.log.info({ state, cause }, 'sandbox state changed');
-    this.announce(`sandbox.${state}`, cause);
+  #enter(life: Life): void {
+    const before = this.#life.state;
+    this.#life = life;
+    if (before === life.state && life.state !== 'creating') return;
+    const cause = this.#cause;
+    this.log.info({ state: life.state, cause }, 'sandbox state changed');
+    this.announce(`sandbox.${life.state}`, cause);
+  }
+
+  get #cause(): Cause | undefined {
+    return 'cause' in this.#life ? this.#life.cause : undefined;
   }
 
   announce(type: EventType, cause: Cause | undefined): void {
-    this.environment.events.emit({
+    this.#parts.events.emit({
       type,
       sandboxId: this.id,
       volumeId: undefined,
       generation: 0,
       cause,
-      timings: type === 'sandbox.running' ? this.timings : [],
+      timings: type === 'sandbox.running' ? this.#launched.timings : [],
       subject: this.snapshot(),
     });
   }
 
   /** Restores what the journal says, before the sandbox is adopted. */
   restore(record: JournalRecord): void {
-    const { sandbox } = record;
-    this.#state = sandbox.state;
-    this.#cause = sandbox.cause;
-    this.accelerator = sandbox.accelerator;
-    this.acceleratorReason = sandbox.acceleratorReason;
-    this.timings = sandbox.timings;
-    this.start = sandbox.start;
-    this.volumes.reserveGenerations(sandbox.nextGeneration);
+    const { state, cause, accelerator, acceleratorReason, timings, start, nextGeneration } = record.sandbox;
+    this.#life = restored(state, cause);
+    this.#launched = { accelerator, acceleratorReason, timings, start };
+    this.volumes.reserveGenerations(nextGeneration);
     for (const volume of record.volumes) this.volumes.restore(volume);
     this.ports.restore(record.ports);
     this.containers.restore(record.containers);
@@ -299,19 +438,18 @@ export class Sandbox implements VolumeHost {
     const error = new ShimError('UNAVAILABLE', `sandbox ${this.id}: ${cause.message}`, { reason: 'VM_GONE' });
     this.preempt(error);
     this.#ended.abort(error);
-    this.agentReady = false;
-    this.runState = '';
+    this.#see({ agentReady: false, runState: '' });
     this.#lease?.[Symbol.dispose]();
     for (const volume of this.volumes.all()) {
       using _held = await volume.mutex.acquire();
-      await undoCreation(volume, { scanBytesMax: this.config.empty_scan_bytes_max, log: this.log });
+      await emptyAgain(this, volume);
       this.volumes.apply(volume, { kind: 'vm-gone', cause: { reason: 'VM_GONE', message: cause.message } });
     }
     this.containers.allGone(true);
     await this.ports.forget().catch((problem: unknown) => {
       this.log.warn({ problem: messageOf(problem) }, 'fifos of ports not removed after the end of qemu');
     });
-    this.enter('stopped', cause);
+    this.#enter({ state: 'stopped', cause, capabilities: this.capabilities });
     await this.commit().catch((problem: unknown) => {
       this.log.warn({ problem: messageOf(problem) }, 'journal not written after the end of qemu');
     });
@@ -323,18 +461,19 @@ export class Sandbox implements VolumeHost {
 
   /** The journal knows of a QEMU that is not there any more. */
   async foundDead(): Promise<void> {
-    if (this.#state !== 'stopped') {
+    if (this.#life.state !== 'stopped') {
       await this.#onExit({ code: undefined, signal: undefined }, 'QEMU ended while no daemon watched it');
     } else this.#stopped.resolve();
   }
 
   #exitCause(message: string): Cause {
-    if (this.#state === 'stopping') return { reason: 'STOPPED', message: `stopped on request; ${message}` };
-    if (this.shutdownReason === 'guest-panic') {
+    const { shutdownReason } = this.#alive;
+    if (this.#life.state === 'stopping') return { reason: 'STOPPED', message: `stopped on request; ${message}` };
+    if (shutdownReason === 'guest-panic') {
       return { reason: 'GUEST_PANICKED', message: `the guest's kernel panicked; ${message}` };
     }
-    if (this.shutdownReason?.startsWith('guest') === true) {
-      return { reason: 'GUEST_SHUTDOWN', message: `the guest shut itself down (${this.shutdownReason}); ${message}` };
+    if (shutdownReason?.startsWith('guest') === true) {
+      return { reason: 'GUEST_SHUTDOWN', message: `the guest shut itself down (${shutdownReason}); ${message}` };
     }
     return { reason: 'QEMU_EXITED', message };
   }
@@ -349,25 +488,22 @@ export class Sandbox implements VolumeHost {
     await this.agent[Symbol.asyncDispose]();
     await this.guestEvents[Symbol.asyncDispose]();
     await Promise.allSettled(this.#background);
-    if (this.#state !== 'stopped') await this.commit();
+    if (this.#life.state !== 'stopped') await this.commit();
   }
 
   snapshot(): SandboxSnapshot {
-    const alive = this.#qemu !== undefined && this.#state !== 'stopped';
+    const { agentReady, runState, qemu } = this.#alive;
     return {
       ...this.identity,
-      state: this.#state,
+      ...this.#launched,
+      state: this.#life.state,
       cause: this.#cause,
-      accelerator: this.accelerator,
-      acceleratorReason: this.acceleratorReason,
       qemuVersion: this.capabilities?.versionText ?? '',
-      qemuPid: alive ? (this.#qemu?.pid ?? 0) : 0,
+      qemuPid: qemu?.pid ?? 0,
       volumesInUse: this.volumes.slotsInUse,
       vectors: this.volumes.vectors,
-      timings: this.timings,
-      agentReady: this.agentReady,
-      runState: this.runState,
-      start: this.start,
+      agentReady,
+      runState,
     };
   }
 
@@ -376,22 +512,30 @@ export class Sandbox implements VolumeHost {
     return {
       version: 1,
       sandbox: {
-        id,
-        spec,
-        uuid,
-        createdAtMs,
-        accelerator: this.accelerator,
-        acceleratorReason: this.acceleratorReason,
-        state: this.#state,
+        ...{ id, spec, uuid, createdAtMs },
+        ...this.#launched,
+        state: this.#life.state,
         cause: this.#cause,
-        process: this.#qemu?.identity,
+        process: this.#alive.qemu?.identity,
         nextGeneration: this.volumes.nextGeneration,
-        timings: this.timings,
-        start: this.start,
       },
       volumes: this.volumes.records(),
       ports: this.ports.records(),
       containers: this.containers.record(),
     };
+  }
+}
+
+/** A life as the journal tells of it, before anything was seen of it. */
+function restored(state: SandboxState, cause: Cause | undefined): Life {
+  switch (state) {
+    case 'creating':
+      return { ...UNSEEN, state, directoryLeft: false };
+    case 'running':
+      return { ...UNSEEN, state };
+    case 'stopping':
+      return { ...UNSEEN, state, cause, stop: undefined };
+    case 'stopped':
+      return { state, cause, capabilities: undefined };
   }
 }

@@ -1,40 +1,47 @@
+import { z } from 'zod';
 import { invalidArgument } from '../base/errors.ts';
 import type { Config } from '../config.ts';
 import { VOLUME_CAPACITY_MAX } from '../volume/model/slots.ts';
-import { checkHostPath } from '../volume/model/spec.ts';
+import { checkHostPath } from '../volume/model/disk.ts';
 
-export type SandboxState = 'creating' | 'running' | 'stopping' | 'stopped';
+export const sandboxStateSchema = z.enum(['creating', 'running', 'stopping', 'stopped']);
+export type SandboxState = z.infer<typeof sandboxStateSchema>;
 
 /** A sandbox as the caller asked for it, with every default filled in. */
-export interface SandboxSpec {
-  readonly vcpus: number;
-  readonly memoryMib: number;
-  readonly kernel: string;
-  readonly initrd: string;
-  /** The caller's own parameters, without the configured ones. */
-  readonly kernelParameters: string;
-  readonly accelerator: 'auto' | 'kvm' | 'tcg';
-  readonly volumeCapacity: number;
-  /** Threads of QEMU that serve volumes; 0: its main loop does. */
-  readonly iothreads: number;
-  readonly labels: Readonly<Record<string, string>>;
-  readonly readyWhen: 'agent' | 'started';
-  readonly template: TemplateUse;
-}
-
-export type TemplateUse = 'auto' | 'off' | 'required';
+export const sandboxSpecSchema = z
+  .object({
+    vcpus: z.int(),
+    memoryMib: z.int(),
+    kernel: z.string(),
+    initrd: z.string(),
+    /** The caller's own parameters, without the configured ones. */
+    kernelParameters: z.string(),
+    accelerator: z.enum(['auto', 'kvm', 'tcg']),
+    volumeCapacity: z.int(),
+    /** Threads of QEMU that serve volumes; 0: its main loop does. */
+    iothreads: z.int(),
+    labels: z.record(z.string(), z.string()).readonly(),
+    readyWhen: z.enum(['agent', 'started']),
+    template: z.enum(['auto', 'off', 'required']),
+  })
+  .readonly();
+export type SandboxSpec = z.infer<typeof sandboxSpecSchema>;
+export type TemplateUse = SandboxSpec['template'];
 
 /** A spec as it comes from a caller: zeroes, empty strings and undefined stand for the configured defaults. */
 export type RequestedSandboxSpec = Omit<SandboxSpec, 'template'> & { readonly template: TemplateUse | undefined };
 
 /** How a VM came to run. */
-export interface StartKind {
-  readonly kind: 'cold' | 'clone' | 'pool';
-  /** The template's key; empty for a cold boot. */
-  readonly templateId: string;
-  /** Why it was a cold boot although a template was wanted; else empty. */
-  readonly reason: string;
-}
+export const startKindSchema = z
+  .object({
+    kind: z.enum(['cold', 'clone', 'pool']),
+    /** The template's key; empty for a cold boot. */
+    templateId: z.string(),
+    /** Why it was a cold boot although a template was wanted; else empty. */
+    reason: z.string(),
+  })
+  .readonly();
+export type StartKind = z.infer<typeof startKindSchema>;
 
 const VCPUS_MAX = 255;
 const MEMORY_MIB_MIN = 64;
@@ -76,6 +83,16 @@ export function completeSandboxSpec(
     throw invalidArgument('spec.template', 'required', 'needs ready_when = agent');
   }
   return spec;
+}
+
+/** Which sandboxes can have the same members of the warm pool. Whether a member still fits is seen by its template's key. */
+export function poolKind({
+  labels: _labels,
+  readyWhen: _readyWhen,
+  template: _template,
+  ...launch
+}: SandboxSpec): string {
+  return JSON.stringify(launch);
 }
 
 /** The guest's host name: what the kernel parameters say (qshim.hostname=), else the sandbox's id made fit. */

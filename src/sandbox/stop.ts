@@ -11,25 +11,10 @@ export async function stopSandbox(
   sandbox: Sandbox,
   options: { readonly force: boolean; readonly gracefulTimeoutMs: number },
 ): Promise<void> {
-  if (sandbox.state === 'stopped') return;
-  if (options.force) hurryOf(sandbox).resolve();
-  sandbox.stopping ??= carryOut(sandbox, options.gracefulTimeoutMs).finally(() => {
-    sandbox.stopping = undefined;
-  });
-  await sandbox.stopping;
+  await sandbox.stopOnce(options.force, (hurry) => carryOut(sandbox, options.gracefulTimeoutMs, hurry));
 }
 
-/** Resolved when somebody asked for force: the graceful steps are then cut short. */
-const hurries = new WeakMap<Sandbox, PromiseWithResolvers<void>>();
-
-function hurryOf(sandbox: Sandbox): PromiseWithResolvers<void> {
-  const known = hurries.get(sandbox) ?? Promise.withResolvers<void>();
-  hurries.set(sandbox, known);
-  return known;
-}
-
-async function carryOut(sandbox: Sandbox, gracefulTimeoutMs: number): Promise<void> {
-  sandbox.enter('stopping', { reason: 'STOP_REQUESTED', message: 'a caller asked to stop the sandbox' });
+async function carryOut(sandbox: Sandbox, gracefulTimeoutMs: number, hurry: Promise<void>): Promise<void> {
   sandbox.preempt(
     new ShimError('ABORTED', `sandbox ${sandbox.id} is being stopped`, {
       reason: 'SANDBOX_STOPPING',
@@ -37,7 +22,6 @@ async function carryOut(sandbox: Sandbox, gracefulTimeoutMs: number): Promise<vo
     }),
   );
   sandbox.commitSoon();
-  const hurry = hurryOf(sandbox);
   const steps: readonly { readonly name: string; readonly act: () => Promise<void>; readonly timeoutMs: number }[] = [
     { name: 'agent', act: () => askAgent(sandbox), timeoutMs: gracefulTimeoutMs },
     { name: 'acpi', act: () => pressPowerButton(sandbox), timeoutMs: gracefulTimeoutMs },
@@ -46,7 +30,7 @@ async function carryOut(sandbox: Sandbox, gracefulTimeoutMs: number): Promise<vo
   ];
   for (const { name, act, timeoutMs } of steps) {
     const graceful = name === 'agent' || name === 'acpi';
-    if (await tryStep(sandbox, name, act, timeoutMs, graceful ? hurry.promise : undefined)) return;
+    if (await tryStep(sandbox, name, act, timeoutMs, graceful ? hurry : undefined)) return;
   }
   throw new ShimError(
     'UNAVAILABLE',

@@ -2,7 +2,7 @@ import { appendFile, readFile, rename, writeFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { ShimEvent } from './events.ts';
+import type { ShimEvent } from './event.ts';
 
 /** An event as it is kept on disk: everything but the snapshot of its subject. */
 const lineSchema = z.object({

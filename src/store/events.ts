@@ -1,51 +1,10 @@
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { Cause } from '../volume/model/state.ts';
+import type { EventType, NewEvent, ShimEvent } from './event.ts';
 import { EventFile, type StoredEvent } from './event-file.ts';
-
-/** How long one phase took, milliseconds. */
-export interface Timing {
-  readonly phase: string;
-  readonly milliseconds: number;
-}
-
-export type EventType =
-  | 'sandbox.creating'
-  | 'sandbox.running'
-  | 'sandbox.stopping'
-  | 'sandbox.stopped'
-  | 'sandbox.deleted'
-  | 'sandbox.adopted'
-  | 'sandbox.rebooted'
-  | 'sandbox.panicked'
-  | 'sandbox.snapshot'
-  | 'volume.pending'
-  | 'volume.attached'
-  | 'volume.detaching'
-  | 'volume.removed'
-  | 'volume.health'
-  | 'volume.job'
-  | 'volume.resized'
-  | 'volume.snapshot';
 
 /** Events of a volume that tell of no change of its state. */
 const NOT_A_STATE: ReadonlySet<EventType> = new Set(['volume.health', 'volume.job', 'volume.resized']);
-
-/** One observed change. `subject` is a snapshot of the sandbox or volume as it was right after. */
-export interface ShimEvent {
-  readonly sequence: number;
-  readonly timeMs: number;
-  readonly type: EventType;
-  readonly sandboxId: string;
-  /** Undefined for events of the sandbox itself. */
-  readonly volumeId: string | undefined;
-  readonly generation: number;
-  readonly cause: Cause | undefined;
-  readonly timings: readonly Timing[];
-  readonly subject: unknown;
-}
-
-export type NewEvent = Omit<ShimEvent, 'sequence' | 'timeMs'>;
 
 export interface EventLogLimits {
   readonly retainedMax: number;

@@ -1,19 +1,9 @@
 import { createHash } from 'node:crypto';
+import type { FileIdentity } from '../qemu/file-identity.ts';
 import { qemuArguments, type Launch } from '../qemu/argv.ts';
 
 /** Raised whenever a template of an earlier qshim must not be used by this one: what is saved, or how, has changed. */
 export const TEMPLATE_FORMAT = 1;
-
-/** Which file it is, and in which version: a file that is replaced or written to has another identity. */
-export interface FileIdentity {
-  /** With symbolic links resolved. */
-  readonly path: string;
-  // Whole numbers as text: an inode or a time in nanoseconds does not fit a JavaScript number.
-  readonly device: string;
-  readonly inode: string;
-  readonly bytes: string;
-  readonly modifiedNs: string;
-}
 
 /** Everything that a template depends on. */
 export interface TemplateInputs {

@@ -6,12 +6,11 @@ import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { BoundedMutex } from '../base/mutex.ts';
 import type { Config } from '../config.ts';
-import type { GuestAgent } from '../guest/agent.ts';
-import type { SandboxFiles } from '../qemu/argv.ts';
+import { agentFor, type GuestAgent } from '../guest/agent.ts';
 import type { TemplateLease } from './store.ts';
-import { startCloneVm, type CloneVm } from '../sandbox/clone.ts';
-import { agentFor, sandboxFiles } from '../sandbox/sandbox.ts';
-import { hostnameOf, type SandboxSpec } from '../sandbox/spec.ts';
+import { startCloneVm, type CloneVm } from './clone.ts';
+import { sandboxFiles, type SandboxFiles } from '../qemu/files.ts';
+import { hostnameOf } from '../sandbox/spec.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import type { TemplateLaunch } from './vm.ts';
 import type { Templates } from './templates.ts';
@@ -75,9 +74,9 @@ export class WarmPool implements AsyncDisposable {
     this.#templates = templates;
   }
 
-  /** A member for a sandbox of this spec, now the caller's; undefined when there is none. */
-  take(spec: SandboxSpec): PoolMember | undefined {
-    const shelf = this.#shelves.get(shelfOf(spec));
+  /** A member for a sandbox of this kind, now the caller's; undefined when there is none. */
+  take(kind: string): PoolMember | undefined {
+    const shelf = this.#shelves.get(kind);
     if (shelf === undefined) return undefined;
     for (const member of shelf.members) {
       shelf.members.delete(member);
@@ -87,21 +86,20 @@ export class WarmPool implements AsyncDisposable {
     return undefined;
   }
 
-  /** Has members made for further sandboxes of this spec, in the background. Does nothing where the pool is off. */
-  refill(spec: SandboxSpec, launch: TemplateLaunch): void {
+  /** Has members made for further sandboxes of this kind, in the background. Does nothing where the pool is off. */
+  refill(kind: string, launch: TemplateLaunch): void {
     if (this.#config.pool_size === 0 || this.#closing.signal.aborted) return;
-    const name = shelfOf(spec);
-    const shelf = this.#shelves.get(name) ?? { launch, members: new Set(), usedAt: 0 };
+    const shelf = this.#shelves.get(kind) ?? { launch, members: new Set(), usedAt: 0 };
     this.#uses += 1;
     shelf.usedAt = this.#uses;
-    this.#shelves.set(name, shelf);
-    if (this.#refills.has(name)) return;
+    this.#shelves.set(kind, shelf);
+    if (this.#refills.has(kind)) return;
     const work = this.#fill(shelf)
       .catch((error: unknown) => {
         if (!this.#closing.signal.aborted) this.#log.warn({ problem: messageOf(error) }, 'pool not filled');
       })
-      .finally(() => this.#refills.delete(name));
-    this.#refills.set(name, work);
+      .finally(() => this.#refills.delete(kind));
+    this.#refills.set(kind, work);
   }
 
   /**
@@ -184,7 +182,7 @@ export class WarmPool implements AsyncDisposable {
     const files = sandboxFiles(join(config.state_dir, name));
     await mkdir(files.directory, { mode: 0o700 });
     undo.defer(() => rm(files.directory, { recursive: true, force: true }));
-    const agent = undo.use(agentFor(files, config, log));
+    const agent = undo.use(agentFor(files.agentSocket, config, log));
     const identity = { sandboxId: name, uuid: randomUUID(), hostname: hostnameOf('pool', launch.kernelParameters) };
     const options = { config, log, launch, lease, identity, files, agent, watch: new Stopwatch(), signal };
     const vm = await this.#startVm(options);
@@ -202,9 +200,4 @@ async function endMember({ vm, files, lease }: PoolMember, agent: GuestAgent | u
   await Promise.all([vm.port, vm.qmp].map((one) => one[Symbol.asyncDispose]()));
   await agent?.[Symbol.asyncDispose]();
   await rm(files.directory, { recursive: true, force: true });
-}
-
-/** Which sandboxes can have the same members. Whether a member still fits is seen by its template's key. */
-function shelfOf({ labels: _labels, readyWhen: _readyWhen, template: _template, ...launch }: SandboxSpec): string {
-  return JSON.stringify(launch);
 }

@@ -10,8 +10,8 @@ import type { Config } from '../config.ts';
 import { findProgram, identifyFile } from '../qemu/file-identity.ts';
 import { templateKey } from './key.ts';
 import { TemplateStore, type TemplateLease } from './store.ts';
-import { endQemuOf } from '../sandbox/recover.ts';
-import { sandboxFiles } from '../sandbox/sandbox.ts';
+import { sandboxFiles } from '../qemu/files.ts';
+import { endQemuOf } from '../qemu/find.ts';
 import { VM_DIRECTORY, makeTemplate, type TemplateLaunch } from './vm.ts';
 
 const MIB = 1_048_576;

@@ -13,7 +13,7 @@ import {
   type IdentityFiles,
   type MachineIdentity,
 } from '../guest/identity.ts';
-import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch, type SandboxFiles } from '../qemu/argv.ts';
+import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch } from '../qemu/argv.ts';
 import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
 import { tiedCommand } from '../qemu/tied.ts';
 import { restoreState, saveState } from './migrate.ts';
@@ -21,11 +21,18 @@ import type { TemplateNotes } from './record.ts';
 import type { TemplateLease, TemplateTarget } from './store.ts';
 import { QmpClient, type QmpConnectOptions } from '../qmp/client.ts';
 import { assertAcpiHotplug } from '../qemu/acpi-hotplug.ts';
-import { sandboxFiles } from '../sandbox/sandbox.ts';
+import { sandboxFiles, type SandboxFiles } from '../qemu/files.ts';
 import type { Stopwatch } from '../base/stopwatch.ts';
 
 /** What a template's VM and its clones have in common. */
 export type TemplateLaunch = Omit<Launch, 'sandboxId' | 'uuid' | 'hostname' | 'files' | 'memory'>;
+
+/** What tells one VM from another that is launched in the same way. */
+export interface LaunchIdentity {
+  readonly sandboxId: string;
+  readonly uuid: string;
+  readonly hostname: string;
+}
 
 export interface MakeTemplateOptions {
   readonly binary: string;

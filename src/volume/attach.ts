@@ -1,18 +1,19 @@
 import { Deadline, monotonicMs, sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
-import type { Cause, GuestView } from './model/state.ts';
+import { Stopwatch } from '../base/stopwatch.ts';
 import { prepareMount, unmount } from '../guest/disks.ts';
 import type { KeyMaterial } from '../keys/material.ts';
 import type { QmpClient } from '../qmp/client.ts';
-import { isQmpError } from '../qmp/errors.ts';
-import { addVolume } from './block-nodes.ts';
+import { asShimError } from '../qmp/errors.ts';
+import { addVolume } from './add.ts';
 import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
 import { closeInGuest, guestEncryption, openInGuest } from './guest-crypt.ts';
-import { removeFromQemu } from './removal.ts';
-import { Stopwatch } from '../base/stopwatch.ts';
-import { fetchKey } from './key.ts';
-import type { Volume } from './volume.ts';
 import type { VolumeHost } from './host.ts';
+import { fetchKey } from './key.ts';
+import { causeFrom, type Evidence, type GuestView } from './model/state.ts';
+import { guestSteps, type GuestStep } from './plan.ts';
+import { removeFromQemu } from './removal.ts';
+import type { Volume } from './volume.ts';
 
 /** How long the agent may take to list a disk whose driver is known to be live. */
 const FIND_IN_GUEST_MS = 2000;
@@ -23,6 +24,13 @@ const FIND_PAUSE_MIN_MS = 3;
 /** How long after its driver was seen to be live a disk may take to be announced; Linux sets DRIVER_OK a moment before. */
 const ANNOUNCED_MAX_MS = 500;
 const FIND_PAUSE_MAX_MS = 50;
+
+/**
+ *     manager.attach ─▶ attachVolume ─ under the mutex ─▶ addToQemu (add.ts: the list of objects) ─▶ QMP
+ *                            │
+ *                            └─ without it ─▶ settle ─ the guest's steps ─▶ driver-wait, agent ─▶ driver-live: ATTACHED
+ *     any failure ─▶ undoAttach ─▶ removal.ts, to its proof ─▶ REMOVED
+ */
 
 /**
  * Attaches a PENDING volume: block node, front end, then the wait for the guest. Ends with the volume ATTACHED, or, when a
@@ -38,7 +46,8 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
     await addToQemu(host, volume, key, watch);
     await settle(host, volume, key, deadline, watch);
   } catch (error) {
-    const problem = asShimError(error);
+    // What a VM that is on its way out refuses, it refuses for that.
+    const problem = asShimError(host.gone.aborted ? host.gone.reason : error);
     await undoAttach(host, volume, problem, timeoutMs);
     // A connection breaks a moment before the process that broke it is seen to have ended: that is what to tell.
     throw problem.reason === 'QMP_LOST' && host.gone.aborted ? asShimError(host.gone.reason) : problem;
@@ -77,7 +86,8 @@ function willAskAgent(volume: Volume): boolean {
 /** Listens before the device is there. Without an address, which a guest that still boots has not given, nothing is expected. */
 async function expectDisk(host: VolumeHost, volume: Volume, qmp: QmpClient, mayBeThere = false): Promise<void> {
   const address = await host.addresses.of(qmp, volume.identity.slot);
-  if (address !== undefined) volume.arrival ??= host.guestEvents.expect(formatAddress(address), mayBeThere);
+  if (address === undefined) return;
+  volume.expect(() => host.guestEvents.expect(formatAddress(address), mayBeThere));
 }
 
 /**
@@ -99,7 +109,7 @@ export async function settle(
     // Re-checked after every re-acquire: the VM may have gone, the device may have vanished (locking rule 4).
     host.gone.throwIfAborted();
     if (host.boot !== boot) continue;
-    volume.timings = watch.timings;
+    host.volumes.apply(volume, { kind: 'timed', timings: watch.timings });
     const result = host.volumes.apply(volume, { kind: 'driver-live', guest });
     if (result.kind !== 'next') throw vanished(volume);
     return;
@@ -109,11 +119,27 @@ export async function settle(
 /** How things stand in the guest; nothing is changed there. `formatted` is never seen. */
 export async function lookInGuest(host: VolumeHost, volume: Volume, deadline: Deadline): Promise<GuestView> {
   const sinceMs = monotonicMs();
-  const evidence: string[] = [await host.drivers.untilLive(volume, deadline)];
+  const evidence: Evidence[] = [await host.drivers.untilLive(volume, deadline)];
   const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   const device = await findInGuest(host, volume, { address, sinceMs }, deadline);
   if (device !== undefined) evidence.push('guest-agent');
   return { pciAddress: address && formatAddress(address), device, evidence, formatted: false };
+}
+
+/** What the steps in the guest have come to see, one after the other. */
+interface InGuest {
+  readonly host: VolumeHost;
+  readonly volume: Volume;
+  readonly key: KeyMaterial | undefined;
+  readonly deadline: Deadline;
+  readonly watch: Stopwatch;
+  readonly sinceMs: number;
+  readonly evidence: Evidence[];
+  address: GuestPciAddress | undefined;
+  /** The name under which the guest's kernel announced the disk. */
+  announced: string | undefined;
+  device: string | undefined;
+  formatted: boolean;
 }
 
 /** The part of an attach that waits: no lock is held. */
@@ -124,50 +150,87 @@ async function settleInGuest(
   deadline: Deadline,
   watch: Stopwatch,
 ): Promise<GuestView> {
-  const sinceMs = monotonicMs();
+  const seen: InGuest = {
+    ...{ host, volume, key, deadline, watch, sinceMs: monotonicMs(), evidence: [] },
+    ...{ address: undefined, announced: undefined, device: undefined, formatted: false },
+  };
+  for (const step of guestSteps(volume.spec, volume.id)) await IN_GUEST[step.kind](seen, step as never);
+  const { address, device, evidence, formatted } = seen;
+  return { pciAddress: address && formatAddress(address), device, evidence, formatted };
+}
+
+/** How each step in the guest is carried out. */
+const IN_GUEST: {
+  readonly [K in GuestStep['kind']]: (seen: InGuest, step: Extract<GuestStep, { kind: K }>) => Promise<void>;
+} = {
+  'await-driver': awaitDriver,
+  'find-in-guest': findDisk,
+  'open-in-guest': openEncryption,
+  mount: mountDisk,
+};
+
+async function awaitDriver(seen: InGuest): Promise<void> {
+  const { host, volume, deadline, watch, evidence } = seen;
   const qmp = await host.link.ready();
   // An attach that an earlier daemon began has none yet.
   await expectDisk(host, volume, qmp, true);
   const { arrival } = volume;
   const news = arrival?.certain === true ? arrival.announced : undefined;
-  const evidence: string[] = [await host.drivers.untilLive(volume, deadline, news)];
-  const announced = news === undefined ? undefined : await announcedSoon(host, news);
-  if (announced !== undefined) evidence.push('guest-uevent');
+  evidence.push(await host.drivers.untilLive(volume, deadline, news));
+  seen.announced = news === undefined ? undefined : await announcedSoon(host, news);
+  if (seen.announced !== undefined) evidence.push('guest-uevent');
   else if (arrival?.certain === true) host.guestEvents.missed(arrival);
   watch.lap('driver');
-  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
-  const pciAddress = address === undefined ? undefined : formatAddress(address);
-  const { mount } = volume.spec;
+}
+
+/** A script that opens or mounts the disk finds it by itself, by the same address. */
+async function findDisk(seen: InGuest): Promise<void> {
+  const { host, volume, sinceMs, deadline, watch, evidence } = seen;
+  seen.address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  if (volume.spec.mount !== undefined || guestEncryption(volume) !== undefined) return;
+  if (seen.announced !== undefined) {
+    seen.device = seen.announced;
+    return;
+  }
+  await host.drivers.untilCalm();
+  seen.device = await findInGuest(host, volume, { address: seen.address, sinceMs }, deadline);
+  if (seen.device !== undefined) evidence.push('guest-agent');
+  watch.lap('find-in-guest');
+}
+
+async function openEncryption(seen: InGuest): Promise<void> {
+  const { host, volume, key, deadline, watch, evidence } = seen;
+  const pci = addressOf(seen);
   const encryption = guestEncryption(volume);
-  if (mount === undefined && encryption === undefined) {
-    if (announced !== undefined) return { pciAddress, device: announced, evidence, formatted: false };
-    await host.drivers.untilCalm();
-    const device = await findInGuest(host, volume, { address, sinceMs }, deadline);
-    if (device !== undefined) evidence.push('guest-agent');
-    watch.lap('find-in-guest');
-    return { pciAddress, device, evidence, formatted: false };
-  }
-  if (address === undefined) {
-    throw new ShimError('FAILED_PRECONDITION', `the guest has given volume ${volume.id} no PCI address`, {
-      reason: 'GUEST_DISK_NOT_FOUND',
-      metadata: { volumeId: volume.id },
-    });
-  }
-  if (encryption !== undefined) {
-    const opened = await onceListed(host, deadline, () => openInGuest(host, volume, encryption, address, key));
-    watch.lap('luks-open');
-    evidence.push('guest-agent', 'guest-luks', ...(opened.mount === undefined ? [] : ['guest-mount']));
-    return { pciAddress, device: opened.disk, evidence, formatted: opened.mount?.formatted ?? false };
-  }
-  if (mount === undefined) throw new Error('neither a mount nor encryption');
-  volume.mounted = true;
+  if (encryption === undefined) throw new Error('opened in the guest, and not encrypted there');
+  const opened = await onceListed(host, deadline, () => openInGuest(host, volume, encryption, pci, key));
+  watch.lap('luks-open');
+  evidence.push('guest-agent', 'guest-luks');
+  if (opened.mount !== undefined) evidence.push('guest-mount');
+  seen.device = opened.disk;
+  seen.formatted = opened.mount?.formatted ?? false;
+}
+
+async function mountDisk(seen: InGuest, { mount }: Extract<GuestStep, { kind: 'mount' }>): Promise<void> {
+  const { host, volume, deadline, watch, evidence } = seen;
+  const pci = addressOf(seen);
   const { serial, readOnly } = volume.spec;
-  const { unwritten } = volume;
-  const request = { ...mount, pci: address, serial, readOnly, unwritten, timeoutMs: host.config.mount_timeout_ms };
+  const { unwritten } = volume.look;
+  host.volumes.apply(volume, { kind: 'mounted', mount: true });
+  const request = { ...mount, pci, serial, readOnly, unwritten, timeoutMs: host.config.mount_timeout_ms };
   const mounted = await onceListed(host, deadline, () => prepareMount(host.agent, request));
   watch.lap('mount');
   evidence.push('guest-agent', 'guest-mount');
-  return { pciAddress, device: mounted.device, evidence, formatted: mounted.formatted };
+  seen.device = mounted.device;
+  seen.formatted = mounted.formatted;
+}
+
+function addressOf({ address, volume }: InGuest): GuestPciAddress {
+  if (address !== undefined) return address;
+  throw new ShimError('FAILED_PRECONDITION', `the guest has given volume ${volume.id} no PCI address`, {
+    reason: 'GUEST_DISK_NOT_FOUND',
+    metadata: { volumeId: volume.id },
+  });
 }
 
 /** The name that the guest's kernel has given the disk; undefined when it does not come in time. */
@@ -229,8 +292,7 @@ async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, ti
     host.commitSoon();
   }
   await releaseBestEffort(host, volume);
-  const removal = removeFromQemu(host, volume);
-  volume.removal = removal;
+  const removal = volume.removeBy(removeFromQemu(host, volume));
   await waitFor(removal, { milliseconds: timeoutMs, signal: host.gone }).catch((problem: unknown) => {
     if (!isShimError(problem, 'DEADLINE_EXCEEDED')) return; // The VM has gone, and the volume with it.
     host.log.warn({ volumeId: volume.id }, 'the undo of a failed attach takes long and goes on');
@@ -240,7 +302,7 @@ async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, ti
 /** What failed half-way in the guest may have mounted, or made a mapping; what is left of it must not survive the disk. */
 export async function releaseBestEffort(host: VolumeHost, volume: Volume): Promise<void> {
   const { mount, serial } = volume.spec;
-  if (!volume.mounted) return;
+  if (!volume.made.mount && !volume.made.mapping) return;
   try {
     const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
     if (pci === undefined) return;
@@ -252,15 +314,10 @@ export async function releaseBestEffort(host: VolumeHost, volume: Volume): Promi
     if (mount === undefined) return;
     const request = { mountPoint: mount.mountPoint, pci, serial, force: false, timeoutMs: UNDO_UNMOUNT_MS };
     const result = await unmount(host.agent, request);
-    if (result.unmounted) volume.mounted = false;
+    if (result.unmounted) host.volumes.apply(volume, { kind: 'mounted', mount: false });
   } catch (error) {
     host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'unmount in an undo failed');
   }
-}
-
-/** What a record keeps of an error. */
-export function causeFrom(error: ShimError): Cause {
-  return { reason: error.reason, message: error.message };
 }
 
 /** The refusal of an attach whose device has gone meanwhile, although the driver was seen. */
@@ -273,11 +330,4 @@ function vanished(volume: Volume): ShimError {
       metadata: { volumeId: volume.id },
     },
   );
-}
-
-/** Any failure as a ShimError; what QEMU answered unexpectedly is INTERNAL. */
-export function asShimError(error: unknown): ShimError {
-  if (isShimError(error)) return error;
-  const reason = isQmpError(error) ? 'QMP_ERROR' : 'UNEXPECTED';
-  return new ShimError('INTERNAL', messageOf(error), { reason, cause: error });
 }

@@ -1,9 +1,9 @@
 import { Deadline, sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
-import { transition, type Transition } from './model/state.ts';
+import { causeFrom, transition, type Evidence, type Transition } from './model/state.ts';
 import { wasNeverSent } from '../guest/channel-errors.ts';
 import { unmount, type BusyProcess, type DiskIdentity } from '../guest/disks.ts';
-import { asShimError, causeFrom } from './attach.ts';
+import { asShimError } from '../qmp/errors.ts';
 import { closeInGuest, guestEncryption } from './guest-crypt.ts';
 import { hasDevice, removeFromQemu } from './removal.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
@@ -84,7 +84,7 @@ async function beginDetach(
   if (early.kind === 'denied') throw refused(host, volume, early);
   using _held = await volume.mutex.acquireForCaller(limits);
   // The phases of the attach are no news of the detach.
-  if (volume.state.state === 'attached') volume.timings = [];
+  if (volume.state.state === 'attached') host.volumes.apply(volume, { kind: 'timed', timings: [] });
   const result = host.volumes.apply(volume, { kind: 'detach', force });
   switch (result.kind) {
     case 'denied':
@@ -94,6 +94,7 @@ async function beginDetach(
       // DETACHING with nobody at it: an adopted volume whose VM is not connected yet.
       if (volume.removal === undefined) startRemoval(host, volume);
       return { removal: volume.removal };
+    case 'noted':
     case 'next':
       // A stronger demand (force) on a detach in progress joins it; it sees the new state.
       if (volume.removal === undefined) startRemoval(host, volume);
@@ -110,11 +111,7 @@ function refused(host: VolumeHost, volume: Volume, denial: Extract<Transition, {
 
 /** Starts to remove a DETACHING volume. The promise is kept on the volume, so that it never floats. */
 export function startRemoval(host: VolumeHost, volume: Volume): void {
-  const removal = carryOut(host, volume).finally(() => {
-    if (volume.removal === removal) volume.removal = undefined;
-  });
-  volume.removal = removal;
-  removal.catch((error: unknown) => {
+  volume.removeBy(carryOut(host, volume)).catch((error: unknown) => {
     host.log.info({ volumeId: volume.id, problem: messageOf(error) }, 'detach ended without removal');
   });
 }
@@ -149,11 +146,11 @@ async function refuse(host: VolumeHost, volume: Volume, error: ShimError): Promi
 }
 
 async function refuseOnce(host: VolumeHost, volume: Volume, error: ShimError): Promise<boolean> {
-  const qmp = await host.link.ready();
+  await host.link.ready();
   using _held = await volume.mutex.acquire();
   // What cannot be written down is not done, force or not. What the guest refuses, force does all the same.
   if (isForced(volume) && error.reason !== 'JOURNAL_WRITE_FAILED') return false;
-  if (!(await hasDevice(qmp, volume.names.device))) return false;
+  if (!(await hasDevice(host, volume.names.device))) return false;
   const result = host.volumes.apply(volume, { kind: 'guest-refused', cause: causeFrom(error) });
   host.commitSoon();
   return result.kind === 'next';
@@ -177,7 +174,7 @@ async function recordAndAsk(host: VolumeHost, volume: Volume): Promise<void> {
 
 /** True when something in the guest is qshim's own to take away first, and asking therefore changes it: a mount, an open encryption. */
 function holdsInGuest(volume: Volume): boolean {
-  return volume.mounted && (volume.spec.mount !== undefined || guestEncryption(volume) !== undefined);
+  return volume.made.mount || volume.made.mapping;
 }
 
 /** DEVICE_DELETED does not mean that the guest was finished: a disk leaves under a running write. So the guest is asked. */
@@ -231,7 +228,7 @@ async function unmountAndClose(host: VolumeHost, volume: Volume, pci: DiskIdenti
   if (mount === undefined) return undefined;
   const result = await unmount(host.agent, { mountPoint: mount.mountPoint, pci, serial, ...options });
   if (!result.unmounted) return { ...result, open: false };
-  volume.mounted = false;
+  host.volumes.apply(volume, { kind: 'mounted', mount: false });
   return undefined;
 }
 
@@ -240,7 +237,7 @@ async function noteLeft(host: VolumeHost, volume: Volume, { open, mountedAt }: L
   using _held = await volume.mutex.acquire();
   if (volume.state.state !== 'detaching') return;
   const { guest } = volume.state;
-  const gone = new Set<string>();
+  const gone = new Set<Evidence>();
   if (!isMounted(volume, mountedAt)) gone.add('guest-mount');
   if (!open) gone.add('guest-luks');
   const evidence = guest.evidence.filter((each) => !gone.has(each));

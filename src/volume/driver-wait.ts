@@ -2,8 +2,8 @@ import { monotonicMs, sleep, waitFor, type Deadline } from '../base/deadline.ts'
 import { ShimError, isShimError } from '../base/errors.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
-import type { Volume } from './volume.ts';
-import type { VolumeHost } from './host.ts';
+import { frontEndOf } from './front-end/registry.ts';
+import type { Drivers, VolumeHost } from './host.ts';
 
 const PAUSE_MIN_MS = 1;
 const PAUSE_MAX_MS = 100;
@@ -25,7 +25,7 @@ export type DriverEvidence = 'virtio-status' | 'block-reads';
 export type WatchedVm = Pick<VolumeHost, 'id' | 'gone' | 'virtioStatus' | 'agentReady'> & {
   readonly link: Pick<VolumeHost['link'], 'ready'>;
 };
-type WatchedVolume = Pick<Volume, 'id'> & { readonly names: Pick<Volume['names'], 'device'> };
+type WatchedVolume = Parameters<Drivers['untilLive']>[0];
 
 interface Waiting {
   readonly volume: WatchedVolume;
@@ -50,7 +50,7 @@ interface Waiting {
  * little more than a single volume does. Each look keeps the guest from QEMU for a moment, so the pauses grow with the time that
  * was waited: a guest that comes up fast is noticed within a millisecond, and one that takes its time is not disturbed.
  */
-export class DriverWatch {
+export class DriverWatch implements Drivers {
   readonly #host: WatchedVm;
   /** In the order in which they came. */
   readonly #waiting = new Set<Waiting>();
@@ -230,7 +230,7 @@ async function look(host: WatchedVm, qmp: QmpClient, volume: WatchedVolume): Pro
 }
 
 async function lookAtStatus(qmp: QmpClient, volume: WatchedVolume): Promise<DriverEvidence | undefined> {
-  const path = `/machine/peripheral/${volume.names.device}/virtio-backend`;
+  const path = frontEndOf().statusPath(volume.names.device);
   const { status, 'guest-features': accepted } = await qmp.run('x-query-virtio-status', { path });
   const bits = new Set(status.statuses.map((text) => text.split(':', 1)[0]));
   if (bits.has('VIRTIO_CONFIG_S_FAILED')) {

@@ -38,12 +38,13 @@ export async function openInGuest(
       timeoutMs: host.config.mount_timeout_ms,
     });
   // Set before the guest is asked: what fails half-way may have left a mapping.
-  volume.mounted = true;
+  host.volumes.apply(volume, { kind: 'mapped', mapping: true });
+  if (mount !== undefined) host.volumes.apply(volume, { kind: 'mounted', mount: true });
   const opened =
     key === undefined
       ? await open({ kind: 'ephemeral' })
       : await key.use((material) => open({ kind: 'provided', material }));
-  volume.encryption = viewOf(opened);
+  host.volumes.apply(volume, { kind: 'encrypted', encryption: viewOf(opened) });
   return opened;
 }
 
@@ -67,7 +68,8 @@ export async function closeInGuest(
   const disk = { pci, serial: volume.spec.serial, name: mappingName(volume.id) };
   const result = await closeLuks2(host.agent, { ...disk, force, forget: false, timeoutMs });
   if (result.closed || (force && result.released)) {
-    volume.mounted = false;
+    host.volumes.apply(volume, { kind: 'mounted', mount: false });
+    host.volumes.apply(volume, { kind: 'mapped', mapping: false });
     return { done: true };
   }
   return { done: false, ...result };

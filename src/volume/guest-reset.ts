@@ -1,7 +1,7 @@
 import { Deadline } from '../base/deadline.ts';
 import type { GuestView } from './model/state.ts';
 import { lookInGuest } from './attach.ts';
-import type { Sandbox } from '../sandbox/sandbox.ts';
+import type { VolumeHost } from './host.ts';
 import type { Volume } from './volume.ts';
 
 /**
@@ -9,22 +9,22 @@ import type { Volume } from './volume.ts';
  * the agent has answered, the guest's name of the disk. A mount is not made again, so that it is no evidence any more.
  * @param agent settles when the agent of the new boot has answered, or will not
  */
-export async function lookAgain(sandbox: Sandbox, volume: Volume, agent: Promise<void>): Promise<void> {
-  const { boot, config } = sandbox;
+export async function lookAgain(host: VolumeHost, volume: Volume, agent: Promise<void>): Promise<void> {
+  const { boot, config } = host;
   const formatted = volume.guest?.formatted ?? false;
   const note = async (seen: GuestView): Promise<void> => {
     using _held = await volume.mutex.acquire();
     // Another reset has its own look.
-    if (sandbox.boot !== boot) return;
-    sandbox.volumes.apply(volume, { kind: 'guest-seen', guest: { ...seen, formatted } });
-    sandbox.commitSoon();
+    if (host.boot !== boot) return;
+    host.volumes.apply(volume, { kind: 'guest-seen', guest: { ...seen, formatted } });
+    host.commitSoon();
   };
   await note({ pciAddress: undefined, device: undefined, evidence: [], formatted });
   try {
     const deadline = Deadline.after(config.boot_timeout_ms);
-    await note(await lookInGuest(sandbox, volume, deadline));
+    await note(await lookInGuest(host, volume, deadline));
     await agent.catch(() => undefined);
-    if (sandbox.agentReady) await note(await lookInGuest(sandbox, volume, deadline));
+    if (host.agentReady) await note(await lookInGuest(host, volume, deadline));
   } catch (error) {
     // One that has left meanwhile is not looked for.
     if (volume.state.state === 'attached') throw error;

@@ -2,9 +2,10 @@ import { open, readFile, type FileHandle } from 'node:fs/promises';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { lookForLuks, luks1OverheadBytes } from './model/luks1.ts';
-import { fileIdentity } from './backing.ts';
+import { fileIdentity } from './source/local.ts';
 import { firstData } from './luks-image.ts';
-import type { Volume } from './volume.ts';
+import type { ImageCreation } from './model/encryption.ts';
+import type { VolumeSpec } from './spec.ts';
 
 /**
  * The undo of making a `host_luks` image. What was seen to be empty before is made empty again, by whoever comes to it: the
@@ -15,26 +16,29 @@ import type { Volume } from './volume.ts';
 /** Before it QEMU puts the header alone. */
 const KEY_MATERIAL_OFFSET_BYTES = 4096;
 
-/** Stands in the volume, and in the journal, for as long as an image is being made. */
-export interface ImageCreation {
-  /** What a regular file had before; 0 for a device. */
-  readonly sourceBytes: number;
+/** What the undo needs to know of a volume. */
+export interface CreatingVolume {
+  readonly id: string;
+  readonly identity: {
+    readonly spec: Pick<VolumeSpec, 'encryption'>;
+    readonly resolvedPath: string;
+    readonly backingIdentity: string;
+  };
+  readonly sizeBytes: number;
+  readonly creating: ImageCreation | undefined;
 }
 
-/** What the undo needs to know of a volume. */
-export type CreatingVolume = Pick<Volume, 'id' | 'identity' | 'creating'>;
-
-/** Notes what there is before an image is made of it. The caller writes it to the journal. */
-export async function beginCreation(volume: CreatingVolume): Promise<void> {
-  await using handle = await open(volume.identity.resolvedPath, 'r');
+/** What there is before an image is made of it; to be written to the journal first. */
+export async function beforeCreation(resolvedPath: string): Promise<ImageCreation> {
+  await using handle = await open(resolvedPath, 'r');
   const found = await handle.stat();
-  volume.creating = { sourceBytes: found.isFile() ? found.size : 0 };
+  return { sourceBytes: found.isFile() ? found.size : 0 };
 }
 
 /**
  * Makes the source empty again if an image was begun in it and not finished. To be called while the claim on the source is
  * still held, and once QEMU does not have it any more. What cannot be told for certain to be that image, and nothing but it, is left
- * as it is, and named in the log. Never throws.
+ * as it is, and named in the log. Never throws. Afterwards nothing of it is begun any more.
  */
 export async function undoCreation(
   volume: CreatingVolume,
@@ -50,17 +54,16 @@ export async function undoCreation(
   } catch (error) {
     log.warn({ problem: messageOf(error) }, 'image that was not finished left as it is');
   }
-  volume.creating = undefined;
 }
 
 /** @returns why it was left as it is */
 async function emptyAgain(
-  { identity }: CreatingVolume,
+  { identity, sizeBytes }: CreatingVolume,
   creating: ImageCreation,
   scanBytesMax: number,
 ): Promise<string | undefined> {
   const { encryption } = identity.spec;
-  const { resolvedPath, backingIdentity, sizeBytes } = identity;
+  const { resolvedPath, backingIdentity } = identity;
   if (encryption?.kind !== 'host-luks') return 'it is no image';
   const headerBytes = luks1OverheadBytes(encryption.cipher);
   await using handle = await open(resolvedPath, 'r+');

@@ -1,13 +1,6 @@
 import { ShimError } from '../base/errors.ts';
 import type { QmpClient } from '../qmp/client.ts';
-
-export interface JobProgress {
-  readonly type: string;
-  readonly status: string;
-  /** In a unit of the job's own. */
-  readonly current: number;
-  readonly total: number;
-}
+import type { JobProgress } from './model/facts.ts';
 
 /** How often a job that says nothing is asked. */
 const POLL_MS = 500;

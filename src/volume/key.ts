@@ -1,6 +1,6 @@
 import type { KeyMaterial } from '../keys/material.ts';
 import type { KeyReference } from '../keys/reference.ts';
-import type { VolumeSpec } from './model/spec.ts';
+import type { VolumeSpec } from './spec.ts';
 import type { VolumeHost } from './host.ts';
 
 /** The reference of the key that opens a volume; undefined when it needs none from outside. */

@@ -1,12 +1,16 @@
 import { Deadline } from '../base/deadline.ts';
+import { listed } from '../qemu/inventory.ts';
 import type { QmpClient } from '../qmp/client.ts';
-import { asShimError, causeFrom, releaseBestEffort, settle } from './attach.ts';
+import { asShimError } from '../qmp/errors.ts';
+import { releaseBestEffort, settle } from './attach.ts';
 import { startRemoval } from './detach.ts';
 import { guestEncryption } from './guest-crypt.ts';
 import { hostLuksView, readLuks1 } from './luks-image.ts';
-import { recoverVolumes } from '../sandbox/recover.ts';
+import { causeFrom, type Cause } from './model/state.ts';
+import { resumeOperation } from './operations/resume.ts';
+import { recoverVolumes } from './recover.ts';
 import { removeFromQemu } from './removal.ts';
-import type { Sandbox } from '../sandbox/sandbox.ts';
+import type { VolumeHost } from './host.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import { fetchKey } from './key.ts';
 import type { Volume } from './volume.ts';
@@ -16,34 +20,31 @@ import type { Volume } from './volume.ts';
  * record to the nearest true state: what is there is finished, what is not is undone. Nothing is taken from a guest that
  * was not asked for.
  */
-export async function reconcile(sandbox: Sandbox, client: QmpClient): Promise<void> {
-  await recoverVolumes(sandbox, client);
-  const open = sandbox.volumes.all().filter((volume) => !volume.isRemoved());
+export async function reconcile(host: VolumeHost, client: QmpClient): Promise<void> {
+  await recoverVolumes(host, client);
+  const open = host.volumes.all().filter((volume) => !volume.isRemoved());
   if (open.length === 0) return;
-  const children = await client.run('qom-list', { path: '/machine/peripheral' });
-  const present = new Set(children.map((child) => child.name));
+  const present = await listed(client, 'device');
   for (const volume of open) {
-    sandbox.inBackground('reconcile volume', reconcileVolume(sandbox, volume, present.has(volume.names.device)));
+    host.inBackground('reconcile volume', reconcileVolume(host, volume, present.has(volume.names.device)));
   }
 }
 
-async function reconcileVolume(sandbox: Sandbox, volume: Volume, present: boolean): Promise<void> {
+async function reconcileVolume(host: VolumeHost, volume: Volume, present: boolean): Promise<void> {
   // An operation of this daemon that is under way sees to its own volume.
   if (volume.attaching !== undefined || volume.removal !== undefined) return;
   switch (volume.state.state) {
     case 'removed':
       return;
     case 'attached':
-      if (!present) await deviceVanished(sandbox, volume);
+      if (!present) await deviceVanished(host, volume);
+      else await resumeOperation(host, volume);
       return;
     case 'detaching':
-      startRemoval(sandbox, volume);
+      startRemoval(host, volume);
       return;
     case 'pending':
-      volume.attaching = resumeAttach(sandbox, volume, present).finally(() => {
-        volume.attaching = undefined;
-      });
-      await volume.attaching;
+      await volume.attachBy(resumeAttach(host, volume, present));
   }
 }
 
@@ -51,40 +52,41 @@ async function reconcileVolume(sandbox: Sandbox, volume: Volume, present: boolea
  * Takes note that a volume's device is gone from QEMU. What is left of an ATTACHED one is cleared away; an attach that is
  * under way undoes itself, and a removal goes on from there.
  */
-export async function deviceVanished(sandbox: Sandbox, volume: Volume): Promise<void> {
+export async function deviceVanished(host: VolumeHost, volume: Volume): Promise<void> {
   using _held = await volume.mutex.acquire();
   const wasAttached = volume.state.state === 'attached';
-  sandbox.volumes.apply(volume, { kind: 'device-gone' });
-  if (wasAttached) startRemoval(sandbox, volume);
+  host.volumes.apply(volume, { kind: 'device-gone' });
+  if (wasAttached) startRemoval(host, volume);
 }
 
 /** An attach that an earlier daemon began: finished when the device is in QEMU, undone when it is not. */
-async function resumeAttach(sandbox: Sandbox, volume: Volume, present: boolean): Promise<void> {
+async function resumeAttach(host: VolumeHost, volume: Volume, present: boolean): Promise<void> {
   const undoing = volume.state.state === 'pending' && volume.state.phase === 'undoing';
   try {
     if (undoing || !present) {
       const cause = { reason: 'INTERRUPTED', message: 'the daemon ended before the device was in QEMU' };
-      await undo(sandbox, volume, cause);
+      await undo(host, volume, cause);
       return;
     }
-    using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(sandbox, volume.spec);
-    const deadline = Deadline.after(sandbox.config.attach_timeout_ms);
-    if (volume.spec.encryption?.kind === 'host-luks') {
-      volume.encryption ??= hostLuksView(await readLuks1(volume.identity.resolvedPath), false);
+    using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(host, volume.spec);
+    const deadline = Deadline.after(host.config.attach_timeout_ms);
+    if (volume.spec.encryption?.kind === 'host-luks' && volume.encryption === undefined) {
+      const encryption = hostLuksView(await readLuks1(volume.identity.resolvedPath), false);
+      host.volumes.apply(volume, { kind: 'encrypted', encryption });
     }
-    await settle(sandbox, volume, key, deadline, new Stopwatch());
-    sandbox.commitSoon();
+    await settle(host, volume, key, deadline, new Stopwatch());
+    host.commitSoon();
   } catch (error) {
-    sandbox.gone.throwIfAborted();
-    await undo(sandbox, volume, causeFrom(asShimError(error)));
+    host.gone.throwIfAborted();
+    await undo(host, volume, causeFrom(asShimError(error)));
   }
 }
 
-async function undo(sandbox: Sandbox, volume: Volume, cause: ReturnType<typeof causeFrom>): Promise<void> {
+async function undo(host: VolumeHost, volume: Volume, cause: Cause): Promise<void> {
   {
     using _held = await volume.mutex.acquire();
-    sandbox.volumes.apply(volume, { kind: 'attach-failed', cause });
+    host.volumes.apply(volume, { kind: 'attach-failed', cause });
   }
-  await releaseBestEffort(sandbox, volume);
-  await removeFromQemu(sandbox, volume);
+  await releaseBestEffort(host, volume);
+  await removeFromQemu(host, volume);
 }

@@ -1,21 +1,18 @@
-import { Coalesced } from '../base/coalesce.ts';
 import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
 import { isShimError, messageOf } from '../base/errors.ts';
-import { luksRemovalSteps, removalSteps, type RemovalStep } from './model/plan.ts';
+import { Stopwatch } from '../base/stopwatch.ts';
+import { PERIPHERALS } from '../qemu/inventory.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { QmpListener } from '../qmp/listener.ts';
-import { undoCreation } from './image-undo.ts';
-import { Stopwatch } from '../base/stopwatch.ts';
-import type { Volume } from './volume.ts';
 import type { VolumeHost } from './host.ts';
-
-/** qdev devices that have an id are children of this QOM object. */
-export const PERIPHERALS = '/machine/peripheral';
+import { undoCreation } from './image-undo.ts';
+import { deviceOf, type DeviceObject, type QemuObject } from './model/objects.ts';
+import type { Volume } from './volume.ts';
 
 /**
- * Drives a volume out of QEMU, whatever of it is there, to a proven end: front end, block nodes, and the look that finds
- * none of them. It serves Detach, the undo of a failed attach, and adoption alike, because it begins by looking, not by
+ * Drives a volume out of QEMU, whatever of it is there, to a proven end: its objects, the last one first, and the look that
+ * finds none of them. It serves Detach, the undo of a failed attach, and adoption alike, because it begins by looking, not by
  * remembering. It asks again for as long as the VM lives, and returns once the volume is REMOVED.
  * @param watch takes the time of the removal; its phases become the volume's timings
  * @throws the reason of `host.gone` when the VM goes first; the VM's end then removes the volume
@@ -49,31 +46,42 @@ async function removeOnce(
   patienceMs: number,
   watch: Stopwatch,
 ): Promise<boolean> {
-  const { device } = volume.names;
+  const objects = volume.objects();
+  const device = deviceOf(objects);
+  const { id } = device;
   // The listener is open before the command is sent.
-  using deleted = qmp.listen('DEVICE_DELETED', ({ data }) => data.device === device || isPartOf(data.path, device));
+  using deleted = qmp.listen('DEVICE_DELETED', ({ data }) => data.device === id || isPartOf(data.path, id));
   let asked: boolean;
   {
     using _held = await volume.mutex.acquire();
     if (volume.isRemoved()) return true;
-    asked = !isKnownGone(volume) && (await askUnplug(qmp, volume));
+    asked = !isKnownGone(volume) && (await askUnplug(qmp, device));
   }
   // Locking rule 4: the mutex is free while the guest thinks. DETACHING (or the undo) is itself the lock.
-  if (asked && !(await goneWithin(host, qmp, deleted, device, patienceMs)) && (await hasDevice(qmp, device)))
-    return false;
+  if (asked && !(await goneWithin(host, deleted, id, patienceMs)) && (await hasDevice(host, id))) return false;
   using _held = await volume.mutex.acquire();
   host.gone.throwIfAborted();
   // The volume may have been carried to its end meanwhile: by the VM's own end.
   if (volume.isRemoved()) return true;
   host.volumes.apply(volume, { kind: 'device-gone' });
-  if (!(await removeNodesAndProve(qmp, volume))) return false;
-  await undoCreation(volume, { scanBytesMax: host.config.empty_scan_bytes_max, log: host.log });
+  if (!(await removeRestAndProve(host, qmp, objects))) return false;
+  await emptyAgain(host, volume);
   watch.lap('unplug');
-  volume.timings = watch.timings;
+  host.volumes.apply(volume, { kind: 'timed', timings: watch.timings });
   host.volumes.apply(volume, { kind: 'all-gone' });
   volume.arrival?.end();
   host.commitSoon();
   return true;
+}
+
+/** An image that was begun and not finished is made empty again, while the claim on the source is held. */
+export async function emptyAgain(
+  { volumes, config, log }: Pick<VolumeHost, 'volumes' | 'config' | 'log'>,
+  volume: Volume,
+): Promise<void> {
+  if (volume.creating === undefined) return;
+  await undoCreation(volume, { scanBytesMax: config.empty_scan_bytes_max, log });
+  volumes.apply(volume, { kind: 'creating', creating: undefined });
 }
 
 function isKnownGone(volume: Volume): boolean {
@@ -81,10 +89,9 @@ function isKnownGone(volume: Volume): boolean {
 }
 
 /** Sends device_del. An acknowledgement is not an outcome; false only when QEMU has no such device. */
-async function askUnplug(qmp: QmpClient, volume: Volume): Promise<boolean> {
-  const [unplug] = removalSteps(volume.names);
+async function askUnplug(qmp: QmpClient, { remove }: DeviceObject): Promise<boolean> {
   try {
-    await qmp.run(unplug.command, unplug.arguments);
+    await qmp.run(remove.command, remove.arguments);
     return true;
   } catch (error) {
     if (isQmpError(error, 'DeviceNotFound')) return false;
@@ -108,7 +115,6 @@ function isPartOf(path: string, device: string): boolean {
  */
 async function goneWithin(
   host: VolumeHost,
-  qmp: QmpClient,
   deleted: QmpListener<'DEVICE_DELETED'>,
   device: string,
   milliseconds: number,
@@ -117,7 +123,7 @@ async function goneWithin(
   try {
     for (;;) {
       const { data } = await deleted.next({ timeoutMs: deadline.remainingMs, signal: host.gone });
-      if (data.device === device || !(await peripherals(qmp).run()).has(device)) return true;
+      if (data.device === device || !(await hasDevice(host, device))) return true;
     }
   } catch (error) {
     host.gone.throwIfAborted();
@@ -127,81 +133,20 @@ async function goneWithin(
 }
 
 /** True when QEMU has a device of this id, by its own list. */
-export async function hasDevice(qmp: QmpClient, device: string): Promise<boolean> {
-  return (await listPeripherals(qmp)).has(device);
+export async function hasDevice({ inventory }: Pick<VolumeHost, 'inventory'>, device: string): Promise<boolean> {
+  return (await inventory.names('device')).has(device);
 }
 
-/** Removes the block nodes and looks: true only when neither the device nor a node is listed any more. */
-async function removeNodesAndProve(qmp: QmpClient, volume: Volume): Promise<boolean> {
-  const { device, formatNode, fileNode } = volume.names;
-  const [, removeNode] = removalSteps(volume.names);
-  // That the node may be gone already is not an error: the look decides. QEMU works in order, so a look that is sent after
-  // the command sees what became of it.
-  const removed = qmp.run(removeNode.command, removeNode.arguments).catch((error: unknown) => {
-    if (!isQmpError(error)) throw error;
-  });
-  const [left] = await Promise.all([lookOver(qmp).run(), removed]);
-  if ([device, formatNode].some((name) => left.has(name))) return false;
-  return volume.spec.encryption?.kind === 'host-luks' ? await removeLuksRestAndProve(qmp, volume) : !left.has(fileNode);
-}
-
-/** The protocol node, the secrets and the job of a host_luks volume: taken away as far as they are there, and looked for. */
-async function removeLuksRestAndProve(qmp: QmpClient, volume: Volume): Promise<boolean> {
-  for (const step of luksRemovalSteps(volume.names)) {
-    await runRemoval(qmp, step).catch((error: unknown) => {
+/** Removes all but the front end, and looks: true only when QEMU lists none of the objects, nor a part of one, any more. */
+async function removeRestAndProve(host: VolumeHost, qmp: QmpClient, objects: readonly QemuObject[]): Promise<boolean> {
+  const rest = objects.filter(({ type }) => type !== 'device').reverse();
+  // That something may be gone already, or be in use still, is not an error: the look decides. QEMU works in order, so a look that is
+  // sent after the commands sees what became of them.
+  const removals = rest.map(({ remove }) =>
+    qmp.run(remove.command, remove.arguments).catch((error: unknown) => {
       if (!isQmpError(error)) throw error;
-    });
-  }
-  const { fileNode, keySecret, masterSecret, job } = volume.names;
-  const [left, objects, jobs] = await Promise.all([
-    lookOver(qmp).run(),
-    qmp.run('qom-list', { path: '/objects' }),
-    qmp.run('query-jobs'),
-  ]);
-  const secrets = objects.some(({ name }) => name === keySecret || name === masterSecret);
-  return !left.has(fileNode) && !secrets && !jobs.some(({ id }) => id === job);
-}
-
-async function runRemoval(qmp: QmpClient, step: RemovalStep): Promise<void> {
-  switch (step.command) {
-    case 'device_del':
-    case 'object-del':
-    case 'job-dismiss':
-      await qmp.run(step.command, step.arguments);
-      return;
-    case 'blockdev-del':
-      await qmp.run(step.command, step.arguments);
-  }
-}
-
-type Look = Coalesced<ReadonlySet<string>>;
-
-/** One look for many removals at a time: the lists are long when there are many volumes. */
-const looks = { all: new WeakMap<QmpClient, Look>(), peripherals: new WeakMap<QmpClient, Look>() };
-
-/** What QEMU lists: devices with an id, and block nodes. */
-function lookOver(qmp: QmpClient): Look {
-  return coalesced(looks.all, qmp, async () => {
-    const [nodes, devices] = await Promise.all([
-      qmp.run('query-named-block-nodes', { flat: true }),
-      listPeripherals(qmp),
-    ]);
-    return new Set([...nodes.map((node) => node['node-name'] ?? ''), ...devices]);
-  });
-}
-
-/** Devices with an id only. */
-function peripherals(qmp: QmpClient): Look {
-  return coalesced(looks.peripherals, qmp, () => listPeripherals(qmp));
-}
-
-function coalesced(known: WeakMap<QmpClient, Look>, qmp: QmpClient, act: () => Promise<ReadonlySet<string>>): Look {
-  const look = known.get(qmp) ?? new Coalesced(act);
-  known.set(qmp, look);
-  return look;
-}
-
-async function listPeripherals(qmp: QmpClient): Promise<ReadonlySet<string>> {
-  const children = await qmp.run('qom-list', { path: PERIPHERALS });
-  return new Set(children.map(({ name }) => name));
+    }),
+  );
+  const [left] = await Promise.all([host.inventory.namesOn(objects.map(({ type }) => type)), ...removals]);
+  return !objects.some(({ gone }) => gone.some((name) => left.has(name)));
 }

@@ -1,15 +1,26 @@
 import { isDeepStrictEqual } from 'node:util';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import type { NewEvent } from '../store/event.ts';
+import { causeOf, Volume, type SourceLook, type VolumeSnapshot } from './volume.ts';
+import type { BackingClaims } from './claims.ts';
+import type { AioMode } from './model/disk.ts';
+import type { Observed, VolumeInput } from './model/facts.ts';
+import type { Operation } from './model/operation.ts';
 import { PlacementBook, type Placement } from './model/placement.ts';
 import { SlotBook, type Slot } from './model/slots.ts';
-import type { AioMode, VolumeSpec } from './model/spec.ts';
-import { transition, type Cause, type Transition, type VolumeInput, type VolumeState } from './model/state.ts';
-import type { Backing, BackingClaims } from './backing.ts';
-import type { EventLog } from '../store/events.ts';
-import type { JournalVolume } from '../store/journal.ts';
-import type { JobProgress } from './job.ts';
-import { Volume, type VolumeSnapshot } from './volume.ts';
+import type { Cause, Evidence, VolumeState } from './model/state.ts';
+import type { VolumeRecord } from './record.ts';
+import { moduleOf, type SourceSpec } from './source/registry.ts';
+import type { Inspection } from './source/module.ts';
+import type { VolumeSpec } from './spec.ts';
+
+/** Where changes are told. */
+export interface VolumeEvents {
+  emit(event: NewEvent): void;
+  /** The newest event of a generation that is kept. */
+  latest(sandboxId: string, volumeId: string, generation: number): { readonly type: string } | undefined;
+}
 
 export interface VolumeStoreOptions {
   readonly sandboxId: string;
@@ -19,7 +30,7 @@ export interface VolumeStoreOptions {
   /** Whether QEMU can spread the virtqueues of a disk over iothreads; known once it runs. */
   readonly spreadsQueues: () => boolean;
   readonly log: Logger;
-  readonly events: EventLog;
+  readonly events: VolumeEvents;
   readonly claims: BackingClaims;
   readonly mutexWaitersMax: number;
   readonly removedRetained: number;
@@ -117,7 +128,7 @@ export class VolumeStore {
    */
   #refuseHalf({ id, spec, state }: Volume): void {
     if (state.state !== 'attached') return;
-    const lacks = (evidence: string): boolean => !state.guest.evidence.includes(evidence);
+    const lacks = (evidence: Evidence): boolean => !state.guest.evidence.includes(evidence);
     const refusal = (reason: string, what: string): ShimError =>
       new ShimError(
         'FAILED_PRECONDITION',
@@ -135,25 +146,16 @@ export class VolumeStore {
 
   /**
    * Makes a new PENDING volume: takes a slot, a generation and the claim on its source, all or nothing.
-   * @throws ShimError RESOURCE_EXHAUSTED / NO_SLOT, FAILED_PRECONDITION / BACKING_IN_USE, ALREADY_EXISTS / SERIAL_IN_USE
+   * @throws ShimError the first of `refusals`
    */
-  add(volumeId: string, spec: VolumeSpec, backing: Backing): Volume {
-    const { sandboxId, claims } = this.#options;
-    this.checkSerial(spec.serial);
+  add(volumeId: string, spec: VolumeSpec, source: Inspection<SourceSpec>): Volume {
+    const { sandboxId, claims, mutexWaitersMax } = this.#options;
+    const [refusal] = this.refusals(volumeId, spec, source);
+    if (refusal !== undefined) throw refusal;
     const generation = this.#nextGeneration;
-    claims.claim(backing, this.#owner(volumeId, generation), !spec.readOnly);
     const slot = this.#slots.take(generation);
-    if (slot === undefined) {
-      claims.release(backing.identity, this.#owner(volumeId, generation));
-      throw new ShimError(
-        'RESOURCE_EXHAUSTED',
-        `all ${this.#slots.capacity} volume slots of sandbox ${sandboxId} are taken`,
-        {
-          reason: 'NO_SLOT',
-          metadata: { sandboxId, capacity: String(this.#slots.capacity) },
-        },
-      );
-    }
+    if (slot === undefined) throw this.#noSlot();
+    claims.claim(claimed(source), this.#owner(volumeId, generation), !spec.readOnly);
     this.#nextGeneration += 1;
     const identity = {
       sandboxId,
@@ -162,28 +164,58 @@ export class VolumeStore {
       spec,
       slot,
       placement: this.#placements.take(generation, spec.queues, this.#options.spreadsQueues()),
-      backingIdentity: backing.identity,
-      resolvedPath: backing.path,
-      sizeBytes: backing.sizeBytes,
+      backingIdentity: source.identity,
+      resolvedPath: claimed(source).described,
     };
-    const volume = new Volume(identity, this.#options.mutexWaitersMax, {
-      blank: backing.blank ?? false,
-      unwritten: backing.unwritten ?? false,
-    });
+    const look: SourceLook = { blank: source.blank ?? false, unwritten: source.unwritten ?? false };
+    const volume = Volume.begin(identity, { mutexWaitersMax, sizeBytes: source.sizeBytes, look });
     this.#put(volume);
-    this.#announce(volume, undefined);
+    this.#announceState(volume, undefined);
     return volume;
   }
 
-  /** @throws ShimError ALREADY_EXISTS / SERIAL_IN_USE */
-  checkSerial(serial: string): void {
+  /**
+   * Every reason why a volume could not be added now: SERIAL_IN_USE, BACKING_IN_USE, NO_SLOT.
+   * @param source left out: it could not be looked at, which is a reason of its own
+   * @param others volumes of the same request that come before it
+   */
+  refusals(
+    volumeId: string,
+    spec: VolumeSpec,
+    source: Inspection<SourceSpec> | undefined,
+    others: readonly Wanted[] = [],
+  ): readonly ShimError[] {
+    const { claims } = this.#options;
+    const problems = [this.#serialInUse(spec.serial)];
+    if (source !== undefined) {
+      problems.push(claims.conflict(claimed(source), this.#owner(volumeId, this.#nextGeneration), !spec.readOnly));
+    }
+    problems.push(...others.flatMap((other) => clash({ volumeId, spec, source }, other)));
+    if (this.#slots.preview(others.length + 1).length <= others.length) problems.push(this.#noSlot());
+    return problems.filter((problem) => problem !== undefined);
+  }
+
+  #serialInUse(serial: string): ShimError | undefined {
     for (const other of this.#volumes.values()) {
       if (other.state.state === 'removed' || other.spec.serial !== serial) continue;
-      throw new ShimError('ALREADY_EXISTS', `serial ${serial} is in use by volume ${other.id} of this sandbox`, {
+      return new ShimError('ALREADY_EXISTS', `serial ${serial} is in use by volume ${other.id} of this sandbox`, {
         reason: 'SERIAL_IN_USE',
         metadata: { sandboxId: this.#options.sandboxId, volumeId: other.id, serial },
       });
     }
+    return undefined;
+  }
+
+  #noSlot(): ShimError {
+    const { sandboxId } = this.#options;
+    return new ShimError(
+      'RESOURCE_EXHAUSTED',
+      `all ${this.#slots.capacity} volume slots of sandbox ${sandboxId} are taken`,
+      {
+        reason: 'NO_SLOT',
+        metadata: { sandboxId, capacity: String(this.#slots.capacity) },
+      },
+    );
   }
 
   /** The guest's device nodes of all volumes that are there, but for one. */
@@ -205,21 +237,15 @@ export class VolumeStore {
   }
 
   /** Puts back a volume that the journal knows. Its slot and claim are taken unless it is removed. */
-  restore(record: JournalVolume): Volume {
-    const { state, times, aio, mounted, encryption, creating, ...identity } = record;
-    const full = { ...identity, sandboxId: this.#options.sandboxId };
-    const volume = new Volume(full, this.#options.mutexWaitersMax, { restored: { state, times } });
-    volume.aio = aio;
-    volume.mounted = mounted;
-    volume.encryption = encryption;
-    volume.creating = creating;
-    if ('guest' in state) volume.guest = state.guest;
+  restore(record: VolumeRecord): Volume {
+    const { sandboxId, mutexWaitersMax, claims } = this.#options;
+    const volume = Volume.restore(record, { sandboxId, mutexWaitersMax });
     this.#nextGeneration = Math.max(this.#nextGeneration, record.generation + 1);
     if (volume.state.state !== 'removed') {
       this.#slots.claim(record.slot, record.generation);
       this.#placements.claim(record.generation, record.spec.queues, record.placement);
-      const backing = { path: record.resolvedPath, identity: record.backingIdentity, sizeBytes: record.sizeBytes };
-      this.#options.claims.claim(backing, this.#owner(volume.id, volume.generation), !volume.spec.readOnly);
+      const source = { described: record.resolvedPath, identity: record.backingIdentity };
+      claims.claim(source, this.#owner(volume.id, volume.generation), !volume.spec.readOnly);
     }
     this.#put(volume);
     return volume;
@@ -231,31 +257,52 @@ export class VolumeStore {
   }
 
   /**
-   * Applies one input: the only place where a volume's state changes. Logs, announces and frees what REMOVED frees.
+   * Applies one input: the only place where what is known of a volume changes. Logs, announces and frees what REMOVED frees.
    * Callers hold the volume's mutex (locking rule 1).
    */
-  apply(volume: Volume, input: VolumeInput): Transition {
-    const result = transition(volume.state, input);
-    if (result.kind === 'next') this.#enter(volume, result.next, input.kind);
-    else if (result.kind === 'denied') {
+  apply(volume: Volume, input: VolumeInput): Observed['result'] {
+    const before = volume.state;
+    const { result, news } = volume.observe(input);
+    if (result.kind === 'denied') {
       this.#options.log.debug({ volumeId: volume.id, input: input.kind, reason: result.reason }, 'transition denied');
     }
+    if (news !== undefined) {
+      this.#options.log.info({ volumeId: volume.id, news: news.type, cause: news.cause }, 'volume news');
+      this.#emit(volume, news.type, news.cause, []);
+    }
+    if (result.kind === 'next') this.#entered(volume, before, input.kind);
     return result;
   }
 
-  #enter(volume: Volume, state: VolumeState, input: string): void {
-    const before = volume.state;
-    volume.state = state;
-    if ('guest' in state) volume.guest = state.guest;
-    if (state.state !== before.state) volume.times = { ...volume.times, [state.state]: Date.now() };
-    if (state.state === 'removed' && before.state !== 'removed') {
-      volume.mounted = false;
+  #entered(volume: Volume, before: VolumeState, input: string): void {
+    const { state } = volume;
+    if (state.state === before.state) return;
+    if (before.state !== 'removed' && state.state === 'removed') {
       this.#slots.release(before.slot, volume.generation);
       this.#placements.release(volume.generation);
       this.#options.claims.release(volume.identity.backingIdentity, this.#owner(volume.id, volume.generation));
       this.#forgetOldest();
     }
-    if (state.state !== before.state) this.#announce(volume, input);
+    this.#announceState(volume, input);
+  }
+
+  /**
+   * Takes the volume's exclusive slot for an operation.
+   * @throws ShimError FAILED_PRECONDITION / OPERATION_IN_PROGRESS that names the one that has it
+   */
+  begin(volume: Volume, operation: Operation): void {
+    const { operation: other } = volume;
+    if (other !== undefined) {
+      throw new ShimError(
+        'FAILED_PRECONDITION',
+        `volume ${volume.id} is in the midst of another operation: ${other.kind}`,
+        {
+          reason: 'OPERATION_IN_PROGRESS',
+          metadata: { sandboxId: this.#options.sandboxId, volumeId: volume.id, operation: other.kind },
+        },
+      );
+    }
+    this.apply(volume, { kind: 'operation', operation });
   }
 
   /** Emits the events of present states that were never delivered: the daemon that observed them was killed first. */
@@ -263,71 +310,21 @@ export class VolumeStore {
     const { events, sandboxId } = this.#options;
     for (const volume of this.#volumes.values()) {
       const last = events.latest(sandboxId, volume.id, volume.generation);
-      if (last?.type !== `volume.${volume.state.state}`) this.#announce(volume, 'adoption');
+      if (last?.type !== `volume.${volume.state.state}`) this.#announceState(volume, 'adoption');
     }
   }
 
-  /** Takes note of a new size that was seen, and tells watchers. */
-  resized(volume: Volume, sizeBytes: number): void {
-    const before = volume.identity.sizeBytes;
-    if (before === sizeBytes) return;
-    volume.identity = { ...volume.identity, sizeBytes };
-    this.#options.log.info({ volumeId: volume.id, before, sizeBytes }, 'volume resized');
-    this.#options.events.emit({
-      type: 'volume.resized',
-      sandboxId: this.#options.sandboxId,
-      volumeId: volume.id,
-      generation: volume.generation,
-      cause: { reason: 'RESIZED', message: `the disk has ${sizeBytes} bytes, it had ${before}` },
-      timings: [],
-      subject: volume.snapshot(),
-    });
+  #announceState(volume: Volume, input: string | undefined): void {
+    const { id: volumeId, generation, state, timings } = volume;
+    const cause = causeOf(state);
+    this.#options.log.info({ volumeId, generation, state: state.state, input, cause }, 'volume state changed');
+    this.#emit(volume, `volume.${state.state}`, cause, timings);
   }
 
-  /** Tells watchers how far a job of QEMU's for the volume is; the state stays as it is. */
-  setJob(volume: Volume, job: JobProgress | undefined): void {
-    const changed = job?.status !== volume.job?.status || job?.current !== volume.job?.current;
-    volume.job = job;
-    if (!changed || job === undefined) return;
-    this.#options.events.emit({
-      type: 'volume.job',
-      sandboxId: this.#options.sandboxId,
-      volumeId: volume.id,
-      generation: volume.generation,
-      cause: { reason: 'JOB_PROGRESS', message: `${job.type}: ${job.status}, ${job.current} of ${job.total}` },
-      timings: [],
-      subject: volume.snapshot(),
-    });
-  }
-
-  /** Tells watchers of a change of health; the state stays as it is. */
-  announceHealth(volume: Volume, cause: Cause): void {
-    this.#options.events.emit({
-      type: 'volume.health',
-      sandboxId: this.#options.sandboxId,
-      volumeId: volume.id,
-      generation: volume.generation,
-      cause,
-      timings: [],
-      subject: volume.snapshot(),
-    });
-  }
-
-  #announce(volume: Volume, input: string | undefined): void {
-    const snapshot = volume.snapshot();
-    this.#options.log.info(
-      { volumeId: volume.id, generation: volume.generation, state: volume.state.state, input, cause: snapshot.cause },
-      'volume state changed',
-    );
-    this.#options.events.emit({
-      type: `volume.${volume.state.state}`,
-      sandboxId: this.#options.sandboxId,
-      volumeId: volume.id,
-      generation: volume.generation,
-      cause: snapshot.cause,
-      timings: volume.timings,
-      subject: snapshot,
-    });
+  #emit(volume: Volume, type: NewEvent['type'], cause: Cause | undefined, timings: NewEvent['timings']): void {
+    const { id: volumeId, generation } = volume;
+    const { sandboxId } = this.#options;
+    this.#options.events.emit({ type, sandboxId, volumeId, generation, cause, timings, subject: volume.snapshot() });
   }
 
   #put(volume: Volume): void {
@@ -348,15 +345,50 @@ export class VolumeStore {
   }
 
   /** The volumes as the journal keeps them. */
-  records(): readonly JournalVolume[] {
-    return this.all().map((volume) => {
-      const { sandboxId, ...identity } = volume.identity;
-      const { state, times, aio, mounted, encryption, creating } = volume;
-      return { ...identity, state, times, aio, mounted, encryption, creating };
-    });
+  records(): readonly VolumeRecord[] {
+    return this.all().map((volume) => volume.record());
   }
 
   snapshots(): readonly VolumeSnapshot[] {
     return this.all().map((volume) => volume.snapshot());
   }
+}
+
+/** A volume of a request, as far as it is known before it is made. */
+export interface Wanted {
+  readonly volumeId: string;
+  readonly spec: VolumeSpec;
+  readonly source: Inspection<SourceSpec> | undefined;
+}
+
+function claimed({ resolved, identity }: Inspection<SourceSpec>): {
+  readonly described: string;
+  readonly identity: string;
+} {
+  return { described: moduleOf(resolved).describe(resolved), identity };
+}
+
+/** Reasons that lie in another volume of the same request. */
+function clash({ spec, source }: Wanted, other: Wanted): readonly ShimError[] {
+  const found: ShimError[] = [];
+  const { volumeId: holder } = other;
+  const writable = !spec.readOnly || !other.spec.readOnly;
+  if (source !== undefined && source.identity === other.source?.identity && writable) {
+    const { described: path } = claimed(source);
+    found.push(
+      new ShimError('FAILED_PRECONDITION', `${path} is wanted by volume ${holder} of the same batch`, {
+        reason: 'BACKING_IN_USE',
+        metadata: { path, holder },
+      }),
+    );
+  }
+  if (spec.serial === other.spec.serial) {
+    found.push(
+      new ShimError('ALREADY_EXISTS', `serial ${spec.serial} is wanted by volume ${holder} of the same batch`, {
+        reason: 'SERIAL_IN_USE',
+        metadata: { volumeId: holder, serial: spec.serial },
+      }),
+    );
+  }
+  return found;
 }

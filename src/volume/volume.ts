@@ -1,55 +1,54 @@
-import { createHash } from 'node:crypto';
 import { BoundedMutex } from '../base/mutex.ts';
-import { namesFor, type QemuNames } from './model/plan.ts';
-import type { EncryptionView } from './model/encryption.ts';
+import type { Timing } from '../base/stopwatch.ts';
 import type { DiskArrival } from '../guest/disk-arrivals.ts';
-import type { Placement } from './model/placement.ts';
-import { pciPath, type Slot } from './model/slots.ts';
-import { SERIAL_BYTES_MAX, type AioMode, type VolumeSpec } from './model/spec.ts';
+import type { Seat } from './front-end/module.ts';
+import type { AioMode } from './model/disk.ts';
+import type { EncryptionView, ImageCreation } from './model/encryption.ts';
+import {
+  NOTHING_MADE,
+  observe,
+  type JobProgress,
+  type MadeInGuest,
+  type Observed,
+  type StateTimes,
+  type VolumeFacts,
+  type VolumeHealth,
+  type VolumeInput,
+} from './model/facts.ts';
+import { namesFor, type QemuNames } from './model/names.ts';
+import type { QemuObject } from './model/objects.ts';
+import type { Operation } from './model/operation.ts';
+import { pciPath } from './model/slots.ts';
 import type { Cause, GuestView, VolumeState } from './model/state.ts';
-import type { Timing } from '../store/events.ts';
-import type { ImageCreation } from './image-undo.ts';
-import type { JobProgress } from './job.ts';
-
-/** Wall-clock milliseconds of each state's beginning. */
-export interface StateTimes {
-  readonly pending: number;
-  readonly attached: number | undefined;
-  readonly detaching: number | undefined;
-  readonly removed: number | undefined;
-}
+import { objectsOf } from './plan.ts';
+import type { VolumeRecord } from './record.ts';
+import { moduleOf, type SourceSpec } from './source/registry.ts';
+import type { VolumeSpec } from './spec.ts';
 
 /** What never changes in one generation of a volume. */
-export interface VolumeIdentity {
+export interface VolumeIdentity extends Seat {
   readonly sandboxId: string;
   readonly volumeId: string;
   readonly generation: number;
   readonly spec: VolumeSpec;
-  readonly slot: Slot;
-  readonly placement: Placement;
-  /** BackingClaims identity of the source. */
+  /** Claims on the source go by it. */
   readonly backingIdentity: string;
-  /** The source with symbolic links resolved. */
+  /** The source as QEMU opens it, in one word: a path with every symbolic link resolved. */
   readonly resolvedPath: string;
-  readonly sizeBytes: number;
 }
 
-/** What QEMU has told of a volume's I/O errors. */
-export interface VolumeHealth {
-  readonly failing: boolean;
-  readonly errors: number;
-  readonly last?: {
-    readonly operation: string;
-    readonly message: string;
-    readonly action: string;
-    readonly noSpace: boolean;
-    readonly timeMs: number;
-  };
+/** What was seen of the source when it was looked at, and matters until the volume is there. */
+export interface SourceLook {
+  /** Its source was seen to be empty, and is to be made an encrypted image first. */
+  readonly blank: boolean;
+  /** For host_luks: nobody ever wrote through the encryption, though the guest reads noise. */
+  readonly unwritten: boolean;
 }
 
 /** A volume as callers and watchers see it: a copy, safe to keep. */
 export interface VolumeSnapshot extends VolumeIdentity {
   readonly state: VolumeState;
+  readonly sizeBytes: number;
   readonly pciPath: string;
   readonly guest: GuestView | undefined;
   readonly cause: Cause | undefined;
@@ -62,66 +61,62 @@ export interface VolumeSnapshot extends VolumeIdentity {
 }
 
 /**
- * One generation of a volume.
- * INVARIANT: `state` and `times` change only under `mutex`, and only through VolumeStore.apply.
+ * One generation of a volume: what never changes, what is known (model/facts.ts), and the work that is under way for it.
+ *
+ * INVARIANT: what is known changes only through VolumeStore.apply, under `mutex`.
  */
 export class Volume {
-  /** Changes in its size only, when the volume is resized (VolumeStore.resized). */
-  identity: VolumeIdentity;
+  readonly identity: VolumeIdentity;
   readonly names: QemuNames;
   readonly mutex: BoundedMutex;
-  state: VolumeState;
-  times: StateTimes;
-  /** The aio mode that QEMU accepted. */
-  aio: AioMode | undefined;
-  timings: readonly Timing[] = [];
-  /** The last guest view, kept after removal for those who ask. */
-  guest: GuestView | undefined;
-  /**
-   * True from before the guest is asked to mount it, or to open its encryption, until it is seen to be unmounted and closed
-   * (or its boot ended).
-   */
-  mounted = false;
-  /** Its source was seen to be empty, and is to be made an encrypted image first. */
-  readonly blank: boolean;
-  /** For host_luks: nobody ever wrote through the encryption, though the guest reads noise. */
-  readonly unwritten: boolean;
-  /** An image is being made of its source, and no guest has had it yet. */
-  creating: ImageCreation | undefined;
-  /** The job that QEMU works on for it. */
-  job: JobProgress | undefined;
-  /** Its disk, as the guest's kernel announces it; from before QEMU gets the device. Not there for what was found in QEMU. */
-  arrival: DiskArrival | undefined;
-  /** How it was seen to be encrypted. */
-  encryption: EncryptionView | undefined;
-  health: VolumeHealth = { failing: false, errors: 0 };
-  /** The attach in progress; repeats of Attach join it. */
-  attaching: Promise<void> | undefined;
-  /** The removal in progress; repeats of Detach join it. */
-  removal: Promise<void> | undefined;
+  readonly look: SourceLook;
+  #facts: VolumeFacts;
+  #arrival: DiskArrival | undefined;
+  #attaching: Promise<void> | undefined;
+  #removal: Promise<void> | undefined;
+  #operating: Promise<void> | undefined;
 
-  constructor(
-    identity: VolumeIdentity,
-    mutexWaitersMax: number,
-    options: {
-      readonly restored?: { readonly state: VolumeState; readonly times: StateTimes };
-      readonly blank?: boolean;
-      readonly unwritten?: boolean;
-    } = {},
-  ) {
+  private constructor(identity: VolumeIdentity, mutexWaitersMax: number, facts: VolumeFacts, look: SourceLook) {
     this.identity = identity;
-    const { restored, blank = false, unwritten = false } = options;
-    this.blank = blank;
-    this.unwritten = unwritten;
     this.names = namesFor(identity.volumeId, identity.generation);
     this.mutex = new BoundedMutex(`volume ${identity.volumeId}`, mutexWaitersMax);
-    this.state = restored?.state ?? { state: 'pending', phase: 'attaching', slot: identity.slot };
-    this.times = restored?.times ?? {
-      pending: Date.now(),
-      attached: undefined,
-      detaching: undefined,
-      removed: undefined,
+    this.#facts = facts;
+    this.look = look;
+  }
+
+  /** A PENDING volume that nobody has told QEMU of yet. */
+  static begin(
+    identity: VolumeIdentity,
+    options: { readonly mutexWaitersMax: number; readonly sizeBytes: number; readonly look: SourceLook },
+  ): Volume {
+    const facts: VolumeFacts = {
+      state: { state: 'pending', phase: 'attaching', slot: identity.slot },
+      times: { pending: Date.now(), attached: undefined, detaching: undefined, removed: undefined },
+      ...{ timings: [], sizeBytes: options.sizeBytes, guest: undefined, made: NOTHING_MADE, aio: undefined },
+      ...{ encryption: undefined, creating: undefined, operation: undefined, job: undefined },
+      health: { failing: false, errors: 0 },
     };
+    return new Volume(identity, options.mutexWaitersMax, facts, options.look);
+  }
+
+  /** One that the journal, or QEMU, knows. */
+  static restore(
+    record: VolumeRecord,
+    options: { readonly sandboxId: string; readonly mutexWaitersMax: number },
+  ): Volume {
+    const { state, times, sizeBytes, aio, mounted, encryption, creating, operation, ...identity } = record;
+    const facts: VolumeFacts = {
+      ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, operation, job: undefined },
+      guest: 'guest' in state ? state.guest : undefined,
+      // Which of the two may be there the record does not say: both are looked for.
+      made: {
+        mapping: mounted && identity.spec.encryption?.kind === 'guest-luks2',
+        mount: mounted && identity.spec.mount !== undefined,
+      },
+      health: { failing: false, errors: 0 },
+    };
+    const look = { blank: false, unwritten: false };
+    return new Volume({ ...identity, sandboxId: options.sandboxId }, options.mutexWaitersMax, facts, look);
   }
 
   get id(): string {
@@ -136,23 +131,139 @@ export class Volume {
     return this.identity.spec;
   }
 
+  get state(): VolumeState {
+    return this.#facts.state;
+  }
+
+  get sizeBytes(): number {
+    return this.#facts.sizeBytes;
+  }
+
+  get guest(): GuestView | undefined {
+    return this.#facts.guest;
+  }
+
+  get made(): MadeInGuest {
+    return this.#facts.made;
+  }
+
+  get aio(): AioMode | undefined {
+    return this.#facts.aio;
+  }
+
+  get encryption(): EncryptionView | undefined {
+    return this.#facts.encryption;
+  }
+
+  get creating(): ImageCreation | undefined {
+    return this.#facts.creating;
+  }
+
+  get operation(): Operation | undefined {
+    return this.#facts.operation;
+  }
+
+  get timings(): readonly Timing[] {
+    return this.#facts.timings;
+  }
+
+  get health(): VolumeHealth {
+    return this.#facts.health;
+  }
+
+  /** The source as QEMU opens it. */
+  get resolved(): SourceSpec {
+    const { spec, resolvedPath } = this.identity;
+    return moduleOf(spec.source).resolved(spec.source, resolvedPath);
+  }
+
+  /** What it is in QEMU, in order; all of what may be there, as long as an image may have been begun. */
+  objects(aio: AioMode | undefined = this.aio, creates = true): readonly QemuObject[] {
+    const { spec, identity, names, resolved } = this;
+    return objectsOf({ spec, names, resolved, seat: identity }, aio, creates);
+  }
+
   isRemoved(): boolean {
     return this.state.state === 'removed';
   }
 
+  /** Takes note of news. For VolumeStore.apply alone, which logs, announces, and frees what REMOVED frees. */
+  observe(input: VolumeInput): Observed {
+    const observed = observe(this.#facts, input, Date.now());
+    this.#facts = observed.facts;
+    return observed;
+  }
+
+  /** Its disk, as the guest's kernel announces it; from before QEMU gets the device. Not there for what was found in QEMU. */
+  get arrival(): DiskArrival | undefined {
+    return this.#arrival;
+  }
+
+  /** A disk is expected at its address. Once: what was expected before stays. */
+  expect(arrival: () => DiskArrival): void {
+    this.#arrival ??= arrival();
+  }
+
+  /** The attach in progress; repeats of Attach join it. */
+  get attaching(): Promise<void> | undefined {
+    return this.#attaching;
+  }
+
+  /** The removal in progress; repeats of Detach join it. */
+  get removal(): Promise<void> | undefined {
+    return this.#removal;
+  }
+
+  /** Keeps the promise of an attach until it settles; it is the caller's to see to its failure. */
+  attachBy(work: Promise<void>): Promise<void> {
+    const kept = work.finally(() => {
+      if (this.#attaching === kept) this.#attaching = undefined;
+    });
+    this.#attaching = kept;
+    return kept;
+  }
+
+  /** Keeps the promise of a removal until it settles; it is the caller's to see to its failure. */
+  removeBy(work: Promise<void>): Promise<void> {
+    const kept = work.finally(() => {
+      if (this.#removal === kept) this.#removal = undefined;
+    });
+    this.#removal = kept;
+    return kept;
+  }
+
+  /** The operation in progress; the same one again joins it. */
+  get operating(): Promise<void> | undefined {
+    return this.#operating;
+  }
+
+  /** Keeps the promise of an operation until it settles; it is the caller's to see to its failure. */
+  operateBy(work: Promise<void>): Promise<void> {
+    const kept = work.finally(() => {
+      if (this.#operating === kept) this.#operating = undefined;
+    });
+    this.#operating = kept;
+    return kept;
+  }
+
+  record(): VolumeRecord {
+    const { sandboxId: _sandboxId, ...identity } = this.identity;
+    const { state, times, sizeBytes, aio, made, encryption, creating, operation } = this.#facts;
+    return {
+      ...identity,
+      ...{ state, times, sizeBytes, aio, mounted: made.mapping || made.mount, encryption, creating },
+      // Left out when there is none, so that the version before can read the record.
+      ...(operation === undefined ? {} : { operation }),
+    };
+  }
+
   snapshot(): VolumeSnapshot {
+    const { state, sizeBytes, guest, aio, times, timings, health, encryption, job } = this.#facts;
     return {
       ...this.identity,
-      state: this.state,
+      ...{ state, sizeBytes, guest, aio, times, timings, health, encryption, job },
       pciPath: pciPath(this.identity.slot),
-      guest: this.guest,
-      cause: causeOf(this.state),
-      aio: this.aio,
-      times: this.times,
-      timings: this.timings,
-      health: this.health,
-      encryption: this.encryption,
-      job: this.job,
+      cause: causeOf(state),
     };
   }
 }
@@ -162,10 +273,4 @@ export function causeOf(state: VolumeState): Cause | undefined {
   if (state.state === 'attached') return state.refused;
   if (state.state === 'pending' && state.phase === 'attaching') return undefined;
   return state.cause;
-}
-
-/** The serial of a volume that was given none: its id where that fits, else the first bytes of the id's SHA-256. */
-export function defaultSerial(volumeId: string): string {
-  if (Buffer.byteLength(volumeId) <= SERIAL_BYTES_MAX) return volumeId;
-  return createHash('sha256').update(volumeId).digest('hex').slice(0, SERIAL_BYTES_MAX);
 }

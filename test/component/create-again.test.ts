@@ -69,7 +69,7 @@ test('the id of a failed Create is taken until the last of it has ended', { time
   });
   const { manager } = daemon;
   const types: string[] = [];
-  using watcher = manager.environment.events.watch();
+  using watcher = manager.events.watch();
   qemu.options.set('one', { prepare: (vm) => vm.agent.stop() });
 
   const failed = reasonOf(manager.create('one', SPEC));

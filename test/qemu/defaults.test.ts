@@ -2,10 +2,12 @@ import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { withoutDefaults } from '../../src/volume/model/defaults.ts';
-import { attachPlan, namesFor } from '../../src/volume/model/plan.ts';
+import { namesFor } from '../../src/volume/model/names.ts';
+import type { QemuObject } from '../../src/volume/model/objects.ts';
+import { objectsOf, spelledOut } from '../../src/volume/plan.ts';
 import { slotAt } from '../../src/volume/model/slots.ts';
-import type { VolumeSpec } from '../../src/volume/model/spec.ts';
+import type { VolumeSpec } from '../../src/volume/spec.ts';
+import { BASE_SPEC } from '../support/base-spec.ts';
 import { bareQemuMissing, startBareQemu, type BareQemu } from '../support/bare-qemu.ts';
 
 const DISK_BYTES = 4 * 1024 * 1024;
@@ -25,22 +27,7 @@ const PROPERTIES = [
 /** What `auto` comes to is QEMU's own; what it does then is in hw/block/block.c, and test/qemu/io-errors.test.ts sees it happen. */
 const AUTO: Readonly<Record<string, string>> = { 'write-cache': 'on', werror: 'enospc', rerror: 'report' };
 
-const BASE: VolumeSpec = {
-  source: { kind: 'raw-file', path: '' },
-  readOnly: false,
-  cache: 'writeback',
-  aio: 'threads',
-  discard: 'unmap',
-  detectZeroes: 'off',
-  serial: 's',
-  queues: 1,
-  logicalBlockSize: 512,
-  physicalBlockSize: 512,
-  mount: undefined,
-  writeErrors: 'enospc',
-  readErrors: 'report',
-  encryption: undefined,
-};
+const BASE: VolumeSpec = { ...BASE_SPEC, aio: 'threads', serial: 's' };
 
 const VARIANTS: readonly Partial<VolumeSpec>[] = [
   ...(['none', 'writeback', 'writethrough', 'directsync', 'unsafe'] as const).map((cache) => ({ cache })),
@@ -59,11 +46,9 @@ await describe('what QEMU is not told', { skip: bareQemuMissing() }, async () =>
   async function seen(qemu: BareQemu, spec: VolumeSpec, generation: number, lean: boolean): Promise<unknown> {
     const names = namesFor('v', generation);
     const seat = { slot: { ...slotAt(0), device: generation }, placement: { vectors: 2, iothreads: [] } };
-    for (const planned of attachPlan(spec, names, seat, 'threads')) {
-      const step = lean ? withoutDefaults(spec, planned) : planned;
-      if (step.kind === 'add-block-node') await qemu.qmp.run(step.command, step.arguments);
-      if (step.kind === 'add-device') await qemu.qmp.run(step.command, step.arguments);
-    }
+    const planned = { spec, resolved: spec.source, names, seat };
+    const objects = lean ? objectsOf(planned, 'threads', false) : spelledOut(planned, 'threads', false);
+    for (const { add } of objects) await qemu.qmp.run(add.command, add.arguments);
     const path = `/machine/peripheral/${names.device}`;
     const properties: Record<string, unknown> = {};
     for (const property of PROPERTIES) {
@@ -72,7 +57,7 @@ await describe('what QEMU is not told', { skip: bareQemuMissing() }, async () =>
     }
     const all: readonly object[] = await qemu.qmp.run('query-named-block-nodes', { flat: true });
     const nodes = all
-      .filter((node) => 'node-name' in node && [names.formatNode, names.fileNode].includes(String(node['node-name'])))
+      .filter((node) => 'node-name' in node && [names.root, names.protocol].includes(String(node['node-name'])))
       .map((node) =>
         JSON.stringify(node).replaceAll(`vol-${generation}-`, 'vol-').replaceAll(`disk-${generation}-`, 'disk-'),
       );
@@ -100,8 +85,8 @@ await describe('what QEMU is not told', { skip: bareQemuMissing() }, async () =>
   await it('is a good part of what could be said', () => {
     const spec = { ...BASE, source: { kind: 'raw-file', path: '/volumes/a' } } as const;
     const seat = { slot: slotAt(0), placement: { vectors: 2, iothreads: [] } };
-    const plan = attachPlan(spec, namesFor('v', 1), seat, 'io_uring');
-    const bytes = (steps: typeof plan): number => JSON.stringify(steps).length;
-    assert.ok(bytes(plan.map((step) => withoutDefaults(spec, step))) < bytes(plan) * 0.75);
+    const planned = { spec, resolved: spec.source, names: namesFor('v', 1), seat };
+    const bytes = (objects: readonly QemuObject[]): number => JSON.stringify(objects.map(({ add }) => add)).length;
+    assert.ok(bytes(objectsOf(planned, 'io_uring', false)) < bytes(spelledOut(planned, 'io_uring', false)) * 0.75);
   });
 });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { execa } from 'execa';
 import { debsOfGuest } from '../../scripts/guest/build.ts';
-import type { RequestedSpec } from '../../src/volume/model/spec.ts';
+import type { RequestedSpec } from '../../src/volume/spec.ts';
 import { guestMountPoint } from '../../src/guest/containers/plan.ts';
 import type { StreamSpec } from '../../src/guest/containers/types.ts';
 import type { VolumeSnapshot } from '../../src/volume/volume.ts';

@@ -5,7 +5,7 @@ import { silentLogger, type Logger } from '../../src/base/log.ts';
 import { configWith, type Config } from '../../src/config.ts';
 import { AcceleratorChoice } from '../../src/qemu/accelerator.ts';
 import type { KeySource } from '../../src/keys/sources.ts';
-import { BackingClaims } from '../../src/volume/backing.ts';
+import { BackingClaims } from '../../src/volume/claims.ts';
 import { EventLog } from '../../src/store/events.ts';
 import { SandboxManager } from '../../src/sandbox/manager.ts';
 import { WarmPool } from '../../src/template/pool.ts';

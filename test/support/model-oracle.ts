@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { silentLogger } from '../../src/base/log.ts';
-import { namesFor } from '../../src/volume/model/plan.ts';
+import { namesFor } from '../../src/volume/model/names.ts';
 import { pciPath } from '../../src/volume/model/slots.ts';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { readJournal } from '../../src/store/journal.ts';
@@ -89,19 +89,19 @@ function expectedOfDetach(
 /** What an answer says, held at once against what QEMU has. */
 export function checkAnswer(operation: Operation, answer: Volume__Output, alone: boolean, vm: FaultyVm): void {
   const { devices, nodes } = vm.vm.model;
-  const { device, formatNode, fileNode } = namesFor(answer.volumeId, answer.generation);
+  const { device, root, protocol } = namesFor(answer.volumeId, answer.generation);
   const what = `${answer.volumeId}/${answer.generation} ${answer.state}`;
   if (answer.state === 'VOLUME_STATE_ATTACHED') {
     assert.ok(vm.everLive.has(device), `${what}: its driver has never been live`);
   }
   if (answer.state === REMOVED && !vm.exited) {
-    const left = [devices.has(device), nodes.has(formatNode), nodes.has(fileNode)];
+    const left = [devices.has(device), nodes.has(root), nodes.has(protocol)];
     assert.deepEqual(left, [false, false, false], `${what}: device, format node or file node is still there`);
   }
   if (!alone) return;
   if (operation.call === 'attach') {
     assert.equal(answer.state, 'VOLUME_STATE_ATTACHED', what);
-    const there = [devices.has(device), nodes.has(formatNode), nodes.has(fileNode)];
+    const there = [devices.has(device), nodes.has(root), nodes.has(protocol)];
     if (!vm.exited) assert.deepEqual(there, [true, true, true], `${what}: device, format node and file node`);
   }
   if (operation.call === 'detach') assert.equal(answer.state, REMOVED, what);
@@ -161,8 +161,8 @@ function checkRecord(volume: Volume__Output, vm: FaultyVm): void {
 function checkHeld(open: readonly Volume__Output[], vm: FaultyVm): void {
   if (vm.exited) return;
   const names = (volume: Volume__Output): readonly string[] => {
-    const { device, formatNode, fileNode } = namesFor(volume.volumeId, volume.generation);
-    return [device, formatNode, fileNode];
+    const { device, root, protocol } = namesFor(volume.volumeId, volume.generation);
+    return [device, root, protocol];
   };
   const { held, model } = vm.vm;
   const recorded = new Set(open.flatMap(names));

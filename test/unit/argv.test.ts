@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { VOLUME_CAPACITY_MAX, bridgesFor } from '../../src/volume/model/slots.ts';
 import { qemuArguments, type Launch } from '../../src/qemu/argv.ts';
-import { sandboxFiles } from '../../src/sandbox/sandbox.ts';
+import { sandboxFiles } from '../../src/qemu/files.ts';
 
 const LAUNCH: Launch = {
   sandboxId: 'one',

@@ -6,14 +6,12 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
-import type { SourceKind, VolumeSpec } from '../../src/volume/model/spec.ts';
-import {
-  BackingClaims,
-  inspectBacking,
-  resolveAllowed,
-  type Backing,
-  type InspectionConfig,
-} from '../../src/volume/backing.ts';
+import { BackingClaims } from '../../src/volume/claims.ts';
+import { resolveAllowed } from '../../src/volume/source/local.ts';
+import type { Inspection, InspectionConfig } from '../../src/volume/source/module.ts';
+import type { SourceSpec } from '../../src/volume/source/registry.ts';
+import { inspectSource, type VolumeSpec } from '../../src/volume/spec.ts';
+import { BASE_SPEC } from '../support/base-spec.ts';
 
 const MIB = 1024 * 1024;
 
@@ -45,9 +43,12 @@ class Scratch implements AsyncDisposable {
     return this.path(name);
   }
 
-  inspect(path: string, changes: Partial<VolumeSpec> & { readonly kind?: SourceKind } = {}): Promise<Backing> {
+  inspect(
+    path: string,
+    changes: Partial<VolumeSpec> & { readonly kind?: SourceSpec['kind'] } = {},
+  ): Promise<Inspection<SourceSpec>> {
     const { kind = 'raw-file', ...rest } = changes;
-    return inspectBacking({ ...SPEC, ...rest, source: { kind, path } }, limitsFor(this.root));
+    return inspectSource({ ...SPEC, ...rest, source: { kind, path } }, limitsFor(this.root));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -57,22 +58,7 @@ class Scratch implements AsyncDisposable {
 
 const limitsFor = (root: string): InspectionConfig => ({ allowed_roots: [root], empty_scan_bytes_max: 2 ** 20 });
 
-const SPEC: VolumeSpec = {
-  source: { kind: 'raw-file', path: '/nowhere' },
-  readOnly: false,
-  cache: 'writeback',
-  aio: 'auto',
-  discard: 'unmap',
-  detectZeroes: 'off',
-  serial: 'a',
-  queues: 1,
-  logicalBlockSize: 512,
-  physicalBlockSize: 512,
-  mount: undefined,
-  writeErrors: 'enospc',
-  readErrors: 'report',
-  encryption: undefined,
-};
+const SPEC: VolumeSpec = { ...BASE_SPEC, source: { kind: 'raw-file', path: '/nowhere' } };
 
 const isRoot = process.getuid?.() === 0;
 
@@ -84,7 +70,7 @@ suite('what lies behind a volume: files', () => {
     await symlink('a.raw', scratch.path('volumes/soft.raw'));
     const found = await scratch.inspect(path);
     assert.equal(found.sizeBytes, MIB);
-    assert.equal(found.path, path);
+    assert.equal(found.resolved.path, path);
     assert.match(found.identity, /^file:\d+:\d+$/);
     assert.deepEqual(await scratch.inspect(scratch.path('volumes/soft.raw')), found);
     assert.equal((await scratch.inspect(scratch.path('volumes/hard.raw'))).identity, found.identity);
@@ -155,7 +141,7 @@ suite('what lies behind a volume: files', () => {
       }
     }
     const spec = { ...SPEC, source: { kind: 'raw-file', path: '/dev/null' } } as const;
-    await assert.rejects(inspectBacking(spec, limitsFor('/dev')), {
+    await assert.rejects(inspectSource(spec, limitsFor('/dev')), {
       reason: 'WRONG_FILE_TYPE',
       message: /character device/,
     });
@@ -219,7 +205,7 @@ function qcow2(header: Header = {}): Buffer {
 }
 
 suite('what lies behind a volume: qcow2 images', () => {
-  async function inspect(header: Header): Promise<Backing> {
+  async function inspect(header: Header): Promise<Inspection<SourceSpec>> {
     await using scratch = await Scratch.make();
     const path = scratch.path('volumes/a.qcow2');
     await writeFile(path, qcow2(header));
@@ -285,26 +271,26 @@ suite('what lies behind a volume: block devices', () => {
     const device = attached.stdout.trim();
     using _detached = { [Symbol.dispose]: () => void spawnSync('losetup', ['--detach', device]) };
     const spec = { ...SPEC, source: { kind: 'block-device', path: device } } as const;
-    const found = await inspectBacking(spec, limitsFor('/dev'));
+    const found = await inspectSource(spec, limitsFor('/dev'));
     assert.equal(found.sizeBytes, 3 * MIB);
     assert.match(found.identity, /^block:7:\d+$/);
     await symlink(device, scratch.path('volumes/link'));
     assert.deepEqual(
-      await inspectBacking(
+      await inspectSource(
         { ...spec, source: { kind: 'block-device', path: scratch.path('volumes/link') } },
         limitsFor('/dev'),
       ),
       found,
     );
-    await assert.rejects(inspectBacking({ ...spec, source: { kind: 'raw-file', path: device } }, limitsFor('/dev')), {
+    await assert.rejects(inspectSource({ ...spec, source: { kind: 'raw-file', path: device } }, limitsFor('/dev')), {
       reason: 'WRONG_FILE_TYPE',
     });
-    await assert.rejects(inspectBacking(spec, limitsFor(scratch.root)), { reason: 'OUTSIDE_ALLOWED_ROOTS' });
+    await assert.rejects(inspectSource(spec, limitsFor(scratch.root)), { reason: 'OUTSIDE_ALLOWED_ROOTS' });
   });
 });
 
 suite('backing claims', () => {
-  const backing: Backing = { path: '/volumes/a.raw', identity: 'file:1:2', sizeBytes: MIB };
+  const backing = { described: '/volumes/a.raw', identity: 'file:1:2' };
 
   test('readers share, a writer stands alone, and the refusal names the holder', () => {
     const claims = new BackingClaims();
@@ -317,7 +303,7 @@ suite('backing claims', () => {
     });
     claims.release(backing.identity, 'reader one');
     assert.throws(() => claims.claim(backing, 'writer', true), {
-      metadata: { path: backing.path, holder: 'reader two' },
+      metadata: { path: backing.described, holder: 'reader two' },
     });
     claims.release(backing.identity, 'reader two');
     claims.claim(backing, 'writer', true);

@@ -10,7 +10,7 @@ const source = join(import.meta.dirname, '../../src');
 async function code(): Promise<string> {
   const texts: string[] = [];
   for await (const file of glob('**/*.ts', { cwd: source })) {
-    if (file === 'config.ts' || file.startsWith('rpc/generated/')) continue;
+    if (file === 'config.ts' || file.startsWith('grpc/generated/')) continue;
     texts.push(await readFile(join(source, file), 'utf8'));
   }
   return texts.join('\n');

@@ -8,7 +8,7 @@ import { silentLogger } from '../../src/base/log.ts';
 import type { Named } from '../../src/containerd/ids.ts';
 import type { Pod } from '../../src/containerd/pod.ts';
 import { CONTAINERD_DIRECTORY, Pods } from '../../src/containerd/pods.ts';
-import type { RequestedSpec } from '../../src/volume/model/spec.ts';
+import type { RequestedSpec } from '../../src/volume/spec.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
 import { until } from '../support/until.ts';

@@ -9,7 +9,7 @@ import type { ContainerRecord } from '../../src/containerd/pod-record.ts';
 import type { Pod } from '../../src/containerd/pod.ts';
 import { Pods } from '../../src/containerd/pods.ts';
 import { createInGuest } from '../../src/containerd/task-create.ts';
-import type { RequestedSpec } from '../../src/volume/model/spec.ts';
+import type { RequestedSpec } from '../../src/volume/spec.ts';
 import { guestMountPoint } from '../../src/guest/containers/plan.ts';
 import type { ContainerSpec, GuestContainers, GuestProcess } from '../../src/guest/containers/types.ts';
 import type { VolumeSnapshot } from '../../src/volume/volume.ts';

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { completeEncryption, mappingName, type RequestedEncryption } from '../../src/volume/model/encryption.ts';
-import { completeSpec } from '../../src/volume/model/spec.ts';
+import { qcow2File } from '../../src/volume/source/qcow2-file.ts';
+import { rawFile } from '../../src/volume/source/raw-file.ts';
+import { completeSpec } from '../../src/volume/spec.ts';
 
 const KEY = { kind: 'file', path: '/keys/a' } as const;
 const HOST = {
@@ -23,7 +25,7 @@ const GUEST = {
   sectorSize: 0,
   uuid: '',
 } as const satisfies RequestedEncryption;
-const RAW = { source: { kind: 'raw-file', path: '/v/a' }, readOnly: false } as const;
+const RAW = { source: rawFile, readOnly: false } as const;
 
 function refuses(
   requested: RequestedEncryption,
@@ -53,7 +55,8 @@ suite('encryption of a volume', () => {
 
   test('an encrypted volume does not show by its discards what is in use', () => {
     const requested = {
-      ...RAW,
+      readOnly: false,
+      source: { kind: 'raw-file', path: '/v/a' },
       cache: undefined,
       aio: 'auto',
       discard: undefined,
@@ -71,7 +74,7 @@ suite('encryption of a volume', () => {
   test('what contradicts itself is refused', () => {
     const host = 'spec.encryption.host_luks';
     const guest = 'spec.encryption.guest_luks2';
-    refuses(HOST, 'spec.source', { ...RAW, source: { kind: 'qcow2-file', path: '/v/a' } });
+    refuses(HOST, 'spec.source', { ...RAW, source: qcow2File });
     refuses({ ...HOST, key: undefined }, `${host}.key`);
     refuses({ ...HOST, format: 'if_empty' }, `${host}.format`, { ...RAW, readOnly: true });
     refuses({ ...HOST, sizeBytes: 100 }, `${host}.size_bytes`);

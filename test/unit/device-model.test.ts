@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { slotAt } from '../../src/volume/model/slots.ts';
-import { transition, type Transition, type VolumeInput, type VolumeState } from '../../src/volume/model/state.ts';
+import {
+  transition,
+  type Transition,
+  type GuestView,
+  type StateInput,
+  type VolumeState,
+} from '../../src/volume/model/state.ts';
 import { assertModel, modelParameters, type Regression } from '../support/model-seed.ts';
 
 /**
@@ -28,10 +34,10 @@ interface World {
 interface Life {
   readonly world: World;
   /** Observations on their way. */
-  readonly mail: VolumeInput[];
+  readonly mail: StateInput[];
   state: VolumeState;
   /** Kinds of observations that were delivered, oldest first. */
-  readonly seen: VolumeInput['kind'][];
+  readonly seen: StateInput['kind'][];
 }
 
 function born(): Life {
@@ -41,7 +47,7 @@ function born(): Life {
 }
 
 /** Applies one input and holds the result against the rules that hold for each single step. */
-function apply(life: Life, input: VolumeInput): Transition {
+function apply(life: Life, input: StateInput): Transition {
   const before = life.state;
   const frozen = structuredClone(before);
   const result = transition(before, input);
@@ -86,7 +92,7 @@ type Step =
   | { readonly kind: 'deliver'; readonly which: number; readonly keep: boolean };
 
 const CAUSE = { reason: 'TEST', message: 'a cause' };
-const GUEST = { pciAddress: undefined, device: undefined, evidence: ['virtio-status'], formatted: false };
+const GUEST: GuestView = { pciAddress: undefined, device: undefined, evidence: ['virtio-status'], formatted: false };
 
 /** One thing that happens in the world, on the way or at the machine. */
 function happen(life: Life, step: Step): void {

@@ -2,38 +2,17 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { ID_LENGTH_MAX, checkId } from '../../src/base/ids.ts';
-import {
-  aioCandidates,
-  attachPlan,
-  luksRemovalSteps,
-  detachPlan,
-  namesFor,
-  parseDeviceId,
-  removalSteps,
-  type AttachStep,
-  type BlockNodeArguments,
-  type DeviceArguments,
-} from '../../src/volume/model/plan.ts';
+import type { BlockdevProtocol } from '../../src/qmp/block-options.ts';
+import type { ArgumentsOf } from '../../src/qmp/protocol.ts';
+import type { AioMode, CacheMode } from '../../src/volume/model/disk.ts';
 import type { HostLuksSpec } from '../../src/volume/model/encryption.ts';
+import { generationOf, namesFor, parseDeviceId } from '../../src/volume/model/names.ts';
+import { deviceOf as frontEndOf, type QemuObject } from '../../src/volume/model/objects.ts';
 import { slotAt } from '../../src/volume/model/slots.ts';
-import type { AioMode, CacheMode, VolumeSpec } from '../../src/volume/model/spec.ts';
+import { aioModes, attachSteps, spelledOut, type PlanStep } from '../../src/volume/plan.ts';
+import type { VolumeSpec } from '../../src/volume/spec.ts';
+import { BASE_SPEC as BASE } from '../support/base-spec.ts';
 
-const BASE: VolumeSpec = {
-  source: { kind: 'raw-file', path: '/volumes/a.raw' },
-  readOnly: false,
-  cache: 'writeback',
-  aio: 'auto',
-  discard: 'unmap',
-  detectZeroes: 'off',
-  serial: 'a',
-  queues: 1,
-  logicalBlockSize: 512,
-  physicalBlockSize: 512,
-  mount: undefined,
-  writeErrors: 'enospc',
-  readErrors: 'report',
-  encryption: undefined,
-};
 const NAMES = namesFor('a', 1);
 const SEAT = { slot: slotAt(30), placement: { vectors: 2, iothreads: [] } };
 const LUKS: HostLuksSpec = {
@@ -47,88 +26,102 @@ const LUKS: HostLuksSpec = {
   uuid: '',
 };
 
-/** What a step leaves in QEMU, by name. */
-function addedBy(step: Extract<AttachStep, { undo: unknown }>): string {
-  switch (step.kind) {
-    case 'add-device':
-    case 'add-secret':
-      return step.arguments.id;
-    case 'create-image':
-      return step.arguments['job-id'];
-    default:
-      return step.arguments['node-name'];
-  }
+function objects(changes: Partial<VolumeSpec>, aio: AioMode = 'threads'): readonly QemuObject[] {
+  const spec = { ...BASE, ...changes };
+  const creates = spec.encryption?.kind === 'host-luks' && spec.encryption.format === 'if_empty';
+  return spelledOut({ spec, resolved: spec.source, names: NAMES, seat: SEAT }, aio, creates);
 }
 
-function plan(changes: Partial<VolumeSpec>, aio: AioMode = 'threads'): readonly AttachStep[] {
-  return attachPlan({ ...BASE, ...changes }, NAMES, SEAT, aio);
+function plan(changes: Partial<VolumeSpec>): readonly PlanStep[] {
+  return attachSteps({ ...BASE, ...changes }, 'a', objects(changes));
 }
 
-function nodeOf(changes: Partial<VolumeSpec>, aio: AioMode = 'threads'): BlockNodeArguments {
-  const [step] = plan(changes, aio);
-  assert.equal(step?.kind, 'add-block-node');
-  return step.arguments;
+/** The steps by the names that the API gives them. */
+function kinds(changes: Partial<VolumeSpec>): readonly string[] {
+  return plan(changes).map((step) => (step.kind === 'add' ? step.object.step : step.kind));
 }
 
-function deviceOf(changes: Partial<VolumeSpec>): DeviceArguments {
-  const [, step] = plan(changes);
-  assert.equal(step?.kind, 'add-device');
-  return step.arguments;
+type Node = Extract<ArgumentsOf<'blockdev-add'>, { driver: 'raw' | 'qcow2' }> & { readonly file: BlockdevProtocol };
+
+function nodeOf(changes: Partial<VolumeSpec>, aio: AioMode = 'threads'): Node {
+  const [node] = objects(changes, aio);
+  assert.ok(node?.type === 'node');
+  const { arguments: args } = node.add;
+  assert.ok(args.driver === 'raw' || args.driver === 'qcow2');
+  assert.ok(typeof args.file === 'object');
+  return { ...args, file: args.file };
+}
+
+function deviceOf(changes: Partial<VolumeSpec>): Extract<ArgumentsOf<'device_add'>, { driver: 'virtio-blk-pci' }> {
+  const { arguments: args } = frontEndOf(objects(changes)).add;
+  assert.ok(args.driver === 'virtio-blk-pci');
+  return args;
 }
 
 suite('attach plan', () => {
   test('a plain raw file, in full', () => {
-    assert.deepEqual(attachPlan(BASE, NAMES, SEAT, 'io_uring'), [
+    assert.deepEqual(objects({}, 'io_uring'), [
       {
-        kind: 'add-block-node',
-        command: 'blockdev-add',
-        arguments: {
-          driver: 'raw',
-          'node-name': 'vol-1-fmt',
-          'read-only': false,
-          'auto-read-only': false,
-          discard: 'unmap',
-          'detect-zeroes': 'off',
-          cache: { direct: false, 'no-flush': false },
-          file: {
-            driver: 'file',
-            'node-name': 'vol-1-file',
-            filename: '/volumes/a.raw',
-            aio: 'io_uring',
+        type: 'node',
+        id: 'vol-1-fmt',
+        step: 'add-block-node',
+        phase: 'block-node',
+        add: {
+          command: 'blockdev-add',
+          arguments: {
+            driver: 'raw',
+            'node-name': 'vol-1-fmt',
             'read-only': false,
             'auto-read-only': false,
             discard: 'unmap',
+            'detect-zeroes': 'off',
             cache: { direct: false, 'no-flush': false },
-            locking: 'on',
+            file: {
+              driver: 'file',
+              'node-name': 'vol-1-file',
+              filename: '/volumes/a.raw',
+              aio: 'io_uring',
+              'read-only': false,
+              'auto-read-only': false,
+              discard: 'unmap',
+              cache: { direct: false, 'no-flush': false },
+              locking: 'on',
+            },
           },
         },
-        undo: { kind: 'remove-block-node', command: 'blockdev-del', arguments: { 'node-name': 'vol-1-fmt' } },
+        remove: { command: 'blockdev-del', arguments: { 'node-name': 'vol-1-fmt' } },
+        gone: ['vol-1-fmt', 'vol-1-file'],
       },
       {
-        kind: 'add-device',
-        command: 'device_add',
-        arguments: {
-          driver: 'virtio-blk-pci',
-          id: 'vol-1-a',
-          bus: 'bridge0',
-          addr: '0x1f',
-          drive: 'vol-1-fmt',
-          serial: 'a',
-          'num-queues': 1,
-          vectors: 2,
-          logical_block_size: 512,
-          physical_block_size: 512,
-          'write-cache': 'on',
-          discard: true,
-          'share-rw': false,
-          werror: 'enospc',
-          rerror: 'report',
+        type: 'device',
+        id: 'vol-1-a',
+        step: 'add-device',
+        phase: 'device',
+        add: {
+          command: 'device_add',
+          arguments: {
+            driver: 'virtio-blk-pci',
+            id: 'vol-1-a',
+            bus: 'bridge0',
+            addr: '0x1f',
+            drive: 'vol-1-fmt',
+            serial: 'a',
+            'num-queues': 1,
+            vectors: 2,
+            logical_block_size: 512,
+            physical_block_size: 512,
+            'write-cache': 'on',
+            discard: true,
+            'share-rw': false,
+            werror: 'enospc',
+            rerror: 'report',
+          },
         },
-        undo: { kind: 'remove-device', command: 'device_del', arguments: { id: 'vol-1-a' } },
+        remove: { command: 'device_del', arguments: { id: 'vol-1-a' } },
+        gone: ['vol-1-a'],
       },
-      { kind: 'await-driver' },
-      { kind: 'find-in-guest' },
     ]);
+    assert.deepEqual(plan({}).slice(2), [{ kind: 'await-driver' }, { kind: 'find-in-guest' }]);
   });
 
   const CACHE: readonly [CacheMode, { direct: boolean; noFlush: boolean; writeCache: 'on' | 'off' }][] = [
@@ -157,7 +150,8 @@ suite('attach plan', () => {
 
   test('only qcow2 names its backing file, and it is none', () => {
     const node = nodeOf({ source: { kind: 'qcow2-file', path: '/volumes/a.qcow2' } });
-    assert.deepEqual([node.driver, node.file.driver, node.backing], ['qcow2', 'file', null]);
+    assert.ok(node.driver === 'qcow2');
+    assert.deepEqual([node.file.driver, node.backing], ['file', null]);
     assert.ok(!('backing' in nodeOf({})), 'raw takes no backing option');
   });
 
@@ -176,50 +170,45 @@ suite('attach plan', () => {
       [false, 4, 'S-1', 4096],
     );
     assert.equal(deviceOf({ physicalBlockSize: 8192 }).physical_block_size, 8192);
-    assert.deepEqual([device.bus, device.addr, device.drive], ['bridge0', '0x1f', NAMES.formatNode]);
+    assert.deepEqual([device.bus, device.addr, device.drive], ['bridge0', '0x1f', NAMES.root]);
   });
 
   test('a mount comes last', () => {
     const mount = { fsType: 'ext4', mountPoint: '/mnt', options: [], format: 'never' } as const;
-    const kinds = plan({ mount }).map((step) => step.kind);
-    assert.deepEqual(kinds, ['add-block-node', 'add-device', 'await-driver', 'find-in-guest', 'mount']);
+    assert.deepEqual(kinds({ mount }), ['add-block-node', 'add-device', 'await-driver', 'find-in-guest', 'mount']);
   });
 
-  test('every step that adds something names what removes it, and nothing else does', () => {
-    const mount = { fsType: 'ext4', mountPoint: '/mnt', options: [], format: 'never' } as const;
-    for (const step of [...plan({ mount }), ...plan({ encryption: LUKS })]) {
-      assert.equal('undo' in step, 'command' in step, step.kind);
-      if (!('undo' in step)) continue;
-      const added = addedBy(step);
-      assert.deepEqual(Object.values(step.undo.arguments), [added]);
+  test('every object names what adds and what removes it, and what must be gone', () => {
+    for (const { id, add, remove, gone } of [...objects({}), ...objects({ encryption: LUKS })]) {
+      const added: Readonly<Record<string, unknown>> = { ...add.arguments };
+      assert.ok(
+        ['id', 'node-name', 'job-id'].some((member) => added[member] === id),
+        id,
+      );
+      assert.deepEqual(Object.values(remove.arguments), [id]);
+      assert.ok(gone.includes(id));
+      assert.ok(gone.every((name) => generationOf(name) === 1));
     }
   });
 
   test('an encrypted disk: protocol node, secrets, image, luks node; then nothing needs the secrets', () => {
+    assert.deepEqual(kinds({ encryption: LUKS }), [
+      'fetch-key',
+      'add-file-node',
+      'add-secret',
+      'add-secret',
+      'create-image',
+      'add-luks-node',
+      'release',
+      'add-device',
+      'await-driver',
+      'find-in-guest',
+    ]);
     const steps = plan({ encryption: LUKS });
-    assert.deepEqual(
-      steps.map(({ kind }) => kind),
-      [
-        'fetch-key',
-        'add-file-node',
-        'add-secret',
-        'add-secret',
-        'create-image',
-        'add-luks-node',
-        'remove-secrets',
-        'add-device',
-        'await-driver',
-        'find-in-guest',
-      ],
-    );
+    const released = steps.flatMap((step) => (step.kind === 'release' ? step.objects.map(({ id }) => id) : []));
+    assert.deepEqual(released, ['vol-1-master', 'vol-1-key']);
     assert.doesNotMatch(JSON.stringify(steps), /"data"|"iv"/);
-    const never = plan({ encryption: { ...LUKS, format: 'never' } }).map(({ kind }) => kind);
-    assert.equal(never.includes('create-image'), false);
-    const added = steps.flatMap((step) => ('undo' in step ? [addedBy(step)] : []));
-    const removed = [...removalSteps(NAMES), ...luksRemovalSteps(NAMES)].flatMap((step) =>
-      Object.values(step.arguments),
-    );
-    assert.deepEqual(added.sort(), removed.sort());
+    assert.equal(kinds({ encryption: { ...LUKS, format: 'never' } }).includes('create-image'), false);
   });
 
   test('encryption in the guest comes before the mount, and asks for a key only when it is given one', () => {
@@ -231,34 +220,27 @@ suite('attach plan', () => {
       sectorSize: 4096,
       uuid: '',
     } as const;
-    const kinds = (spec: Partial<VolumeSpec>): readonly string[] => plan(spec).map(({ kind }) => kind);
     const rest = ['add-block-node', 'add-device', 'await-driver', 'find-in-guest', 'open-in-guest'];
     assert.deepEqual(kinds({ encryption }), rest);
     const key = { kind: 'provided', reference: { kind: 'command', name: 'vault' } } as const;
     assert.deepEqual(kinds({ encryption: { ...encryption, key } }), ['fetch-key', ...rest]);
-    assert.deepEqual(plan({ encryption }).at(-1), { kind: 'open-in-guest', name: 'a-crypt' });
-  });
-
-  test('the detach plan takes out what the attach plan put in, in the opposite order', () => {
-    const undo = plan({}).flatMap((step) => ('undo' in step ? [step.undo] : []));
-    assert.deepEqual(removalSteps(NAMES), undo.toReversed());
-    assert.deepEqual(detachPlan(NAMES), [{ kind: 'ask-guest' }, ...undo.toReversed(), { kind: 'prove-gone' }]);
+    assert.deepEqual(plan({ encryption }).at(-1), { kind: 'open-in-guest', name: 'a-crypt', mount: undefined });
   });
 });
 
 suite('aio candidates', () => {
   test('auto falls back to what every host can do; native only without the page cache', () => {
     for (const cache of ['none', 'directsync'] as const) {
-      assert.deepEqual(aioCandidates({ ...BASE, cache }), ['io_uring', 'native', 'threads']);
+      assert.deepEqual(aioModes({ ...BASE, cache }), ['io_uring', 'native', 'threads']);
     }
     for (const cache of ['writeback', 'writethrough', 'unsafe'] as const) {
-      assert.deepEqual(aioCandidates({ ...BASE, cache }), ['io_uring', 'threads']);
+      assert.deepEqual(aioModes({ ...BASE, cache }), ['io_uring', 'threads']);
     }
   });
 
   test('a mode that the caller chose stands alone', () => {
     for (const aio of ['io_uring', 'native', 'threads'] as const) {
-      assert.deepEqual(aioCandidates({ ...BASE, cache: 'none', aio }), [aio]);
+      assert.deepEqual(aioModes({ ...BASE, cache: 'none', aio }), [aio]);
     }
   });
 });
@@ -287,8 +269,8 @@ suite('names in QEMU', () => {
         fc.pre(first !== second);
         const names = [namesFor(one, first), namesFor(two, second)].flatMap((each) => [
           each.device,
-          each.formatNode,
-          each.fileNode,
+          each.root,
+          each.protocol,
         ]);
         assert.equal(new Set(names).size, 6);
       }),
@@ -296,8 +278,8 @@ suite('names in QEMU', () => {
   });
 
   test('node names keep to 31 characters for a thousand million generations', () => {
-    const { formatNode, fileNode } = namesFor('x'.repeat(ID_LENGTH_MAX), 10 ** 9);
-    assert.ok(formatNode.length <= 31 && fileNode.length <= 31);
+    const { root, protocol } = namesFor('x'.repeat(ID_LENGTH_MAX), 10 ** 9);
+    assert.ok(root.length <= 31 && protocol.length <= 31);
   });
 
   test('devices that are not volumes are not taken for some', () => {

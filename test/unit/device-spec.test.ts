@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
-import { completeSpec, isDirect, type MountSpec, type RequestedSpec } from '../../src/volume/model/spec.ts';
+import { isDirect, type MountSpec } from '../../src/volume/model/disk.ts';
+import { completeSpec, type RequestedSpec } from '../../src/volume/spec.ts';
 
 const NOTHING: RequestedSpec = {
   source: { kind: 'raw-file', path: '/volumes/a.raw' },

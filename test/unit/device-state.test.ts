@@ -7,12 +7,17 @@ import {
   type Cause,
   type GuestView,
   type Transition,
-  type VolumeInput,
+  type StateInput,
   type VolumeState,
 } from '../../src/volume/model/state.ts';
 
 const slot = slotAt(3);
-const guest: GuestView = { pciAddress: '0000:01:04.0', device: '/dev/vda', evidence: ['x'], formatted: false };
+const guest: GuestView = {
+  pciAddress: '0000:01:04.0',
+  device: '/dev/vda',
+  evidence: ['guest-agent'],
+  formatted: false,
+};
 const other: GuestView = { ...guest, device: '/dev/vdb' };
 const cause: Cause = { reason: 'FIRST', message: 'the first cause' };
 const later: Cause = { reason: 'LATER', message: 'a later cause' };
@@ -43,7 +48,7 @@ const INPUTS = {
   'all-gone': { kind: 'all-gone' },
   'guest-refused': { kind: 'guest-refused', cause: later },
   'vm-gone': { kind: 'vm-gone', cause: later },
-} as const satisfies Record<string, VolumeInput>;
+} as const satisfies Record<string, StateInput>;
 
 type StateName = keyof typeof STATES;
 type InputName = keyof typeof INPUTS;
@@ -159,16 +164,16 @@ const anyCause = fc.record({ reason: fc.constantFrom('A', 'B', 'C'), message: fc
 const anyGuest = fc.record({
   pciAddress: fc.option(fc.constant('0000:01:04.0'), { nil: undefined }),
   device: fc.option(fc.constantFrom('/dev/vda', '/dev/vdb'), { nil: undefined }),
-  evidence: fc.array(fc.constantFrom('virtio-status', 'guest-agent')),
+  evidence: fc.array(fc.constantFrom('virtio-status' as const, 'guest-agent' as const)),
   formatted: fc.boolean(),
 });
-const anyInput: fc.Arbitrary<VolumeInput> = fc.oneof(
+const anyInput: fc.Arbitrary<StateInput> = fc.oneof(
   fc.record({ kind: fc.constant('detach' as const), force: fc.boolean() }),
   fc.record({ kind: fc.constant('driver-live' as const), guest: anyGuest }),
   fc.record({ kind: fc.constant('guest-seen' as const), guest: anyGuest }),
   fc.record({ kind: fc.constant('attach-failed' as const), cause: anyCause }),
-  fc.constant<VolumeInput>({ kind: 'device-gone' }),
-  fc.constant<VolumeInput>({ kind: 'all-gone' }),
+  fc.constant<StateInput>({ kind: 'device-gone' }),
+  fc.constant<StateInput>({ kind: 'all-gone' }),
   fc.record({ kind: fc.constant('guest-refused' as const), cause: anyCause }),
 );
 const vmGone = fc.record({ kind: fc.constant('vm-gone' as const), cause: anyCause });
@@ -179,11 +184,11 @@ const life = fc.array(fc.oneof({ weight: 20, arbitrary: anyInput }, { weight: 1,
 
 interface Step {
   readonly before: VolumeState;
-  readonly input: VolumeInput;
+  readonly input: StateInput;
   readonly after: VolumeState;
 }
 
-function live(inputs: readonly VolumeInput[]): Step[] {
+function live(inputs: readonly StateInput[]): Step[] {
   let state: VolumeState = STATES.attaching;
   return inputs.map((input) => {
     const result = transition(state, input);

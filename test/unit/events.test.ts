@@ -6,7 +6,8 @@ import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import { EventLog, type EventLogLimits, type NewEvent, type Watcher } from '../../src/store/events.ts';
+import type { NewEvent } from '../../src/store/event.ts';
+import { EventLog, type EventLogLimits, type Watcher } from '../../src/store/events.ts';
 
 const EVENT: NewEvent = {
   type: 'volume.pending',

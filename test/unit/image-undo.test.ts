@@ -8,8 +8,8 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { createLogger } from '../../src/base/log.ts';
 import { luks1OverheadBytes } from '../../src/volume/model/luks1.ts';
-import { fileIdentity } from '../../src/volume/backing.ts';
-import { beginCreation, undoCreation, type CreatingVolume } from '../../src/volume/image-undo.ts';
+import { fileIdentity } from '../../src/volume/source/local.ts';
+import { beforeCreation, undoCreation, type CreatingVolume } from '../../src/volume/image-undo.ts';
 import { writeAt } from '../support/confidential.ts';
 
 const MIB = 1024 * 1024;
@@ -26,8 +26,9 @@ async function scratch(sourceBytes: number): Promise<AsyncDisposable & { path: s
   const encryption = { kind: 'host-luks', cipher: 'aes-256' };
   const backingIdentity = fileIdentity(await stat(path));
   // Only what the undo reads.
-  const identity = { resolvedPath: path, backingIdentity, sizeBytes: GUEST_BYTES, spec: { encryption } };
-  const volume = { id: 'v', identity, creating: undefined } as unknown as CreatingVolume;
+  const identity = { resolvedPath: path, backingIdentity, spec: { encryption } };
+  const creating = await beforeCreation(path);
+  const volume = { id: 'v', identity, sizeBytes: GUEST_BYTES, creating } as unknown as CreatingVolume;
   return { path, volume, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
 }
 
@@ -46,7 +47,6 @@ suite('the undo of making an image', () => {
     for (const grown of [false, true]) {
       test(`${sourceBytes} bytes, ${grown ? 'after' : 'before'} QEMU has set the size: as it was`, async () => {
         await using one = await scratch(sourceBytes);
-        await beginCreation(one.volume);
         assert.deepEqual(one.volume.creating, { sourceBytes });
         if (grown) {
           await truncate(one.path, MADE_BYTES);
@@ -54,7 +54,7 @@ suite('the undo of making an image', () => {
         }
         assert.deepEqual(await undo(one.volume), ['image that was not finished is empty again: ']);
         const { size, blocks } = await stat(one.path);
-        assert.deepEqual([size, blocks, one.volume.creating], [sourceBytes, 0, undefined]);
+        assert.deepEqual([size, blocks], [sourceBytes, 0]);
       });
     }
   }
@@ -62,13 +62,12 @@ suite('the undo of making an image', () => {
   test('without a beginning nothing is touched', async () => {
     await using one = await scratch(MADE_BYTES);
     await writeAt(one.path, 4096, Buffer.from('header'));
-    assert.deepEqual(await undo(one.volume), []);
+    assert.deepEqual(await undo({ ...one.volume, creating: undefined }), []);
     assert.equal((await readFile(one.path)).toString('latin1', 4096, 4102), 'header');
   });
 
   test("a file that somebody's QEMU has open: left as it is", async () => {
     await using one = await scratch(MADE_BYTES);
-    await beginCreation(one.volume);
     await writeAt(one.path, 4096, Buffer.from('header'));
     const lock = spawn('flock', ['--exclusive', '--no-fork', one.path, 'sh', '-c', 'echo locked; read -r end']);
     const exited = once(lock, 'exit');
@@ -97,14 +96,13 @@ suite('the undo of making an image', () => {
   for (const [what, said, change, scanBytesMax] of others) {
     test(`${what}: left as it is`, async () => {
       await using one = await scratch(MADE_BYTES);
-      await beginCreation(one.volume);
       await writeAt(one.path, 4096, Buffer.from('header'));
       await change(one.path);
       const before = await readFile(one.path).catch(() => undefined);
       const [message = '', ...more] = await undo(one.volume, scanBytesMax);
       assert.match(message, said);
       assert.match(message, /^image that was not finished left as it is/);
-      assert.deepEqual([more, one.volume.creating], [[], undefined]);
+      assert.deepEqual(more, []);
       assert.deepEqual(await readFile(one.path).catch(() => undefined), before);
     });
   }

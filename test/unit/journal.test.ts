@@ -7,8 +7,9 @@ import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { createLogger, silentLogger, type Logger } from '../../src/base/log.ts';
 import { SLOTS_PER_BRIDGE, VOLUME_CAPACITY_MAX, slotAt } from '../../src/volume/model/slots.ts';
-import type { VolumeState } from '../../src/volume/model/state.ts';
-import { Journal, readJournal, type JournalRecord, type JournalVolume } from '../../src/store/journal.ts';
+import { EVIDENCE, type VolumeState } from '../../src/volume/model/state.ts';
+import { Journal, readJournal, type JournalRecord } from '../../src/store/journal.ts';
+import type { VolumeRecord } from '../../src/volume/record.ts';
 import { encryptionSpec, encryptionView } from '../support/arbitrary-encryption.ts';
 
 class Scratch implements AsyncDisposable {
@@ -37,7 +38,7 @@ class Scratch implements AsyncDisposable {
   }
 }
 
-function record(generation: number, volumes: readonly JournalVolume[] = []): JournalRecord {
+function record(generation: number, volumes: readonly VolumeRecord[] = []): JournalRecord {
   return {
     version: 1,
     sandbox: {
@@ -195,7 +196,7 @@ const maybe = <T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc
 const guest = fc.record({
   pciAddress: maybe(text),
   device: maybe(text),
-  evidence: fc.array(text, { maxLength: 3 }),
+  evidence: fc.array(fc.constantFrom(...EVIDENCE), { maxLength: 3 }),
   formatted: fc.boolean(),
 });
 const state: fc.Arbitrary<VolumeState> = fc.oneof(
@@ -218,7 +219,7 @@ const mount = fc.record({
   options: fc.array(text, { maxLength: 3 }),
   format: fc.constantFrom('never' as const, 'if_empty' as const),
 });
-const volume: fc.Arbitrary<JournalVolume> = fc.record({
+const volume: fc.Arbitrary<VolumeRecord> = fc.record({
   volumeId: text,
   generation: fc.nat(),
   spec: fc.record({
@@ -275,7 +276,7 @@ suite('journal round trip', () => {
 
 /** The text of a good record, changed. */
 function changed(change: (text: string) => string): string {
-  const pending: JournalVolume['state'] = { state: 'pending', phase: 'attaching', slot: slotAt(0) };
+  const pending: VolumeRecord['state'] = { state: 'pending', phase: 'attaching', slot: slotAt(0) };
   const [one] = fc.sample(volume, { numRuns: 1, seed: 1 });
   assert.ok(one !== undefined);
   const good = JSON.stringify(record(1, [{ ...one, state: pending }]));

@@ -6,8 +6,8 @@ import { suite, test } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { configWith, type Config } from '../../src/config.ts';
 import { WarmPool } from '../../src/template/pool.ts';
-import type { CloneVm, CloneVmOptions } from '../../src/sandbox/clone.ts';
-import type { SandboxSpec } from '../../src/sandbox/spec.ts';
+import type { CloneVm, CloneVmOptions } from '../../src/template/clone.ts';
+import { poolKind, type SandboxSpec } from '../../src/sandbox/spec.ts';
 import type { FoundTemplate } from '../../src/template/templates.ts';
 import { testLaunch } from '../support/template-vm.ts';
 import { until } from '../support/until.ts';
@@ -108,7 +108,7 @@ class Rig implements AsyncDisposable {
   }
 
   refill(which: SandboxSpec): void {
-    this.pool.refill(which, { ...testLaunch, memoryMib: which.memoryMib });
+    this.pool.refill(poolKind(which), { ...testLaunch, memoryMib: which.memoryMib });
   }
 
   /** Waits until so many VMs have been started, and their members are in the pool. */
@@ -132,16 +132,19 @@ class Rig implements AsyncDisposable {
 suite('WarmPool', { timeout: 60_000 }, () => {
   test('keeps as many as asked for, made one at a time, and gives each away once', async () => {
     await using rig = await Rig.make({ pool_size: 2, pool_max: 8 });
-    assert.equal(rig.pool.take(spec), undefined, 'nothing before somebody asked for such a sandbox');
+    assert.equal(rig.pool.take(poolKind(spec)), undefined, 'nothing before somebody asked for such a sandbox');
     rig.refill(spec);
     rig.refill(bigger);
     await rig.started(4);
     assert.equal(rig.startingMost, 1);
-    const taken = [rig.pool.take(spec), rig.pool.take({ ...spec, labels: { a: 'b' }, template: 'required' })];
+    const taken = [
+      rig.pool.take(poolKind(spec)),
+      rig.pool.take(poolKind({ ...spec, labels: { a: 'b' }, template: 'required' })),
+    ];
     assert.equal(new Set(taken.map((member) => member?.files.directory)).size, 2);
     assert.equal(new Set(taken.map((member) => member?.uuid)).size, 2);
-    assert.equal(rig.pool.take(spec), undefined);
-    assert.equal(rig.pool.take({ ...spec, vcpus: 4 }), undefined, 'another kind of machine');
+    assert.equal(rig.pool.take(poolKind(spec)), undefined);
+    assert.equal(rig.pool.take(poolKind({ ...spec, vcpus: 4 })), undefined, 'another kind of machine');
     for (const member of taken) if (member !== undefined) await rig.pool.endTaken(member);
     assert.equal(rig.alive.length, 2);
     assert.equal(rig.leases, 2, 'a template is held as long as its clones run');
@@ -159,7 +162,7 @@ suite('WarmPool', { timeout: 60_000 }, () => {
     rig.refill(spec);
     await rig.started(1);
     rig.vms[0]?.end();
-    assert.equal(rig.pool.take(spec), undefined);
+    assert.equal(rig.pool.take(poolKind(spec)), undefined);
     await rig.directories(0);
     assert.equal(rig.leases, 0);
   });
@@ -171,8 +174,8 @@ suite('WarmPool', { timeout: 60_000 }, () => {
     rig.refill(bigger);
     await rig.started(4);
     assert.equal(rig.alive.length, 2);
-    assert.equal(rig.pool.take(spec), undefined);
-    const member = rig.pool.take(bigger);
+    assert.equal(rig.pool.take(poolKind(spec)), undefined);
+    const member = rig.pool.take(poolKind(bigger));
     assert.ok(member !== undefined);
     await rig.pool.endTaken(member);
   });
@@ -186,7 +189,7 @@ suite('WarmPool', { timeout: 60_000 }, () => {
     await rig.started(2);
     rig.pool.forget('one');
     await rig.directories(1);
-    assert.equal(rig.pool.take(spec), undefined);
+    assert.equal(rig.pool.take(poolKind(spec)), undefined);
     assert.ok(rig.alive.length === 1);
   });
 
@@ -214,6 +217,6 @@ suite('WarmPool', { timeout: 60_000 }, () => {
     await until('a start', () => Promise.resolve(rig.startingMost === 1));
     await rig[Symbol.asyncDispose]();
     rig.refill(spec);
-    assert.equal(rig.pool.take(spec), undefined);
+    assert.equal(rig.pool.take(poolKind(spec)), undefined);
   });
 });

@@ -3,8 +3,9 @@ import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
 import { VOLUME_CAPACITY_MAX, pciPath, slotAt } from '../../src/volume/model/slots.ts';
-import { completeSpec, isDirect, type VolumeSpec } from '../../src/volume/model/spec.ts';
-import type { VolumeState } from '../../src/volume/model/state.ts';
+import { isDirect } from '../../src/volume/model/disk.ts';
+import { completeSpec, type VolumeSpec } from '../../src/volume/spec.ts';
+import type { GuestView, VolumeState } from '../../src/volume/model/state.ts';
 import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpecFrom } from '../../src/api/convert.ts';
 import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
@@ -72,7 +73,12 @@ const spec: fc.Arbitrary<VolumeSpec> = fc
 
 const slot = slotAt(VOLUME_CAPACITY_MAX - 1);
 const cause = { reason: 'WHY', message: 'because' };
-const guest = { pciAddress: '0000:01:1f.0', device: '/dev/vdb', evidence: ['virtio-status'], formatted: true };
+const guest: GuestView = {
+  pciAddress: '0000:01:1f.0',
+  device: '/dev/vdb',
+  evidence: ['virtio-status'],
+  formatted: true,
+};
 
 function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): VolumeSnapshot {
   return {

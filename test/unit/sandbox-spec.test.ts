@@ -4,7 +4,7 @@ import { configWith } from '../../src/config.ts';
 import { bridgesFor } from '../../src/volume/model/slots.ts';
 import { qemuArguments } from '../../src/qemu/argv.ts';
 import { sandboxFromArguments } from '../../src/sandbox/recover.ts';
-import { sandboxFiles } from '../../src/sandbox/sandbox.ts';
+import { sandboxFiles } from '../../src/qemu/files.ts';
 import { completeSandboxSpec, hostnameOf, type RequestedSandboxSpec } from '../../src/sandbox/spec.ts';
 
 const NOTHING: RequestedSandboxSpec = {

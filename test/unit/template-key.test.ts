@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import { bridgesFor } from '../../src/volume/model/slots.ts';
 import { qemuArguments, type Launch } from '../../src/qemu/argv.ts';
-import { sameFile, templateKey, type FileIdentity, type TemplateInputs } from '../../src/template/key.ts';
-import { sandboxFiles } from '../../src/sandbox/sandbox.ts';
+import type { FileIdentity } from '../../src/qemu/file-identity.ts';
+import { sameFile, templateKey, type TemplateInputs } from '../../src/template/key.ts';
+import { sandboxFiles } from '../../src/qemu/files.ts';
 
 const file = (path: string): FileIdentity => ({ path, device: '1', inode: '2', bytes: '3', modifiedNs: '4' });
 

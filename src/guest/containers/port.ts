@@ -1,5 +1,12 @@
+import { z } from 'zod';
+
 /** What a port of the guest's virtio-serial controller is for: one direction, or both for a terminal. */
-export type PortKind = 'output' | 'input' | 'duplex';
+const portKindSchema = z.enum(['output', 'input', 'duplex']);
+export type PortKind = z.infer<typeof portKindSchema>;
+
+/** A port as the journal keeps it. */
+export const portRecordSchema = z.object({ nr: z.int(), kind: portKindSchema, ended: z.boolean() }).readonly();
+export type PortRecord = z.infer<typeof portRecordSchema>;
 
 /**
  * One virtio-serial port and the FIFOs on the host behind it, which QEMU holds open for reading and writing: bytes that nobody

@@ -1,13 +1,12 @@
 import { isDeepStrictEqual } from 'node:util';
-import type { AttachStep } from './plan.ts';
-import type { VolumeSpec } from './spec.ts';
+import type { QemuObject } from './objects.ts';
 
 /**
  * What QEMU does by itself and need not be told. It reads QMP byte by byte, one turn of its monitor's event loop each, 2 to 10 us:
- * a fully spelled out attach takes half as long again to be read as to be done. A plan says everything; what is sent, and shown
- * as the exact commands, leaves out what it would have in any case.
+ * a fully spelled out attach takes half as long again to be read as to be done. Modules say everything; what is sent, and shown
+ * as the exact commands, leaves out what QEMU would have in any case.
  *
- * test/qemu/options.test.ts reads the values back from the real QEMU.
+ * test/qemu/defaults.test.ts and test/qemu/options.test.ts read the values back from the real QEMU.
  */
 
 /** QAPI BlockdevOptions. */
@@ -29,28 +28,31 @@ const DEVICE: Readonly<Record<string, unknown>> = {
   werror: 'enospc',
   rerror: 'report',
 };
-/** What a file's disk has. A block device may be asked for its own. */
-const FILE_DISK: Readonly<Record<string, unknown>> = { logical_block_size: 512, physical_block_size: 512 };
+/** What a disk has whose source has no block size of its own. */
+const BLOCK_SIZES: Readonly<Record<string, unknown>> = { logical_block_size: 512, physical_block_size: 512 };
 
-/** The step without what QEMU does by itself; the same in effect. */
-export function withoutDefaults<S extends AttachStep>(spec: VolumeSpec, step: S): S {
-  switch (step.kind) {
-    case 'add-block-node': {
-      const { file, ...own } = step.arguments;
+/**
+ * The object without what QEMU does by itself; the same in effect.
+ * @param hostBlockSizes QEMU asks the source for its block sizes, so that they have to be named
+ */
+export function withoutDefaults(object: QemuObject, hostBlockSizes: boolean): QemuObject {
+  switch (object.type) {
+    case 'node': {
+      const args = without(object.add.arguments, NODE);
+      if (!('file' in args) || typeof args.file !== 'object')
+        return { ...object, add: { ...object.add, arguments: args } };
+      const own = object.add.arguments;
       const inherited = Object.fromEntries(INHERITED.map((name) => [name, own[name]]));
-      const child = without(file, { ...inherited, discard: CHILD_DISCARD });
-      return { ...step, arguments: { ...without(own, NODE), file: child } };
+      const file = without(args.file, { ...inherited, discard: CHILD_DISCARD });
+      // A luks node's file is always a name, and a filter's; what has a nested one keeps its kind.
+      return { ...object, add: { ...object.add, arguments: { ...args, file } as typeof args } };
     }
-    case 'add-file-node':
-      return { ...step, arguments: without(step.arguments, NODE) };
-    case 'add-luks-node':
-      return { ...step, arguments: without(step.arguments, NODE) };
-    case 'add-device': {
-      const disk = spec.source.kind === 'block-device' ? {} : FILE_DISK;
-      return { ...step, arguments: without(step.arguments, { ...DEVICE, ...disk }) };
+    case 'device': {
+      const args = without(object.add.arguments, hostBlockSizes ? DEVICE : { ...DEVICE, ...BLOCK_SIZES });
+      return { ...object, add: { ...object.add, arguments: args } };
     }
     default:
-      return step;
+      return object;
   }
 }
 

@@ -2,18 +2,22 @@
  * What a volume's front end gets of what a VM has little of: the guest's interrupt vectors, and QEMU's I/O threads. Decided
  * once, when the volume is attached, and kept with it.
  */
+import { z } from 'zod';
 import { SLOTS_PER_BRIDGE, VOLUME_CAPACITY_MAX, bridgesFor } from './slots.ts';
 
 /** How the disk interrupts the guest; pure data. */
-export interface Placement {
-  /**
-   * Entries of the device's MSI-X table: `queues + 1` is one for each virtqueue and one for changes of the configuration, 2 is
-   * one for all virtqueues together, 0 is no MSI-X: the disk shares an interrupt line, which costs no vector of its own.
-   */
-  readonly vectors: number;
-  /** Ids of the iothreads that serve it; none: QEMU's main loop does. Several: its virtqueues are spread over them. */
-  readonly iothreads: readonly string[];
-}
+export const placementSchema = z
+  .object({
+    /**
+     * Entries of the device's MSI-X table: `queues + 1` is one for each virtqueue and one for changes of the configuration, 2
+     * is one for all virtqueues together, 0 is no MSI-X: the disk shares an interrupt line, which costs no vector of its own.
+     */
+    vectors: z.int(),
+    /** Ids of the iothreads that serve it; none: QEMU's main loop does. Several: its virtqueues are spread over them. */
+    iothreads: z.array(z.string()).readonly(),
+  })
+  .readonly();
+export type Placement = z.infer<typeof placementSchema>;
 
 export type InterruptMode = 'per-queue' | 'shared' | 'line';
 

@@ -1,3 +1,5 @@
+import { z } from 'zod';
+
 /**
  * Where volumes sit: conventional PCI bridges on pcie.0, 31 hot-pluggable slots each. A `pcie-root-port` takes one
  * device only; `pci-bridge` with `shpc=off` is handled by ACPI hotplug and takes 31 (facts measured on QEMU 7.2).
@@ -9,18 +11,24 @@ export const FIRST_BRIDGE_ADDRESS = 0x10;
 export const BRIDGES_MAX = 7;
 export const VOLUME_CAPACITY_MAX = SLOTS_PER_BRIDGE * BRIDGES_MAX;
 
-export interface Bridge {
-  /** QEMU's id of the bridge and thus of its bus. */
-  readonly id: string;
-  /** Device number on pcie.0. */
-  readonly address: number;
-}
+const bridgeSchema = z
+  .object({
+    /** QEMU's id of the bridge and thus of its bus. */
+    id: z.string(),
+    /** Device number on pcie.0. */
+    address: z.int(),
+  })
+  .readonly();
+export type Bridge = z.infer<typeof bridgeSchema>;
 
-export interface Slot {
-  readonly bridge: Bridge;
-  /** Device number on the bridge's bus, 1 to 31. */
-  readonly device: number;
-}
+export const slotSchema = z
+  .object({
+    bridge: bridgeSchema,
+    /** Device number on the bridge's bus, 1 to 31. */
+    device: z.int().min(1).max(SLOTS_PER_BRIDGE),
+  })
+  .readonly();
+export type Slot = z.infer<typeof slotSchema>;
 
 /** The bridges that a sandbox of this capacity is launched with. */
 export function bridgesFor(capacity: number): readonly Bridge[] {

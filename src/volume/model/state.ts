@@ -1,5 +1,7 @@
-import type { ShimCode } from '../../base/errors.ts';
-import type { Slot } from './slots.ts';
+import { z } from 'zod';
+import type { ShimCode, ShimError } from '../../base/errors.ts';
+import { maybe } from './maybe.ts';
+import { slotSchema } from './slots.ts';
 
 /**
  * The life of one volume in one sandbox, as a pure function.
@@ -15,40 +17,80 @@ import type { Slot } from './slots.ts';
  * Requests come from callers, observations from QEMU and the guest. Nothing here acts: effects follow from the result.
  */
 
-export interface Cause {
-  /** UPPER_SNAKE, stable. */
-  readonly reason: string;
-  readonly message: string;
+export const causeSchema = z
+  .object({
+    /** UPPER_SNAKE, stable. */
+    reason: z.string(),
+    message: z.string(),
+  })
+  .readonly();
+export type Cause = z.infer<typeof causeSchema>;
+
+/** What a record keeps of an error. */
+export function causeFrom(error: ShimError): Cause {
+  return { reason: error.reason, message: error.message };
+}
+
+/** What showed that a disk is there: each was looked at, and what is no longer known to be so is taken out. */
+export const EVIDENCE = [
+  'virtio-status',
+  'block-reads',
+  'guest-uevent',
+  'guest-agent',
+  'guest-luks',
+  'guest-mount',
+] as const;
+export type Evidence = (typeof EVIDENCE)[number];
+
+function isEvidence(name: string): name is Evidence {
+  return EVIDENCE.some((known) => known === name);
 }
 
 /** What was seen of the disk in the guest. */
-export interface GuestView {
-  /** "0000:01:1f.0", once the guest has numbered the bus. */
-  readonly pciAddress: string | undefined;
-  /** "/dev/vdb", when the agent told it. */
-  readonly device: string | undefined;
-  /** How the driver was seen to be live. */
-  readonly evidence: readonly string[];
-  /** True when Attach made the file system. */
-  readonly formatted: boolean;
-}
+const guestSchema = z
+  .object({
+    /** "0000:01:1f.0", once the guest has numbered the bus. */
+    pciAddress: maybe(z.string()),
+    /** "/dev/vdb", when the agent told it. */
+    device: maybe(z.string()),
+    // Another version may know more kinds; what this one cannot read it does not claim.
+    evidence: z.array(z.string()).transform((all): readonly Evidence[] => all.filter(isEvidence)),
+    /** True when Attach made the file system. */
+    formatted: z.boolean(),
+  })
+  .readonly();
+export type GuestView = z.infer<typeof guestSchema>;
 
-export type VolumeState =
-  | { readonly state: 'pending'; readonly phase: 'attaching'; readonly slot: Slot }
-  | { readonly state: 'pending'; readonly phase: 'undoing'; readonly slot: Slot; readonly cause: Cause }
-  | { readonly state: 'attached'; readonly slot: Slot; readonly guest: GuestView; readonly refused: Cause | undefined }
-  | {
-      readonly state: 'detaching';
-      readonly slot: Slot;
-      readonly guest: GuestView;
-      readonly force: boolean;
+export const stateSchema = z.union([
+  z.object({ state: z.literal('pending'), phase: z.literal('attaching'), slot: slotSchema }).readonly(),
+  z
+    .object({ state: z.literal('pending'), phase: z.literal('undoing'), slot: slotSchema, cause: causeSchema })
+    .readonly(),
+  z
+    .object({
+      state: z.literal('attached'),
+      slot: slotSchema,
+      guest: guestSchema,
+      /** Why the last detach was refused. */
+      refused: maybe(causeSchema),
+    })
+    .readonly(),
+  z
+    .object({
+      state: z.literal('detaching'),
+      slot: slotSchema,
+      guest: guestSchema,
+      force: z.boolean(),
       /** Seen to be gone from QEMU; block nodes may still be there. From here there is no way back to attached. */
-      readonly deviceGone: boolean;
-      readonly cause: Cause;
-    }
-  | { readonly state: 'removed'; readonly cause: Cause };
+      deviceGone: z.boolean(),
+      cause: causeSchema,
+    })
+    .readonly(),
+  z.object({ state: z.literal('removed'), cause: causeSchema }).readonly(),
+]);
+export type VolumeState = z.infer<typeof stateSchema>;
 
-export type VolumeInput =
+export type StateInput =
   /** Request: unplug it. */
   | { readonly kind: 'detach'; readonly force: boolean }
   /** Observation: the guest's driver is live on the disk. */
@@ -79,7 +121,7 @@ const UNASKED: Cause = {
 };
 
 /** Decides what an input does to a volume in `state`. Pure and total. */
-export function transition(state: VolumeState, input: VolumeInput): Transition {
+export function transition(state: VolumeState, input: StateInput): Transition {
   if (state.state === 'removed') return ignored('the volume is removed already');
   if (input.kind === 'vm-gone') return next({ state: 'removed', cause: input.cause });
   switch (state.state) {
@@ -92,7 +134,7 @@ export function transition(state: VolumeState, input: VolumeInput): Transition {
   }
 }
 
-type Input = Exclude<VolumeInput, { kind: 'vm-gone' }>;
+type Input = Exclude<StateInput, { kind: 'vm-gone' }>;
 
 function fromPending(state: Extract<VolumeState, { state: 'pending' }>, input: Input): Transition {
   const undoing = state.phase === 'undoing';

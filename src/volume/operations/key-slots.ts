@@ -1,30 +1,47 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
 import { invalidArgument, isShimError, messageOf, ShimError } from '../../base/errors.ts';
-import { checkReference } from '../model/encryption.ts';
-import { namesFor } from '../model/plan.ts';
-import type { VolumeSpec } from '../model/spec.ts';
-import type { Luks1Header } from '../model/luks1.ts';
+import type { Logger } from '../../base/log.ts';
+import type { Config } from '../../config.ts';
 import type { KeyMaterial } from '../../keys/material.ts';
 import type { KeyReference } from '../../keys/reference.ts';
 import type { KeySource } from '../../keys/sources.ts';
+import { withBareQemu } from '../../qemu/bare-qemu.ts';
 import type { QmpClient } from '../../qmp/client.ts';
 import { isQmpError } from '../../qmp/errors.ts';
 import type { ArgumentsOf } from '../../qmp/protocol.ts';
-import { inspectBacking } from '../backing.ts';
-import { withBareQemu } from '../../qemu/bare-qemu.ts';
+import type { BackingClaims } from '../claims.ts';
+import type { VolumeHost } from '../host.ts';
+import { secretNames } from '../host-luks.ts';
 import { runKeyJob } from '../job.ts';
 import { hostLuksView, luksRefusal, readLuks1 } from '../luks-image.ts';
-import type { SandboxManager } from '../../sandbox/manager.ts';
+import { checkReference } from '../model/encryption.ts';
+import type { Luks1Header } from '../model/luks1.ts';
+import { namesFor } from '../model/names.ts';
 import { withSecret } from '../secret.ts';
+import { blockDevice } from '../source/block-device.ts';
+import { rawFile } from '../source/raw-file.ts';
+import { moduleOf, type SourceSpec } from '../source/registry.ts';
+import { inspectSource, type VolumeSpec } from '../spec.ts';
+import type { Volume } from '../volume.ts';
+import { operate } from './slot.ts';
 
 /**
  * Key slots of `host_luks` images: of a volume that is attached, in its own QEMU, or of an image that nothing uses, in a
  * QEMU without a machine. Either way QEMU does the work (x-blockdev-amend), and the image's header tells what came of it.
  */
 
+/** An image that nothing uses, and what is needed to work on it. */
+export interface ImageHost {
+  readonly config: Config;
+  readonly claims: BackingClaims;
+  readonly keys: KeySource;
+  readonly log: Logger;
+}
+
 export type KeySlotsTarget =
-  | { readonly kind: 'attached'; readonly sandboxId: string; readonly volumeId: string }
-  | { readonly kind: 'image'; readonly path: string };
+  | { readonly kind: 'attached'; readonly host: VolumeHost; readonly volume: Volume }
+  | { readonly kind: 'image'; readonly host: ImageHost; readonly path: string };
 
 export interface KeySlots {
   readonly uuid: string;
@@ -54,28 +71,24 @@ interface Editor {
   readonly signal: AbortSignal;
 }
 
-/** @throws ShimError NOT_FOUND; FAILED_PRECONDITION / NOT_HOST_LUKS, LUKS_NO_HEADER and the like */
-export async function listKeySlots(manager: SandboxManager, target: KeySlotsTarget): Promise<KeySlots> {
-  if (target.kind === 'attached') return slotsOf(await readLuks1(attachedImage(manager, target).path));
-  const { path } = await inspectBacking(imageSpec(target.path), manager.environment.config);
-  return slotsOf(await readLuks1(path));
+/** @throws ShimError FAILED_PRECONDITION / NOT_HOST_LUKS, LUKS_NO_HEADER and the like */
+export async function listKeySlots(target: KeySlotsTarget): Promise<KeySlots> {
+  if (target.kind === 'attached') return slotsOf(await readLuks1(attachedImage(target.host, target.volume)));
+  const { resolved } = await inspectSource(imageSpec(target.path), target.host.config);
+  return slotsOf(await readLuks1(moduleOf(resolved).describe(resolved)));
 }
 
 /**
  * Adds, changes or removes a key. The new one is in before the old one goes, so that a change that fails half-way leaves
  * two keys, never none.
  * @throws ShimError FAILED_PRECONDITION: LUKS_WRONG_KEY, LAST_KEY, NO_FREE_KEY_SLOT, KEY_SLOT_NOT_IN_USE, KEY_SLOT_FAILED,
- *   NOT_HOST_LUKS, BACKING_IN_USE; and what fetching keys throws
+ *   NOT_HOST_LUKS, BACKING_IN_USE, OPERATION_IN_PROGRESS; and what fetching keys throws
  */
-export async function changeKeySlots(
-  manager: SandboxManager,
-  target: KeySlotsTarget,
-  change: KeySlotChange,
-): Promise<KeySlots> {
+export async function changeKeySlots(target: KeySlotsTarget, change: KeySlotChange): Promise<KeySlots> {
   checkChange(change);
   return target.kind === 'attached'
-    ? await changeAttached(manager, target, change)
-    : await changeImage(manager, target.path, change);
+    ? await changeAttached(target.host, target.volume, change)
+    : await changeImage(target.host, target.path, change);
 }
 
 function checkChange(change: KeySlotChange): void {
@@ -88,11 +101,9 @@ function checkChange(change: KeySlotChange): void {
   }
 }
 
-function attachedImage(
-  manager: SandboxManager,
-  { sandboxId, volumeId }: Extract<KeySlotsTarget, { kind: 'attached' }>,
-): { readonly path: string } {
-  const { spec, resolvedPath, state } = manager.volume(sandboxId, volumeId);
+/** The path of the image of an attached volume. */
+function attachedImage({ id: sandboxId }: Pick<VolumeHost, 'id'>, volume: Volume): string {
+  const { id: volumeId, spec, state, identity } = volume;
   const metadata = { sandboxId, volumeId };
   if (spec.encryption?.kind !== 'host-luks') {
     throw new ShimError('FAILED_PRECONDITION', `volume ${volumeId} is no host_luks volume`, {
@@ -106,54 +117,71 @@ function attachedImage(
       metadata,
     });
   }
-  return { path: resolvedPath };
+  return identity.resolvedPath;
 }
 
-async function changeAttached(
-  manager: SandboxManager,
-  target: Extract<KeySlotsTarget, { kind: 'attached' }>,
-  change: KeySlotChange,
-): Promise<KeySlots> {
-  attachedImage(manager, target);
-  const sandbox = manager.sandbox(target.sandboxId);
-  const volume = sandbox.volumes.find(target.volumeId);
-  if (volume === undefined) throw new Error('a volume that was there a moment ago');
-  using keys = await fetchKeys(sandbox.keys, change, sandbox.gone);
-  using _held = await volume.mutex.acquireForCaller();
-  const { path } = attachedImage(manager, target);
-  const { formatNode, job } = volume.names;
-  // Under the mutex, so not for ever: the end of the VM needs it too.
-  const qmp = await sandbox.link.within(sandbox.config.qmp_reply_timeout_ms, sandbox.gone);
-  const editor = { qmp, node: formatNode, job, prefix: `${formatNode}-amend`, path, signal: sandbox.gone };
-  const header = await carryOut(editor, manager.environment.config.secret_dir, change, keys);
-  volume.encryption = hostLuksView(header, volume.encryption?.created ?? false);
-  sandbox.commitSoon();
-  return slotsOf(header);
+async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotChange): Promise<KeySlots> {
+  attachedImage(host, volume);
+  using keys = await fetchKeys(host.keys, change, host.gone);
+  const done = Promise.withResolvers<KeySlots>();
+  await operate(host, volume, { kind: 'change-keys', change: change.kind }, async () => {
+    using _held = await volume.mutex.acquireForCaller();
+    const path = attachedImage(host, volume);
+    const { root, job } = volume.names;
+    // Under the mutex, so not for ever: the end of the VM needs it too.
+    const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
+    const editor = { qmp, node: root, job, prefix: `${root}-amend`, path, signal: host.gone };
+    const header = await carryOut(editor, host.config.secret_dir, change, keys);
+    noteHeader(host, volume, header);
+    done.resolve(slotsOf(header));
+  });
+  return await done.promise;
 }
 
-async function changeImage(manager: SandboxManager, image: string, change: KeySlotChange): Promise<KeySlots> {
-  const { environment } = manager;
-  const { config, claims, keys: source, log } = environment;
+function noteHeader(host: VolumeHost, volume: Volume, header: Luks1Header): void {
+  const encryption = hostLuksView(header, volume.encryption?.created ?? false);
+  host.volumes.apply(volume, { kind: 'encrypted', encryption });
+}
+
+/** How often a job that an earlier daemon began is asked for. */
+const JOB_POLL_MS = 500;
+
+/** For a change that an earlier daemon began: its keys are not known any more, so what became of it is looked at. */
+export async function lookAtKeySlots(host: VolumeHost, volume: Volume): Promise<void> {
+  using _held = await volume.mutex.acquire();
+  const path = attachedImage(host, volume);
+  for (;;) {
+    const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
+    const job = (await qmp.run('query-jobs')).find(({ id }) => id === volume.names.job);
+    if (job === undefined) break;
+    if (job.status === 'concluded') await qmp.run('job-dismiss', { id: job.id });
+    else await pause(JOB_POLL_MS, undefined, { signal: host.gone });
+  }
+  noteHeader(host, volume, await readLuks1(path));
+}
+
+async function changeImage(host: ImageHost, image: string, change: KeySlotChange): Promise<KeySlots> {
+  const { config, claims, keys: source, log } = host;
   const spec = imageSpec(image);
-  const backing = await inspectBacking(spec, config);
+  const found = await inspectSource(spec, config);
+  const module = moduleOf(found.resolved);
+  const path = module.describe(found.resolved);
   // An owner of its own: a second change of the same image is another holder, and is refused.
-  const owner = `a change of the keys of ${backing.path} (${randomUUID()})`;
-  claims.claim(backing, owner, true);
-  using _claim = { [Symbol.dispose]: () => claims.release(backing.identity, owner) };
+  const owner = `a change of the keys of ${path} (${randomUUID()})`;
+  claims.claim({ described: path, identity: found.identity }, owner, true);
+  using _claim = { [Symbol.dispose]: () => claims.release(found.identity, owner) };
   const signal = AbortSignal.timeout(AMEND_TIMEOUT_MS);
   using keys = await fetchKeys(source, change, signal);
   return await withBareQemu(config, log, async (qmp) => {
     const names = namesFor('image', 0);
-    const editor = { qmp, node: names.formatNode, job: names.job, prefix: 'amend', path: backing.path, signal };
-    const file = {
-      driver: spec.source.kind === 'block-device' ? 'host_device' : 'file',
-      filename: backing.path,
-    } as const;
-    await qmp.run('blockdev-add', { ...file, 'node-name': names.fileNode, locking: 'on' });
-    await withSecret(qmp, config.secret_dir, names, keys.key, async () => {
-      const luks = { driver: 'luks', 'node-name': names.formatNode, file: names.fileNode } as const;
+    const { keySecret, masterSecret } = secretNames(names);
+    const editor = { qmp, node: names.root, job: names.job, prefix: 'amend', path, signal };
+    const { driver } = module.protocol(found.resolved, names.protocol, spec, 'threads');
+    await qmp.run('blockdev-add', { driver, filename: path, 'node-name': names.protocol, locking: 'on' });
+    await withSecret(qmp, config.secret_dir, { keySecret, masterSecret }, keys.key, async () => {
+      const luks = { driver: 'luks', 'node-name': names.root, file: names.protocol } as const;
       await qmp
-        .run('blockdev-add', { ...luks, 'key-secret': names.keySecret }, { timeoutMs: AMEND_TIMEOUT_MS })
+        .run('blockdev-add', { ...luks, 'key-secret': keySecret }, { timeoutMs: AMEND_TIMEOUT_MS })
         .catch((error: unknown) => {
           throw amendFailure(editor.path, error);
         });
@@ -268,18 +296,9 @@ function slotsOf(header: Luks1Header): KeySlots {
 
 /** What an image is looked at as: a device is recognised by its kind, and allowed_roots hold for both. */
 function imageSpec(path: string): VolumeSpec {
-  const encryption = {
-    kind: 'host-luks',
-    key: undefined,
-    format: 'never',
-    sizeBytes: 0,
-    cipher: 'aes-256',
-    hash: 'sha256',
-    iterationMs: ITERATION_MS_DEFAULT,
-    uuid: '',
-  } as const;
+  const module = path.startsWith('/dev/') ? blockDevice : rawFile;
   return {
-    source: { kind: path.startsWith('/dev/') ? 'block-device' : 'raw-file', path },
+    source: module.fromMessage({ path }) satisfies SourceSpec,
     readOnly: false,
     cache: 'writeback',
     aio: 'threads',
@@ -292,6 +311,15 @@ function imageSpec(path: string): VolumeSpec {
     mount: undefined,
     writeErrors: 'report',
     readErrors: 'report',
-    encryption,
+    encryption: {
+      kind: 'host-luks',
+      key: undefined,
+      format: 'never',
+      sizeBytes: 0,
+      cipher: 'aes-256',
+      hash: 'sha256',
+      iterationMs: ITERATION_MS_DEFAULT,
+      uuid: '',
+    },
   };
 }

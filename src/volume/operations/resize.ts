@@ -1,53 +1,62 @@
 import { waitFor, type WaitLimits } from '../../base/deadline.ts';
 import { invalidArgument, ShimError } from '../../base/errors.ts';
-import { mappingName, type GuestLuks2Spec } from '../model/encryption.ts';
 import { resizeDisk, type DiskIdentity } from '../../guest/disks.ts';
 import { resizeLuks2, type LuksKey } from '../../guest/luks.ts';
 import { isQmpError } from '../../qmp/errors.ts';
 import { guestEncryption } from '../guest-crypt.ts';
-import type { SandboxManager } from '../../sandbox/manager.ts';
-import type { Sandbox } from '../../sandbox/sandbox.ts';
+import type { VolumeHost } from '../host.ts';
 import { fetchKey } from '../key.ts';
+import { mappingName, type GuestLuks2Spec } from '../model/encryption.ts';
 import type { Volume, VolumeSnapshot } from '../volume.ts';
+import { operate } from './slot.ts';
 
 /**
  * Grows an attached volume, from the bottom up: image, disk, encryption, file system. Each is looked at afterwards, and a
  * repeat with the same size goes on where the last one stopped.
  * @throws ShimError INVALID_ARGUMENT; FAILED_PRECONDITION: VOLUME_NOT_ATTACHED, VOLUME_READ_ONLY, SHRINK_REFUSED,
- *   RESIZE_FAILED, GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, LUKS_WRONG_KEY; UNIMPLEMENTED / LUKS_RESIZE_UNSUPPORTED
+ *   OPERATION_IN_PROGRESS, RESIZE_FAILED, GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, LUKS_WRONG_KEY; UNIMPLEMENTED /
+ *   LUKS_RESIZE_UNSUPPORTED
  */
 export async function resizeVolume(
-  manager: SandboxManager,
-  sandboxId: string,
-  volumeId: string,
+  host: VolumeHost,
+  volume: Volume,
   options: { readonly sizeBytes: number; readonly timeoutMs: number; readonly callerWait: AbortSignal },
 ): Promise<VolumeSnapshot> {
-  manager.volume(sandboxId, volumeId);
-  const sandbox = manager.sandbox(sandboxId);
-  const volume = sandbox.volumes.find(volumeId);
-  if (volume === undefined) throw new Error('a volume that was there a moment ago');
-  const { sizeBytes } = options;
-  const timeoutMs = options.timeoutMs === 0 ? sandbox.config.mount_timeout_ms : options.timeoutMs;
-  const work = grow(sandbox, volume, sizeBytes, timeoutMs, options.callerWait);
+  const { sizeBytes, callerWait } = options;
+  const timeoutMs = options.timeoutMs === 0 ? host.config.mount_timeout_ms : options.timeoutMs;
+  refuse(volume, sizeBytes);
+  const wait = { milliseconds: timeoutMs, signal: callerWait };
+  const work = operate(host, volume, { kind: 'resize', sizeBytes, timeoutMs }, () =>
+    grow(host, volume, sizeBytes, timeoutMs, wait),
+  );
   work.catch(() => undefined); // The caller may go; what was begun is finished.
-  await waitFor(work, { signal: options.callerWait });
+  await waitFor(work, { signal: callerWait });
   return volume.snapshot();
 }
 
+/** For a resize that an earlier daemon began. @throws as resizeVolume */
+export async function growAgain(
+  host: VolumeHost,
+  volume: Volume,
+  { sizeBytes, timeoutMs }: { readonly sizeBytes: number; readonly timeoutMs: number },
+): Promise<void> {
+  await grow(host, volume, sizeBytes, timeoutMs, { milliseconds: timeoutMs });
+}
+
+/** @param wait for the volume's turn */
 async function grow(
-  sandbox: Sandbox,
+  host: VolumeHost,
   volume: Volume,
   sizeBytes: number,
   timeoutMs: number,
-  callerWait: AbortSignal,
+  wait: WaitLimits,
 ): Promise<void> {
-  refuse(volume, sizeBytes);
   // Before anything is changed: a key that is not to be had leaves the volume as it is.
-  using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(sandbox, volume.spec);
-  await growDisk(sandbox, volume, sizeBytes, { milliseconds: timeoutMs, signal: callerWait });
+  using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(host, volume.spec);
+  await growDisk(host, volume, sizeBytes, wait);
   // The mutex is free while the guest works; its scripts wait for each other.
-  const pci = await sandbox.addresses.of(await sandbox.link.ready(), volume.identity.slot);
-  if (pci === undefined || !sandbox.agentReady) {
+  const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  if (pci === undefined || !host.agentReady) {
     if (volume.spec.mount === undefined && guestEncryption(volume) === undefined) return;
     throw new ShimError('UNAVAILABLE', `the disk has grown, but the guest of volume ${volume.id} cannot be asked`, {
       reason: 'GUEST_AGENT_LOST',
@@ -57,16 +66,16 @@ async function grow(
   const encryption = guestEncryption(volume);
   if (encryption === undefined) {
     const disk = { pci, serial: volume.spec.serial, sizeBytes, grow: volume.spec.mount !== undefined, timeoutMs };
-    await resizeDisk(sandbox.agent, disk);
+    await resizeDisk(host.agent, disk);
     return;
   }
-  const open = (luksKey: LuksKey): Promise<void> => growMapping(sandbox, volume, pci, luksKey, sizeBytes, timeoutMs);
+  const open = (luksKey: LuksKey): Promise<void> => growMapping(host, volume, pci, luksKey, sizeBytes, timeoutMs);
   await (key === undefined ? open({ kind: 'ephemeral' }) : key.use((material) => open({ kind: 'provided', material })));
 }
 
 function refuse(volume: Volume, sizeBytes: number): void {
   const metadata = { volumeId: volume.id };
-  const { spec, state, identity } = volume;
+  const { spec, state } = volume;
   if (sizeBytes === 0 || sizeBytes % spec.logicalBlockSize !== 0 || !Number.isSafeInteger(sizeBytes)) {
     throw invalidArgument('size_bytes', sizeBytes, `must be a multiple of ${spec.logicalBlockSize}, and not 0`);
   }
@@ -74,8 +83,8 @@ function refuse(volume: Volume, sizeBytes: number): void {
     new ShimError('FAILED_PRECONDITION', `volume ${volume.id} ${problem}`, { reason, metadata });
   if (state.state !== 'attached') throw precondition('VOLUME_NOT_ATTACHED', `is ${state.state}, not attached`);
   if (spec.readOnly) throw precondition('VOLUME_READ_ONLY', 'is read-only');
-  if (sizeBytes < identity.sizeBytes) {
-    throw precondition('SHRINK_REFUSED', `has ${identity.sizeBytes} bytes; it may only grow, not to ${sizeBytes}`);
+  if (sizeBytes < volume.sizeBytes) {
+    throw precondition('SHRINK_REFUSED', `has ${volume.sizeBytes} bytes; it may only grow, not to ${sizeBytes}`);
   }
   if (volume.encryption?.integrity === true || integrityAsked(spec.encryption)) {
     throw new ShimError('UNIMPLEMENTED', `volume ${volume.id} is protected by dm-integrity, which cannot be resized`, {
@@ -90,25 +99,25 @@ function integrityAsked(encryption: Volume['spec']['encryption']): boolean {
 }
 
 /** Image and disk, as QEMU shows them afterwards. Nothing is begun for a caller whose `wait` for its turn has ended. */
-async function growDisk(sandbox: Sandbox, volume: Volume, sizeBytes: number, wait: WaitLimits): Promise<void> {
+async function growDisk(host: VolumeHost, volume: Volume, sizeBytes: number, wait: WaitLimits): Promise<void> {
   using _held = await volume.mutex.acquireForCaller(wait);
-  sandbox.gone.throwIfAborted();
+  host.gone.throwIfAborted();
   refuse(volume, sizeBytes);
   // Under the mutex, so not for ever: the end of the VM needs it too.
-  const qmp = await sandbox.link.within(sandbox.config.qmp_reply_timeout_ms, sandbox.gone);
-  const { formatNode } = volume.names;
+  const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
+  const { root } = volume.names;
   try {
     // The top node: below a filter or format nothing would change, and QEMU would not say so.
-    await qmp.run('block_resize', { 'node-name': formatNode, size: sizeBytes });
+    await qmp.run('block_resize', { 'node-name': root, size: sizeBytes });
   } catch (error) {
     if (!isQmpError(error)) throw error;
     throw resizeFailed(volume, error.message, error);
   }
   const nodes = await qmp.run('query-named-block-nodes', { flat: true });
-  const seen = nodes.find((node) => node['node-name'] === formatNode)?.image['virtual-size'];
+  const seen = nodes.find((node) => node['node-name'] === root)?.image['virtual-size'];
   if (seen !== sizeBytes) throw resizeFailed(volume, `QEMU shows ${seen ?? 'nothing'} afterwards`);
-  sandbox.volumes.resized(volume, sizeBytes);
-  sandbox.commitSoon();
+  host.volumes.apply(volume, { kind: 'sized', sizeBytes });
+  host.commitSoon();
 }
 
 function resizeFailed(volume: Volume, problem: string, cause?: unknown): ShimError {
@@ -120,7 +129,7 @@ function resizeFailed(volume: Volume, problem: string, cause?: unknown): ShimErr
 }
 
 async function growMapping(
-  sandbox: Sandbox,
+  host: VolumeHost,
   volume: Volume,
   pci: DiskIdentity['pci'],
   key: LuksKey,
@@ -128,5 +137,5 @@ async function growMapping(
   timeoutMs: number,
 ): Promise<void> {
   const { serial } = volume.spec;
-  await resizeLuks2(sandbox.agent, { pci, serial, name: mappingName(volume.id), key, diskBytes, timeoutMs });
+  await resizeLuks2(host.agent, { pci, serial, name: mappingName(volume.id), key, diskBytes, timeoutMs });
 }

@@ -1,6 +1,6 @@
 // Original file: proto/containerd/ttrpc.proto
 
-import type { KeyValue as _ttrpc_KeyValue, KeyValue__Output as _ttrpc_KeyValue__Output } from './KeyValue.ts';
+import type { KeyValue as _ttrpc_KeyValue, KeyValue__Output as _ttrpc_KeyValue__Output } from '../ttrpc/KeyValue.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface Request {

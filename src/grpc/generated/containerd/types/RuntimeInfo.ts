@@ -1,6 +1,6 @@
 // Original file: proto/containerd/types.proto
 
-import type { RuntimeVersion as _containerd_types_RuntimeVersion, RuntimeVersion__Output as _containerd_types_RuntimeVersion__Output } from './RuntimeVersion.ts';
+import type { RuntimeVersion as _containerd_types_RuntimeVersion, RuntimeVersion__Output as _containerd_types_RuntimeVersion__Output } from '../../containerd/types/RuntimeVersion.ts';
 
 export interface RuntimeInfo {
   'name'?: (string);

@@ -1,7 +1,7 @@
 // Original file: proto/qshim/v1/volumes.proto
 
-import type { KeySlotsTarget as _qshim_v1_KeySlotsTarget, KeySlotsTarget__Output as _qshim_v1_KeySlotsTarget__Output } from './KeySlotsTarget.ts';
-import type { KeyReference as _qshim_v1_KeyReference, KeyReference__Output as _qshim_v1_KeyReference__Output } from './KeyReference.ts';
+import type { KeySlotsTarget as _qshim_v1_KeySlotsTarget, KeySlotsTarget__Output as _qshim_v1_KeySlotsTarget__Output } from '../../qshim/v1/KeySlotsTarget.ts';
+import type { KeyReference as _qshim_v1_KeyReference, KeyReference__Output as _qshim_v1_KeyReference__Output } from '../../qshim/v1/KeyReference.ts';
 
 export interface AddKeyRequest {
   'target'?: (_qshim_v1_KeySlotsTarget | null);

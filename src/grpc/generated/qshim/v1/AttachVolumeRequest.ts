@@ -1,6 +1,6 @@
 // Original file: proto/qshim/v1/volumes.proto
 
-import type { VolumeSpec as _qshim_v1_VolumeSpec, VolumeSpec__Output as _qshim_v1_VolumeSpec__Output } from './VolumeSpec.ts';
+import type { VolumeSpec as _qshim_v1_VolumeSpec, VolumeSpec__Output as _qshim_v1_VolumeSpec__Output } from '../../qshim/v1/VolumeSpec.ts';
 
 export interface AttachVolumeRequest {
   'sandboxId'?: (string);

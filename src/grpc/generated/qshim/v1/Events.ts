@@ -2,8 +2,8 @@
 
 import type * as grpc from '@grpc/grpc-js'
 import type { MethodDefinition } from '@grpc/proto-loader'
-import type { Event as _qshim_v1_Event, Event__Output as _qshim_v1_Event__Output } from './Event.ts';
-import type { WatchEventsRequest as _qshim_v1_WatchEventsRequest, WatchEventsRequest__Output as _qshim_v1_WatchEventsRequest__Output } from './WatchEventsRequest.ts';
+import type { Event as _qshim_v1_Event, Event__Output as _qshim_v1_Event__Output } from '../../qshim/v1/Event.ts';
+import type { WatchEventsRequest as _qshim_v1_WatchEventsRequest, WatchEventsRequest__Output as _qshim_v1_WatchEventsRequest__Output } from '../../qshim/v1/WatchEventsRequest.ts';
 
 export interface EventsClient extends grpc.Client {
   Watch(argument: _qshim_v1_WatchEventsRequest, metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_Event__Output>;

@@ -1,8 +1,8 @@
 // Original file: proto/qshim/v1/volumes.proto
 
-import type { EphemeralKey as _qshim_v1_EphemeralKey, EphemeralKey__Output as _qshim_v1_EphemeralKey__Output } from './EphemeralKey.ts';
-import type { KeyReference as _qshim_v1_KeyReference, KeyReference__Output as _qshim_v1_KeyReference__Output } from './KeyReference.ts';
-import type { LuksMode as _qshim_v1_LuksMode, LuksMode__Output as _qshim_v1_LuksMode__Output } from './LuksMode.ts';
+import type { EphemeralKey as _qshim_v1_EphemeralKey, EphemeralKey__Output as _qshim_v1_EphemeralKey__Output } from '../../qshim/v1/EphemeralKey.ts';
+import type { KeyReference as _qshim_v1_KeyReference, KeyReference__Output as _qshim_v1_KeyReference__Output } from '../../qshim/v1/KeyReference.ts';
+import type { LuksMode as _qshim_v1_LuksMode, LuksMode__Output as _qshim_v1_LuksMode__Output } from '../../qshim/v1/LuksMode.ts';
 
 export interface GuestLuks2 {
   'ephemeralKey'?: (_qshim_v1_EphemeralKey | null);

@@ -1,13 +1,13 @@
 // Original file: proto/qshim/v1/sandboxes.proto
 
-import type { SandboxSpec as _qshim_v1_SandboxSpec, SandboxSpec__Output as _qshim_v1_SandboxSpec__Output } from './SandboxSpec.ts';
-import type { SandboxState as _qshim_v1_SandboxState, SandboxState__Output as _qshim_v1_SandboxState__Output } from './SandboxState.ts';
-import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from './Cause.ts';
+import type { SandboxSpec as _qshim_v1_SandboxSpec, SandboxSpec__Output as _qshim_v1_SandboxSpec__Output } from '../../qshim/v1/SandboxSpec.ts';
+import type { SandboxState as _qshim_v1_SandboxState, SandboxState__Output as _qshim_v1_SandboxState__Output } from '../../qshim/v1/SandboxState.ts';
+import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from '../../qshim/v1/Cause.ts';
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from '../../google/protobuf/Timestamp.ts';
-import type { Accelerator as _qshim_v1_Accelerator, Accelerator__Output as _qshim_v1_Accelerator__Output } from './Accelerator.ts';
-import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './Timing.ts';
-import type { Start as _qshim_v1_Start, Start__Output as _qshim_v1_Start__Output } from './Start.ts';
-import type { Capacity as _qshim_v1_Capacity, Capacity__Output as _qshim_v1_Capacity__Output } from './Capacity.ts';
+import type { Accelerator as _qshim_v1_Accelerator, Accelerator__Output as _qshim_v1_Accelerator__Output } from '../../qshim/v1/Accelerator.ts';
+import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from '../../qshim/v1/Timing.ts';
+import type { Start as _qshim_v1_Start, Start__Output as _qshim_v1_Start__Output } from '../../qshim/v1/Start.ts';
+import type { Capacity as _qshim_v1_Capacity, Capacity__Output as _qshim_v1_Capacity__Output } from '../../qshim/v1/Capacity.ts';
 
 export interface Sandbox {
   'sandboxId'?: (string);

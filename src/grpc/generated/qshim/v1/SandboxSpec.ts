@@ -1,8 +1,8 @@
 // Original file: proto/qshim/v1/sandboxes.proto
 
-import type { Accelerator as _qshim_v1_Accelerator, Accelerator__Output as _qshim_v1_Accelerator__Output } from './Accelerator.ts';
-import type { ReadyWhen as _qshim_v1_ReadyWhen, ReadyWhen__Output as _qshim_v1_ReadyWhen__Output } from './ReadyWhen.ts';
-import type { TemplateUse as _qshim_v1_TemplateUse, TemplateUse__Output as _qshim_v1_TemplateUse__Output } from './TemplateUse.ts';
+import type { Accelerator as _qshim_v1_Accelerator, Accelerator__Output as _qshim_v1_Accelerator__Output } from '../../qshim/v1/Accelerator.ts';
+import type { ReadyWhen as _qshim_v1_ReadyWhen, ReadyWhen__Output as _qshim_v1_ReadyWhen__Output } from '../../qshim/v1/ReadyWhen.ts';
+import type { TemplateUse as _qshim_v1_TemplateUse, TemplateUse__Output as _qshim_v1_TemplateUse__Output } from '../../qshim/v1/TemplateUse.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface SandboxSpec {

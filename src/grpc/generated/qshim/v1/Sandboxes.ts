@@ -2,20 +2,20 @@
 
 import type * as grpc from '@grpc/grpc-js'
 import type { MethodDefinition } from '@grpc/proto-loader'
-import type { ConsoleChunk as _qshim_v1_ConsoleChunk, ConsoleChunk__Output as _qshim_v1_ConsoleChunk__Output } from './ConsoleChunk.ts';
-import type { ConsoleRequest as _qshim_v1_ConsoleRequest, ConsoleRequest__Output as _qshim_v1_ConsoleRequest__Output } from './ConsoleRequest.ts';
-import type { CreateSandboxRequest as _qshim_v1_CreateSandboxRequest, CreateSandboxRequest__Output as _qshim_v1_CreateSandboxRequest__Output } from './CreateSandboxRequest.ts';
-import type { DeleteSandboxRequest as _qshim_v1_DeleteSandboxRequest, DeleteSandboxRequest__Output as _qshim_v1_DeleteSandboxRequest__Output } from './DeleteSandboxRequest.ts';
-import type { DeleteSandboxResponse as _qshim_v1_DeleteSandboxResponse, DeleteSandboxResponse__Output as _qshim_v1_DeleteSandboxResponse__Output } from './DeleteSandboxResponse.ts';
-import type { ExecRequest as _qshim_v1_ExecRequest, ExecRequest__Output as _qshim_v1_ExecRequest__Output } from './ExecRequest.ts';
-import type { ExecResponse as _qshim_v1_ExecResponse, ExecResponse__Output as _qshim_v1_ExecResponse__Output } from './ExecResponse.ts';
-import type { GetSandboxRequest as _qshim_v1_GetSandboxRequest, GetSandboxRequest__Output as _qshim_v1_GetSandboxRequest__Output } from './GetSandboxRequest.ts';
-import type { ListSandboxesRequest as _qshim_v1_ListSandboxesRequest, ListSandboxesRequest__Output as _qshim_v1_ListSandboxesRequest__Output } from './ListSandboxesRequest.ts';
-import type { ListSandboxesResponse as _qshim_v1_ListSandboxesResponse, ListSandboxesResponse__Output as _qshim_v1_ListSandboxesResponse__Output } from './ListSandboxesResponse.ts';
-import type { Sandbox as _qshim_v1_Sandbox, Sandbox__Output as _qshim_v1_Sandbox__Output } from './Sandbox.ts';
-import type { SandboxEvent as _qshim_v1_SandboxEvent, SandboxEvent__Output as _qshim_v1_SandboxEvent__Output } from './SandboxEvent.ts';
-import type { StopSandboxRequest as _qshim_v1_StopSandboxRequest, StopSandboxRequest__Output as _qshim_v1_StopSandboxRequest__Output } from './StopSandboxRequest.ts';
-import type { WatchSandboxesRequest as _qshim_v1_WatchSandboxesRequest, WatchSandboxesRequest__Output as _qshim_v1_WatchSandboxesRequest__Output } from './WatchSandboxesRequest.ts';
+import type { ConsoleChunk as _qshim_v1_ConsoleChunk, ConsoleChunk__Output as _qshim_v1_ConsoleChunk__Output } from '../../qshim/v1/ConsoleChunk.ts';
+import type { ConsoleRequest as _qshim_v1_ConsoleRequest, ConsoleRequest__Output as _qshim_v1_ConsoleRequest__Output } from '../../qshim/v1/ConsoleRequest.ts';
+import type { CreateSandboxRequest as _qshim_v1_CreateSandboxRequest, CreateSandboxRequest__Output as _qshim_v1_CreateSandboxRequest__Output } from '../../qshim/v1/CreateSandboxRequest.ts';
+import type { DeleteSandboxRequest as _qshim_v1_DeleteSandboxRequest, DeleteSandboxRequest__Output as _qshim_v1_DeleteSandboxRequest__Output } from '../../qshim/v1/DeleteSandboxRequest.ts';
+import type { DeleteSandboxResponse as _qshim_v1_DeleteSandboxResponse, DeleteSandboxResponse__Output as _qshim_v1_DeleteSandboxResponse__Output } from '../../qshim/v1/DeleteSandboxResponse.ts';
+import type { ExecRequest as _qshim_v1_ExecRequest, ExecRequest__Output as _qshim_v1_ExecRequest__Output } from '../../qshim/v1/ExecRequest.ts';
+import type { ExecResponse as _qshim_v1_ExecResponse, ExecResponse__Output as _qshim_v1_ExecResponse__Output } from '../../qshim/v1/ExecResponse.ts';
+import type { GetSandboxRequest as _qshim_v1_GetSandboxRequest, GetSandboxRequest__Output as _qshim_v1_GetSandboxRequest__Output } from '../../qshim/v1/GetSandboxRequest.ts';
+import type { ListSandboxesRequest as _qshim_v1_ListSandboxesRequest, ListSandboxesRequest__Output as _qshim_v1_ListSandboxesRequest__Output } from '../../qshim/v1/ListSandboxesRequest.ts';
+import type { ListSandboxesResponse as _qshim_v1_ListSandboxesResponse, ListSandboxesResponse__Output as _qshim_v1_ListSandboxesResponse__Output } from '../../qshim/v1/ListSandboxesResponse.ts';
+import type { Sandbox as _qshim_v1_Sandbox, Sandbox__Output as _qshim_v1_Sandbox__Output } from '../../qshim/v1/Sandbox.ts';
+import type { SandboxEvent as _qshim_v1_SandboxEvent, SandboxEvent__Output as _qshim_v1_SandboxEvent__Output } from '../../qshim/v1/SandboxEvent.ts';
+import type { StopSandboxRequest as _qshim_v1_StopSandboxRequest, StopSandboxRequest__Output as _qshim_v1_StopSandboxRequest__Output } from '../../qshim/v1/StopSandboxRequest.ts';
+import type { WatchSandboxesRequest as _qshim_v1_WatchSandboxesRequest, WatchSandboxesRequest__Output as _qshim_v1_WatchSandboxesRequest__Output } from '../../qshim/v1/WatchSandboxesRequest.ts';
 
 export interface SandboxesClient extends grpc.Client {
   Console(argument: _qshim_v1_ConsoleRequest, metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_ConsoleChunk__Output>;

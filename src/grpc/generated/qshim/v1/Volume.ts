@@ -1,15 +1,15 @@
 // Original file: proto/qshim/v1/volumes.proto
 
-import type { VolumeSpec as _qshim_v1_VolumeSpec, VolumeSpec__Output as _qshim_v1_VolumeSpec__Output } from './VolumeSpec.ts';
-import type { VolumeState as _qshim_v1_VolumeState, VolumeState__Output as _qshim_v1_VolumeState__Output } from './VolumeState.ts';
-import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from './Cause.ts';
-import type { AioMode as _qshim_v1_AioMode, AioMode__Output as _qshim_v1_AioMode__Output } from './AioMode.ts';
-import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './Timing.ts';
+import type { VolumeSpec as _qshim_v1_VolumeSpec, VolumeSpec__Output as _qshim_v1_VolumeSpec__Output } from '../../qshim/v1/VolumeSpec.ts';
+import type { VolumeState as _qshim_v1_VolumeState, VolumeState__Output as _qshim_v1_VolumeState__Output } from '../../qshim/v1/VolumeState.ts';
+import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from '../../qshim/v1/Cause.ts';
+import type { AioMode as _qshim_v1_AioMode, AioMode__Output as _qshim_v1_AioMode__Output } from '../../qshim/v1/AioMode.ts';
+import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from '../../qshim/v1/Timing.ts';
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from '../../google/protobuf/Timestamp.ts';
-import type { VolumeHealth as _qshim_v1_VolumeHealth, VolumeHealth__Output as _qshim_v1_VolumeHealth__Output } from './VolumeHealth.ts';
-import type { EncryptionStatus as _qshim_v1_EncryptionStatus, EncryptionStatus__Output as _qshim_v1_EncryptionStatus__Output } from './EncryptionStatus.ts';
-import type { Job as _qshim_v1_Job, Job__Output as _qshim_v1_Job__Output } from './Job.ts';
-import type { InterruptMode as _qshim_v1_InterruptMode, InterruptMode__Output as _qshim_v1_InterruptMode__Output } from './InterruptMode.ts';
+import type { VolumeHealth as _qshim_v1_VolumeHealth, VolumeHealth__Output as _qshim_v1_VolumeHealth__Output } from '../../qshim/v1/VolumeHealth.ts';
+import type { EncryptionStatus as _qshim_v1_EncryptionStatus, EncryptionStatus__Output as _qshim_v1_EncryptionStatus__Output } from '../../qshim/v1/EncryptionStatus.ts';
+import type { Job as _qshim_v1_Job, Job__Output as _qshim_v1_Job__Output } from '../../qshim/v1/Job.ts';
+import type { InterruptMode as _qshim_v1_InterruptMode, InterruptMode__Output as _qshim_v1_InterruptMode__Output } from '../../qshim/v1/InterruptMode.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface Volume {

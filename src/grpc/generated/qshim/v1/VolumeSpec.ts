@@ -1,15 +1,15 @@
 // Original file: proto/qshim/v1/volumes.proto
 
-import type { RawFile as _qshim_v1_RawFile, RawFile__Output as _qshim_v1_RawFile__Output } from './RawFile.ts';
-import type { Qcow2File as _qshim_v1_Qcow2File, Qcow2File__Output as _qshim_v1_Qcow2File__Output } from './Qcow2File.ts';
-import type { BlockDevice as _qshim_v1_BlockDevice, BlockDevice__Output as _qshim_v1_BlockDevice__Output } from './BlockDevice.ts';
-import type { CacheMode as _qshim_v1_CacheMode, CacheMode__Output as _qshim_v1_CacheMode__Output } from './CacheMode.ts';
-import type { AioMode as _qshim_v1_AioMode, AioMode__Output as _qshim_v1_AioMode__Output } from './AioMode.ts';
-import type { DiscardMode as _qshim_v1_DiscardMode, DiscardMode__Output as _qshim_v1_DiscardMode__Output } from './DiscardMode.ts';
-import type { DetectZeroes as _qshim_v1_DetectZeroes, DetectZeroes__Output as _qshim_v1_DetectZeroes__Output } from './DetectZeroes.ts';
-import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output } from './Mount.ts';
-import type { IoErrorPolicy as _qshim_v1_IoErrorPolicy, IoErrorPolicy__Output as _qshim_v1_IoErrorPolicy__Output } from './IoErrorPolicy.ts';
-import type { Encryption as _qshim_v1_Encryption, Encryption__Output as _qshim_v1_Encryption__Output } from './Encryption.ts';
+import type { RawFile as _qshim_v1_RawFile, RawFile__Output as _qshim_v1_RawFile__Output } from '../../qshim/v1/RawFile.ts';
+import type { Qcow2File as _qshim_v1_Qcow2File, Qcow2File__Output as _qshim_v1_Qcow2File__Output } from '../../qshim/v1/Qcow2File.ts';
+import type { BlockDevice as _qshim_v1_BlockDevice, BlockDevice__Output as _qshim_v1_BlockDevice__Output } from '../../qshim/v1/BlockDevice.ts';
+import type { CacheMode as _qshim_v1_CacheMode, CacheMode__Output as _qshim_v1_CacheMode__Output } from '../../qshim/v1/CacheMode.ts';
+import type { AioMode as _qshim_v1_AioMode, AioMode__Output as _qshim_v1_AioMode__Output } from '../../qshim/v1/AioMode.ts';
+import type { DiscardMode as _qshim_v1_DiscardMode, DiscardMode__Output as _qshim_v1_DiscardMode__Output } from '../../qshim/v1/DiscardMode.ts';
+import type { DetectZeroes as _qshim_v1_DetectZeroes, DetectZeroes__Output as _qshim_v1_DetectZeroes__Output } from '../../qshim/v1/DetectZeroes.ts';
+import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output } from '../../qshim/v1/Mount.ts';
+import type { IoErrorPolicy as _qshim_v1_IoErrorPolicy, IoErrorPolicy__Output as _qshim_v1_IoErrorPolicy__Output } from '../../qshim/v1/IoErrorPolicy.ts';
+import type { Encryption as _qshim_v1_Encryption, Encryption__Output as _qshim_v1_Encryption__Output } from '../../qshim/v1/Encryption.ts';
 
 export interface VolumeSpec {
   'rawFile'?: (_qshim_v1_RawFile | null);

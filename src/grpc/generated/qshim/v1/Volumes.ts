@@ -2,25 +2,25 @@
 
 import type * as grpc from '@grpc/grpc-js'
 import type { MethodDefinition } from '@grpc/proto-loader'
-import type { AddKeyRequest as _qshim_v1_AddKeyRequest, AddKeyRequest__Output as _qshim_v1_AddKeyRequest__Output } from './AddKeyRequest.ts';
-import type { AttachManyRequest as _qshim_v1_AttachManyRequest, AttachManyRequest__Output as _qshim_v1_AttachManyRequest__Output } from './AttachManyRequest.ts';
-import type { AttachVolumeRequest as _qshim_v1_AttachVolumeRequest, AttachVolumeRequest__Output as _qshim_v1_AttachVolumeRequest__Output } from './AttachVolumeRequest.ts';
-import type { BatchResponse as _qshim_v1_BatchResponse, BatchResponse__Output as _qshim_v1_BatchResponse__Output } from './BatchResponse.ts';
-import type { ChangeKeyRequest as _qshim_v1_ChangeKeyRequest, ChangeKeyRequest__Output as _qshim_v1_ChangeKeyRequest__Output } from './ChangeKeyRequest.ts';
-import type { DetachManyRequest as _qshim_v1_DetachManyRequest, DetachManyRequest__Output as _qshim_v1_DetachManyRequest__Output } from './DetachManyRequest.ts';
-import type { DetachVolumeRequest as _qshim_v1_DetachVolumeRequest, DetachVolumeRequest__Output as _qshim_v1_DetachVolumeRequest__Output } from './DetachVolumeRequest.ts';
-import type { GetVolumeRequest as _qshim_v1_GetVolumeRequest, GetVolumeRequest__Output as _qshim_v1_GetVolumeRequest__Output } from './GetVolumeRequest.ts';
-import type { KeySlots as _qshim_v1_KeySlots, KeySlots__Output as _qshim_v1_KeySlots__Output } from './KeySlots.ts';
-import type { ListKeySlotsRequest as _qshim_v1_ListKeySlotsRequest, ListKeySlotsRequest__Output as _qshim_v1_ListKeySlotsRequest__Output } from './ListKeySlotsRequest.ts';
-import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from './ListVolumesRequest.ts';
-import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from './ListVolumesResponse.ts';
-import type { PlanRequest as _qshim_v1_PlanRequest, PlanRequest__Output as _qshim_v1_PlanRequest__Output } from './PlanRequest.ts';
-import type { PlanResponse as _qshim_v1_PlanResponse, PlanResponse__Output as _qshim_v1_PlanResponse__Output } from './PlanResponse.ts';
-import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from './RemoveKeyRequest.ts';
-import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from './ResizeVolumeRequest.ts';
-import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from './Volume.ts';
-import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from './VolumeEvent.ts';
-import type { WatchVolumesRequest as _qshim_v1_WatchVolumesRequest, WatchVolumesRequest__Output as _qshim_v1_WatchVolumesRequest__Output } from './WatchVolumesRequest.ts';
+import type { AddKeyRequest as _qshim_v1_AddKeyRequest, AddKeyRequest__Output as _qshim_v1_AddKeyRequest__Output } from '../../qshim/v1/AddKeyRequest.ts';
+import type { AttachManyRequest as _qshim_v1_AttachManyRequest, AttachManyRequest__Output as _qshim_v1_AttachManyRequest__Output } from '../../qshim/v1/AttachManyRequest.ts';
+import type { AttachVolumeRequest as _qshim_v1_AttachVolumeRequest, AttachVolumeRequest__Output as _qshim_v1_AttachVolumeRequest__Output } from '../../qshim/v1/AttachVolumeRequest.ts';
+import type { BatchResponse as _qshim_v1_BatchResponse, BatchResponse__Output as _qshim_v1_BatchResponse__Output } from '../../qshim/v1/BatchResponse.ts';
+import type { ChangeKeyRequest as _qshim_v1_ChangeKeyRequest, ChangeKeyRequest__Output as _qshim_v1_ChangeKeyRequest__Output } from '../../qshim/v1/ChangeKeyRequest.ts';
+import type { DetachManyRequest as _qshim_v1_DetachManyRequest, DetachManyRequest__Output as _qshim_v1_DetachManyRequest__Output } from '../../qshim/v1/DetachManyRequest.ts';
+import type { DetachVolumeRequest as _qshim_v1_DetachVolumeRequest, DetachVolumeRequest__Output as _qshim_v1_DetachVolumeRequest__Output } from '../../qshim/v1/DetachVolumeRequest.ts';
+import type { GetVolumeRequest as _qshim_v1_GetVolumeRequest, GetVolumeRequest__Output as _qshim_v1_GetVolumeRequest__Output } from '../../qshim/v1/GetVolumeRequest.ts';
+import type { KeySlots as _qshim_v1_KeySlots, KeySlots__Output as _qshim_v1_KeySlots__Output } from '../../qshim/v1/KeySlots.ts';
+import type { ListKeySlotsRequest as _qshim_v1_ListKeySlotsRequest, ListKeySlotsRequest__Output as _qshim_v1_ListKeySlotsRequest__Output } from '../../qshim/v1/ListKeySlotsRequest.ts';
+import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from '../../qshim/v1/ListVolumesRequest.ts';
+import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from '../../qshim/v1/ListVolumesResponse.ts';
+import type { PlanRequest as _qshim_v1_PlanRequest, PlanRequest__Output as _qshim_v1_PlanRequest__Output } from '../../qshim/v1/PlanRequest.ts';
+import type { PlanResponse as _qshim_v1_PlanResponse, PlanResponse__Output as _qshim_v1_PlanResponse__Output } from '../../qshim/v1/PlanResponse.ts';
+import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from '../../qshim/v1/RemoveKeyRequest.ts';
+import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from '../../qshim/v1/ResizeVolumeRequest.ts';
+import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from '../../qshim/v1/Volume.ts';
+import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from '../../qshim/v1/VolumeEvent.ts';
+import type { WatchVolumesRequest as _qshim_v1_WatchVolumesRequest, WatchVolumesRequest__Output as _qshim_v1_WatchVolumesRequest__Output } from '../../qshim/v1/WatchVolumesRequest.ts';
 
 export interface VolumesClient extends grpc.Client {
   AddKey(argument: _qshim_v1_AddKeyRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_KeySlots__Output>): grpc.ClientUnaryCall;

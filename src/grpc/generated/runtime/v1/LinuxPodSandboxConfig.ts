@@ -1,6 +1,6 @@
 // Original file: proto/containerd/cri.proto
 
-import type { LinuxSandboxSecurityContext as _runtime_v1_LinuxSandboxSecurityContext, LinuxSandboxSecurityContext__Output as _runtime_v1_LinuxSandboxSecurityContext__Output } from './LinuxSandboxSecurityContext.ts';
+import type { LinuxSandboxSecurityContext as _runtime_v1_LinuxSandboxSecurityContext, LinuxSandboxSecurityContext__Output as _runtime_v1_LinuxSandboxSecurityContext__Output } from '../../runtime/v1/LinuxSandboxSecurityContext.ts';
 
 export interface LinuxPodSandboxConfig {
   'cgroupParent'?: (string);

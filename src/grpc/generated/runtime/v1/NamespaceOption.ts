@@ -1,6 +1,6 @@
 // Original file: proto/containerd/cri.proto
 
-import type { NamespaceMode as _runtime_v1_NamespaceMode, NamespaceMode__Output as _runtime_v1_NamespaceMode__Output } from './NamespaceMode.ts';
+import type { NamespaceMode as _runtime_v1_NamespaceMode, NamespaceMode__Output as _runtime_v1_NamespaceMode__Output } from '../../runtime/v1/NamespaceMode.ts';
 
 export interface NamespaceOption {
   'network'?: (_runtime_v1_NamespaceMode);

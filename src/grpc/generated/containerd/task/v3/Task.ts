@@ -2,32 +2,32 @@
 
 import type * as grpc from '@grpc/grpc-js'
 import type { MethodDefinition } from '@grpc/proto-loader'
-import type { CheckpointTaskRequest as _containerd_task_v3_CheckpointTaskRequest, CheckpointTaskRequest__Output as _containerd_task_v3_CheckpointTaskRequest__Output } from './CheckpointTaskRequest.ts';
-import type { CloseIORequest as _containerd_task_v3_CloseIORequest, CloseIORequest__Output as _containerd_task_v3_CloseIORequest__Output } from './CloseIORequest.ts';
-import type { ConnectRequest as _containerd_task_v3_ConnectRequest, ConnectRequest__Output as _containerd_task_v3_ConnectRequest__Output } from './ConnectRequest.ts';
-import type { ConnectResponse as _containerd_task_v3_ConnectResponse, ConnectResponse__Output as _containerd_task_v3_ConnectResponse__Output } from './ConnectResponse.ts';
-import type { CreateTaskRequest as _containerd_task_v3_CreateTaskRequest, CreateTaskRequest__Output as _containerd_task_v3_CreateTaskRequest__Output } from './CreateTaskRequest.ts';
-import type { CreateTaskResponse as _containerd_task_v3_CreateTaskResponse, CreateTaskResponse__Output as _containerd_task_v3_CreateTaskResponse__Output } from './CreateTaskResponse.ts';
-import type { DeleteRequest as _containerd_task_v3_DeleteRequest, DeleteRequest__Output as _containerd_task_v3_DeleteRequest__Output } from './DeleteRequest.ts';
-import type { DeleteResponse as _containerd_task_v3_DeleteResponse, DeleteResponse__Output as _containerd_task_v3_DeleteResponse__Output } from './DeleteResponse.ts';
+import type { CheckpointTaskRequest as _containerd_task_v3_CheckpointTaskRequest, CheckpointTaskRequest__Output as _containerd_task_v3_CheckpointTaskRequest__Output } from '../../../containerd/task/v3/CheckpointTaskRequest.ts';
+import type { CloseIORequest as _containerd_task_v3_CloseIORequest, CloseIORequest__Output as _containerd_task_v3_CloseIORequest__Output } from '../../../containerd/task/v3/CloseIORequest.ts';
+import type { ConnectRequest as _containerd_task_v3_ConnectRequest, ConnectRequest__Output as _containerd_task_v3_ConnectRequest__Output } from '../../../containerd/task/v3/ConnectRequest.ts';
+import type { ConnectResponse as _containerd_task_v3_ConnectResponse, ConnectResponse__Output as _containerd_task_v3_ConnectResponse__Output } from '../../../containerd/task/v3/ConnectResponse.ts';
+import type { CreateTaskRequest as _containerd_task_v3_CreateTaskRequest, CreateTaskRequest__Output as _containerd_task_v3_CreateTaskRequest__Output } from '../../../containerd/task/v3/CreateTaskRequest.ts';
+import type { CreateTaskResponse as _containerd_task_v3_CreateTaskResponse, CreateTaskResponse__Output as _containerd_task_v3_CreateTaskResponse__Output } from '../../../containerd/task/v3/CreateTaskResponse.ts';
+import type { DeleteRequest as _containerd_task_v3_DeleteRequest, DeleteRequest__Output as _containerd_task_v3_DeleteRequest__Output } from '../../../containerd/task/v3/DeleteRequest.ts';
+import type { DeleteResponse as _containerd_task_v3_DeleteResponse, DeleteResponse__Output as _containerd_task_v3_DeleteResponse__Output } from '../../../containerd/task/v3/DeleteResponse.ts';
 import type { Empty as _google_protobuf_Empty, Empty__Output as _google_protobuf_Empty__Output } from '../../../google/protobuf/Empty.ts';
-import type { ExecProcessRequest as _containerd_task_v3_ExecProcessRequest, ExecProcessRequest__Output as _containerd_task_v3_ExecProcessRequest__Output } from './ExecProcessRequest.ts';
-import type { KillRequest as _containerd_task_v3_KillRequest, KillRequest__Output as _containerd_task_v3_KillRequest__Output } from './KillRequest.ts';
-import type { PauseRequest as _containerd_task_v3_PauseRequest, PauseRequest__Output as _containerd_task_v3_PauseRequest__Output } from './PauseRequest.ts';
-import type { PidsRequest as _containerd_task_v3_PidsRequest, PidsRequest__Output as _containerd_task_v3_PidsRequest__Output } from './PidsRequest.ts';
-import type { PidsResponse as _containerd_task_v3_PidsResponse, PidsResponse__Output as _containerd_task_v3_PidsResponse__Output } from './PidsResponse.ts';
-import type { ResizePtyRequest as _containerd_task_v3_ResizePtyRequest, ResizePtyRequest__Output as _containerd_task_v3_ResizePtyRequest__Output } from './ResizePtyRequest.ts';
-import type { ResumeRequest as _containerd_task_v3_ResumeRequest, ResumeRequest__Output as _containerd_task_v3_ResumeRequest__Output } from './ResumeRequest.ts';
-import type { ShutdownRequest as _containerd_task_v3_ShutdownRequest, ShutdownRequest__Output as _containerd_task_v3_ShutdownRequest__Output } from './ShutdownRequest.ts';
-import type { StartRequest as _containerd_task_v3_StartRequest, StartRequest__Output as _containerd_task_v3_StartRequest__Output } from './StartRequest.ts';
-import type { StartResponse as _containerd_task_v3_StartResponse, StartResponse__Output as _containerd_task_v3_StartResponse__Output } from './StartResponse.ts';
-import type { StateRequest as _containerd_task_v3_StateRequest, StateRequest__Output as _containerd_task_v3_StateRequest__Output } from './StateRequest.ts';
-import type { StateResponse as _containerd_task_v3_StateResponse, StateResponse__Output as _containerd_task_v3_StateResponse__Output } from './StateResponse.ts';
-import type { StatsRequest as _containerd_task_v3_StatsRequest, StatsRequest__Output as _containerd_task_v3_StatsRequest__Output } from './StatsRequest.ts';
-import type { StatsResponse as _containerd_task_v3_StatsResponse, StatsResponse__Output as _containerd_task_v3_StatsResponse__Output } from './StatsResponse.ts';
-import type { UpdateTaskRequest as _containerd_task_v3_UpdateTaskRequest, UpdateTaskRequest__Output as _containerd_task_v3_UpdateTaskRequest__Output } from './UpdateTaskRequest.ts';
-import type { WaitRequest as _containerd_task_v3_WaitRequest, WaitRequest__Output as _containerd_task_v3_WaitRequest__Output } from './WaitRequest.ts';
-import type { WaitResponse as _containerd_task_v3_WaitResponse, WaitResponse__Output as _containerd_task_v3_WaitResponse__Output } from './WaitResponse.ts';
+import type { ExecProcessRequest as _containerd_task_v3_ExecProcessRequest, ExecProcessRequest__Output as _containerd_task_v3_ExecProcessRequest__Output } from '../../../containerd/task/v3/ExecProcessRequest.ts';
+import type { KillRequest as _containerd_task_v3_KillRequest, KillRequest__Output as _containerd_task_v3_KillRequest__Output } from '../../../containerd/task/v3/KillRequest.ts';
+import type { PauseRequest as _containerd_task_v3_PauseRequest, PauseRequest__Output as _containerd_task_v3_PauseRequest__Output } from '../../../containerd/task/v3/PauseRequest.ts';
+import type { PidsRequest as _containerd_task_v3_PidsRequest, PidsRequest__Output as _containerd_task_v3_PidsRequest__Output } from '../../../containerd/task/v3/PidsRequest.ts';
+import type { PidsResponse as _containerd_task_v3_PidsResponse, PidsResponse__Output as _containerd_task_v3_PidsResponse__Output } from '../../../containerd/task/v3/PidsResponse.ts';
+import type { ResizePtyRequest as _containerd_task_v3_ResizePtyRequest, ResizePtyRequest__Output as _containerd_task_v3_ResizePtyRequest__Output } from '../../../containerd/task/v3/ResizePtyRequest.ts';
+import type { ResumeRequest as _containerd_task_v3_ResumeRequest, ResumeRequest__Output as _containerd_task_v3_ResumeRequest__Output } from '../../../containerd/task/v3/ResumeRequest.ts';
+import type { ShutdownRequest as _containerd_task_v3_ShutdownRequest, ShutdownRequest__Output as _containerd_task_v3_ShutdownRequest__Output } from '../../../containerd/task/v3/ShutdownRequest.ts';
+import type { StartRequest as _containerd_task_v3_StartRequest, StartRequest__Output as _containerd_task_v3_StartRequest__Output } from '../../../containerd/task/v3/StartRequest.ts';
+import type { StartResponse as _containerd_task_v3_StartResponse, StartResponse__Output as _containerd_task_v3_StartResponse__Output } from '../../../containerd/task/v3/StartResponse.ts';
+import type { StateRequest as _containerd_task_v3_StateRequest, StateRequest__Output as _containerd_task_v3_StateRequest__Output } from '../../../containerd/task/v3/StateRequest.ts';
+import type { StateResponse as _containerd_task_v3_StateResponse, StateResponse__Output as _containerd_task_v3_StateResponse__Output } from '../../../containerd/task/v3/StateResponse.ts';
+import type { StatsRequest as _containerd_task_v3_StatsRequest, StatsRequest__Output as _containerd_task_v3_StatsRequest__Output } from '../../../containerd/task/v3/StatsRequest.ts';
+import type { StatsResponse as _containerd_task_v3_StatsResponse, StatsResponse__Output as _containerd_task_v3_StatsResponse__Output } from '../../../containerd/task/v3/StatsResponse.ts';
+import type { UpdateTaskRequest as _containerd_task_v3_UpdateTaskRequest, UpdateTaskRequest__Output as _containerd_task_v3_UpdateTaskRequest__Output } from '../../../containerd/task/v3/UpdateTaskRequest.ts';
+import type { WaitRequest as _containerd_task_v3_WaitRequest, WaitRequest__Output as _containerd_task_v3_WaitRequest__Output } from '../../../containerd/task/v3/WaitRequest.ts';
+import type { WaitResponse as _containerd_task_v3_WaitResponse, WaitResponse__Output as _containerd_task_v3_WaitResponse__Output } from '../../../containerd/task/v3/WaitResponse.ts';
 
 export interface TaskClient extends grpc.Client {
   Checkpoint(argument: _containerd_task_v3_CheckpointTaskRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_google_protobuf_Empty__Output>): grpc.ClientUnaryCall;

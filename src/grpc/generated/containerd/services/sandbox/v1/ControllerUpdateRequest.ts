@@ -1,6 +1,6 @@
 // Original file: proto/containerd/sandbox.proto
 
-import type { Sandbox as _containerd_types_Sandbox, Sandbox__Output as _containerd_types_Sandbox__Output } from '../../../types/Sandbox.ts';
+import type { Sandbox as _containerd_types_Sandbox, Sandbox__Output as _containerd_types_Sandbox__Output } from '../../../../containerd/types/Sandbox.ts';
 
 export interface ControllerUpdateRequest {
   'sandboxId'?: (string);

@@ -1,49 +1,54 @@
+import { z } from 'zod';
 import { invalidArgument } from '../../base/errors.ts';
-import { completeEncryption, type EncryptionSpec, type RequestedEncryption } from './encryption.ts';
 
-/** What a caller may ask of a volume, and what becomes of what was left out. Pure: nothing here touches the host. */
+/**
+ * What a caller may ask of a volume's disk, whatever its source, and what becomes of what was left out. Pure: nothing here
+ * touches the host. Types come from the schemas, which are what the journal keeps.
+ */
 
-export type SourceKind = 'raw-file' | 'qcow2-file' | 'block-device';
-export type CacheMode = 'none' | 'writeback' | 'writethrough' | 'directsync' | 'unsafe';
-export type AioMode = 'threads' | 'native' | 'io_uring';
-export type DiscardMode = 'ignore' | 'unmap';
-export type DetectZeroes = 'off' | 'on' | 'unmap';
+export const aioModeSchema = z.enum(['threads', 'native', 'io_uring']);
 /** QAPI BlockdevOnError; `enospc` stops the VM when there is no space and reports everything else. */
-export type IoErrorPolicy = 'report' | 'ignore' | 'stop' | 'enospc';
-export type FsType = 'ext4' | 'xfs';
+const errorPolicySchema = z.enum(['report', 'ignore', 'stop', 'enospc']);
 
-export interface MountSpec {
-  readonly fsType: FsType;
-  /** Absolute path in the guest. */
-  readonly mountPoint: string;
-  readonly options: readonly string[];
-  readonly format: 'never' | 'if_empty';
-}
+export const mountSchema = z
+  .object({
+    fsType: z.enum(['ext4', 'xfs']),
+    /** Absolute path in the guest. */
+    mountPoint: z.string(),
+    options: z.array(z.string()).readonly(),
+    format: z.enum(['never', 'if_empty']),
+  })
+  .readonly();
 
-/** A volume as the caller asked for it, with every default filled in. Two specs are the same when they are deeply equal. */
-export interface VolumeSpec {
-  readonly source: { readonly kind: SourceKind; readonly path: string };
-  readonly readOnly: boolean;
-  readonly cache: CacheMode;
-  readonly aio: AioMode | 'auto';
-  readonly discard: DiscardMode;
-  readonly detectZeroes: DetectZeroes;
+/** Everything of a volume's spec but its source, its mount and its encryption. */
+export const diskSchema = z.object({
+  readOnly: z.boolean(),
+  cache: z.enum(['none', 'writeback', 'writethrough', 'directsync', 'unsafe']),
+  aio: z.enum(['auto', ...aioModeSchema.options]),
+  discard: z.enum(['ignore', 'unmap']),
+  detectZeroes: z.enum(['off', 'on', 'unmap']),
   /** At most 20 bytes: virtio-blk cuts the rest off in silence (VIRTIO_BLK_ID_BYTES). */
-  readonly serial: string;
-  readonly queues: number;
+  serial: z.string(),
+  queues: z.int(),
   /** Bytes. */
-  readonly logicalBlockSize: number;
+  logicalBlockSize: z.int(),
   /** Bytes. */
-  readonly physicalBlockSize: number;
-  readonly mount: MountSpec | undefined;
-  readonly writeErrors: IoErrorPolicy;
-  readonly readErrors: IoErrorPolicy;
-  readonly encryption: EncryptionSpec | undefined;
-}
+  physicalBlockSize: z.int(),
+  writeErrors: errorPolicySchema,
+  readErrors: errorPolicySchema,
+});
 
-/** As VolumeSpec, where empty strings, zeroes and undefined ask for the default. */
-export interface RequestedSpec {
-  readonly source: { readonly kind: SourceKind; readonly path: string } | undefined;
+export type AioMode = z.infer<typeof aioModeSchema>;
+export type IoErrorPolicy = z.infer<typeof errorPolicySchema>;
+export type MountSpec = z.infer<typeof mountSchema>;
+export type FsType = MountSpec['fsType'];
+export type DiskSpec = Readonly<z.infer<typeof diskSchema>>;
+export type CacheMode = DiskSpec['cache'];
+export type DiscardMode = DiskSpec['discard'];
+export type DetectZeroes = DiskSpec['detectZeroes'];
+
+/** As DiskSpec, where empty strings, zeroes and undefined ask for the default. */
+export interface RequestedDisk {
   readonly readOnly: boolean;
   readonly cache: CacheMode | undefined;
   readonly aio: AioMode | 'auto';
@@ -53,10 +58,8 @@ export interface RequestedSpec {
   readonly queues: number;
   readonly logicalBlockSize: number;
   readonly physicalBlockSize: number;
-  readonly mount: MountSpec | undefined;
   readonly writeErrors?: IoErrorPolicy | undefined;
   readonly readErrors?: IoErrorPolicy | undefined;
-  readonly encryption?: RequestedEncryption | undefined;
 }
 
 export const SERIAL_BYTES_MAX = 20;
@@ -70,57 +73,51 @@ const PATH_BYTES_MAX = 4095;
 const MOUNT_OPTIONS_MAX = 32;
 
 /**
- * Fills in the defaults and refuses what contradicts itself.
- * @param serial the serial to give when the caller names none
- * @throws ShimError INVALID_ARGUMENT that names the field
+ * Fills in the defaults.
+ * @param defaults the serial and the number of queues for a caller who names none; whether the disk is encrypted
+ * @throws ShimError INVALID_ARGUMENT for a serial that cannot be one
  */
-export function completeSpec(requested: RequestedSpec, serial: string, vcpus: number): VolumeSpec {
-  const { source, readOnly } = requested;
-  if (source === undefined) {
-    throw invalidArgument('spec.source', '', 'one of raw_file, qcow2_file and block_device is needed');
-  }
-  checkHostPath('spec.source.path', source.path);
-  const cache = requested.cache ?? 'writeback';
+export function completeDisk(
+  requested: RequestedDisk,
+  defaults: { readonly serial: string; readonly vcpus: number; readonly encrypted: boolean },
+): DiskSpec {
+  const { readOnly } = requested;
   const logicalBlockSize = requested.logicalBlockSize === 0 ? BLOCK_SIZE_MIN : requested.logicalBlockSize;
-  const spec: VolumeSpec = {
-    source,
+  return {
     readOnly,
-    cache,
+    cache: requested.cache ?? 'writeback',
     aio: requested.aio,
     // What was discarded would show which blocks of an encrypted volume are in use.
-    discard: requested.discard ?? (readOnly || requested.encryption !== undefined ? 'ignore' : 'unmap'),
+    discard: requested.discard ?? (readOnly || defaults.encrypted ? 'ignore' : 'unmap'),
     detectZeroes: requested.detectZeroes ?? 'off',
-    serial: checkSerial(requested.serial === '' ? serial : requested.serial),
-    queues: requested.queues === 0 ? vcpus : requested.queues,
+    serial: checkSerial(requested.serial === '' ? defaults.serial : requested.serial),
+    queues: requested.queues === 0 ? defaults.vcpus : requested.queues,
     logicalBlockSize,
     physicalBlockSize: requested.physicalBlockSize === 0 ? logicalBlockSize : requested.physicalBlockSize,
-    mount: requested.mount === undefined ? undefined : checkMount(requested.mount, readOnly),
     writeErrors: requested.writeErrors ?? 'enospc',
     readErrors: requested.readErrors ?? 'report',
-    encryption: requested.encryption && completeEncryption(requested.encryption, requested),
   };
-  checkContradictions(spec);
-  return spec;
 }
 
-function checkContradictions(spec: VolumeSpec): void {
-  if (spec.aio === 'native' && !isDirect(spec.cache)) {
-    throw invalidArgument('spec.aio', 'native', `needs cache mode none or directsync, not ${spec.cache}`);
+/** @throws ShimError INVALID_ARGUMENT that names the field */
+export function checkContradictions(disk: DiskSpec): void {
+  if (disk.aio === 'native' && !isDirect(disk.cache)) {
+    throw invalidArgument('spec.aio', 'native', `needs cache mode none or directsync, not ${disk.cache}`);
   }
-  if (spec.detectZeroes === 'unmap' && spec.discard !== 'unmap') {
+  if (disk.detectZeroes === 'unmap' && disk.discard !== 'unmap') {
     throw invalidArgument('spec.detect_zeroes', 'unmap', 'needs discard unmap');
   }
-  if (spec.readOnly && spec.discard === 'unmap') {
+  if (disk.readOnly && disk.discard === 'unmap') {
     throw invalidArgument('spec.discard', 'unmap', 'a read-only volume discards nothing');
   }
-  if (spec.readErrors === 'enospc') {
+  if (disk.readErrors === 'enospc') {
     throw invalidArgument('spec.read_errors', 'enospc', 'a read never runs out of space');
   }
-  if (spec.queues < 1 || spec.queues > QUEUES_MAX) {
-    throw invalidArgument('spec.queues', spec.queues, `must be from 1 to ${QUEUES_MAX}`);
+  if (disk.queues < 1 || disk.queues > QUEUES_MAX) {
+    throw invalidArgument('spec.queues', disk.queues, `must be from 1 to ${QUEUES_MAX}`);
   }
-  checkBlockSize('spec.logical_block_size', spec.logicalBlockSize, BLOCK_SIZE_MIN, LOGICAL_BLOCK_SIZE_MAX);
-  checkBlockSize('spec.physical_block_size', spec.physicalBlockSize, spec.logicalBlockSize, PHYSICAL_BLOCK_SIZE_MAX);
+  checkBlockSize('spec.logical_block_size', disk.logicalBlockSize, BLOCK_SIZE_MIN, LOGICAL_BLOCK_SIZE_MAX);
+  checkBlockSize('spec.physical_block_size', disk.physicalBlockSize, disk.logicalBlockSize, PHYSICAL_BLOCK_SIZE_MAX);
 }
 
 /** True for the cache modes that bypass the host's page cache (O_DIRECT). */
@@ -161,7 +158,8 @@ function checkBlockSize(field: string, bytes: number, min: number, max: number):
   }
 }
 
-function checkMount(mount: MountSpec, readOnly: boolean): MountSpec {
+/** @throws ShimError INVALID_ARGUMENT that names the field */
+export function checkMount(mount: MountSpec, readOnly: boolean): MountSpec {
   checkHostPath('spec.mount.mount_point', mount.mountPoint);
   if (mount.mountPoint === '/') throw invalidArgument('spec.mount.mount_point', '/', 'is the root of the guest');
   if (mount.options.length > MOUNT_OPTIONS_MAX) {

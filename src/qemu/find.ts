@@ -1,0 +1,31 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { QemuProcess, identify, type ProcessIdentity } from './process.ts';
+
+/**
+ * The QEMU process that serves the QMP socket of a state directory, by its command line; undefined when there is none.
+ * VMs that this daemon's configuration did not make have other socket paths, and are never found.
+ */
+export async function findQemu(
+  qmpSocket: string,
+): Promise<{ readonly identity: ProcessIdentity; readonly args: readonly string[] } | undefined> {
+  const wanted = `path=${qmpSocket.replaceAll(',', ',,')},`;
+  for (const name of await readdir('/proc')) {
+    if (!/^[0-9]+$/.test(name)) continue;
+    // Processes end while they are looked at.
+    const text = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+    const args = text.split('\0');
+    if (!args.some((arg) => arg.startsWith('socket,id=qmp,') && arg.includes(wanted))) continue;
+    const identity = await identify(Number(name));
+    if (identity !== undefined) return { identity, args };
+  }
+  return undefined;
+}
+
+/** Ends the QEMU that serves this QMP socket, and answers with its pid once it is gone; undefined when there is none. */
+export async function endQemuOf(qmpSocket: string): Promise<number | undefined> {
+  const found = await findQemu(qmpSocket);
+  const qemu = found && (await QemuProcess.adopt(found.identity));
+  await qemu?.kill('SIGKILL');
+  await qemu?.exited;
+  return qemu?.pid;
+}

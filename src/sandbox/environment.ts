@@ -1,0 +1,19 @@
+import type { AcceleratorChoice } from '../qemu/accelerator.ts';
+import type { WarmPool } from '../template/pool.ts';
+import type { Templates } from '../template/templates.ts';
+import { observe } from './observe.ts';
+import { Sandbox, type SandboxIdentity, type SandboxParts } from './sandbox.ts';
+import type { GuestAgent } from '../guest/agent.ts';
+
+/** What all sandboxes of a daemon share. */
+export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected'> {
+  readonly accelerators: AcceleratorChoice;
+  readonly templates: Templates;
+  readonly pool: WarmPool;
+}
+
+/** A sandbox that is observed from its first connection on. @param agent as Sandbox takes it */
+export function makeSandbox(environment: SandboxEnvironment, identity: SandboxIdentity, agent?: GuestAgent): Sandbox {
+  const { config, log, events, claims, keys } = environment;
+  return new Sandbox({ config, log, events, claims, keys, onConnected: observe }, identity, agent);
+}

@@ -1,0 +1,37 @@
+import type { Timing } from '../base/stopwatch.ts';
+import type { Cause } from '../volume/model/state.ts';
+
+export type EventType =
+  | 'sandbox.creating'
+  | 'sandbox.running'
+  | 'sandbox.stopping'
+  | 'sandbox.stopped'
+  | 'sandbox.deleted'
+  | 'sandbox.adopted'
+  | 'sandbox.rebooted'
+  | 'sandbox.panicked'
+  | 'sandbox.snapshot'
+  | 'volume.pending'
+  | 'volume.attached'
+  | 'volume.detaching'
+  | 'volume.removed'
+  | 'volume.health'
+  | 'volume.job'
+  | 'volume.resized'
+  | 'volume.snapshot';
+
+/** One observed change. `subject` is a snapshot of the sandbox or volume as it was right after. */
+export interface ShimEvent {
+  readonly sequence: number;
+  readonly timeMs: number;
+  readonly type: EventType;
+  readonly sandboxId: string;
+  /** Undefined for events of the sandbox itself. */
+  readonly volumeId: string | undefined;
+  readonly generation: number;
+  readonly cause: Cause | undefined;
+  readonly timings: readonly Timing[];
+  readonly subject: unknown;
+}
+
+export type NewEvent = Omit<ShimEvent, 'sequence' | 'timeMs'>;

@@ -1,0 +1,247 @@
+import { ShimError, messageOf } from '../base/errors.ts';
+import type { Stopwatch } from '../base/stopwatch.ts';
+import type { KeyMaterial } from '../keys/material.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { isQmpError } from '../qmp/errors.ts';
+import type { VolumeHost } from './host.ts';
+import { beforeCreation } from './image-undo.ts';
+import { runKeyJob } from './job.ts';
+import { hostLuksView, luksRefusal, readLuks1 } from './luks-image.ts';
+import type { AioMode } from './model/disk.ts';
+import type { JobObject, QemuObject } from './model/objects.ts';
+import { aioModes } from './plan.ts';
+import { SecretHandover } from './secret.ts';
+import { inspectSource } from './spec.ts';
+import type { Volume } from './volume.ts';
+
+/**
+ * Adds a volume's objects to QEMU, in the order of its list. Called under the volume's mutex. What was added when one of them is
+ * refused stays: removal.ts takes it away.
+ */
+
+/** QEMU works on the key for each slot in use, and answers nothing meanwhile. */
+const LUKS_OPEN_TIMEOUT_MS = 600_000;
+
+/** What one volume's objects are added with. */
+interface Adding {
+  readonly host: VolumeHost;
+  readonly qmp: QmpClient;
+  readonly volume: Volume;
+  readonly secrets: SecretHandover;
+  readonly watch: Stopwatch;
+  /** Ids of what QEMU has taken. */
+  readonly added: Set<string>;
+}
+
+/**
+ * @throws ShimError FAILED_PRECONDITION: SOURCE_NOT_USABLE, SOURCE_NOT_EMPTY, BACKING_IN_USE, LUKS_WRONG_KEY,
+ *   LUKS_CREATE_FAILED; and what inspectSource and SecretHandover throw
+ */
+export async function addVolume(
+  host: VolumeHost,
+  qmp: QmpClient,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  watch: Stopwatch,
+): Promise<void> {
+  await refuseIfWrittenSince(host, volume);
+  await using secrets = new SecretHandover(qmp, host.config.secret_dir, key);
+  const adding = { host, qmp, volume, secrets, watch, added: new Set<string>() };
+  const modes = aioModes(volume.spec);
+  for (const [index, aio] of modes.entries()) {
+    const objects = volume.objects(aio, volume.look.blank);
+    try {
+      await (mayGoTogether(host, objects, aio) ? addTogether(adding, objects, aio) : addInOrder(adding, objects, aio));
+      return;
+    } catch (error) {
+      // Once a node is there, the source can be opened in this mode; what fails then would fail in any.
+      if (hasNode(adding, objects) || !isQmpError(error)) throw error;
+      if (index === modes.length - 1) throw refusedNode(volume, aio, error);
+      // Which reason an open failed for shows only in text. A wrong guess costs one more try with a simpler mode.
+      host.log.debug({ volumeId: volume.id, aio, problem: error.message }, 'aio mode refused, trying the next');
+    }
+  }
+}
+
+function hasNode({ added }: Adding, objects: readonly QemuObject[]): boolean {
+  return objects.some(({ type, id }) => type === 'node' && added.has(id));
+}
+
+/**
+ * Nodes and front end may be sent all at once, when QEMU is known to open sources so: it works in order, and the front end finds
+ * its node, or is refused with it. A refused device_add holds QEMU up (drain_call_rcu), so a first try goes step by step.
+ */
+function mayGoTogether(host: VolumeHost, objects: readonly QemuObject[], aio: AioMode | undefined): boolean {
+  const plain = objects.every(({ type }) => type === 'node' || type === 'device');
+  return plain && aio !== undefined && host.volumes.worksWith(aio);
+}
+
+async function addTogether(adding: Adding, objects: readonly QemuObject[], aio: AioMode | undefined): Promise<void> {
+  const { host, qmp, watch } = adding;
+  const results = await Promise.allSettled(
+    objects.map(async ({ add, phase }, index) => {
+      // Each reply may have to wait for those before it.
+      await qmp.run(add.command, add.arguments, { timeoutMs: (index + 1) * host.config.qmp_reply_timeout_ms });
+      if (phase !== undefined) watch.lap(phase);
+    }),
+  );
+  for (const [index, result] of results.entries()) {
+    const object = objects[index];
+    if (object === undefined) break;
+    if (result.status === 'rejected') throw refusedObject(adding, object, result.reason);
+    noteAdded(adding, object, aio);
+  }
+}
+
+async function addInOrder(adding: Adding, objects: readonly QemuObject[], aio: AioMode | undefined): Promise<void> {
+  for (const object of objects) {
+    if (adding.added.has(object.id)) continue;
+    try {
+      await addOne(adding, object);
+    } catch (error) {
+      throw refusedObject(adding, object, error);
+    }
+    if (object.phase !== undefined) adding.watch.lap(object.phase);
+    noteAdded(adding, object, aio);
+    if (objects.some(({ until }) => until === object.id)) await adding.secrets.release();
+    if (object.type === 'node' && object.add.arguments.driver === 'luks') await noteImage(adding);
+  }
+}
+
+async function addOne(adding: Adding, object: QemuObject): Promise<void> {
+  const { qmp, secrets } = adding;
+  switch (object.type) {
+    case 'node': {
+      const luks = object.add.arguments.driver === 'luks';
+      await qmp.run(object.add.command, object.add.arguments, luks ? { timeoutMs: LUKS_OPEN_TIMEOUT_MS } : {});
+      return;
+    }
+    case 'device':
+      await qmp.run(object.add.command, object.add.arguments);
+      return;
+    case 'chardev':
+      await qmp.run(object.add.command, object.add.arguments);
+      return;
+    case 'object':
+      if (object.add.arguments['qom-type'] === 'secret') await secrets.add(object.add.arguments);
+      else await qmp.run(object.add.command, object.add.arguments);
+      return;
+    case 'job':
+      await createImage(adding, object);
+  }
+}
+
+function noteAdded({ host, volume, added }: Adding, object: QemuObject, aio: AioMode | undefined): void {
+  const first = object.type === 'node' && volume.aio === undefined;
+  added.add(object.id);
+  if (!first) return;
+  host.volumes.apply(volume, { kind: 'opened', aio });
+  if (aio !== undefined) host.volumes.noteWorks(aio);
+}
+
+/**
+ * A source was looked at before this volume had the claim on it: another volume may have come, written and left in between.
+ * What is made because nothing was ever written there, rests on a second look, now that nobody else may write.
+ */
+async function refuseIfWrittenSince({ config }: VolumeHost, volume: Volume): Promise<void> {
+  const { look, spec, identity, resolved } = volume;
+  if (!look.blank && !look.unwritten) return;
+  const now = await inspectSource(spec, config, resolved);
+  if (now.blank === look.blank && now.unwritten === look.unwritten && now.identity === identity.backingIdentity) return;
+  const path = identity.resolvedPath;
+  throw luksRefusal(path, 'SOURCE_NOT_EMPTY', 'was empty when it was looked at, and has been written to since then');
+}
+
+/** Makes an image of a source that was seen to be empty. When it fails, the undo of the attach makes it empty again. */
+async function createImage({ host, qmp, volume }: Adding, object: JobObject): Promise<void> {
+  const { resolvedPath } = volume.identity;
+  const { 'job-id': job, options: asked } = object.add.arguments;
+  // How much fits was found out when the source was looked at.
+  const options = { ...asked, size: volume.sizeBytes };
+  const start = (): Promise<unknown> =>
+    qmp.run(object.add.command, { 'job-id': job, options }, { timeoutMs: LUKS_OPEN_TIMEOUT_MS });
+  host.volumes.apply(volume, { kind: 'creating', creating: await beforeCreation(resolvedPath) });
+  await host.commit();
+  try {
+    await runKeyJob(qmp, job, start, {
+      signal: host.gone,
+      progress: (progress) => host.volumes.apply(volume, { kind: 'job', job: progress }),
+    });
+  } catch (error) {
+    host.gone.throwIfAborted();
+    if (isLockConflict(error)) {
+      // QEMU did not get it, and has written nothing: what lies there is somebody else's.
+      host.volumes.apply(volume, { kind: 'creating', creating: undefined });
+      throw heldElsewhere(volume, error);
+    }
+    throw luksRefusal(resolvedPath, 'LUKS_CREATE_FAILED', `cannot be encrypted: ${messageOf(error)}`, undefined, error);
+  } finally {
+    host.volumes.apply(volume, { kind: 'job', job: undefined });
+  }
+}
+
+/** The image is open, and no guest has it yet. */
+async function noteImage({ host, volume }: Adding): Promise<void> {
+  const { creating } = volume;
+  const encryption = hostLuksView(await readLuks1(volume.identity.resolvedPath), volume.look.blank);
+  host.volumes.apply(volume, { kind: 'encrypted', encryption });
+  if (creating === undefined) return;
+  // On disk before a guest can write: what a guest may have written is never taken for half an image.
+  host.volumes.apply(volume, { kind: 'creating', creating: undefined });
+  await host.commit().catch((error: unknown) => {
+    host.volumes.apply(volume, { kind: 'creating', creating });
+    throw error;
+  });
+}
+
+/** What a refusal of QEMU's means. That of the first node is told as it is, since another aio mode may do. */
+function refusedObject(adding: Adding, object: QemuObject, error: unknown): unknown {
+  const { volume, added } = adding;
+  switch (object.type) {
+    case 'node':
+      if (object.add.arguments.driver === 'luks' && isWrongKey(error)) {
+        const path = volume.identity.resolvedPath;
+        return luksRefusal(path, 'LUKS_WRONG_KEY', 'opens with none of its key slots by this key', undefined, error);
+      }
+      return added.size === 0 || volume.aio === undefined ? error : refusedNode(volume, volume.aio, error);
+    case 'device':
+      // A raw file is locked only now, when the front end says what it wants to do with the node.
+      return isLockConflict(error) ? heldElsewhere(volume, error) : error;
+    case 'object':
+    case 'job':
+    case 'chardev':
+      return error;
+  }
+}
+
+/** QEMU has no error class for it. Only the reason hangs on this text; a damaged key slot says the same. */
+export function isWrongKey(error: unknown): boolean {
+  return isQmpError(error) && /\bInvalid password\b|\bNo keyslots match\b/.test(error.message);
+}
+
+function refusedNode(volume: Volume, aio: AioMode | undefined, error: unknown): unknown {
+  if (!isQmpError(error)) return error;
+  if (isLockConflict(error)) return heldElsewhere(volume, error);
+  const { resolvedPath: path } = volume.identity;
+  const how = aio === undefined ? '' : ` (aio ${aio}${volume.spec.aio === 'auto' ? ', the last that was tried' : ''})`;
+  return new ShimError('FAILED_PRECONDITION', `QEMU could not open ${path}${how}: ${error.message}`, {
+    reason: 'SOURCE_NOT_USABLE',
+    metadata: { volumeId: volume.id, path, aio: aio ?? '' },
+    cause: error,
+  });
+}
+
+/** QEMU has no error class for it. Only which status a failure gets hangs on this text, never what is done about it. */
+function isLockConflict(error: unknown): boolean {
+  return /\bFailed to get .* lock\b/.test(messageOf(error));
+}
+
+/** The refusal for a source that another process has locked. */
+function heldElsewhere(volume: Volume, error: unknown): ShimError {
+  const { resolvedPath } = volume.identity;
+  return new ShimError(
+    'FAILED_PRECONDITION',
+    `${resolvedPath} is in use by another process, which holds a lock on it: ${messageOf(error)}`,
+    { reason: 'BACKING_IN_USE', metadata: { path: resolvedPath, holder: 'another process' }, cause: error },
+  );
+}

@@ -1,0 +1,87 @@
+import { ShimError } from '../base/errors.ts';
+import { checkId } from '../base/ids.ts';
+import { asShimError } from '../qmp/errors.ts';
+import type { Inspection, InspectionConfig } from './source/module.ts';
+import type { SourceSpec } from './source/registry.ts';
+import { completeSpec, defaultSerial, inspectSource, type RequestedSpec, type VolumeSpec } from './spec.ts';
+import type { VolumeStore, Wanted } from './store.ts';
+import type { Volume } from './volume.ts';
+
+/** The sandbox that a volume is to come to. */
+export interface Admitting {
+  readonly id: string;
+  readonly state: string;
+  readonly vcpus: number;
+  readonly volumes: VolumeStore;
+  readonly config: InspectionConfig;
+}
+
+export interface Request {
+  readonly volumeId: string;
+  readonly spec: RequestedSpec;
+}
+
+/** What became known of a request on the way, as far as it came. */
+export interface Admission {
+  readonly volumeId: string;
+  spec: VolumeSpec | undefined;
+  /** The volume that this request repeats. */
+  repeated: Volume | undefined;
+  source: Inspection<SourceSpec> | undefined;
+}
+
+export function beginAdmission({ volumeId }: Request): Admission {
+  return { volumeId, spec: undefined, repeated: undefined, source: undefined };
+}
+
+/**
+ * Every reason against a request, in the order in which they are told: Attach throws the first, Plan shows all, a batch does either
+ * for each of its members. Fills in `admission` on the way. Looks at the host; changes nothing. A reason may be gone, or another
+ * come, by the time of the deed: VolumeStore.add asks once more, without an await in between.
+ * @param others members of the same request that come before it
+ */
+export async function* reasonsAgainst(
+  sandbox: Admitting,
+  request: Request,
+  admission: Admission,
+  others: readonly Wanted[] = [],
+): AsyncGenerator<ShimError> {
+  const { volumeId } = request;
+  yield* caught(() => {
+    checkId('volume_id', volumeId);
+  });
+  yield* caught(() => {
+    admission.spec = completeSpec(request.spec, defaultSerial(volumeId), sandbox.vcpus);
+  });
+  const notRunning = refusalUnlessRunning(sandbox);
+  if (notRunning !== undefined) yield notRunning;
+  const { spec } = admission;
+  if (spec === undefined) return;
+  yield* caught(() => {
+    admission.repeated = sandbox.volumes.repeated(volumeId, spec);
+  });
+  if (admission.repeated !== undefined) return;
+  try {
+    admission.source = await inspectSource(spec, sandbox.config);
+  } catch (error) {
+    yield asShimError(error);
+  }
+  yield* sandbox.volumes.refusals(volumeId, spec, admission.source, others);
+}
+
+/** Why a sandbox takes no volumes now, if it does not. */
+export function refusalUnlessRunning({ id, state }: Pick<Admitting, 'id' | 'state'>): ShimError | undefined {
+  if (state === 'running') return undefined;
+  return new ShimError('FAILED_PRECONDITION', `sandbox ${id} is ${state}, not running`, {
+    reason: state === 'stopping' ? 'SANDBOX_STOPPING' : 'SANDBOX_NOT_RUNNING',
+    metadata: { sandboxId: id, state },
+  });
+}
+
+function* caught(check: () => void): Generator<ShimError> {
+  try {
+    check();
+  } catch (error) {
+    yield asShimError(error);
+  }
+}

@@ -1,0 +1,34 @@
+import type { QmpClient } from '../../qmp/client.ts';
+import type { DiskSpec } from '../model/disk.ts';
+import type { QemuNames } from '../model/names.ts';
+import type { DeviceObject } from '../model/objects.ts';
+import type { Placement } from '../model/placement.ts';
+import type { Slot } from '../model/slots.ts';
+
+/** Where a volume goes in its VM. */
+export interface Seat {
+  readonly slot: Slot;
+  readonly placement: Placement;
+}
+
+/** What a device shows of how it was made. */
+export interface SeenDevice extends Seat {
+  readonly disk: Pick<
+    DiskSpec,
+    'serial' | 'queues' | 'logicalBlockSize' | 'physicalBlockSize' | 'writeErrors' | 'readErrors' | 'discard'
+  >;
+  /** Every write is flushed. */
+  readonly writeThrough: boolean;
+}
+
+/** One kind of device through which a guest sees a volume. */
+export interface FrontEndModule {
+  /** The device's driver in QEMU. */
+  readonly driver: string;
+  /** The device over the root node, spelled out. */
+  device(disk: DiskSpec, names: QemuNames, seat: Seat): DeviceObject;
+  /** QOM path of what shows the guest driver's status. */
+  statusPath(device: string): string;
+  /** Reads a device back from QEMU, when the journal is lost. @throws when it is not one of qshim's */
+  read(qmp: Pick<QmpClient, 'run'>, device: string): Promise<SeenDevice>;
+}

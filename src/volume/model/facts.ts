@@ -1,0 +1,210 @@
+import { z } from 'zod';
+import type { Timing } from '../../base/stopwatch.ts';
+import { aioModeSchema, type AioMode } from './disk.ts';
+import { encryptionViewSchema, imageCreationSchema, type EncryptionView, type ImageCreation } from './encryption.ts';
+import { maybe } from './maybe.ts';
+import { operationSchema, type Operation } from './operation.ts';
+import { transition, type Cause, type GuestView, type StateInput, type Transition, type VolumeState } from './state.ts';
+
+/**
+ * What is known of one generation of a volume, and how news changes it: pure and total. The state is the part of it that
+ * decides what may be done (state.ts); the rest is told to callers, and kept for the next daemon.
+ */
+
+export const stateTimesSchema = z
+  .object({
+    pending: z.number(),
+    attached: maybe(z.number()),
+    detaching: maybe(z.number()),
+    removed: maybe(z.number()),
+  })
+  .readonly();
+/** Wall-clock milliseconds of each state's beginning. */
+export type StateTimes = z.infer<typeof stateTimesSchema>;
+
+/** What QEMU has told of a volume's I/O errors. */
+export interface VolumeHealth {
+  readonly failing: boolean;
+  readonly errors: number;
+  readonly last?: IoError;
+}
+
+export interface IoError {
+  readonly operation: string;
+  readonly message: string;
+  readonly action: string;
+  readonly noSpace: boolean;
+  readonly timeMs: number;
+}
+
+export interface JobProgress {
+  readonly type: string;
+  readonly status: string;
+  /** In a unit of the job's own. */
+  readonly current: number;
+  readonly total: number;
+}
+
+/**
+ * What qshim has made in the guest of the volume's disk, and has to take away before the disk goes. True from before the guest
+ * is asked for it until it is seen not to be there (or its boot has ended).
+ */
+export interface MadeInGuest {
+  readonly mapping: boolean;
+  readonly mount: boolean;
+}
+
+export interface VolumeFacts {
+  readonly state: VolumeState;
+  readonly times: StateTimes;
+  readonly timings: readonly Timing[];
+  /** Bytes that the disk has. */
+  readonly sizeBytes: number;
+  /** The last guest view, kept after removal for those who ask. */
+  readonly guest: GuestView | undefined;
+  readonly made: MadeInGuest;
+  /** The aio mode that QEMU accepted. */
+  readonly aio: AioMode | undefined;
+  /** How it was seen to be encrypted. */
+  readonly encryption: EncryptionView | undefined;
+  /** An image is being made of its source, and no guest has had it yet. */
+  readonly creating: ImageCreation | undefined;
+  /** What is being done to it while it stays attached. */
+  readonly operation: Operation | undefined;
+  /** The job that QEMU works on for it. */
+  readonly job: JobProgress | undefined;
+  readonly health: VolumeHealth;
+}
+
+/** The part of the facts that outlives the daemon. */
+export const factsSchema = z.object({
+  times: stateTimesSchema,
+  aio: maybe(aioModeSchema),
+  encryption: maybe(encryptionViewSchema),
+  creating: maybe(imageCreationSchema),
+  operation: maybe(operationSchema).optional(),
+});
+
+export type VolumeInput =
+  | StateInput
+  /** QEMU has opened the source; `aio`: in this mode. */
+  | { readonly kind: 'opened'; readonly aio: AioMode | undefined }
+  /** The encryption was opened in the guest, or is about to be; or was seen to be closed. */
+  | { readonly kind: 'mapped'; readonly mapping: boolean }
+  /** The file system was mounted in the guest, or is about to be; or was seen not to be. */
+  | { readonly kind: 'mounted'; readonly mount: boolean }
+  | { readonly kind: 'encrypted'; readonly encryption: EncryptionView }
+  /** An image is begun; undefined: it is finished, or empty again. */
+  | { readonly kind: 'creating'; readonly creating: ImageCreation | undefined }
+  /** The disk was seen to have this size. */
+  | { readonly kind: 'sized'; readonly sizeBytes: number }
+  | { readonly kind: 'job'; readonly job: JobProgress | undefined }
+  | { readonly kind: 'operation'; readonly operation: Operation | undefined }
+  | { readonly kind: 'io-error'; readonly error: IoError }
+  /** The VM goes on: what had failed for want of space has been tried anew. */
+  | { readonly kind: 'resumed' }
+  /** The guest was reset: what qshim had made in its last boot is gone. */
+  | { readonly kind: 'guest-reset' }
+  | { readonly kind: 'timed'; readonly timings: readonly Timing[] };
+
+/** What watchers are told of besides a change of state. */
+export interface News {
+  readonly type: 'volume.health' | 'volume.job' | 'volume.resized';
+  readonly cause: Cause;
+}
+
+export interface Observed {
+  readonly facts: VolumeFacts;
+  readonly result: Transition | { readonly kind: 'noted' };
+  readonly news: News | undefined;
+}
+
+/** What becomes of the facts. */
+export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): Observed {
+  switch (input.kind) {
+    case 'opened':
+      return noted({ ...facts, aio: input.aio });
+    case 'mapped':
+      return noted({ ...facts, made: { ...facts.made, mapping: input.mapping } });
+    case 'mounted':
+      return noted({ ...facts, made: { ...facts.made, mount: input.mount } });
+    case 'encrypted':
+      return noted({ ...facts, encryption: input.encryption });
+    case 'creating':
+      return noted({ ...facts, creating: input.creating });
+    case 'sized':
+      return sized(facts, input.sizeBytes);
+    case 'job':
+      return withJob(facts, input.job);
+    case 'operation':
+      return noted({ ...facts, operation: input.operation });
+    case 'io-error':
+      return ioError(facts, input.error);
+    case 'resumed':
+      return resumed(facts);
+    case 'guest-reset':
+      return noted({ ...facts, made: NOTHING_MADE, encryption: hostsOwn(facts.encryption) });
+    case 'timed':
+      return noted({ ...facts, timings: input.timings });
+    default:
+      return changed(facts, input, nowMs);
+  }
+}
+
+export const NOTHING_MADE: MadeInGuest = { mapping: false, mount: false };
+
+function noted(facts: VolumeFacts, news?: News): Observed {
+  return { facts, result: { kind: 'noted' }, news };
+}
+
+function changed(facts: VolumeFacts, input: StateInput, nowMs: number): Observed {
+  const result = transition(facts.state, input);
+  if (result.kind !== 'next') return { facts, result, news: undefined };
+  const { next } = result;
+  const isNew = next.state !== facts.state.state;
+  return {
+    facts: {
+      ...facts,
+      state: next,
+      guest: 'guest' in next ? next.guest : facts.guest,
+      times: isNew ? { ...facts.times, [next.state]: nowMs } : facts.times,
+      ...(next.state === 'removed' ? { made: NOTHING_MADE, operation: undefined } : {}),
+    },
+    result,
+    news: undefined,
+  };
+}
+
+function sized(facts: VolumeFacts, sizeBytes: number): Observed {
+  if (sizeBytes === facts.sizeBytes) return noted(facts);
+  const message = `the disk has ${sizeBytes} bytes, it had ${facts.sizeBytes}`;
+  return noted({ ...facts, sizeBytes }, { type: 'volume.resized', cause: { reason: 'RESIZED', message } });
+}
+
+function withJob(facts: VolumeFacts, job: JobProgress | undefined): Observed {
+  const changes = job?.status !== facts.job?.status || job?.current !== facts.job?.current;
+  if (job === undefined || !changes) return noted({ ...facts, job });
+  const message = `${job.type}: ${job.status}, ${job.current} of ${job.total}`;
+  return noted({ ...facts, job }, { type: 'volume.job', cause: { reason: 'JOB_PROGRESS', message } });
+}
+
+function ioError(facts: VolumeFacts, last: IoError): Observed {
+  const health = { failing: true, errors: facts.health.errors + 1, last };
+  const cause = {
+    reason: last.noSpace ? 'NO_SPACE' : 'IO_ERROR',
+    message: `${last.operation} failed: ${last.message} (action ${last.action})`,
+  };
+  return noted({ ...facts, health }, { type: 'volume.health', cause });
+}
+
+function resumed(facts: VolumeFacts): Observed {
+  const { health } = facts;
+  if (!health.failing || health.last?.noSpace !== true) return noted(facts);
+  const cause = { reason: 'RESUMED', message: 'the VM goes on after it had paused for space' };
+  return noted({ ...facts, health: { ...health, failing: false } }, { type: 'volume.health', cause });
+}
+
+/** LUKS1 is QEMU's, and stays open over a reset of the guest; a mapping was the last boot's. */
+function hostsOwn(encryption: EncryptionView | undefined): EncryptionView | undefined {
+  return encryption?.format === 'luks1' ? encryption : undefined;
+}

@@ -1,0 +1,18 @@
+import type { VolumeHost } from '../host.ts';
+import type { Volume } from '../volume.ts';
+import { lookAtKeySlots } from './key-slots.ts';
+import { growAgain } from './resize.ts';
+import { operateAgain } from './slot.ts';
+
+/** Takes up the operation that an earlier daemon, or an earlier connection, was in the midst of. */
+export async function resumeOperation(host: VolumeHost, volume: Volume): Promise<void> {
+  const { operation } = volume;
+  if (operation === undefined || volume.operating !== undefined) return;
+  switch (operation.kind) {
+    case 'resize':
+      await operateAgain(host, volume, () => growAgain(host, volume, operation));
+      return;
+    case 'change-keys':
+      await operateAgain(host, volume, () => lookAtKeySlots(host, volume));
+  }
+}

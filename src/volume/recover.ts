@@ -1,0 +1,129 @@
+import { messageOf } from '../base/errors.ts';
+import { listed, type InventoryList } from '../qemu/inventory.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { isQmpError } from '../qmp/errors.ts';
+import type { BlockNodeInfo } from '../qmp/protocol.ts';
+import { frontEndOf } from './front-end/registry.ts';
+import type { VolumeHost } from './host.ts';
+import type { CacheMode } from './model/disk.ts';
+import type { HostLuksSpec } from './model/encryption.ts';
+import { generationOf, namesFor, parseDeviceId } from './model/names.ts';
+import type { VolumeRecord } from './record.ts';
+import { moduleOf, recogniseSource } from './source/registry.ts';
+import type { Volume } from './volume.ts';
+
+/**
+ * Volumes without a journal: what QEMU has and the records do not. Mounts and the original spelling of paths are lost; no volume
+ * is. Each is put back as PENDING, so that it becomes ATTACHED only once its driver has been seen; what belongs to no volume is
+ * removed.
+ */
+export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<void> {
+  const [devices, nodes] = await Promise.all([
+    listed(qmp, 'device'),
+    qmp.run('query-named-block-nodes', { flat: true }),
+  ]);
+  const known = new Set(host.volumes.all().flatMap(namesOf));
+  for (const device of devices) {
+    const parsed = parseDeviceId(device);
+    if (parsed === undefined || known.has(device)) continue;
+    // Whatever becomes of it, its names are not given to another volume.
+    host.volumes.reserveGenerations(parsed.generation + 1);
+    try {
+      const volume = host.volumes.restore(await recordFromQemu(qmp, nodes, parsed));
+      namesOf(volume).forEach((name) => known.add(name));
+      host.log.warn({ volumeId: volume.id, generation: volume.generation }, 'volume recovered from qemu');
+    } catch (error) {
+      host.log.error({ device, problem: messageOf(error) }, 'volume could not be recovered; left as it is');
+      // What it stands on is in use.
+      nodes.forEach(({ 'node-name': name = '' }) => generationOf(name) === parsed.generation && known.add(name));
+    }
+  }
+  await removeLeftOvers(host, qmp, known);
+}
+
+/** Everything that QEMU may list of a volume. */
+function namesOf(volume: Volume): readonly string[] {
+  return volume.objects().flatMap(({ gone }) => gone);
+}
+
+/**
+ * Removes what is named as a volume's, and belongs to none: nodes without a device, secrets of an interrupted change of keys. A node
+ * that another stands on goes after it, or with it; so this goes round until nothing more goes.
+ */
+async function removeLeftOvers(host: VolumeHost, qmp: QmpClient, known: ReadonlySet<string>): Promise<void> {
+  const strays = async (list: InventoryList): Promise<readonly string[]> =>
+    [...(await listed(qmp, list))].filter((name) => generationOf(name) !== undefined && !known.has(name));
+  const remove = async (list: InventoryList, act: (name: string) => Promise<unknown>): Promise<void> => {
+    for (let left = await strays(list), before = Infinity; left.length > 0 && left.length < before;) {
+      for (const name of left) {
+        host.log.warn({ name }, 'block node or secret without a volume removed');
+        await act(name).catch((error: unknown) => {
+          if (!isQmpError(error)) throw error;
+        });
+      }
+      before = left.length;
+      left = await strays(list);
+      if (left.length === before) host.log.error({ left }, 'block nodes or secrets not removed');
+    }
+  };
+  await remove('node', (name) => qmp.run('blockdev-del', { 'node-name': name }));
+  await remove('object', (id) => qmp.run('object-del', { id }));
+}
+
+async function recordFromQemu(
+  qmp: QmpClient,
+  nodes: readonly BlockNodeInfo[],
+  { volumeId, generation }: { readonly volumeId: string; readonly generation: number },
+): Promise<VolumeRecord> {
+  const names = namesFor(volumeId, generation);
+  const root = nodes.find((node) => node['node-name'] === names.root);
+  const protocol = nodes.find((node) => node['node-name'] === names.protocol);
+  if (root === undefined || protocol === undefined) throw new Error('its block nodes are not there');
+  const { slot, placement, disk, writeThrough } = await frontEndOf().read(qmp, names.device);
+  const source = recogniseSource({ root, protocol });
+  const module = moduleOf(source);
+  return {
+    volumeId,
+    generation,
+    spec: {
+      ...disk,
+      source,
+      readOnly: root.ro,
+      cache: cacheMode(protocol.cache, writeThrough),
+      aio: 'auto',
+      discard: root.ro ? 'ignore' : disk.discard,
+      detectZeroes: 'off',
+      mount: undefined,
+      encryption: root.drv === 'luks' ? RECOVERED_LUKS : undefined,
+    },
+    slot,
+    placement,
+    backingIdentity: await module.identify(source),
+    resolvedPath: module.describe(source),
+    sizeBytes: root.image['virtual-size'],
+    state: { state: 'pending', phase: 'attaching', slot },
+    times: { pending: Date.now(), attached: undefined, detaching: undefined, removed: undefined },
+    aio: undefined,
+    mounted: false,
+    encryption: undefined,
+    creating: undefined,
+  };
+}
+
+/** Where its key is to be had is lost with the journal; it is open, and needs none. */
+const RECOVERED_LUKS: HostLuksSpec = {
+  kind: 'host-luks',
+  key: undefined,
+  format: 'never',
+  sizeBytes: 0,
+  cipher: 'aes-256',
+  hash: 'sha256',
+  iterationMs: 2000,
+  uuid: '',
+};
+
+function cacheMode(cache: BlockNodeInfo['cache'], writeThrough: boolean): CacheMode {
+  if (cache['no-flush']) return 'unsafe';
+  if (cache.direct) return writeThrough ? 'directsync' : 'none';
+  return writeThrough ? 'writethrough' : 'writeback';
+}

@@ -1,0 +1,49 @@
+import { z } from 'zod';
+import {
+  blockDeviceSize,
+  checkSourcePath,
+  identifyLocal,
+  inspectLocal,
+  localAioModes,
+  localProtocol,
+  pathOf,
+  pathSchema,
+} from './local.ts';
+import type { SourceModule } from './module.ts';
+
+const schema = pathSchema.extend({ kind: z.literal('block-device') }).readonly();
+export type BlockDeviceSource = z.infer<typeof schema>;
+
+/** Any block device node of the host. */
+export const blockDevice: SourceModule<BlockDeviceSource> = {
+  kind: 'block-device',
+  apiName: 'block_device',
+  messageName: 'blockDevice',
+  schema,
+  option: {
+    flags: '--block <path>',
+    description: 'a block device of the host',
+    parse: (path) => ({ path }),
+  },
+  demands: { blockDrivers: ['raw', 'host_device'], sharedMemory: false, noClones: false },
+  carriesHostLuks: true,
+  hostBlockSizes: true,
+  format: { driver: 'raw' },
+  fromMessage: (message) => ({ kind: 'block-device', path: pathOf(message) }),
+  toMessage: ({ path }) => ({ path }),
+  complete: checkSourcePath,
+  describe: ({ path }) => path,
+  resolved: (source, path) => ({ ...source, path }),
+  inspect: (source, use, config) =>
+    inspectLocal(source, use, config, { is: (found) => found.isBlockDevice(), name: 'a block device' }, ({ found }) =>
+      blockDeviceSize(found),
+    ),
+  aioModes: localAioModes,
+  protocol: ({ path }, name, disk, aio) => localProtocol('host_device', path, name, disk, aio),
+  helpers: () => [],
+  recognise: ({ protocol }) =>
+    protocol.drv === 'host_device' ? { kind: 'block-device', path: protocol.file } : undefined,
+  identify: identifyLocal,
+  // It has no file system that could fill up; what lies below it (thin storage) is not to be seen here.
+  freeBytes: () => Promise.resolve(Infinity),
+};

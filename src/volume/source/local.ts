@@ -1,0 +1,237 @@
+import type { Stats } from 'node:fs';
+import { constants, open, readFile, realpath, stat, statfs, type FileHandle } from 'node:fs/promises';
+import { dirname, sep } from 'node:path';
+import { z } from 'zod';
+import { ShimError, errnoOf, invalidArgument, messageOf } from '../../base/errors.ts';
+import type { BlockdevProtocol } from '../../qmp/block-options.ts';
+import { inspectLuks, type LuksSource } from '../luks-image.ts';
+import { checkHostPath, isDirect, type AioMode, type DiskSpec } from '../model/disk.ts';
+import { commonNode } from '../model/nodes.ts';
+import type { Inspection, InspectionConfig, IntendedUse } from './module.ts';
+
+/** What sources that have a path on the host have in common. */
+
+const SECTOR_BYTES = 512;
+/** stat(2) counts in these, whatever the file system's blocks are. */
+const STAT_BLOCK_BYTES = 512;
+/** The field of the API that names the path. */
+const FIELD = 'spec.source.path';
+
+export const pathSchema = z.object({ path: z.string() });
+const messageSchema = z.object({ path: z.string().nullish() });
+
+/** A source that is named by a path. */
+export interface LocalSource {
+  readonly path: string;
+}
+
+export function pathOf(message: object): string {
+  return messageSchema.parse(message).path ?? '';
+}
+
+/** @throws ShimError INVALID_ARGUMENT / INVALID_PATH */
+export function checkSourcePath<S extends LocalSource>(source: S): S {
+  checkHostPath(FIELD, source.path);
+  return source;
+}
+
+/** What was opened to be looked at. */
+export interface LookedAt {
+  readonly path: string;
+  readonly found: Stats;
+  readonly handle: FileHandle;
+}
+
+/**
+ * Resolves, opens and looks at a local source.
+ * @param wanted what it has to be
+ * @param look gives the bytes that lie in it
+ */
+export async function inspectLocal<S extends LocalSource>(
+  source: S,
+  use: IntendedUse,
+  config: InspectionConfig,
+  wanted: { readonly is: (found: Stats) => boolean; readonly name: string },
+  look: (at: LookedAt) => Promise<number>,
+): Promise<Inspection<S>> {
+  const path = await resolveAllowed(FIELD, source.path, config.allowed_roots);
+  const found = await statOf(FIELD, path);
+  if (!wanted.is(found))
+    throw invalidArgument(FIELD, path, `is ${kindOf(found)}, not ${wanted.name}`, 'WRONG_FILE_TYPE');
+  await using handle = await openAs(FIELD, path, use.readOnly);
+  const sizeBytes = await look({ path, found, handle });
+  const allocatedBytes = found.isFile() ? found.blocks * STAT_BLOCK_BYTES : undefined;
+  const luks = { path, handle, sizeBytes, allocatedBytes };
+  return { resolved: { ...source, path }, identity: fileIdentity(found), ...(await guestSize(luks, use, config)) };
+}
+
+async function guestSize(
+  source: LuksSource,
+  use: IntendedUse,
+  config: InspectionConfig,
+): Promise<Pick<Inspection<unknown>, 'sizeBytes' | 'blank' | 'unwritten'>> {
+  const { hostLuks, logicalBlockSize, formatsIfEmpty: formats } = use;
+  if (hostLuks === undefined) return { sizeBytes: checkSize(source.path, source.sizeBytes, logicalBlockSize) };
+  const found = await inspectLuks(source, hostLuks, { scanBytesMax: config.empty_scan_bytes_max, formats });
+  return { ...found, sizeBytes: checkSize(source.path, found.sizeBytes, logicalBlockSize) };
+}
+
+/** A file's or a device's protocol node. */
+export function localProtocol(
+  driver: 'file' | 'host_device',
+  path: string,
+  name: string,
+  disk: DiskSpec,
+  aio: AioMode | undefined,
+): BlockdevProtocol {
+  return {
+    ...commonNode(disk),
+    driver,
+    'node-name': name,
+    filename: path,
+    aio: aio ?? 'threads',
+    locking: 'on',
+  };
+}
+
+/** `auto` falls back; a mode that the caller chose does not. */
+export function localAioModes(disk: DiskSpec): readonly AioMode[] {
+  if (disk.aio !== 'auto') return [disk.aio];
+  return isDirect(disk.cache) ? ['io_uring', 'native', 'threads'] : ['io_uring', 'threads'];
+}
+
+/** A file that was deleted under the VM has no identity that another volume could ask for. */
+export async function identifyLocal({ path }: LocalSource): Promise<string> {
+  const found = await stat(path).catch(() => undefined);
+  return found === undefined ? `gone:${path}` : fileIdentity(found);
+}
+
+/** Bytes that the file system of a file has left. */
+export async function freeBytesAt({ path }: LocalSource): Promise<number> {
+  const { bavail, bsize } = await statfs(dirname(path));
+  return bavail * bsize;
+}
+
+/**
+ * Resolves symbolic links and holds the result against the allowed roots.
+ * @throws ShimError FAILED_PRECONDITION / SOURCE_NOT_FOUND, PERMISSION_DENIED / OUTSIDE_ALLOWED_ROOTS
+ */
+export async function resolveAllowed(field: string, path: string, allowedRoots: readonly string[]): Promise<string> {
+  checkHostPath(field, path);
+  const [resolved, ...roots] = await Promise.all([
+    realpath(path).catch((error: unknown) => {
+      throw unreachable(field, path, error);
+    }),
+    ...allowedRoots.map((root) => realpath(root).catch(() => root)),
+  ]);
+  for (const base of roots) {
+    if (resolved === base || resolved.startsWith(base.endsWith(sep) ? base : base + sep)) return resolved;
+  }
+  throw new ShimError(
+    'PERMISSION_DENIED',
+    `${field} = ${JSON.stringify(path)}${resolved === path ? '' : ` (which is ${resolved})`} lies outside allowed_roots (${allowedRoots.join(', ')})`,
+    { reason: 'OUTSIDE_ALLOWED_ROOTS', metadata: { field, value: path, resolved } },
+  );
+}
+
+async function statOf(field: string, path: string): Promise<Stats> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    throw unreachable(field, path, error);
+  }
+}
+
+async function openAs(field: string, path: string, readOnly: boolean): Promise<FileHandle> {
+  try {
+    // O_NONBLOCK: opening must never hang, whatever the path has become since it was looked at.
+    return await open(path, (readOnly ? constants.O_RDONLY : constants.O_RDWR) | constants.O_NONBLOCK);
+  } catch (error) {
+    throw unreachable(field, path, error);
+  }
+}
+
+function unreachable(field: string, path: string, error: unknown): ShimError {
+  const metadata = { field, value: path };
+  const at = `${field} = ${JSON.stringify(path)}`;
+  switch (errnoOf(error)) {
+    case 'ENOENT':
+    case 'ENOTDIR':
+      return new ShimError('FAILED_PRECONDITION', `${at} does not exist (or is a dangling symbolic link)`, {
+        reason: 'SOURCE_NOT_FOUND',
+        metadata,
+        cause: error,
+      });
+    case 'EACCES':
+    case 'EPERM':
+    case 'EROFS':
+      return new ShimError('PERMISSION_DENIED', `${at} may not be opened by the daemon: ${messageOf(error)}`, {
+        reason: 'SOURCE_NOT_ACCESSIBLE',
+        metadata,
+        cause: error,
+      });
+    case 'EMFILE':
+    case 'ENFILE':
+      return new ShimError('RESOURCE_EXHAUSTED', `${at} cannot be opened: no file descriptors are left`, {
+        reason: 'OUT_OF_DESCRIPTORS',
+        metadata,
+        cause: error,
+      });
+    case 'ELOOP':
+      return invalidArgument(field, path, 'has too many symbolic links', 'INVALID_PATH');
+    default:
+      return new ShimError('FAILED_PRECONDITION', `${at} cannot be opened: ${messageOf(error)}`, {
+        reason: 'SOURCE_NOT_USABLE',
+        metadata,
+        cause: error,
+      });
+  }
+}
+
+function checkSize(path: string, sizeBytes: number, blockSize: number): number {
+  if (sizeBytes === 0) throw invalidArgument('spec.source.path', path, 'is empty (0 bytes)', 'INVALID_SIZE');
+  if (!Number.isSafeInteger(sizeBytes)) {
+    throw invalidArgument('spec.source.path', path, `has ${sizeBytes} bytes, more than can be counted`, 'INVALID_SIZE');
+  }
+  if (sizeBytes % blockSize !== 0) {
+    throw invalidArgument(
+      'spec.source.path',
+      path,
+      `has ${sizeBytes} bytes, not a multiple of the logical block size ${blockSize}`,
+      'INVALID_SIZE',
+    );
+  }
+  return sizeBytes;
+}
+
+/** The same for every name of the same file or device. */
+export function fileIdentity(found: Stats): string {
+  if (!found.isBlockDevice()) return `file:${found.dev}:${found.ino}`;
+  const { major, minor } = deviceNumbers(found.rdev);
+  return `block:${major}:${minor}`;
+}
+
+/** Bytes of a block device, by its stat. */
+export async function blockDeviceSize({ rdev }: Stats): Promise<number> {
+  const { major, minor } = deviceNumbers(rdev);
+  const sectors = await readFile(`/sys/dev/block/${major}:${minor}/size`, 'utf8');
+  return Number(sectors.trim()) * SECTOR_BYTES;
+}
+
+/** Linux's encoding of dev_t (makedev(3)). */
+function deviceNumbers(rdev: number): { major: number; minor: number } {
+  const value = BigInt(rdev);
+  return {
+    major: Number(((value >> 8n) & 0xfffn) | ((value >> 32n) & 0xfffff000n)),
+    minor: Number((value & 0xffn) | ((value >> 12n) & 0xffffff00n)),
+  };
+}
+
+function kindOf(found: Stats): string {
+  if (found.isDirectory()) return 'a directory';
+  if (found.isFIFO()) return 'a FIFO';
+  if (found.isSocket()) return 'a socket';
+  if (found.isCharacterDevice()) return 'a character device';
+  if (found.isBlockDevice()) return 'a block device';
+  return 'a regular file';
+}

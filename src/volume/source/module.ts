@@ -1,0 +1,111 @@
+import type { z } from 'zod';
+import type { BlockdevProtocol } from '../../qmp/block-options.ts';
+import type { BlockNodeInfo } from '../../qmp/protocol.ts';
+import type { AioMode, DiskSpec } from '../model/disk.ts';
+import type { HostLuksSpec } from '../model/encryption.ts';
+import type { QemuNames } from '../model/names.ts';
+import type { QemuObject } from '../model/objects.ts';
+
+/** What a look at a source found on the host, as it was then. */
+export interface Inspection<S> {
+  /** The source as QEMU is to open it: every symbolic link resolved. */
+  readonly resolved: S;
+  /** The same for every name of the same bytes: claims go by it ("file:DEV:INODE", "block:MAJOR:MINOR"). */
+  readonly identity: string;
+  /** Bytes that the guest will see. */
+  readonly sizeBytes: number;
+  /** For host_luks: it is empty, and an image has to be made in it first. */
+  readonly blank?: boolean;
+  /** For host_luks: nobody ever wrote through the encryption. */
+  readonly unwritten?: boolean;
+}
+
+/** What a look needs of the configuration. */
+export interface InspectionConfig {
+  readonly allowed_roots: readonly string[];
+  readonly empty_scan_bytes_max: number;
+}
+
+/** How the source is going to be used. */
+export interface IntendedUse {
+  readonly readOnly: boolean;
+  /** Bytes. */
+  readonly logicalBlockSize: number;
+  readonly hostLuks: HostLuksSpec | undefined;
+  /** A file system is to be made if nobody ever wrote. */
+  readonly formatsIfEmpty: boolean;
+}
+
+/** What a kind of source asks of its QEMU and its VM. */
+export interface Demands {
+  /** Block drivers that the binary must have (query-qmp-schema, BlockdevDriver). */
+  readonly blockDrivers: readonly string[];
+  /** The guest's memory must be shared with another process. */
+  readonly sharedMemory: boolean;
+  /** A VM that has it cannot be saved as a template. */
+  readonly noClones: boolean;
+}
+
+/** What QEMU lists of a volume's nodes: the one that the front end uses, and the one below it where the bytes are. */
+export interface SeenNodes {
+  readonly root: BlockNodeInfo;
+  readonly protocol: BlockNodeInfo;
+}
+
+/**
+ * One kind of source: everything that is different about it, in one place. The registry (registry.ts) hands it to the API's
+ * conversion, the journal, attach, recovery, doctor and the command line; none of them asks for the kind.
+ *
+ *     API message ─ fromMessage ─▶ spec ─ complete ─▶ inspect ─▶ protocol, helpers ─▶ QEMU
+ *     QEMU's lists ─ recognise ─▶ spec                journal ◀─ schema ─▶ spec
+ */
+export interface SourceModule<S extends { readonly kind: string }> {
+  readonly kind: S['kind'];
+  /** Its name in the API: a member of VolumeSpec's `source`, as the proto file spells it. */
+  readonly apiName: string;
+  /** The same as protobuf's JSON names write it. */
+  readonly messageName: string;
+  /** As the journal keeps it. */
+  readonly schema: z.ZodType<S>;
+  /** The option of `qshim volume attach`. */
+  readonly option: {
+    readonly flags: string;
+    readonly description: string;
+    /** @throws Error that says what is wrong with the text */
+    readonly parse: (text: string) => object;
+  };
+  readonly demands: Demands;
+  /** Whether QEMU can open a LUKS image in it, and qshim can look at its header. */
+  readonly carriesHostLuks: boolean;
+  /** QEMU asks the source for its block sizes, so that a disk's have to be named. */
+  readonly hostBlockSizes: boolean;
+  /** The format node over the protocol node. */
+  readonly format: { readonly driver: 'raw' } | { readonly driver: 'qcow2'; readonly backing: null };
+
+  fromMessage(message: object): S;
+  toMessage(source: S): object;
+  /** @throws ShimError INVALID_ARGUMENT that names the field */
+  complete(requested: S): S;
+  /** In one word, for people: a path, a URI. */
+  describe(source: S): string;
+  /** The source as QEMU opens it, put together again from its spec and what `describe` said of the resolved one. */
+  resolved(source: S, described: string): S;
+
+  /**
+   * Looks at the host and refuses what cannot be attached safely. Changes nothing.
+   * @throws ShimError INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION
+   */
+  inspect(source: S, use: IntendedUse, config: InspectionConfig): Promise<Inspection<S>>;
+  /** The aio modes to try, best first. `undefined`: the protocol has none. */
+  aioModes(disk: DiskSpec): readonly (AioMode | undefined)[];
+  /** The protocol node, spelled out. @param resolved as QEMU is to open it */
+  protocol(resolved: S, name: string, disk: DiskSpec, aio: AioMode | undefined): BlockdevProtocol;
+  /** What the protocol node needs in QEMU, to be added before it. */
+  helpers(resolved: S, names: QemuNames): readonly QemuObject[];
+  /** The source that these nodes were made of; undefined when it is of another kind. */
+  recognise(seen: SeenNodes): S | undefined;
+  /** `identity` of what QEMU has open, when the journal is lost. */
+  identify(resolved: S): Promise<string>;
+  /** Bytes that the host has left for it; Infinity where that is not to be seen. */
+  freeBytes(resolved: S): Promise<number>;
+}

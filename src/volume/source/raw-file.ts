@@ -1,0 +1,48 @@
+import { z } from 'zod';
+import type { SourceModule } from './module.ts';
+import {
+  checkSourcePath,
+  freeBytesAt,
+  identifyLocal,
+  inspectLocal,
+  localAioModes,
+  localProtocol,
+  pathOf,
+  pathSchema,
+} from './local.ts';
+
+const schema = pathSchema.extend({ kind: z.literal('raw-file') }).readonly();
+export type RawFileSource = z.infer<typeof schema>;
+
+/** A regular file; its bytes are the disk's bytes. */
+export const rawFile: SourceModule<RawFileSource> = {
+  kind: 'raw-file',
+  apiName: 'raw_file',
+  messageName: 'rawFile',
+  schema,
+  option: {
+    flags: '--raw <path>',
+    description: "a regular file on the host; its bytes are the disk's bytes",
+    parse: (path) => ({ path }),
+  },
+  demands: { blockDrivers: ['raw', 'file'], sharedMemory: false, noClones: false },
+  carriesHostLuks: true,
+  hostBlockSizes: false,
+  format: { driver: 'raw' },
+  fromMessage: (message) => ({ kind: 'raw-file', path: pathOf(message) }),
+  toMessage: ({ path }) => ({ path }),
+  complete: checkSourcePath,
+  describe: ({ path }) => path,
+  resolved: (source, path) => ({ ...source, path }),
+  inspect: (source, use, config) =>
+    inspectLocal(source, use, config, { is: (found) => found.isFile(), name: 'a regular file' }, ({ found }) =>
+      Promise.resolve(found.size),
+    ),
+  aioModes: localAioModes,
+  protocol: ({ path }, name, disk, aio) => localProtocol('file', path, name, disk, aio),
+  helpers: () => [],
+  recognise: ({ root, protocol }) =>
+    protocol.drv === 'file' && root.drv !== 'qcow2' ? { kind: 'raw-file', path: protocol.file } : undefined,
+  identify: identifyLocal,
+  freeBytes: freeBytesAt,
+};

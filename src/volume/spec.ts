@@ -1,0 +1,97 @@
+import { createHash } from 'node:crypto';
+import type { z } from 'zod';
+import { invalidArgument } from '../base/errors.ts';
+import {
+  SERIAL_BYTES_MAX,
+  checkContradictions,
+  checkMount,
+  completeDisk,
+  diskSchema,
+  mountSchema,
+  type DiskSpec,
+  type MountSpec,
+  type RequestedDisk,
+} from './model/disk.ts';
+import {
+  completeEncryption,
+  encryptionSchema,
+  type EncryptionSpec,
+  type RequestedEncryption,
+} from './model/encryption.ts';
+import { maybe } from './model/maybe.ts';
+import type { Inspection, InspectionConfig, IntendedUse } from './source/module.ts';
+import { SOURCES, moduleOf, sourceSchema, type SourceSpec } from './source/registry.ts';
+
+/** A volume as the caller asked for it, with every default filled in. Two specs are the same when they are deeply equal. */
+export interface VolumeSpec extends DiskSpec {
+  readonly source: SourceSpec;
+  readonly mount: MountSpec | undefined;
+  readonly encryption: EncryptionSpec | undefined;
+}
+
+/** As the journal keeps it. */
+export const volumeSpecSchema: z.ZodType<VolumeSpec> = diskSchema.extend({
+  source: sourceSchema,
+  mount: maybe(mountSchema),
+  encryption: maybe(encryptionSchema),
+});
+
+/** As VolumeSpec, where empty strings, zeroes and undefined ask for the default. */
+export interface RequestedSpec extends RequestedDisk {
+  readonly source: SourceSpec | undefined;
+  readonly mount: MountSpec | undefined;
+  readonly encryption?: RequestedEncryption | undefined;
+}
+
+/**
+ * Fills in the defaults and refuses what contradicts itself.
+ * @param serial the serial to give when the caller names none
+ * @throws ShimError INVALID_ARGUMENT that names the field
+ */
+export function completeSpec(requested: RequestedSpec, serial: string, vcpus: number): VolumeSpec {
+  if (requested.source === undefined) {
+    const names = SOURCES.map(({ apiName }) => apiName);
+    throw invalidArgument(
+      'spec.source',
+      '',
+      `one of ${names.slice(0, -1).join(', ')} and ${names.at(-1) ?? ''} is needed`,
+    );
+  }
+  const module = moduleOf(requested.source);
+  const { readOnly } = requested;
+  const source = module.complete(requested.source);
+  const disk = completeDisk(requested, { serial, vcpus, encrypted: requested.encryption !== undefined });
+  const mount = requested.mount && checkMount(requested.mount, readOnly);
+  const encryption = requested.encryption && completeEncryption(requested.encryption, { readOnly, source: module });
+  checkContradictions(disk);
+  return { ...disk, source, mount, encryption };
+}
+
+/** The serial of a volume that was given none: its id where that fits, else the first bytes of the id's SHA-256. */
+export function defaultSerial(volumeId: string): string {
+  if (Buffer.byteLength(volumeId) <= SERIAL_BYTES_MAX) return volumeId;
+  return createHash('sha256').update(volumeId).digest('hex').slice(0, SERIAL_BYTES_MAX);
+}
+
+/** What a source is looked at for. */
+export function intendedUse({ readOnly, logicalBlockSize, encryption, mount }: VolumeSpec): IntendedUse {
+  return {
+    readOnly,
+    logicalBlockSize,
+    hostLuks: encryption?.kind === 'host-luks' ? encryption : undefined,
+    formatsIfEmpty: mount?.format === 'if_empty',
+  };
+}
+
+/**
+ * Looks at a volume's source and refuses what cannot be attached safely. Changes nothing.
+ * @param source in place of the spec's own, when it was resolved before
+ * @throws ShimError as the source's module does
+ */
+export function inspectSource(
+  spec: VolumeSpec,
+  config: InspectionConfig,
+  source = spec.source,
+): Promise<Inspection<SourceSpec>> {
+  return moduleOf(source).inspect(source, intendedUse(spec), config);
+}
