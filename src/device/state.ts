@@ -1,4 +1,4 @@
-import type { ShimCode } from '../base/errors.ts';
+import type { AnyReason, ReasonWith } from '../base/reasons.ts';
 import type { Slot } from './slots.ts';
 
 /**
@@ -16,8 +16,8 @@ import type { Slot } from './slots.ts';
  */
 
 export interface Cause {
-  /** UPPER_SNAKE, stable. */
-  readonly reason: string;
+  /** Of reasons.ts, or read from a journal or an event file of another version. */
+  readonly reason: AnyReason;
   readonly message: string;
 }
 
@@ -70,7 +70,14 @@ export type Transition =
   | { readonly kind: 'next'; readonly next: VolumeState }
   /** A repeat, or news that came late: nothing changes and nothing is wrong. */
   | { readonly kind: 'ignored'; readonly why: string }
-  | { readonly kind: 'denied'; readonly code: ShimCode; readonly reason: string; readonly message: string };
+  | {
+      readonly kind: 'denied';
+      readonly code: 'FAILED_PRECONDITION';
+      readonly reason: DeniedReason;
+      readonly message: string;
+    };
+
+type DeniedReason = ReasonWith<'FAILED_PRECONDITION'>;
 
 const DETACH_ASKED: Cause = { reason: 'DETACH_REQUESTED', message: 'a caller asked to detach the volume' };
 const UNASKED: Cause = {
@@ -170,6 +177,6 @@ function ignored(why: string): Transition {
   return { kind: 'ignored', why };
 }
 
-function denied(reason: string, message: string): Transition {
+function denied(reason: DeniedReason, message: string): Transition {
   return { kind: 'denied', code: 'FAILED_PRECONDITION', reason, message };
 }

@@ -156,7 +156,7 @@ async function createImage(host: VolumeHost, qmp: QmpClient, volume: Volume): Pr
       volume.creating = undefined;
       throw heldElsewhere(volume, error);
     }
-    throw luksRefusal(resolvedPath, 'LUKS_CREATE_FAILED', `cannot be encrypted: ${messageOf(error)}`, undefined, error);
+    throw luksRefusal(resolvedPath, 'LUKS_CREATE_FAILED', `cannot be encrypted: ${messageOf(error)}`, error);
   } finally {
     host.volumes.setJob(volume, undefined);
   }
@@ -169,7 +169,7 @@ async function openImage(qmp: QmpClient, volume: Volume): Promise<void> {
   } catch (error) {
     if (isWrongKey(error)) {
       const path = volume.identity.resolvedPath;
-      throw luksRefusal(path, 'LUKS_WRONG_KEY', 'opens with none of its key slots by this key', undefined, error);
+      throw luksRefusal(path, 'LUKS_WRONG_KEY', 'opens with none of its key slots by this key', error);
     }
     throw blockNodeFailure(volume, volume.aio ?? 'threads', error);
   }

@@ -1,6 +1,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import type { Reason } from '../base/reasons.ts';
 import type { Config } from '../config.ts';
 import type { GuestAgent } from '../guest/agent.ts';
 import type { IdentityPort } from '../guest/identity.ts';
@@ -16,7 +17,7 @@ import { cloneMemory, connectQmp, startClone, type TemplateLaunch } from './temp
 /** A sandbox that starts as a clone of a template. */
 
 /** Failures by which a template is known to be of no use. Others (no journal, no QEMU) would meet any start. */
-const BAD_TEMPLATE: ReadonlySet<string> = new Set([
+const BAD_TEMPLATE: ReadonlySet<Reason> = new Set([
   'TEMPLATE_RESTORE_FAILED',
   'TEMPLATE_TIMEOUT',
   'CLONE_IDENTITY_FAILED',

@@ -5,6 +5,7 @@ import { writeAtomically } from '../base/atomic-file.ts';
 import { Coalesced } from '../base/coalesce.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { reasonRead } from '../base/reasons.ts';
 import { HOST_CIPHERS, HOST_HASHES, type EncryptionView } from '../device/encryption.ts';
 import { SLOTS_PER_BRIDGE } from '../device/slots.ts';
 import type { AioMode } from '../device/spec.ts';
@@ -106,7 +107,7 @@ function optional<T extends z.ZodType>(schema: T): z.ZodType<z.output<T> | undef
   return z.preprocess((value) => value ?? undefined, schema.optional());
 }
 
-const causeSchema = z.strictObject({ reason: z.string(), message: z.string() });
+const causeSchema = z.strictObject({ reason: z.string().transform(reasonRead), message: z.string() });
 const slotSchema = z.strictObject({
   bridge: z.strictObject({ id: z.string(), address: z.int() }),
   device: z.int().min(1).max(SLOTS_PER_BRIDGE),

@@ -63,7 +63,7 @@ async function resumeAttach(sandbox: Sandbox, volume: Volume, present: boolean):
   const undoing = volume.state.state === 'pending' && volume.state.phase === 'undoing';
   try {
     if (undoing || !present) {
-      const cause = { reason: 'INTERRUPTED', message: 'the daemon ended before the device was in QEMU' };
+      const cause = { reason: 'INTERRUPTED', message: 'the daemon ended before the device was in QEMU' } as const;
       await undo(sandbox, volume, cause);
       return;
     }
