@@ -1,31 +1,25 @@
 /**
  * Errors that cross module borders. Domain code throws `ShimError`; only `rpc/` knows how a code becomes a gRPC status.
- * The meaning of each code is the table "API rules" in ARCHITECTURE.md.
+ * What each code and each reason means is in `reasons.ts`, and in docs/errors.md, which is made of it.
  */
 
-/** The gRPC status names that qshim uses; `rpc/status.ts` maps them to numbers. */
-export type ShimCode =
-  | 'INVALID_ARGUMENT'
-  | 'NOT_FOUND'
-  | 'ALREADY_EXISTS'
-  | 'PERMISSION_DENIED'
-  | 'FAILED_PRECONDITION'
-  | 'RESOURCE_EXHAUSTED'
-  | 'ABORTED'
-  | 'CANCELLED'
-  | 'DEADLINE_EXCEEDED'
-  | 'OUT_OF_RANGE'
-  | 'UNAVAILABLE'
-  | 'UNIMPLEMENTED'
-  | 'INTERNAL';
+import { REASONS, type DecidingReason, type Reason, type ReasonWith, type ShimCode } from './reasons.ts';
 
-export interface ShimErrorOptions {
-  /** UPPER_SNAKE, stable: programs branch on it (google.rpc.ErrorInfo.reason). */
-  readonly reason: string;
+interface ShimErrorDetails {
   /** Facts for programs: field, value, path, id. Values are strings, never secrets. */
   readonly metadata?: Readonly<Record<string, string>>;
   readonly cause?: unknown;
 }
+
+interface ShimErrorOptions<R extends Reason> extends ShimErrorDetails {
+  /** Stable: programs branch on it (google.rpc.ErrorInfo.reason). */
+  readonly reason: R;
+}
+
+/** A code, with a reason that can come with it. */
+type ShimErrorArguments = {
+  [C in ShimCode]: [code: C, message: string, options: ShimErrorOptions<ReasonWith<C>>];
+}[ShimCode];
 
 const MESSAGE_CHARS_MAX = 4096;
 const METADATA_CHARS_MAX = 1024;
@@ -41,10 +35,10 @@ const CONTROLS = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g;
  */
 export class ShimError extends Error {
   readonly code: ShimCode;
-  readonly reason: string;
+  readonly reason: Reason;
   readonly metadata: Readonly<Record<string, string>>;
 
-  constructor(code: ShimCode, message: string, options: ShimErrorOptions) {
+  constructor(...[code, message, options]: ShimErrorArguments) {
     super(
       oneSentence(wellFormed(message, MESSAGE_CHARS_MAX)).replace(CONTROLS, '\ufffd'),
       options.cause === undefined ? undefined : { cause: options.cause },
@@ -58,8 +52,20 @@ export class ShimError extends Error {
   }
 }
 
+/** A ShimError whose code follows from its reason: for helpers that serve many reasons. */
+export function shimError(reason: DecidingReason, message: string, details: ShimErrorDetails = {}): ShimError {
+  const [code] = REASONS[reason].statuses;
+  // They are of the same row of the table, which the compiler does not follow through a union of rows.
+  return new ShimError(...([code, message, { ...details, reason }] as ShimErrorArguments));
+}
+
 /** INVALID_ARGUMENT that names the field, the value and what would be right. */
-export function invalidArgument(field: string, value: unknown, problem: string, reason = 'INVALID_FIELD'): ShimError {
+export function invalidArgument(
+  field: string,
+  value: unknown,
+  problem: string,
+  reason: ReasonWith<'INVALID_ARGUMENT'> = 'INVALID_FIELD',
+): ShimError {
   const shown = typeof value === 'string' ? JSON.stringify(shorten(value)) : String(value);
   return new ShimError('INVALID_ARGUMENT', `${field} = ${shown}: ${problem}`, {
     reason,

@@ -1,8 +1,9 @@
+import type { AnyReason } from '../base/reasons.ts';
 import { EXIT } from './exit-codes.ts';
 
 export interface CliFailureOptions {
-  /** UPPER_SNAKE, stable. */
-  readonly reason: string;
+  /** Of reasons.ts; what a daemon of another version says may be any other. */
+  readonly reason: AnyReason;
   readonly exitCode: number;
   readonly metadata?: Readonly<Record<string, string>>;
   readonly cause?: unknown;
@@ -11,7 +12,7 @@ export interface CliFailureOptions {
 /** Why this run of the command did not do what it was asked to: gRPC status name, reason, sentence and exit code. */
 export class CliFailure extends Error {
   readonly code: string;
-  readonly reason: string;
+  readonly reason: AnyReason;
   readonly exitCode: number;
   readonly metadata: Readonly<Record<string, string>>;
 

@@ -3,6 +3,7 @@ import { loadPackageDefinition, status, type ServiceError } from '@grpc/grpc-js'
 import type { ProtoGrpcType as StatusGrpcType } from '../grpc/generated/status.ts';
 import { loadStatusDefinition } from '../grpc/schema.ts';
 import { messageOf } from '../base/errors.ts';
+import { reasonRead } from '../base/reasons.ts';
 import { CliFailure } from './cli-failure.ts';
 import { EXIT, exitCodeOf } from './exit-codes.ts';
 import { unreachable } from './unreachable.ts';
@@ -34,7 +35,7 @@ export function failureOf(error: unknown, socketPath: string): CliFailure {
   const late = info === undefined && code === 'DEADLINE_EXCEEDED';
   const message = late ? 'the --deadline has passed; the daemon goes on with what it began' : error.details;
   return new CliFailure(code, message, {
-    reason: info?.reason ?? code,
+    reason: reasonRead(info?.reason ?? code),
     metadata: info?.metadata ?? {},
     exitCode: exitCodeOf(code, info !== undefined),
     cause: error,

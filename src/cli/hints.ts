@@ -1,3 +1,4 @@
+import { isReason, type Reason } from '../base/reasons.ts';
 import type { CliFailure } from './cli-failure.ts';
 
 /** What the command was about, so that a hint can name the next command to type. */
@@ -15,7 +16,7 @@ const getVolume: Hint = (subject) =>
   `${command('volume get', subject.sandboxId, subject.volumeId)} shows its state, \`qshim watch\` how it goes on`;
 
 /** Reasons (google.rpc.ErrorInfo, or this command's own) for which we know the next step. */
-const BY_REASON: Readonly<Record<string, Hint>> = {
+const BY_REASON: { readonly [R in Reason]?: Hint } = {
   DAEMON_UNREACHABLE: () =>
     'start the daemon with `qshimd`, or name its socket with --socket or QSHIM_SOCKET; `qshim doctor` looks closer',
   SOCKET_NOT_ACCESSIBLE: () => 'the socket belongs to the user of the daemon: run qshim as that user, or with sudo',
@@ -50,7 +51,8 @@ const BY_CODE: Readonly<Record<string, Hint>> = {
 
 /** One line on what to do next, or undefined when we know nothing better than the message itself. */
 export function hintFor(failure: CliFailure, subject: Subject = {}): string | undefined {
-  return (BY_REASON[failure.reason] ?? BY_CODE[failure.code])?.(subject);
+  const own = isReason(failure.reason) ? BY_REASON[failure.reason] : undefined;
+  return (own ?? BY_CODE[failure.code])?.(subject);
 }
 
 function command(name: string, ...ids: readonly (string | undefined)[]): string {

@@ -1,5 +1,6 @@
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
-import { ShimError, isShimError, messageOf, type ShimCode } from '../base/errors.ts';
+import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import type { ShimCode } from '../base/reasons.ts';
 import type { ErrorInfo } from './generated/google/rpc/ErrorInfo.ts';
 import type { Status } from './generated/google/rpc/Status.ts';
 import { codecOf, loadStatusDefinition } from './schema.ts';

@@ -175,8 +175,8 @@ export type StatusLuks2 =
  */
 export async function statusLuks2(agent: GuestAgent, disk: LuksDisk): Promise<StatusLuks2> {
   checkName(disk.name);
-  const script = { identity: disk, args: [disk.name], timeoutMs: STATUS_TIMEOUT_MS, fallback: 'LUKS_STATUS_FAILED' };
-  const facts = await runScript(agent, STATUS_LUKS2, script);
+  const script = { identity: disk, args: [disk.name], timeoutMs: STATUS_TIMEOUT_MS };
+  const facts = await runScript(agent, STATUS_LUKS2, { ...script, fallback: 'LUKS_STATUS_FAILED' });
   const ephemeralKey = facts.get('kept')?.[0] === '1';
   const mapping = toMapping(facts);
   if (mapping !== undefined) return { state: 'open', ephemeralKey, mapping };

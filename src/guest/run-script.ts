@@ -1,4 +1,5 @@
-import { invalidArgument, ShimError, type ShimCode } from '../base/errors.ts';
+import { invalidArgument, shimError, type ShimError } from '../base/errors.ts';
+import type { DecidingReason } from '../base/reasons.ts';
 import { GuestAgentError, type GuestAgent, type PciAddress } from './agent.ts';
 
 /** Runs the scripts of scripts.ts and luks-scripts.ts in the guest, and makes facts or a ShimError of what they print. */
@@ -35,7 +36,7 @@ interface Script extends Subject {
   readonly input?: Uint8Array;
   readonly timeoutMs: number;
   /** The reason when the script ends badly without giving one. */
-  readonly fallback: string;
+  readonly fallback: ScriptReason;
 }
 
 /**
@@ -57,7 +58,7 @@ export async function runScript(agent: GuestAgent, text: string, script: Script)
   const [reason] = facts.get('error') ?? [];
   if (reason !== undefined || result.exitCode !== 0) {
     const detail = oneLine(result.stderr.toString('utf8'));
-    throw refusal(reason !== undefined && Object.hasOwn(SENTENCES, reason) ? reason : fallback, script, detail);
+    throw refusal(reason !== undefined && isScriptReason(reason) ? reason : fallback, script, detail);
   }
   return facts;
 }
@@ -93,7 +94,7 @@ export function mountPointsLeft(facts: Facts): readonly string[] {
   );
 }
 
-const SENTENCES: Readonly<Record<string, string>> = {
+const SENTENCES = {
   GUEST_DISK_NOT_FOUND: 'the guest has no such disk',
   GUEST_DISK_MISMATCH: 'the guest has another disk there',
   GUEST_FS_MISMATCH: 'the disk holds another file system than the one asked for',
@@ -126,15 +127,15 @@ const SENTENCES: Readonly<Record<string, string>> = {
   LUKS_RESIZE_FAILED: 'the guest could not resize the encrypted disk',
   LUKS_RESIZE_UNSUPPORTED: 'a disk with integrity protection cannot be resized',
   LUKS_NOT_OPEN: 'the encrypted disk is not open',
-};
+} as const satisfies { readonly [R in DecidingReason]?: string };
 
-/** Reasons that are not FAILED_PRECONDITION. */
-const CODES: Readonly<Record<string, ShimCode>> = {
-  GUEST_TOOL_MISSING: 'UNIMPLEMENTED',
-  GUEST_DM_CRYPT_MISSING: 'UNIMPLEMENTED',
-  LUKS_RESIZE_UNSUPPORTED: 'UNIMPLEMENTED',
-  LUKS_OUT_OF_MEMORY: 'RESOURCE_EXHAUSTED',
-};
+/** What a script may give as its reason. */
+type ScriptReason = keyof typeof SENTENCES;
+
+/** Whoever is root in the guest can make a script say anything. */
+function isScriptReason(text: string): text is ScriptReason {
+  return Object.hasOwn(SENTENCES, text);
+}
 
 export interface Subject {
   readonly identity: DiskIdentity;
@@ -142,14 +143,13 @@ export interface Subject {
 }
 
 /** The error for a reason that a script gave, or that stands for its silence. */
-export function refusal(reason: string, subject: Subject, detail: string, cause?: unknown): ShimError {
+export function refusal(reason: ScriptReason, subject: Subject, detail: string, cause?: unknown): ShimError {
   const { identity, mountPoint } = subject;
   const { serial } = identity;
-  const code = CODES[reason] ?? 'FAILED_PRECONDITION';
   const pci = sysfsPci(identity.pci);
-  const message = `${SENTENCES[reason] ?? reason} (disk ${serial} at ${pci})${detail === '' ? '' : `: ${detail}`}`;
+  const message = `${SENTENCES[reason]} (disk ${serial} at ${pci})${detail === '' ? '' : `: ${detail}`}`;
   const metadata = { pci, serial, ...(mountPoint !== undefined && { mountPoint }) };
-  return new ShimError(code, message, { reason, metadata, cause });
+  return shimError(reason, message, { metadata, cause });
 }
 
 /** `0000:01:05.0`, the name of a directory in /sys/bus/pci/devices. */

@@ -1,5 +1,6 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import type { Reason } from '../base/reasons.ts';
 import type { Stopwatch } from '../base/stopwatch.ts';
 import { startCloneVm, type CloneVm } from '../template/clone.ts';
 import type { TemplateLease } from '../template/store.ts';
@@ -11,7 +12,7 @@ import type { Sandbox } from './sandbox.ts';
 /** A sandbox that starts as a clone of a template. */
 
 /** Failures by which a template is known to be of no use. Others (no journal, no QEMU) would meet any start. */
-const BAD_TEMPLATE: ReadonlySet<string> = new Set([
+const BAD_TEMPLATE: ReadonlySet<Reason> = new Set([
   'TEMPLATE_RESTORE_FAILED',
   'TEMPLATE_TIMEOUT',
   'CLONE_IDENTITY_FAILED',

@@ -1,7 +1,7 @@
 import { constants } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
 import { sleep } from '../base/deadline.ts';
-import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
+import { ShimError, errnoOf, invalidArgument, messageOf, shimError } from '../base/errors.ts';
 import { iothreadIds } from '../volume/model/placement.ts';
 import { bridgesFor } from '../volume/model/slots.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
@@ -75,14 +75,10 @@ async function bootImages(
     } catch (error) {
       const denied = errnoOf(error) === 'EACCES';
       const hint = path === configured ? ' (npm run guest builds the reference guest)' : '';
-      throw new ShimError(
-        denied ? 'PERMISSION_DENIED' : 'FAILED_PRECONDITION',
+      throw shimError(
+        denied ? 'SOURCE_NOT_ACCESSIBLE' : 'BOOT_IMAGE_NOT_FOUND',
         `${field} = ${JSON.stringify(path)} cannot be read: ${messageOf(error)}${denied ? '' : hint}`,
-        {
-          reason: denied ? 'SOURCE_NOT_ACCESSIBLE' : 'BOOT_IMAGE_NOT_FOUND',
-          metadata: { field, value: path },
-          cause: error,
-        },
+        { metadata: { field, value: path }, cause: error },
       );
     }
     // QEMU would wait at a FIFO for ever.

@@ -379,7 +379,7 @@ export class Sandbox implements VolumeHost {
 
   #beginStop(begin: (hurry: Promise<void>) => Promise<void>): Stop {
     const hurry = Promise.withResolvers<void>();
-    const cause = { reason: 'STOP_REQUESTED', message: 'a caller asked to stop the sandbox' };
+    const cause: Cause = { reason: 'STOP_REQUESTED', message: 'a caller asked to stop the sandbox' };
     this.#enter({ ...this.#alive, state: 'stopping', cause, stop: undefined });
     const work = begin(hurry.promise).finally(() => {
       if (this.#life.state === 'stopping' && this.#life.stop === stop) this.#life = { ...this.#life, stop: undefined };

@@ -2,6 +2,7 @@ import { appendFile, readFile, rename, writeFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { reasonRead } from '../base/reasons.ts';
 import type { ShimEvent } from './event.ts';
 
 /** An event as it is kept on disk: everything but the snapshot of its subject. */
@@ -12,7 +13,7 @@ const lineSchema = z.object({
   sandboxId: z.string(),
   volumeId: z.string().optional(),
   generation: z.int(),
-  cause: z.object({ reason: z.string(), message: z.string() }).optional(),
+  cause: z.object({ reason: z.string().transform(reasonRead), message: z.string() }).optional(),
   timings: z.array(z.object({ phase: z.string(), milliseconds: z.number() })),
 });
 

@@ -5,6 +5,7 @@ import { createConnection, createServer, type Server, type Socket } from 'node:n
 import { pipeline } from 'node:stream/promises';
 import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import type { ReasonWith } from '../base/reasons.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { QmpListener } from '../qmp/listener.ts';
 
@@ -128,7 +129,7 @@ function limitsOf({ timeoutMs, signal }: MigrateOptions): () => Parameters<typeo
   });
 }
 
-async function naming<T>(reason: string, what: string, work: () => Promise<T>): Promise<T> {
+async function naming<T>(reason: ReasonWith<'FAILED_PRECONDITION'>, what: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {

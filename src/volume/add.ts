@@ -174,7 +174,7 @@ async function createImage({ host, qmp, volume }: Adding, object: JobObject): Pr
       host.volumes.apply(volume, { kind: 'creating', creating: undefined });
       throw heldElsewhere(volume, error);
     }
-    throw luksRefusal(resolvedPath, 'LUKS_CREATE_FAILED', `cannot be encrypted: ${messageOf(error)}`, undefined, error);
+    throw luksRefusal(resolvedPath, 'LUKS_CREATE_FAILED', `cannot be encrypted: ${messageOf(error)}`, error);
   } finally {
     host.volumes.apply(volume, { kind: 'job', job: undefined });
   }
@@ -201,7 +201,7 @@ function refusedObject(adding: Adding, object: QemuObject, error: unknown): unkn
     case 'node':
       if (object.add.arguments.driver === 'luks' && isWrongKey(error)) {
         const path = volume.identity.resolvedPath;
-        return luksRefusal(path, 'LUKS_WRONG_KEY', 'opens with none of its key slots by this key', undefined, error);
+        return luksRefusal(path, 'LUKS_WRONG_KEY', 'opens with none of its key slots by this key', error);
       }
       return added.size === 0 || volume.aio === undefined ? error : refusedNode(volume, volume.aio, error);
     case 'device':

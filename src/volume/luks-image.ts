@@ -1,5 +1,6 @@
 import { open, type FileHandle } from 'node:fs/promises';
-import { ShimError, type ShimCode } from '../base/errors.ts';
+import { ShimError } from '../base/errors.ts';
+import type { ReasonWith } from '../base/reasons.ts';
 import type { EncryptionView, HostLuksSpec } from './model/encryption.ts';
 import { lookForLuks, luks1OverheadBytes, LUKS1_HEADER_BYTES, type Luks1Header } from './model/luks1.ts';
 
@@ -141,10 +142,9 @@ export function hostLuksView(header: Luks1Header, created: boolean): EncryptionV
 /** A refusal for what an image is, or is not. */
 export function luksRefusal(
   path: string,
-  reason: string,
+  reason: ReasonWith<'FAILED_PRECONDITION'>,
   problem: string,
-  code: ShimCode = 'FAILED_PRECONDITION',
   cause?: unknown,
 ): ShimError {
-  return new ShimError(code, `${path} ${problem}`, { reason, metadata: { path }, cause });
+  return new ShimError('FAILED_PRECONDITION', `${path} ${problem}`, { reason, metadata: { path }, cause });
 }

@@ -64,7 +64,7 @@ async function resumeAttach(host: VolumeHost, volume: Volume, present: boolean):
   const undoing = volume.state.state === 'pending' && volume.state.phase === 'undoing';
   try {
     if (undoing || !present) {
-      const cause = { reason: 'INTERRUPTED', message: 'the daemon ended before the device was in QEMU' };
+      const cause: Cause = { reason: 'INTERRUPTED', message: 'the daemon ended before the device was in QEMU' };
       await undo(host, volume, cause);
       return;
     }

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import type { ReasonWith } from '../base/reasons.ts';
 import type { NewEvent } from '../store/event.ts';
 import { causeOf, Volume, type SourceLook, type VolumeSnapshot } from './volume.ts';
 import type { BackingClaims } from './claims.ts';
@@ -129,7 +130,7 @@ export class VolumeStore {
   #refuseHalf({ id, spec, state }: Volume): void {
     if (state.state !== 'attached') return;
     const lacks = (evidence: Evidence): boolean => !state.guest.evidence.includes(evidence);
-    const refusal = (reason: string, what: string): ShimError =>
+    const refusal = (reason: ReasonWith<'FAILED_PRECONDITION'>, what: string): ShimError =>
       new ShimError(
         'FAILED_PRECONDITION',
         `volume ${id} is attached, but ${what} any more; detach it, and attach it again`,

@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import type { MessageTypeDefinition } from '@grpc/proto-loader';
+import { REASONS, isReason, type ReasonRow } from '../../src/base/reasons.ts';
 import type { ErrorInfo__Output } from '../../src/grpc/generated/google/rpc/ErrorInfo.ts';
 import type { Status__Output } from '../../src/grpc/generated/google/rpc/Status.ts';
 import { loadStatusDefinition } from '../../src/grpc/schema.ts';
@@ -39,7 +40,7 @@ export function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && 'details' in error && 'metadata' in error;
 }
 
-/** Decodes an error of the daemon and holds it against the rules that are the same for all: ARCHITECTURE.md, API rules. */
+/** Decodes an error of the daemon and holds it against the rules that are the same for all: the API rules in ARCHITECTURE.md, and docs/errors.md. */
 export function decodeRefusal(error: unknown): Refusal {
   assert.ok(isServiceError(error) && error.metadata instanceof Metadata, `not a gRPC error: ${String(error)}`);
   const [details, ...more] = error.metadata.get(DETAILS_KEY);
@@ -52,7 +53,13 @@ export function decodeRefusal(error: unknown): Refusal {
   assert.equal(any?.type_url, ERROR_INFO_URL);
   const info = errorInfoType.deserialize(Buffer.from(any.value)) as ErrorInfo__Output;
   assert.equal(info.domain, 'qshim');
-  assert.match(info.reason, /^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$/);
+  assert.ok(isReason(info.reason), `${info.reason} is in no table`);
+  const { statuses, where }: ReasonRow = REASONS[info.reason];
+  assert.ok(where.includes('api'), `${info.reason} is not for callers: ${error.details}`);
+  assert.ok(
+    statuses.some((name) => status[name] === error.code),
+    `${info.reason} came with ${status[error.code]}`,
+  );
   // One sentence: no line breaks, no full stop that ends one sentence and begins another.
   assert.match(error.details, /^\S[^\n\r]*[^\s.]$/);
   assert.doesNotMatch(error.details, /[a-z]{2}\. [A-Z]/);

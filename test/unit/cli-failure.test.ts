@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { describe, test } from 'node:test';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
+import { reasonRead } from '../../src/base/reasons.ts';
 import { CliFailure } from '../../src/cli/cli-failure.ts';
 import { EXIT_CODE_MEANINGS, exitCodeOf, exitCodeOfGuest } from '../../src/cli/exit-codes.ts';
 import { failureOf } from '../../src/cli/failure.ts';
@@ -93,7 +94,11 @@ describe('exit codes', () => {
 });
 
 describe('what people and programs read', () => {
-  const failure = new CliFailure('NOT_FOUND', 'no\u001bsuch', { reason: 'R', exitCode: 3, metadata: { a: 'b' } });
+  const failure = new CliFailure('NOT_FOUND', 'no\u001bsuch', {
+    reason: reasonRead('R'),
+    exitCode: 3,
+    metadata: { a: 'b' },
+  });
 
   test('one line and a hint, or one JSON object', () => {
     assert.equal(
@@ -107,7 +112,7 @@ describe('what people and programs read', () => {
 
   test('hints name the next step', () => {
     const hint = (code: string, reason: string, volumeId?: string): string | undefined =>
-      hintFor(new CliFailure(code, 'm', { reason, exitCode: 1 }), { sandboxId: 'sb1', volumeId });
+      hintFor(new CliFailure(code, 'm', { reason: reasonRead(reason), exitCode: 1 }), { sandboxId: 'sb1', volumeId });
     assert.match(hint('UNAVAILABLE', 'DAEMON_UNREACHABLE') ?? '', /qshimd/);
     assert.equal(hint('UNAVAILABLE', 'QMP_LOST'), undefined);
     assert.match(hint('FAILED_PRECONDITION', 'SOURCE_NOT_FOUND', 'v') ?? '', /host of the daemon/);
@@ -117,5 +122,6 @@ describe('what people and programs read', () => {
     assert.match(hint('PERMISSION_DENIED', 'OUTSIDE_ALLOWED_ROOTS', 'v') ?? '', /allowed_roots/);
     assert.match(hint('DEADLINE_EXCEEDED', 'GUEST_HOLDS_VOLUME', 'v') ?? '', /volume get sb1 v/);
     assert.equal(hint('INTERNAL', 'INTERNAL'), undefined);
+    assert.equal(hint('INTERNAL', 'constructor'), undefined);
   });
 });

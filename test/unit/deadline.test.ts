@@ -31,7 +31,7 @@ suite('sleep', () => {
 
   test('ends with the reason of its signal, also of one aborted before', async () => {
     const controller = new AbortController();
-    const reason = new ShimError('ABORTED', 'stop', { reason: 'STOP' });
+    const reason = new ShimError('ABORTED', 'stop', { reason: 'SANDBOX_STOPPING' });
     const sleeping = assert.rejects(sleep(60_000, controller.signal), reason);
     controller.abort(reason);
     await sleeping;

@@ -91,7 +91,7 @@ type Step =
     }
   | { readonly kind: 'deliver'; readonly which: number; readonly keep: boolean };
 
-const CAUSE = { reason: 'TEST', message: 'a cause' };
+const CAUSE = { reason: 'QMP_ERROR', message: 'a cause' } as const;
 const GUEST: GuestView = { pciAddress: undefined, device: undefined, evidence: ['virtio-status'], formatted: false };
 
 /** One thing that happens in the world, on the way or at the machine. */

@@ -19,8 +19,8 @@ const guest: GuestView = {
   formatted: false,
 };
 const other: GuestView = { ...guest, device: '/dev/vdb' };
-const cause: Cause = { reason: 'FIRST', message: 'the first cause' };
-const later: Cause = { reason: 'LATER', message: 'a later cause' };
+const cause: Cause = { reason: 'QMP_LOST', message: 'the first cause' };
+const later: Cause = { reason: 'VM_GONE', message: 'a later cause' };
 
 function detaching(force: boolean, deviceGone: boolean): VolumeState {
   return { state: 'detaching', slot, guest, force, deviceGone, cause };
@@ -160,7 +160,7 @@ suite('volume state machine, every state with every input', () => {
   }
 });
 
-const anyCause = fc.record({ reason: fc.constantFrom('A', 'B', 'C'), message: fc.string() });
+const anyCause = fc.record({ reason: fc.constantFrom('QMP_LOST', 'VM_GONE', 'VOLUME_BUSY'), message: fc.string() });
 const anyGuest = fc.record({
   pciAddress: fc.option(fc.constant('0000:01:04.0'), { nil: undefined }),
   device: fc.option(fc.constantFrom('/dev/vda', '/dev/vdb'), { nil: undefined }),

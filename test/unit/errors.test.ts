@@ -19,7 +19,7 @@ suite('an error that quotes another program', () => {
   for (const [said, shown] of rows) {
     test(`is one sentence: ${JSON.stringify(said.slice(0, 40))}`, () => {
       assert.equal(oneSentence(said), shown);
-      const { message } = new ShimError('FAILED_PRECONDITION', `QEMU says: ${said}`, { reason: 'ANY' });
+      const { message } = new ShimError('FAILED_PRECONDITION', `QEMU says: ${said}`, { reason: 'QEMU_EXITED' });
       // As test/support/errors.ts holds every error of the daemon against the API rules.
       assert.match(message, /^\S[^\n\r]*[^\s.]$/);
       assert.doesNotMatch(message, /[a-z]{2}\. [A-Z]/);
@@ -30,7 +30,7 @@ suite('an error that quotes another program', () => {
 suite('what a hostile guest says, in an error', () => {
   test('is cut, well-formed and without control characters', () => {
     const error = new ShimError('UNAVAILABLE', `\ud800 \u001b[31mred\u0007\tand ${'x'.repeat(100_000)}`, {
-      reason: 'ANY',
+      reason: 'GUEST_AGENT_GARBAGE',
       metadata: { what: `\udfff${'y'.repeat(100_000)}` },
     });
     assert.equal(error.message.slice(0, 16), '\ufffd \ufffd[31mred\ufffd\tand ');
@@ -50,7 +50,10 @@ suite('what a hostile guest says, in an error', () => {
     );
     fc.assert(
       fc.property(text, text, (message, value) => {
-        const error = new ShimError('ABORTED', message, { reason: 'ANY', metadata: { a: value, b: value, c: value } });
+        const error = new ShimError('ABORTED', message, {
+          reason: 'BATCH_UNDONE',
+          metadata: { a: value, b: value, c: value },
+        });
         const sent = toServiceError(error);
         const [details] = sent.metadata.get('grpc-status-details-bin');
         assert.ok(details instanceof Buffer);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
@@ -69,6 +69,30 @@ suite('event log', () => {
     await log.flush();
     assert.deepEqual(await taken(late), [3]);
     assert.deepEqual(await taken(early), [1, 2, 3]);
+  });
+
+  test('an event of another version, with a reason that this one does not know, is given as it was', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-events-'));
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => rm(directory, { recursive: true }));
+    const path = join(directory, 'events.jsonl');
+    const cause = { reason: 'OF_ANOTHER_VERSION', message: 'because' };
+    const event = {
+      sequence: 1,
+      timeMs: 1,
+      type: 'sandbox.stopped',
+      sandboxId: 's',
+      generation: 0,
+      cause,
+      timings: [],
+    };
+    await writeFile(path, `${JSON.stringify(event)}\n`);
+    const limits = { retainedMax: 10, watchersMax: 10, watcherQueueMax: 10 };
+    const log = await EventLog.open(path, limits, silentLogger());
+    assert.equal(log.sequence, 1, 'it was read');
+    using watcher = log.watch(0);
+    const [first] = await watcher.take(open());
+    assert.deepEqual(first?.cause, cause);
   });
 
   test('a waiting watcher is woken by the event that comes', async () => {

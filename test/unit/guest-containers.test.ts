@@ -176,6 +176,13 @@ suite('a guest that lies', () => {
     );
   });
 
+  for (const reason of ['VOLUME_BUSY', 'MADE_UP', 'constructor', '__proto__']) {
+    test(`cannot make up why something failed (${reason})`, async () => {
+      const refused = shimFailure('FAILED_PRECONDITION', 'CONTAINER_FAILED');
+      await assert.rejects(saying(`error=${reason}\n`).pids('c'), refused);
+    });
+  }
+
   test('an exit code is one byte, and a lie about one ends nothing', () => {
     for (const code of ['256', '100000000000000000000', '-1', '1.5', '1e2']) {
       assert.equal(parseExit(`exit c t ${code} 1 0`), undefined, code);

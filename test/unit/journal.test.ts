@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { createLogger, silentLogger, type Logger } from '../../src/base/log.ts';
+import { reasonRead } from '../../src/base/reasons.ts';
 import { SLOTS_PER_BRIDGE, VOLUME_CAPACITY_MAX, slotAt } from '../../src/volume/model/slots.ts';
 import { EVIDENCE, type VolumeState } from '../../src/volume/model/state.ts';
 import { Journal, readJournal, type JournalRecord } from '../../src/store/journal.ts';
@@ -190,7 +191,8 @@ function tinyTmpfs(directory: string): Disposable | undefined {
 }
 
 const text = fc.string({ maxLength: 30 });
-const cause = fc.record({ reason: text, message: text });
+/** Journals of other versions have reasons that this one does not know. */
+const cause = fc.record({ reason: text.map(reasonRead), message: text });
 const slot = fc.integer({ min: 0, max: VOLUME_CAPACITY_MAX - 1 }).map(slotAt);
 const maybe = <T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> => fc.option(arbitrary, { nil: undefined });
 const guest = fc.record({

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
+import { reasonRead } from '../../src/base/reasons.ts';
 import { VOLUME_CAPACITY_MAX, pciPath, slotAt } from '../../src/volume/model/slots.ts';
 import { isDirect } from '../../src/volume/model/disk.ts';
 import { completeSpec, type VolumeSpec } from '../../src/volume/spec.ts';
@@ -72,7 +73,7 @@ const spec: fc.Arbitrary<VolumeSpec> = fc
   );
 
 const slot = slotAt(VOLUME_CAPACITY_MAX - 1);
-const cause = { reason: 'WHY', message: 'because' };
+const cause = { reason: reasonRead('OF_ANOTHER_VERSION'), message: 'because' };
 const guest: GuestView = {
   pciAddress: '0000:01:1f.0',
   device: '/dev/vdb',

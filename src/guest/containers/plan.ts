@@ -1,4 +1,5 @@
 import { ShimError } from '../../base/errors.ts';
+import type { ReasonWith } from '../../base/reasons.ts';
 import { parseConfig, type OciDevice, type OciMount } from './oci.ts';
 import type { ContainerPlan, PlannedDevice, PlannedFile, VolumeMount } from './types.ts';
 
@@ -100,6 +101,6 @@ function hostDevice({ type, path, major, minor }: OciDevice): readonly PlannedDe
   );
 }
 
-function refused(reason: string, what: string, why: string): ShimError {
+function refused(reason: ReasonWith<'INVALID_ARGUMENT'>, what: string, why: string): ShimError {
   return new ShimError('INVALID_ARGUMENT', `${what} is not supported: ${why}`, { reason, metadata: { what } });
 }

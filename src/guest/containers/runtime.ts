@@ -1,4 +1,5 @@
-import { ShimError, type ShimCode } from '../../base/errors.ts';
+import { shimError, type ShimError } from '../../base/errors.ts';
+import type { DecidingReason } from '../../base/reasons.ts';
 import { GuestAgentError, type GuestAgent } from '../agent.ts';
 import { parseFacts, type Facts } from '../run-script.ts';
 import { CONTAINER_PROGRAM } from './program.ts';
@@ -48,14 +49,20 @@ export class PortsAbsent extends Error {
   }
 }
 
-const SENTENCES: Readonly<Record<string, string>> = {
+const SENTENCES = {
   CONTAINER_REFUSED: "the guest's container runtime refused",
   CONTAINER_FAILED: 'the guest could not do it',
   GUEST_TOOL_MISSING: 'the guest lacks a program that containers need',
   GUEST_DISK_NOT_FOUND: 'the guest has no such disk',
   GUEST_DISK_MISMATCH: 'the guest has another disk there',
-};
-const CODES: Readonly<Record<string, ShimCode>> = { GUEST_TOOL_MISSING: 'UNIMPLEMENTED' };
+} as const satisfies { readonly [R in DecidingReason]?: string };
+
+/** What a script may give as its reason. */
+type RuntimeReason = keyof typeof SENTENCES;
+
+function isRuntimeReason(text: string): text is RuntimeReason {
+  return Object.hasOwn(SENTENCES, text);
+}
 
 /**
  * crun and conmon in the guest, one guest-exec for each step. Nothing is remembered here. Whoever is root in the guest can make it
@@ -173,7 +180,8 @@ export class GuestRuntime {
     if (absent !== undefined) throw new PortsAbsent(absent.map(Number));
     const [reason] = facts.get('error') ?? [];
     if (reason !== undefined || (wanted !== undefined && !facts.has(wanted))) {
-      throw failure(reason ?? 'CONTAINER_FAILED', result.stderr.toString('utf8'));
+      const known = reason !== undefined && isRuntimeReason(reason) ? reason : 'CONTAINER_FAILED';
+      throw failure(known, result.stderr.toString('utf8'));
     }
     return facts;
   }
@@ -188,13 +196,9 @@ export function toRecord(words: readonly string[]): ExitRecord | undefined {
   return { code, uptime, oomKilled: oom !== undefined && oom !== '0' && oom !== '' };
 }
 
-function failure(reason: string, words: string, cause?: unknown): ShimError {
+function failure(reason: RuntimeReason, words: string, cause?: unknown): ShimError {
   const said = words.replace(/\s+/g, ' ').trim().slice(0, WORDS_CHARS_MAX);
-  const sentence = SENTENCES[reason] ?? reason;
-  return new ShimError(CODES[reason] ?? 'FAILED_PRECONDITION', `${sentence}${said === '' ? '' : `: ${said}`}`, {
-    reason,
-    cause,
-  });
+  return shimError(reason, `${SENTENCES[reason]}${said === '' ? '' : `: ${said}`}`, { cause });
 }
 
 /** @throws ShimError FAILED_PRECONDITION / CONTAINER_FAILED for what cannot be a pid */

@@ -190,7 +190,7 @@ function withJob(facts: VolumeFacts, job: JobProgress | undefined): Observed {
 
 function ioError(facts: VolumeFacts, last: IoError): Observed {
   const health = { failing: true, errors: facts.health.errors + 1, last };
-  const cause = {
+  const cause: Cause = {
     reason: last.noSpace ? 'NO_SPACE' : 'IO_ERROR',
     message: `${last.operation} failed: ${last.message} (action ${last.action})`,
   };
@@ -200,7 +200,7 @@ function ioError(facts: VolumeFacts, last: IoError): Observed {
 function resumed(facts: VolumeFacts): Observed {
   const { health } = facts;
   if (!health.failing || health.last?.noSpace !== true) return noted(facts);
-  const cause = { reason: 'RESUMED', message: 'the VM goes on after it had paused for space' };
+  const cause: Cause = { reason: 'RESUMED', message: 'the VM goes on after it had paused for space' };
   return noted({ ...facts, health: { ...health, failing: false } }, { type: 'volume.health', cause });
 }
 

@@ -1,5 +1,6 @@
 import { z } from 'zod';
-import type { ShimCode, ShimError } from '../../base/errors.ts';
+import type { ShimError } from '../../base/errors.ts';
+import { reasonRead, type ReasonWith } from '../../base/reasons.ts';
 import { maybe } from './maybe.ts';
 import { slotSchema } from './slots.ts';
 
@@ -19,8 +20,8 @@ import { slotSchema } from './slots.ts';
 
 export const causeSchema = z
   .object({
-    /** UPPER_SNAKE, stable. */
-    reason: z.string(),
+    /** Of base/reasons.ts, or read from a journal or an event file of another version. */
+    reason: z.string().transform(reasonRead),
     message: z.string(),
   })
   .readonly();
@@ -112,7 +113,14 @@ export type Transition =
   | { readonly kind: 'next'; readonly next: VolumeState }
   /** A repeat, or news that came late: nothing changes and nothing is wrong. */
   | { readonly kind: 'ignored'; readonly why: string }
-  | { readonly kind: 'denied'; readonly code: ShimCode; readonly reason: string; readonly message: string };
+  | {
+      readonly kind: 'denied';
+      readonly code: 'FAILED_PRECONDITION';
+      readonly reason: DeniedReason;
+      readonly message: string;
+    };
+
+type DeniedReason = ReasonWith<'FAILED_PRECONDITION'>;
 
 const DETACH_ASKED: Cause = { reason: 'DETACH_REQUESTED', message: 'a caller asked to detach the volume' };
 const UNASKED: Cause = {
@@ -212,6 +220,6 @@ function ignored(why: string): Transition {
   return { kind: 'ignored', why };
 }
 
-function denied(reason: string, message: string): Transition {
+function denied(reason: DeniedReason, message: string): Transition {
   return { kind: 'denied', code: 'FAILED_PRECONDITION', reason, message };
 }

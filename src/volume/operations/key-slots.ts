@@ -275,13 +275,13 @@ function refuseBeforehand(path: string, header: Luks1Header, change: KeySlotChan
 function amendFailure(path: string, error: unknown): unknown {
   const said = messageOf(error);
   if (/Invalid password|No keyslots match/.test(said)) {
-    return luksRefusal(path, 'LUKS_WRONG_KEY', 'opens with none of its key slots by this key', undefined, error);
+    return luksRefusal(path, 'LUKS_WRONG_KEY', 'opens with none of its key slots by this key', error);
   }
   if (/All the active keyslots match|only active keyslot|last active keyslot/.test(said)) {
-    return luksRefusal(path, 'LAST_KEY', 'has no other key; without it nobody could open it', undefined, error);
+    return luksRefusal(path, 'LAST_KEY', 'has no other key; without it nobody could open it', error);
   }
   if (!isQmpError(error) && !isShimError(error, 'FAILED_PRECONDITION')) return error;
-  return luksRefusal(path, 'KEY_SLOT_FAILED', `keeps its key slots as they were: ${said}`, undefined, error);
+  return luksRefusal(path, 'KEY_SLOT_FAILED', `keeps its key slots as they were: ${said}`, error);
 }
 
 function nothingChanged(path: string): ShimError {

@@ -1,5 +1,6 @@
 import { waitFor, type WaitLimits } from '../../base/deadline.ts';
 import { invalidArgument, ShimError } from '../../base/errors.ts';
+import type { ReasonWith } from '../../base/reasons.ts';
 import { resizeDisk, type DiskIdentity } from '../../guest/disks.ts';
 import { resizeLuks2, type LuksKey } from '../../guest/luks.ts';
 import { isQmpError } from '../../qmp/errors.ts';
@@ -79,7 +80,7 @@ function refuse(volume: Volume, sizeBytes: number): void {
   if (sizeBytes === 0 || sizeBytes % spec.logicalBlockSize !== 0 || !Number.isSafeInteger(sizeBytes)) {
     throw invalidArgument('size_bytes', sizeBytes, `must be a multiple of ${spec.logicalBlockSize}, and not 0`);
   }
-  const precondition = (reason: string, problem: string): ShimError =>
+  const precondition = (reason: ReasonWith<'FAILED_PRECONDITION'>, problem: string): ShimError =>
     new ShimError('FAILED_PRECONDITION', `volume ${volume.id} ${problem}`, { reason, metadata });
   if (state.state !== 'attached') throw precondition('VOLUME_NOT_ATTACHED', `is ${state.state}, not attached`);
   if (spec.readOnly) throw precondition('VOLUME_READ_ONLY', 'is read-only');
