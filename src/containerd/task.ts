@@ -1,9 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
-import type { GuestContainers } from '../guest/containers/types.ts';
+import { parseResources, type OciConfig } from '../guest/containers/oci.ts';
 import type { ConnectResponse } from '../rpc/generated/containerd/task/v3/ConnectResponse.ts';
 import type { CreateTaskRequest__Output } from '../rpc/generated/containerd/task/v3/CreateTaskRequest.ts';
 import type { DeleteResponse } from '../rpc/generated/containerd/task/v3/DeleteResponse.ts';
@@ -28,7 +27,7 @@ import type { Pods } from './pods.ts';
 import { ProcessIo } from './process-io.ts';
 import type { RelayLink } from './relay-link.ts';
 import { cgroupMetrics } from './stats.ts';
-import { createInGuest, readConfig, type Planner } from './task-create.ts';
+import { createInGuest, readConfig } from './task-create.ts';
 import { taskEvent } from './task-events.ts';
 import { jsonOf, metricsAny, timestampOf } from './wire/messages.ts';
 
@@ -44,14 +43,10 @@ interface TaskOptions {
   readonly pods: Pods;
   readonly events: Pick<EventForwarder, 'publish'>;
   readonly relay: Pick<RelayLink, 'hold' | 'release'>;
-  /** The containers in a pod's guest. */
-  readonly containersOf: (pod: Pod) => GuestContainers;
   readonly directVolumes: string;
-  readonly planner: Planner;
 }
 
 const DONE = Promise.resolve();
-const annotationsSchema = z.object({ annotations: z.record(z.string(), z.string()).nullish() });
 
 /**
  * `containerd.task.v3.Task`, free of the transport. A process id that containerd is told is always that of the pod's QEMU: a
@@ -137,15 +132,14 @@ export class TaskService {
       ...{ volumes: [], ready: false, execs: [] },
     };
     pod.record.containers.push(container);
-    const { events, containersOf, directVolumes, planner, relay } = this.#options;
+    const { events, directVolumes, relay } = this.#options;
     let io: ProcessIo | undefined;
     try {
       // First of all: the relay lets go of what is held for a record that never became ready.
       await pod.commit();
       io = ProcessIo.open(container, pod.log);
       await relay.hold(processKey(pod, id, undefined), io.fifos);
-      const containers = containersOf(pod);
-      const guest = await createInGuest({ pod, container, config, request, containers, directVolumes, planner });
+      const guest = await createInGuest({ pod, container, config, rootfs: request.rootfs, directVolumes });
       container.ready = true;
       await pod.commit();
       this.#live.add(pod, container, undefined, guest, io);
@@ -166,10 +160,10 @@ export class TaskService {
   }
 
   /** The pod that containerd means: the bundle's sandbox; without one (`ctr run`) a pod of the container's own. */
-  async #podFor({ id, bundle }: CreateTaskRequest__Output, config: unknown, caller: Caller): Promise<Pod> {
+  async #podFor({ id, bundle }: CreateTaskRequest__Output, config: OciConfig, caller: Caller): Promise<Pod> {
     const { pods } = this.#options;
     const { namespace } = caller;
-    const annotations = annotationsSchema.safeParse(config).data?.annotations ?? {};
+    const annotations = config.annotations ?? {};
     const sandboxId = (await sandboxFile(bundle)) ?? annotations['io.kubernetes.cri.sandbox-id'];
     if (sandboxId !== undefined) return pods.get({ namespace, id: sandboxId });
     const labels = { 'containerd.namespace': namespace };
@@ -189,7 +183,7 @@ export class TaskService {
         return;
       }
       // Also one that the guest was in the middle of making: its root file system is in use until it is gone.
-      if (pod.snapshot !== undefined) await this.#options.containersOf(pod).discard(container.id);
+      if (pod.snapshot !== undefined) await pod.containers.discard(container.id);
       await this.#releaseVolumes(pod, container);
       forget(pod.record.containers, container);
       await pod.commit();
@@ -293,27 +287,27 @@ export class TaskService {
 
   async pause({ id }: TaskRequest, caller: Caller): Promise<object> {
     const { pod } = this.#process({ id, execId: '' }, caller);
-    await this.#options.containersOf(pod).pause(id);
+    await pod.containers.pause(id);
     await this.#options.events.publish(taskEvent(caller.namespace, 'TaskPaused', { containerId: id }));
     return {};
   }
 
   async resume({ id }: TaskRequest, caller: Caller): Promise<object> {
     const { pod } = this.#process({ id, execId: '' }, caller);
-    await this.#options.containersOf(pod).resume(id);
+    await pod.containers.resume(id);
     await this.#options.events.publish(taskEvent(caller.namespace, 'TaskResumed', { containerId: id }));
     return {};
   }
 
   async update({ id, resources }: UpdateTaskRequest__Output, caller: Caller): Promise<object> {
     const { pod } = this.#process({ id, execId: '' }, caller);
-    await this.#options.containersOf(pod).update(id, jsonOf('resources', resources));
+    await pod.containers.update(id, parseResources(jsonOf('resources', resources)));
     return {};
   }
 
   async stats({ id }: TaskRequest, caller: Caller): Promise<StatsResponse> {
     const { pod } = this.#process({ id, execId: '' }, caller);
-    return { stats: metricsAny(cgroupMetrics(await this.#options.containersOf(pod).stats(id))) };
+    return { stats: metricsAny(cgroupMetrics(await pod.containers.stats(id))) };
   }
 
   connect({ id }: TaskRequest, caller: Caller): ConnectResponse {
