@@ -7,7 +7,7 @@ import type { Caller } from './caller.ts';
 import type { EventForwarder } from './forwarder.ts';
 import { processKey } from './live-process.ts';
 import type { LiveProcesses } from './live-processes.ts';
-import type { Pod } from './pod.ts';
+import type { Pod, PodContainer } from './pod.ts';
 import { forget, type ContainerRecord, type ExecRecord } from './pod-record.ts';
 import { ProcessIo } from './process-io.ts';
 import type { RelayLink } from './relay-link.ts';
@@ -19,12 +19,6 @@ interface Parts {
   readonly live: Pick<LiveProcesses, 'add'>;
   readonly events: Pick<EventForwarder, 'publish'>;
   readonly relay: Pick<RelayLink, 'hold' | 'release'>;
-}
-
-/** A container, and the pod that it is in. */
-interface Place {
-  readonly pod: Pod;
-  readonly container: ContainerRecord;
 }
 
 /**
@@ -48,7 +42,7 @@ export class Execs {
    * @throws ShimError ALREADY_EXISTS / CONTAINER_EXISTS for another process under an id that is taken; INVALID_ARGUMENT /
    *   INVALID_CONFIG_JSON for what is no process; UNAVAILABLE / EXEC_NOT_UNDONE
    */
-  async make(request: ExecProcessRequest__Output, { pod, container }: Place, { signal }: Caller): Promise<void> {
+  async make(request: ExecProcessRequest__Output, { pod, container }: PodContainer, { signal }: Caller): Promise<void> {
     const { execId: id, stdin, stdout, stderr, terminal } = request;
     const spec = jsonOf('spec', request.spec);
     // Of what was sent, not of what was understood of it: records outlive the version that wrote them.
@@ -70,7 +64,7 @@ export class Execs {
     await waitFor(done, { signal });
   }
 
-  async #make({ pod, container }: Place, exec: ExecRecord, process: OciProcess): Promise<void> {
+  async #make({ pod, container }: PodContainer, exec: ExecRecord, process: OciProcess): Promise<void> {
     await this.#clearUnready({ pod, container }, exec.id);
     const { events, live, relay } = this.#parts;
     let io: ProcessIo | undefined;
@@ -110,13 +104,13 @@ export class Execs {
    * Waits until an exec is made, or nothing of it is left.
    * @throws ShimError UNAVAILABLE / EXEC_NOT_UNDONE
    */
-  async settled({ pod, container }: Place, execId: string): Promise<void> {
+  async settled({ pod, container }: PodContainer, execId: string): Promise<void> {
     const making = this.#making.get(processKey(pod, container.id, execId));
     if (making === undefined) await this.#clearUnready({ pod, container }, execId);
     else await making.done.catch(() => undefined); // Told to whoever asked for it.
   }
 
-  async #clearUnready({ pod, container }: Place, id: string): Promise<void> {
+  async #clearUnready({ pod, container }: PodContainer, id: string): Promise<void> {
     const left = container.execs.find((exec) => exec.id === id && !exec.ready);
     if (left === undefined) return;
     await this.undo(pod, container, left);
