@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { execa } from 'execa';
-import { sleep } from '../base/deadline.ts';
+import { Backoff } from '../base/backoff.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { allocatorEnvironment } from './allocator.ts';
 
@@ -19,6 +19,8 @@ export interface ProcessIdentity {
 }
 
 const WATCH_INTERVAL_MS = 200;
+const SOCKET_PAUSE_MS = 2;
+const SOCKET_PAUSE_MAX_MS = 20;
 
 /** One QEMU process, in a session of its own: it outlives the daemon, and a daemon that comes back adopts it. */
 export class QemuProcess {
@@ -169,11 +171,10 @@ export async function waitForSocket(
   qemu: QemuProcess,
   signal: AbortSignal,
 ): Promise<boolean> {
-  let pauseMs = 2;
+  const backoff = new Backoff(SOCKET_PAUSE_MS, SOCKET_PAUSE_MAX_MS);
   while (qemu.exit === undefined) {
     if (await exists()) return true;
-    await sleep(pauseMs, signal);
-    pauseMs = Math.min(pauseMs * 2, 20);
+    await backoff.pause(signal);
   }
   return false;
 }
