@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { execa } from 'execa';
 import { Backoff } from '../base/backoff.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { readProcStat, type ProcStat } from '../base/proc-stat.ts';
 import { allocatorEnvironment } from './allocator.ts';
 
 /** How a QEMU process ended. An adopted process is not our child: its code is not to be had, and is left out. */
@@ -127,18 +127,15 @@ export class QemuProcess {
 
 /** Reads pid and start time; undefined when there is no such process, or only its zombie. */
 export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
-  let stat: string;
+  let stat: ProcStat;
   try {
-    stat = await readFile(`/proc/${pid}/stat`, 'utf8');
+    stat = await readProcStat(pid);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
     throw error;
   }
-  // The second field is the command in brackets and may itself hold spaces and brackets.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const [processState] = fields;
-  if (processState === 'Z' || processState === 'X') return undefined;
-  return { pid, startTicks: Number(fields[19]) };
+  const { state, startTicks } = stat;
+  return state === 'Z' || state === 'X' ? undefined : { pid, startTicks };
 }
 
 async function isAlive(identity: ProcessIdentity): Promise<boolean> {

@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { readProcStat } from '../base/proc-stat.ts';
 import { GuestAgent } from '../guest/agent.ts';
 import {
   IdentityPort,
@@ -45,7 +46,6 @@ export const VM_DIRECTORY = 'vm';
 const IDENTITY_SOCKET = 'ident.sock';
 const STATE_SOCKET = 'state.sock';
 const EXIT_SEEN_MS = 1000;
-const CLOCK_TICK_MS = 10;
 const QUIET_WINDOW_MS = 200;
 /** Of one CPU: what an idle guest's timers take under emulation is less. */
 const QUIET_SHARE = 0.15;
@@ -169,11 +169,10 @@ async function atRest(pid: number, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** CPU time that a process has taken, from fields 14 and 15 of /proc/PID/stat. */
+/** CPU time that a process has taken. */
 async function cpuMs(pid: number): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * CLOCK_TICK_MS;
+  const { userMs, systemMs } = await readProcStat(pid);
+  return userMs + systemMs;
 }
 
 /** The memory with which a clone's QEMU is started, for Launch. */

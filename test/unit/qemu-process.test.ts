@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
+import { readProcStat } from '../../src/base/proc-stat.ts';
 import { QemuProcess, describeExit, identify, waitForSocket, type ProcessIdentity } from '../../src/qemu/process.ts';
 
 class Scratch implements AsyncDisposable {
@@ -64,7 +65,7 @@ suite('process identity', () => {
     try {
       const [line] = (await once(child.stdout, 'data')) as [Buffer];
       const zombie = Number(line.toString());
-      while ((await readFile(`/proc/${zombie}/stat`, 'utf8')).split(' ')[2] !== 'Z') await sleep(2);
+      while ((await readProcStat(zombie)).state !== 'Z') await sleep(2);
       assert.equal(await identify(zombie), undefined);
     } finally {
       child.kill('SIGKILL');
@@ -102,8 +103,8 @@ suite('QEMU process', () => {
   test('its signal is seen, and it leads a session of its own', async () => {
     await using scratch = await Scratch.make();
     const qemu = await scratch.shell('exec sleep 600');
-    const fields = (await readFile(`/proc/${qemu.pid}/stat`, 'utf8')).split(') ')[1]?.split(' ');
-    assert.deepEqual(fields?.slice(2, 4), [String(qemu.pid), String(qemu.pid)], 'process group and session');
+    const { processGroup, session } = await readProcStat(qemu.pid);
+    assert.deepEqual([processGroup, session], [qemu.pid, qemu.pid]);
     await qemu.kill('SIGKILL');
     assert.deepEqual(await qemu.exited, { code: undefined, signal: 'SIGKILL' });
     await qemu.kill('SIGKILL');
