@@ -1,7 +1,6 @@
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
 import { execa } from 'execa';
-import { Backoff } from '../base/backoff.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { readProcStat, type ProcStat } from '../base/proc-stat.ts';
 import { allocatorEnvironment } from './allocator.ts';
@@ -19,8 +18,6 @@ export interface ProcessIdentity {
 }
 
 const WATCH_INTERVAL_MS = 200;
-const SOCKET_PAUSE_MS = 2;
-const SOCKET_PAUSE_MAX_MS = 20;
 
 /** One QEMU process, in a session of its own: it outlives the daemon, and a daemon that comes back adopts it. */
 export class QemuProcess {
@@ -160,18 +157,4 @@ export function describeExit(exit: ExitInfo): string {
   if (exit.signal !== undefined) return `QEMU was ended by ${exit.signal}`;
   if (exit.code !== undefined) return `QEMU exited with code ${exit.code}`;
   return 'QEMU ended; how is not known, for an earlier daemon had started it';
-}
-
-/** Waits until `path` appears or the process ends, whichever is first; true when it appeared. */
-export async function waitForSocket(
-  exists: () => Promise<boolean>,
-  qemu: QemuProcess,
-  signal: AbortSignal,
-): Promise<boolean> {
-  const backoff = new Backoff(SOCKET_PAUSE_MS, SOCKET_PAUSE_MAX_MS);
-  while (qemu.exit === undefined) {
-    if (await exists()) return true;
-    await backoff.pause(signal);
-  }
-  return false;
 }

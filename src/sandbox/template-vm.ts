@@ -1,9 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { access, chmod, mkdir, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { Deadline, sleep, waitFor } from '../base/deadline.ts';
-import { ShimError } from '../base/errors.ts';
+import { Deadline, sleep } from '../base/deadline.ts';
 import type { Logger } from '../base/log.ts';
 import { readProcStat } from '../base/proc-stat.ts';
 import { GuestAgent } from '../guest/agent.ts';
@@ -15,7 +14,8 @@ import {
   type MachineIdentity,
 } from '../guest/identity.ts';
 import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch, type SandboxFiles } from '../qemu/argv.ts';
-import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
+import { connectToStarted, notStarted, type StartingUp } from '../qemu/connect.ts';
+import { QemuProcess } from '../qemu/process.ts';
 import { tiedCommand } from '../qemu/tied.ts';
 import { restoreState, saveState } from '../qemu/template-migrate.ts';
 import type { TemplateNotes } from '../qemu/template-record.ts';
@@ -45,7 +45,6 @@ interface Limits {
 export const VM_DIRECTORY = 'vm';
 const IDENTITY_SOCKET = 'ident.sock';
 const STATE_SOCKET = 'state.sock';
-const EXIT_SEEN_MS = 1000;
 const QUIET_WINDOW_MS = 200;
 /** Of one CPU: what an idle guest's timers take under emulation is less. */
 const QUIET_SHARE = 0.15;
@@ -119,39 +118,14 @@ async function startTemplate(
 export async function connectQmp(
   qemu: QemuProcess,
   files: SandboxFiles,
-  connect: Omit<QmpConnectOptions, 'path' | 'signal' | 'startingUp' | 'handshakeTimeoutMs'>,
-  { timeoutMs, signal: givenUp }: Limits,
+  connect: Omit<QmpConnectOptions, keyof StartingUp>,
+  { timeoutMs, signal }: Limits,
 ): Promise<QmpClient> {
-  const limit = AbortSignal.timeout(Math.ceil(timeoutMs));
-  const ended = new AbortController();
-  void qemu.exited.then(() => ended.abort());
-  const signal = AbortSignal.any([givenUp, limit, ended.signal]);
-  const exists = (): Promise<boolean> =>
-    access(files.qmpSocket).then(
-      () => true,
-      () => false,
-    );
-  try {
-    await waitForSocket(exists, qemu, signal);
-    const { qmpSocket: path } = files;
-    // The limit ends the waiting with its own words.
-    return await QmpClient.connect({ ...connect, path, startingUp: true, handshakeTimeoutMs: 2 * timeoutMs, signal });
-  } catch (error) {
-    givenUp.throwIfAborted();
-    if (limit.aborted) {
-      throw new ShimError('DEADLINE_EXCEEDED', `QEMU did not start within ${timeoutMs} ms`, {
-        reason: 'TEMPLATE_TIMEOUT',
-      });
-    }
-    // The socket is there before QEMU has read its kernel, and breaks a moment before the process is seen to have ended.
-    const exit = await waitFor(qemu.exited, { milliseconds: EXIT_SEEN_MS }).catch(() => undefined);
-    if (exit === undefined) throw error;
-    const said = (await readFile(files.qemuLog, 'utf8').catch(() => '')).trim().slice(-2000);
-    throw new ShimError('FAILED_PRECONDITION', `${describeExit(exit)}: ${said}`, {
-      reason: 'QEMU_EXITED',
-      cause: error,
-    });
-  }
+  return await connectToStarted({
+    ...{ qemu, path: files.qmpSocket, logFile: files.qemuLog, timeoutMs, signal },
+    connect: (start) => QmpClient.connect({ ...connect, ...start }),
+    timedOut: () => notStarted(timeoutMs, 'TEMPLATE_TIMEOUT'),
+  });
 }
 
 /**
