@@ -5,7 +5,7 @@
 
 import { REASONS, type DecidingReason, type Reason, type ReasonWith, type ShimCode } from './reasons.ts';
 
-interface ShimErrorDetails {
+export interface ShimErrorDetails {
   /** Facts for programs: field, value, path, id. Values are strings, never secrets. */
   readonly metadata?: Readonly<Record<string, string>>;
   readonly cause?: unknown;

@@ -5,7 +5,6 @@ import type { Config } from '../config.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import { SandboxController } from './controller.ts';
 import { EventForwarder } from './forwarder.ts';
-import { containersOf, planner } from './guest-half.ts';
 import { CONTAINERD_DIRECTORY, Pods } from './pods.ts';
 import { RelayLink } from './relay-link.ts';
 import { TaskService } from './task.ts';
@@ -51,8 +50,6 @@ export class ContainerdEndpoint implements AsyncDisposable {
       pods,
       events,
       relay,
-      containersOf,
-      planner,
       directVolumes: config.containerd_direct_volumes,
     });
     undo.defer(() => tasks.release());

@@ -1,13 +1,13 @@
 import { createHash } from 'node:crypto';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
-import type { GuestContainers } from '../guest/containers/types.ts';
+import { parseProcess, type OciProcess } from '../guest/containers/oci.ts';
 import type { ExecProcessRequest__Output } from '../grpc/generated/containerd/task/v3/ExecProcessRequest.ts';
 import type { Caller } from './caller.ts';
 import type { EventForwarder } from './forwarder.ts';
 import { processKey } from './live-process.ts';
 import type { LiveProcesses } from './live-processes.ts';
-import type { Pod } from './pod.ts';
+import type { Pod, PodContainer } from './pod.ts';
 import { forget, type ContainerRecord, type ExecRecord } from './pod-record.ts';
 import { ProcessIo } from './process-io.ts';
 import type { RelayLink } from './relay-link.ts';
@@ -19,14 +19,6 @@ interface Parts {
   readonly live: Pick<LiveProcesses, 'add'>;
   readonly events: Pick<EventForwarder, 'publish'>;
   readonly relay: Pick<RelayLink, 'hold' | 'release'>;
-  /** The containers in a pod's guest. */
-  readonly containersOf: (pod: Pod) => GuestContainers;
-}
-
-/** A container, and the pod that it is in. */
-interface Place {
-  readonly pod: Pod;
-  readonly container: ContainerRecord;
 }
 
 /**
@@ -47,12 +39,14 @@ export class Execs {
   /**
    * The same once more, from a caller that has not heard the first answer, joins it or is answered as the first time. It ends with
    * its caller; what it has begun goes on.
-   * @throws ShimError ALREADY_EXISTS / CONTAINER_EXISTS for another process under an id that is taken; UNAVAILABLE / EXEC_NOT_UNDONE
+   * @throws ShimError ALREADY_EXISTS / CONTAINER_EXISTS for another process under an id that is taken; INVALID_ARGUMENT /
+   *   INVALID_CONFIG_JSON for what is no process; UNAVAILABLE / EXEC_NOT_UNDONE
    */
-  async make(request: ExecProcessRequest__Output, { pod, container }: Place, { signal }: Caller): Promise<void> {
+  async make(request: ExecProcessRequest__Output, { pod, container }: PodContainer, { signal }: Caller): Promise<void> {
     const { execId: id, stdin, stdout, stderr, terminal } = request;
-    const process = jsonOf('spec', request.spec);
-    const digest = digestOf([stdin, stdout, stderr, terminal, process]);
+    const spec = jsonOf('spec', request.spec);
+    // Of what was sent, not of what was understood of it: records outlive the version that wrote them.
+    const digest = digestOf([stdin, stdout, stderr, terminal, spec]);
     const wanted: ExecRecord = {
       ...{ id, stdin, stdout, stderr, terminal, digest },
       ...{ stdinClosed: false, started: false, ready: false },
@@ -63,22 +57,23 @@ export class Execs {
     if (taken !== undefined && !isSame(taken, wanted)) throw exists(container.id, id);
     if (joined === undefined && taken !== undefined) return;
     const done =
-      joined?.done ?? this.#make({ pod, container }, wanted, process).finally(() => this.#making.delete(key));
+      joined?.done ??
+      this.#make({ pod, container }, wanted, parseProcess(spec)).finally(() => this.#making.delete(key));
     if (joined === undefined) this.#making.set(key, { exec: wanted, done });
     done.catch(() => undefined); // The caller may go before the end.
     await waitFor(done, { signal });
   }
 
-  async #make({ pod, container }: Place, exec: ExecRecord, process: unknown): Promise<void> {
+  async #make({ pod, container }: PodContainer, exec: ExecRecord, process: OciProcess): Promise<void> {
     await this.#clearUnready({ pod, container }, exec.id);
-    const { containersOf, events, live, relay } = this.#parts;
+    const { events, live, relay } = this.#parts;
     let io: ProcessIo | undefined;
     container.execs.push(exec);
     try {
       await pod.commit();
       io = ProcessIo.open(exec, pod.log);
       await relay.hold(processKey(pod, container.id, exec.id), io.fifos);
-      const guest = await containersOf(pod).exec(container.id, { id: exec.id, process, streams: streamsOf(exec) });
+      const guest = await pod.containers.exec(container.id, { id: exec.id, process, streams: streamsOf(exec) });
       exec.ready = true;
       await pod.commit();
       live.add(pod, container, exec, guest, io);
@@ -96,7 +91,7 @@ export class Execs {
     exec.ready = false;
     await this.#parts.relay.release(processKey(pod, container.id, exec.id));
     try {
-      if (pod.snapshot !== undefined) await this.#parts.containersOf(pod).discard(container.id, exec.id);
+      if (pod.snapshot !== undefined) await pod.containers.discard(container.id, exec.id);
       forget(container.execs, exec);
       await pod.commit();
     } catch (error) {
@@ -109,13 +104,13 @@ export class Execs {
    * Waits until an exec is made, or nothing of it is left.
    * @throws ShimError UNAVAILABLE / EXEC_NOT_UNDONE
    */
-  async settled({ pod, container }: Place, execId: string): Promise<void> {
+  async settled({ pod, container }: PodContainer, execId: string): Promise<void> {
     const making = this.#making.get(processKey(pod, container.id, execId));
     if (making === undefined) await this.#clearUnready({ pod, container }, execId);
     else await making.done.catch(() => undefined); // Told to whoever asked for it.
   }
 
-  async #clearUnready({ pod, container }: Place, id: string): Promise<void> {
+  async #clearUnready({ pod, container }: PodContainer, id: string): Promise<void> {
     const left = container.execs.find((exec) => exec.id === id && !exec.ready);
     if (left === undefined) return;
     await this.undo(pod, container, left);

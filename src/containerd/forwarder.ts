@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { writeAtomically } from '../base/atomic-file.ts';
+import { Backoff } from '../base/backoff.ts';
 import { Coalesced } from '../base/coalesce.ts';
 import { sleep } from '../base/deadline.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
@@ -78,17 +79,17 @@ export class EventForwarder implements AsyncDisposable {
   async #sendAll(): Promise<void> {
     const { signal } = this.#leaving;
     const { send, log } = this.#options;
-    let pauseMs = RETRY_MIN_MS;
+    const backoff = new Backoff(RETRY_MIN_MS, RETRY_MAX_MS);
     for (let event = this.#waiting[0]; event !== undefined && !signal.aborted; event = this.#waiting[0]) {
       try {
         if (!(await send(event, signal))) log.warn({ topic: event.topic }, 'event refused by containerd');
         if (this.#waiting[0] === event) this.#waiting.shift();
-        pauseMs = RETRY_MIN_MS;
+        backoff.reset();
       } catch (error) {
+        const pauseMs = backoff.next();
         if (pauseMs === RETRY_MIN_MS)
           log.info({ problem: messageOf(error) }, 'containerd takes no events, trying again');
         await sleep(pauseMs, signal).catch(() => undefined);
-        pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS);
       }
     }
     await this.#writes.run().catch(() => undefined);

@@ -1,5 +1,5 @@
 import { closeSync, constants, openSync } from 'node:fs';
-import { sleep } from '../base/deadline.ts';
+import { Backoff } from '../base/backoff.ts';
 import { errnoOf } from '../base/errors.ts';
 import type { HeldFifo } from '../relay/holds.ts';
 
@@ -40,11 +40,10 @@ async function whileAny(
   signal: AbortSignal,
   seen?: () => void,
 ): Promise<void> {
-  let pauseMs = LOOK_MIN_MS;
+  const backoff = new Backoff(LOOK_MIN_MS, LOOK_MAX_MS);
   while (paths.some((path) => readerOf(path) === reader)) {
     seen?.();
-    await sleep(pauseMs, signal);
-    pauseMs = Math.min(pauseMs * 2, LOOK_MAX_MS);
+    await backoff.pause(signal);
   }
 }
 

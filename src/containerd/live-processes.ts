@@ -1,5 +1,5 @@
 import { messageOf } from '../base/errors.ts';
-import type { GuestContainers, GuestProcess } from '../guest/containers/types.ts';
+import type { GuestProcess } from '../guest/containers/types.ts';
 import type { EventForwarder } from './forwarder.ts';
 import { LiveProcess, processKey } from './live-process.ts';
 import type { Pod } from './pod.ts';
@@ -10,8 +10,6 @@ import type { RelayLink } from './relay-link.ts';
 interface Parts {
   readonly events: Pick<EventForwarder, 'publish'>;
   readonly relay: Pick<RelayLink, 'hold' | 'release'>;
-  /** The containers in a pod's guest. */
-  readonly containersOf: (pod: Pod) => GuestContainers;
 }
 
 /**
@@ -56,8 +54,8 @@ export class LiveProcesses {
 
   /** Takes up a process that an earlier daemon served. */
   async revive(pod: Pod, container: ContainerRecord, exec: ExecRecord | undefined): Promise<void> {
-    const { containersOf, relay } = this.#parts;
-    const guest = pod.snapshot === undefined ? undefined : containersOf(pod).find(container.id, exec?.id);
+    const { relay } = this.#parts;
+    const guest = pod.snapshot === undefined ? undefined : pod.containers.find(container.id, exec?.id);
     let io: ProcessIo | undefined;
     try {
       io = guest === undefined ? undefined : ProcessIo.open(exec ?? container, pod.log);

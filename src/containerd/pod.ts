@@ -24,6 +24,12 @@ export type PodHost = Pick<
   sandbox(sandboxId: string): { readonly stopped: Promise<void>; readonly containers: GuestContainers };
 };
 
+/** A container, and the pod that it is in. */
+export interface PodContainer {
+  readonly pod: Pod;
+  readonly container: ContainerRecord;
+}
+
 /** One pod: a sandbox, and what containerd has asked for in it. */
 export class Pod {
   readonly record: PodRecord;

@@ -5,7 +5,7 @@ import type { Logger } from '../base/log.ts';
 import { specFromAnnotations } from './annotations.ts';
 import type { Caller } from './caller.ts';
 import { checkNamed, sandboxIdOf, type Named } from './ids.ts';
-import { Pod, noPod, notOurs, type PodHost } from './pod.ts';
+import { Pod, noPod, notOurs, type PodContainer, type PodHost } from './pod.ts';
 import { readPods } from './pod-record.ts';
 
 /** Below the daemon's state directory. */
@@ -129,12 +129,19 @@ export class Pods {
     return [...this.#pods.values()];
   }
 
+  /** Every container of this name, also those that are not ready. */
+  containers({ namespace, id }: Named): readonly PodContainer[] {
+    const pods = this.all().filter(({ record }) => record.namespace === namespace);
+    return pods.flatMap((pod) => {
+      const container = pod.container(id);
+      return container === undefined ? [] : [{ pod, container }];
+    });
+  }
+
   /** The pod that has this container. @throws ShimError NOT_FOUND / CONTAINER_NOT_FOUND */
   ofContainer({ namespace, id }: Named): Pod {
-    const pod = this.all().find(
-      ({ record }) => record.namespace === namespace && record.containers.some((c) => c.id === id),
-    );
-    if (pod !== undefined) return pod;
+    const [found] = this.containers({ namespace, id });
+    if (found !== undefined) return found.pod;
     throw new ShimError('NOT_FOUND', `there is no container ${id} in namespace ${namespace}`, {
       reason: 'CONTAINER_NOT_FOUND',
       metadata: { namespace, id },

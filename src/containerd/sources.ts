@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
 import type { FsType } from '../volume/model/disk.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
+import type { OciConfig } from '../guest/containers/oci.ts';
 
 /** From what containerd, CRI and Kata name on the host to volumes. */
 
@@ -94,33 +95,17 @@ const recordSchema = z.object({
   options: z.array(z.string()).nullish(),
 });
 
-const configSchema = z.looseObject({
-  mounts: z
-    .array(
-      z.looseObject({
-        destination: z.string(),
-        type: z.string().optional(),
-        source: z.string().optional(),
-        options: z.array(z.string()).nullish(),
-      }),
-    )
-    .nullish(),
-});
-
 /**
  * config.json with each mount of a direct-assigned volume replaced by a mount of the device itself. The record is Kata's:
  * `DIRECTORY/<base64url(volumePath)>/mountInfo.json`, written by `kata-runtime direct-volume add` or a CSI driver.
  * @throws ShimError INVALID_ARGUMENT / INVALID_DIRECT_VOLUME for a record that is there and cannot be understood: the mount is
  *   not taken for something else
  */
-export async function withDirectVolumes(config: unknown, directory: string): Promise<unknown> {
-  const parsed = configSchema.safeParse(config);
-  if (!parsed.success) return config; // planContainer names what is wrong with it.
-  const { mounts } = parsed.data;
-  const replaced = await Promise.all(
-    (mounts ?? []).map(async (mount) => {
+export async function withDirectVolumes(config: OciConfig, directory: string): Promise<OciConfig> {
+  const mounts = await Promise.all(
+    (config.mounts ?? []).map(async (mount) => {
       const { source, options } = mount;
-      if (source?.startsWith('/') !== true) return mount;
+      if (!source.startsWith('/')) return mount;
       const record = await directVolume(source, directory);
       if (record === undefined) return mount;
       const readOnly = (options ?? []).includes('ro') || (record.options ?? []).includes('ro');
@@ -133,7 +118,7 @@ export async function withDirectVolumes(config: unknown, directory: string): Pro
       };
     }),
   );
-  return { ...parsed.data, mounts: replaced };
+  return { ...config, mounts };
 }
 
 async function directVolume(volumePath: string, directory: string): Promise<z.infer<typeof recordSchema> | undefined> {

@@ -2,13 +2,9 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ShimError, invalidArgument, isShimError, messageOf } from '../base/errors.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
-import type {
-  AttachedDisk,
-  ContainerPlan,
-  GuestContainers,
-  GuestProcess,
-  StreamSpec,
-} from '../guest/containers/types.ts';
+import { parseConfig, type OciConfig } from '../guest/containers/oci.ts';
+import { guestMountPoint, planContainer } from '../guest/containers/plan.ts';
+import type { AttachedDisk, GuestProcess, StreamSpec } from '../guest/containers/types.ts';
 import type { CreateTaskRequest__Output } from '../grpc/generated/containerd/task/v3/CreateTaskRequest.ts';
 import type { VolumeSnapshot } from '../volume/volume.ts';
 import { rootfsVolumeId, sharedVolumeId } from './ids.ts';
@@ -18,8 +14,12 @@ import { blockDeviceNode, rootfsOf, volumeOf, withDirectVolumes, type HostFileSy
 
 const CONFIG_BYTES_MAX = 4 * 1024 * 1024;
 
-/** config.json of a bundle, parsed. @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG_JSON */
-export async function readConfig(bundle: string): Promise<unknown> {
+/** config.json of a bundle, once for all that is done with it. @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG_JSON */
+export async function readConfig(bundle: string): Promise<OciConfig> {
+  return parseConfig(await readJson(bundle));
+}
+
+async function readJson(bundle: string): Promise<unknown> {
   const path = join(bundle, 'config.json');
   try {
     const text = await readFile(path, 'utf8');
@@ -35,20 +35,12 @@ export function streamsOf({ terminal, stdin, stdout, stderr }: ProcessRecord): S
   return { terminal, stdin: stdin !== '', stdout: stdout !== '', stderr: stderr !== '' && !terminal };
 }
 
-/** How config.json becomes disks of the guest (src/guest/containers/plan.ts). */
-export interface Planner {
-  planContainer(config: unknown): ContainerPlan;
-  /** Where in the guest a volume is mounted. */
-  guestMountPoint(volumeId: string): string;
-}
-
 interface CreateParts {
   readonly pod: Pod;
   readonly container: ContainerRecord;
-  readonly config: unknown;
-  readonly request: CreateTaskRequest__Output;
-  readonly containers: GuestContainers;
-  readonly planner: Planner;
+  readonly config: OciConfig;
+  /** The root file system, as the snapshotter describes it. */
+  readonly rootfs: CreateTaskRequest__Output['rootfs'];
   /** Where Kata's records of direct-assigned volumes are. */
   readonly directVolumes: string;
 }
@@ -58,11 +50,10 @@ interface CreateParts {
  * each volume, on disk, before it is attached; who made the record gives the volumes back when this throws.
  */
 export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
-  const { pod, container, request, containers, planner } = parts;
-  const mountPoint = (volumeId: string): string => planner.guestMountPoint(volumeId);
-  const config = await withDirectVolumes(parts.config, parts.directVolumes);
-  const plan = planner.planContainer(config);
-  const rootfs = rootfsOf(request.rootfs);
+  const { pod, container } = parts;
+  const { containers } = pod;
+  const plan = planContainer(await withDirectVolumes(parts.config, parts.directVolumes));
+  const rootfs = rootfsOf(parts.rootfs);
   const rootfsId = rootfsVolumeId(container.id);
 
   // Two mounts of one source are one volume.
@@ -85,9 +76,7 @@ export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   const nodes = new Map(devices.map(({ volumeId, node }) => [volumeId, node]));
   // All of them end before the first failure is told: none may come up behind the undo.
   const attached = await Promise.allSettled([
-    ...[...fileSystems].map(([volumeId, volume]) =>
-      attachMounted(pod, container.id, volumeId, volume, mountPoint(volumeId)),
-    ),
+    ...[...fileSystems].map(([volumeId, volume]) => attachMounted(pod, container.id, volumeId, volume)),
     ...[...nodes].map(async ([volumeId, node]) => {
       const { spec, guest } = await pod.attach(container.id, volumeId, await volumeOf(node, false, undefined));
       return { volumeId, disk: { pciAddress: guest?.pciAddress ?? '', serial: spec.serial } };
@@ -100,9 +89,9 @@ export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   }
   return await containers.create({
     id: container.id,
-    config,
-    rootfs: mountPoint(rootfsId),
-    volumes: new Map(mounts.map(({ volume, volumeId }) => [volume.destination, mountPoint(volumeId)])),
+    plan,
+    rootfs: guestMountPoint(rootfsId),
+    volumes: new Map(mounts.map(({ volume, volumeId }) => [volume.destination, guestMountPoint(volumeId)])),
     devices: new Map(
       devices.flatMap(({ path, volumeId }) => {
         const disk = disks.get(volumeId);
@@ -118,9 +107,8 @@ async function attachMounted(
   containerId: string,
   volumeId: string,
   { source, readOnly, fsType, options }: HostFileSystem,
-  mountPoint: string,
 ): Promise<{ volumeId: string; disk: AttachedDisk }> {
-  const mount = { fsType, mountPoint, options, format: 'never' as const };
+  const mount = { fsType, mountPoint: guestMountPoint(volumeId), options, format: 'never' as const };
   const wanted = await volumeOf(source, readOnly, mount);
   const { spec, guest } = await attachShared(pod, containerId, volumeId, wanted, source);
   return { volumeId, disk: { pciAddress: guest?.pciAddress ?? '', serial: spec.serial } };

@@ -1,9 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { z } from 'zod';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
-import type { GuestContainers } from '../guest/containers/types.ts';
+import { parseResources, type OciConfig } from '../guest/containers/oci.ts';
 import type { ConnectResponse } from '../grpc/generated/containerd/task/v3/ConnectResponse.ts';
 import type { CreateTaskRequest__Output } from '../grpc/generated/containerd/task/v3/CreateTaskRequest.ts';
 import type { DeleteResponse } from '../grpc/generated/containerd/task/v3/DeleteResponse.ts';
@@ -28,7 +27,7 @@ import type { Pods } from './pods.ts';
 import { ProcessIo } from './process-io.ts';
 import type { RelayLink } from './relay-link.ts';
 import { cgroupMetrics } from './stats.ts';
-import { createInGuest, readConfig, type Planner } from './task-create.ts';
+import { createInGuest, readConfig } from './task-create.ts';
 import { taskEvent } from './task-events.ts';
 import { jsonOf, metricsAny, timestampOf } from './wire/messages.ts';
 
@@ -44,14 +43,8 @@ interface TaskOptions {
   readonly pods: Pods;
   readonly events: Pick<EventForwarder, 'publish'>;
   readonly relay: Pick<RelayLink, 'hold' | 'release'>;
-  /** The containers in a pod's guest. */
-  readonly containersOf: (pod: Pod) => GuestContainers;
   readonly directVolumes: string;
-  readonly planner: Planner;
 }
-
-const DONE = Promise.resolve();
-const annotationsSchema = z.object({ annotations: z.record(z.string(), z.string()).nullish() });
 
 /**
  * `containerd.task.v3.Task`, free of the transport. A process id that containerd is told is always that of the pod's QEMU: a
@@ -62,7 +55,7 @@ export class TaskService {
   readonly #live: LiveProcesses;
   readonly #execs: Execs;
   /** Creates in progress; repeats join them, and Delete waits for them. */
-  readonly #creating = new Map<string, Promise<void>>();
+  readonly #creating = new Map<string, Promise<Pod>>();
   /** Deletes in progress; repeats join them. */
   readonly #deleting = new Map<string, Promise<DeleteResponse>>();
 
@@ -93,33 +86,24 @@ export class TaskService {
   }
 
   async create(request: CreateTaskRequest__Output, caller: Caller): Promise<{ pid: number }> {
-    const { namespace } = caller;
-    const { id, bundle } = request;
-    checkNamed({ namespace, id });
-    const key = `${namespace}/${id}`;
+    const name = checkNamed({ namespace: caller.namespace, id: request.id });
+    const key = createKey(name);
     const joined = this.#creating.get(key);
-    if (joined === undefined && this.#known(namespace, id))
-      return { pid: this.#options.pods.ofContainer({ namespace, id }).pid };
-    const creating = joined ?? this.#create(request, bundle, caller).finally(() => this.#creating.delete(key));
+    const made = this.#options.pods.containers(name).find(({ container }) => container.ready);
+    if (joined === undefined && made !== undefined) return { pid: made.pod.pid };
+    const creating = joined ?? this.#create(request, name, caller).finally(() => this.#creating.delete(key));
     this.#creating.set(key, creating);
     creating.catch(() => undefined); // The caller may go before the end; containerd then deletes what has come of it.
-    await waitFor(creating, { signal: caller.signal });
-    return { pid: this.#options.pods.ofContainer({ namespace, id }).pid };
-  }
-
-  #known(namespace: string, id: string): boolean {
-    return this.#options.pods
-      .all()
-      .some(({ record }) => record.namespace === namespace && record.containers.some((c) => c.id === id && c.ready));
+    const pod = await waitFor(creating, { signal: caller.signal });
+    return { pid: pod.pid };
   }
 
   /** What a Create that failed could not undo then is undone now. @throws ShimError UNAVAILABLE / CREATE_NOT_UNDONE */
   async #clearUnready({ namespace, id }: Named): Promise<void> {
-    for (const pod of this.#options.pods.all()) {
-      const left = pod.record.containers.find((c) => c.id === id && !c.ready);
-      if (pod.record.namespace !== namespace || left === undefined) continue;
-      await this.#undoCreate(pod, left);
-      if (pod.destroyed || !pod.record.containers.includes(left)) continue;
+    for (const { pod, container } of this.#options.pods.containers({ namespace, id })) {
+      if (container.ready) continue;
+      await this.#undoCreate(pod, container);
+      if (pod.destroyed || !pod.record.containers.includes(container)) continue;
       throw new ShimError('UNAVAILABLE', `what a failed create of container ${id} has left is not removed yet`, {
         reason: 'CREATE_NOT_UNDONE',
         metadata: { namespace, id },
@@ -127,25 +111,24 @@ export class TaskService {
     }
   }
 
-  async #create(request: CreateTaskRequest__Output, bundle: string, caller: Caller): Promise<void> {
-    await this.#clearUnready({ namespace: caller.namespace, id: request.id });
+  async #create(request: CreateTaskRequest__Output, name: Named, caller: Caller): Promise<Pod> {
+    await this.#clearUnready(name);
+    const { id, bundle, rootfs, stdin, stdout, stderr, terminal } = request;
     const config = await readConfig(bundle);
-    const pod = await this.#podFor(request, config, caller);
-    const { id, stdin, stdout, stderr, terminal } = request;
+    const pod = await this.#podFor(name, bundle, config, caller);
     const container: ContainerRecord = {
       ...{ id, bundle, stdin, stdout, stderr, terminal, stdinClosed: false, started: false },
       ...{ volumes: [], ready: false, execs: [] },
     };
     pod.record.containers.push(container);
-    const { events, containersOf, directVolumes, planner, relay } = this.#options;
+    const { events, directVolumes, relay } = this.#options;
     let io: ProcessIo | undefined;
     try {
       // First of all: the relay lets go of what is held for a record that never became ready.
       await pod.commit();
       io = ProcessIo.open(container, pod.log);
       await relay.hold(processKey(pod, id, undefined), io.fifos);
-      const containers = containersOf(pod);
-      const guest = await createInGuest({ pod, container, config, request, containers, directVolumes, planner });
+      const guest = await createInGuest({ pod, container, config, rootfs, directVolumes });
       container.ready = true;
       await pod.commit();
       this.#live.add(pod, container, undefined, guest, io);
@@ -158,22 +141,23 @@ export class TaskService {
       taskEvent(caller.namespace, 'TaskCreate', {
         containerId: id,
         bundle,
-        rootfs: request.rootfs,
+        rootfs,
         io: { stdin, stdout, stderr, terminal },
         pid: pod.pid,
       }),
     );
+    return pod;
   }
 
   /** The pod that containerd means: the bundle's sandbox; without one (`ctr run`) a pod of the container's own. */
-  async #podFor({ id, bundle }: CreateTaskRequest__Output, config: unknown, caller: Caller): Promise<Pod> {
+  async #podFor(name: Named, bundle: string, config: OciConfig, caller: Caller): Promise<Pod> {
     const { pods } = this.#options;
-    const { namespace } = caller;
-    const annotations = annotationsSchema.safeParse(config).data?.annotations ?? {};
+    const { namespace } = name;
+    const annotations = config.annotations ?? {};
     const sandboxId = (await sandboxFile(bundle)) ?? annotations['io.kubernetes.cri.sandbox-id'];
     if (sandboxId !== undefined) return pods.get({ namespace, id: sandboxId });
     const labels = { 'containerd.namespace': namespace };
-    const pod = await pods.create({ namespace, id }, { implicit: true, annotations, labels });
+    const pod = await pods.create(name, { implicit: true, annotations, labels });
     // The pod is the container's: it is not taken away when the caller goes, Delete comes for it.
     await pods.start(pod, { signal: new AbortController().signal, leaving: caller.leaving });
     return pod;
@@ -189,7 +173,7 @@ export class TaskService {
         return;
       }
       // Also one that the guest was in the middle of making: its root file system is in use until it is gone.
-      if (pod.snapshot !== undefined) await this.#options.containersOf(pod).discard(container.id);
+      if (pod.snapshot !== undefined) await pod.containers.discard(container.id);
       await this.#releaseVolumes(pod, container);
       forget(pod.record.containers, container);
       await pod.commit();
@@ -224,18 +208,19 @@ export class TaskService {
 
   /** Ends with its caller, or with the daemon; what it has begun goes on, and a repeat joins it. */
   async delete(request: ProcessRequest, caller: Caller): Promise<DeleteResponse> {
-    await untilGone(this.#creating.get(`${caller.namespace}/${request.id}`)?.catch(() => undefined) ?? DONE, caller);
-    if (request.execId === '') await this.#clearUnready({ namespace: caller.namespace, id: request.id });
-    else
-      await untilGone(this.#execs.settled(this.#process({ ...request, execId: '' }, caller), request.execId), caller);
-    const { key } = this.#process(request, caller);
-    const deleting = this.#deleting.get(key) ?? this.#delete(request, caller).finally(() => this.#deleting.delete(key));
+    const name = { namespace: caller.namespace, id: request.id };
+    const creating = this.#creating.get(createKey(name))?.catch(() => undefined);
+    await untilGone(creating ?? Promise.resolve(undefined), caller);
+    if (request.execId === '') await this.#clearUnready(name);
+    else await untilGone(this.#execs.settled(this.#container(request, caller), request.execId), caller);
+    const live = this.#process(request, caller);
+    const { key } = live;
+    const deleting = this.#deleting.get(key) ?? this.#delete(live).finally(() => this.#deleting.delete(key));
     this.#deleting.set(key, deleting);
     return await untilGone(deleting, caller);
   }
 
-  async #delete(request: ProcessRequest, caller: Caller): Promise<DeleteResponse> {
-    const live = this.#process(request, caller);
+  async #delete(live: LiveProcess): Promise<DeleteResponse> {
     const { pod, container, exec } = live;
     const { pid } = pod;
     const exit = await live.remove();
@@ -250,15 +235,15 @@ export class TaskService {
     this.#live.remove(live);
     const exited = { pid, exitStatus: exit.code, exitedAt: timestampOf(exit.atMs) };
     await this.#options.events.publish(
-      taskEvent(caller.namespace, 'TaskDelete', { containerId: container.id, id: exec?.id ?? '', ...exited }),
+      taskEvent(pod.record.namespace, 'TaskDelete', { containerId: container.id, id: exec?.id ?? '', ...exited }),
     );
     if (exec === undefined && pod.record.implicit) await this.#options.pods.destroy(pod);
     else await pod.commit();
     return exited;
   }
 
-  pids({ id }: TaskRequest, caller: Caller): PidsResponse {
-    const { pod } = this.#process({ id, execId: '' }, caller);
+  pids(request: TaskRequest, caller: Caller): PidsResponse {
+    const { pod } = this.#container(request, caller);
     return { processes: [{ pid: pod.pid }] };
   }
 
@@ -269,9 +254,8 @@ export class TaskService {
   }
 
   async exec(request: ExecProcessRequest__Output, caller: Caller): Promise<object> {
-    const { id, execId } = request;
-    checkNamed({ namespace: caller.namespace, id: execId });
-    await this.#execs.make(request, this.#process({ id, execId: '' }, caller), caller);
+    checkNamed({ namespace: caller.namespace, id: request.execId });
+    await this.#execs.make(request, this.#container(request, caller), caller);
     return {};
   }
 
@@ -291,33 +275,33 @@ export class TaskService {
     return {};
   }
 
-  async pause({ id }: TaskRequest, caller: Caller): Promise<object> {
-    const { pod } = this.#process({ id, execId: '' }, caller);
-    await this.#options.containersOf(pod).pause(id);
-    await this.#options.events.publish(taskEvent(caller.namespace, 'TaskPaused', { containerId: id }));
+  async pause(request: TaskRequest, caller: Caller): Promise<object> {
+    const { pod, container } = this.#container(request, caller);
+    await pod.containers.pause(container.id);
+    await this.#options.events.publish(taskEvent(caller.namespace, 'TaskPaused', { containerId: container.id }));
     return {};
   }
 
-  async resume({ id }: TaskRequest, caller: Caller): Promise<object> {
-    const { pod } = this.#process({ id, execId: '' }, caller);
-    await this.#options.containersOf(pod).resume(id);
-    await this.#options.events.publish(taskEvent(caller.namespace, 'TaskResumed', { containerId: id }));
+  async resume(request: TaskRequest, caller: Caller): Promise<object> {
+    const { pod, container } = this.#container(request, caller);
+    await pod.containers.resume(container.id);
+    await this.#options.events.publish(taskEvent(caller.namespace, 'TaskResumed', { containerId: container.id }));
     return {};
   }
 
-  async update({ id, resources }: UpdateTaskRequest__Output, caller: Caller): Promise<object> {
-    const { pod } = this.#process({ id, execId: '' }, caller);
-    await this.#options.containersOf(pod).update(id, jsonOf('resources', resources));
+  async update(request: UpdateTaskRequest__Output, caller: Caller): Promise<object> {
+    const { pod, container } = this.#container(request, caller);
+    await pod.containers.update(container.id, parseResources(jsonOf('resources', request.resources)));
     return {};
   }
 
-  async stats({ id }: TaskRequest, caller: Caller): Promise<StatsResponse> {
-    const { pod } = this.#process({ id, execId: '' }, caller);
-    return { stats: metricsAny(cgroupMetrics(await this.#options.containersOf(pod).stats(id))) };
+  async stats(request: TaskRequest, caller: Caller): Promise<StatsResponse> {
+    const { pod, container } = this.#container(request, caller);
+    return { stats: metricsAny(cgroupMetrics(await pod.containers.stats(container.id))) };
   }
 
-  connect({ id }: TaskRequest, caller: Caller): ConnectResponse {
-    const { pod } = this.#process({ id, execId: '' }, caller);
+  connect(request: TaskRequest, caller: Caller): ConnectResponse {
+    const { pod } = this.#container(request, caller);
     return { shimPid: process.pid, taskPid: pod.pid, version: String(SHIM_VERSION) };
   }
 
@@ -332,6 +316,12 @@ export class TaskService {
     await this.#live.release();
   }
 
+  /** A container's init. @throws as #process */
+  #container({ id }: TaskRequest, caller: Caller): LiveProcess {
+    return this.#process({ id, execId: '' }, caller);
+  }
+
+  /** @throws ShimError INVALID_ARGUMENT / INVALID_ID; NOT_FOUND / CONTAINER_NOT_FOUND */
   #process({ id, execId }: ProcessRequest, { namespace }: Caller): LiveProcess {
     const pod = this.#options.pods.ofContainer(checkNamed({ namespace, id }));
     const live = this.#live.find(pod, id, execId === '' ? undefined : execId);
@@ -341,6 +331,10 @@ export class TaskService {
       metadata: { namespace, id, execId },
     });
   }
+}
+
+function createKey({ namespace, id }: Named): string {
+  return `${namespace}/${id}`;
 }
 
 /** containerd 2 writes the sandbox that a task belongs to into its bundle. */

@@ -1,5 +1,6 @@
+import { Backoff } from '../base/backoff.ts';
 import { Coalesced } from '../base/coalesce.ts';
-import { Deadline, sleep } from '../base/deadline.ts';
+import { Deadline } from '../base/deadline.ts';
 import { invalidArgument, isShimError, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { AgentChannel, type AgentRequest } from './channel.ts';
@@ -206,8 +207,9 @@ export class GuestAgent implements AsyncDisposable {
     );
     const { pid } = parseAs(EXEC, 'guest-exec', started);
     const outputBytesMax = Math.min(request.outputBytesMax ?? OUTPUT_BYTES_MAX, OUTPUT_BYTES_MAX);
-    for (let pauseMs = POLL_FIRST_MS; ; pauseMs = Math.min(pauseMs * 2, POLL_MAX_MS)) {
-      await sleep(Math.min(pauseMs, deadline.remainingMs), signal);
+    const backoff = new Backoff(POLL_FIRST_MS, POLL_MAX_MS);
+    for (;;) {
+      await backoff.pause(signal, deadline);
       const result = await this.#execStatus(pid, deadline, outputBytesMax, signal);
       if (result !== undefined) return result;
       if (deadline.expired) throw execTimeoutError(path, pid, timeoutMs);

@@ -1,5 +1,6 @@
 import { randomInt } from 'node:crypto';
-import { monotonicMs, sleep } from '../base/deadline.ts';
+import { Backoff } from '../base/backoff.ts';
+import { monotonicMs } from '../base/deadline.ts';
 import { errnoOf, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { closedError, garbageError, lostError, queueFullError, tooLargeError } from './channel-errors.ts';
@@ -18,6 +19,7 @@ const IDLE_SYNC_MS = 1000;
 /** After so long without a reply, and then at doubled distances, a sync is sent behind a request. */
 const PROBE_FIRST_MS = 250;
 const PROBES_MAX = 6;
+const PROBE_MAX_MS = PROBE_FIRST_MS * 2 ** PROBES_MAX;
 /** So many replies to requests that were given up may come before the one that is waited for. */
 const STALE_REPLIES_MAX = 16;
 /** How long the agent may still complain about a command that has no reply when it succeeds. */
@@ -184,7 +186,8 @@ export class AgentChannel implements AsyncDisposable {
 
   async #synchronise(job: Job): Promise<AgentLink> {
     const { signal } = job.stop;
-    for (let pauseMs = SYNC_FIRST_MS; ; pauseMs = Math.min(pauseMs * 2, SYNC_FAST_MAX_MS)) {
+    const backoff = new Backoff(SYNC_FIRST_MS, SYNC_FAST_MAX_MS);
+    for (;;) {
       signal.throwIfAborted();
       const link = await this.#connect(job);
       if (link !== undefined) {
@@ -192,7 +195,7 @@ export class AgentChannel implements AsyncDisposable {
         if (job.request.command !== undefined && this.#synced && fresh && link.syncsOutstanding === 0) return link;
         if (await this.#syncOn(link, signal)) return link;
       }
-      await sleep(pauseMs, signal);
+      await backoff.pause(signal);
     }
   }
 
@@ -221,7 +224,7 @@ export class AgentChannel implements AsyncDisposable {
   async #syncOn(link: AgentLink, signal: AbortSignal): Promise<boolean> {
     this.#synced = false;
     const { promise, resolve, reject } = Promise.withResolvers<boolean>();
-    let pauseMs = SYNC_FIRST_MS;
+    const backoff = new Backoff(SYNC_FIRST_MS, SYNC_FAST_MAX_MS);
     let timer: NodeJS.Timeout | undefined;
     const beat = (): void => {
       clearTimeout(timer);
@@ -230,8 +233,8 @@ export class AgentChannel implements AsyncDisposable {
         return;
       }
       link.sendSync();
-      timer = setTimeout(beat, link.syncsOutstanding < SYNCS_FAST_MAX ? pauseMs : SYNC_SLOW_MS);
-      pauseMs = Math.min(pauseMs * 2, SYNC_FAST_MAX_MS);
+      const fastMs = backoff.next();
+      timer = setTimeout(beat, link.syncsOutstanding < SYNCS_FAST_MAX ? fastMs : SYNC_SLOW_MS);
     };
     const onLine = (line: AgentLine): void => {
       const which = link.answered(line);
@@ -265,7 +268,7 @@ export class AgentChannel implements AsyncDisposable {
     const silent = job.request.silent === true;
     const id = randomInt(2 ** 47);
     using owned = new DisposableStack();
-    const probe = owned.use(prober(link, silent ? 0 : PROBE_FIRST_MS));
+    const probe = owned.use(prober(link));
     const lost = (how: string): void => {
       if (silent) resolve(undefined);
       else reject(lostError(command.name, how));
@@ -294,7 +297,8 @@ export class AgentChannel implements AsyncDisposable {
     if (silent) owned.use(after(SILENT_REPLY_MS, () => lost('')));
     job.sent = true;
     link.send(commandLine(command, id), command.bytes !== undefined);
-    probe.start();
+    if (silent) probe.send();
+    else probe.start();
     try {
       return await promise;
     } finally {
@@ -319,25 +323,25 @@ export class AgentChannel implements AsyncDisposable {
 }
 
 interface Prober extends Disposable {
+  /** The first goes out after a pause. */
   start(): void;
+  /** One goes out now, the next after a pause. */
   send(): void;
 }
 
-function prober(link: AgentLink, firstMs: number): Prober {
+function prober(link: AgentLink): Prober {
   let timer: NodeJS.Timeout | undefined;
   let left = PROBES_MAX;
-  let pauseMs = firstMs;
+  const backoff = new Backoff(PROBE_FIRST_MS, PROBE_MAX_MS);
+  const start = (): void => {
+    timer = setTimeout(send, backoff.next());
+  };
   const send = (): void => {
     clearTimeout(timer);
     if (left === 0 || !link.open) return;
     left -= 1;
     link.sendSync();
-    pauseMs = Math.max(pauseMs * 2, PROBE_FIRST_MS);
-    timer = setTimeout(send, pauseMs);
-  };
-  const start = (): void => {
-    if (pauseMs === 0) send();
-    else timer = setTimeout(send, pauseMs);
+    start();
   };
   return { start, send, [Symbol.dispose]: () => clearTimeout(timer) };
 }

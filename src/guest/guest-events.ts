@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { Backoff } from '../base/backoff.ts';
 import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -11,8 +12,10 @@ const MARK_PATH = '/sys/devices/virtual/mem/null/uevent';
 const MARK_WITHIN_MS = 5000;
 /** Until it is asked for again, at first. */
 const MARK_PAUSE_MS = 200;
+/** Where announcements come, the guest is not asked again sooner. */
+const AGAIN_MS = 1000;
 /** A guest that does not announce anything is asked again when a disk comes, at pauses that are doubled. */
-const RETRY_MIN_MS = 1000;
+const RETRY_MIN_MS = 2000;
 const RETRY_MAX_MS = 60_000;
 
 /** What the sandbox lends. */
@@ -40,7 +43,7 @@ export class GuestEvents implements AsyncDisposable {
   #closed = false;
   #beginning: Promise<void> | undefined;
   #retryAtMs = Number.NEGATIVE_INFINITY;
-  #retryPauseMs = RETRY_MIN_MS;
+  readonly #backoff = new Backoff(RETRY_MIN_MS, RETRY_MAX_MS);
 
   constructor(host: EventHost) {
     this.#host = host;
@@ -53,8 +56,8 @@ export class GuestEvents implements AsyncDisposable {
   begin(): Promise<void> {
     this.#beginning ??= this.#begin().finally(() => {
       this.#beginning = undefined;
-      this.#retryPauseMs = this.#disks.inSync ? RETRY_MIN_MS : Math.min(this.#retryPauseMs * 2, RETRY_MAX_MS);
-      this.#retryAtMs = monotonicMs() + this.#retryPauseMs;
+      if (this.#disks.inSync) this.#backoff.reset();
+      this.#retryAtMs = monotonicMs() + (this.#disks.inSync ? AGAIN_MS : this.#backoff.next());
     });
     return this.#beginning;
   }
@@ -103,9 +106,10 @@ export class GuestEvents implements AsyncDisposable {
       const marked = stream.marked(uuid, { milliseconds: MARK_WITHIN_MS, signal: ended });
       let works = false;
       // The port's reader may begin a moment after the agent: what it does not see is thrown away.
-      for (let pauseMs = MARK_PAUSE_MS; !works && !deadline.expired; pauseMs *= 2) {
+      const backoff = new Backoff(MARK_PAUSE_MS, MARK_WITHIN_MS);
+      while (!works && !deadline.expired) {
         await agent.writeFile(MARK_PATH, `change ${uuid}`);
-        const waitMs = Math.min(pauseMs, deadline.remainingMs);
+        const waitMs = Math.min(backoff.next(), deadline.remainingMs);
         works = await Promise.race([marked, sleep(waitMs, ended).then(() => false)]);
       }
       if (this.#host.boot !== boot || ended.aborted) return;

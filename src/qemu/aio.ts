@@ -1,10 +1,11 @@
-import { access, mkdtemp, open, rm } from 'node:fs/promises';
+import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { QmpClient } from '../qmp/client.ts';
-import { QemuProcess, waitForSocket } from './process.ts';
+import { connectToStarted } from './connect.ts';
+import { QemuProcess } from './process.ts';
 
 export interface AioProbe {
   readonly mode: 'threads' | 'native' | 'io_uring';
@@ -30,7 +31,8 @@ export async function probeAio(options: {
   const file = join(directory, 'probe.raw');
   await using handle = await open(file, 'w', 0o600);
   await handle.truncate(PROBE_FILE_BYTES);
-  const socket = join(directory, 'qmp.sock');
+  const path = join(directory, 'qmp.sock');
+  const logFile = join(directory, 'qemu.log');
   const qemu = await QemuProcess.spawn(
     options.binary,
     [
@@ -41,18 +43,20 @@ export async function probeAio(options: {
       '-machine',
       'none',
       '-qmp',
-      `unix:${socket},server=on,wait=off`,
+      `unix:${path},server=on,wait=off`,
     ],
     directory,
-    join(directory, 'qemu.log'),
+    logFile,
   );
   cleanup.defer(async () => {
     await qemu.kill('SIGKILL');
     await qemu.exited;
   });
-  await waitForSocket(() => exists(socket), qemu, AbortSignal.timeout(options.timeoutMs));
   const { log, timeoutMs } = options;
-  await using qmp = await QmpClient.connect({ path: socket, log, handshakeTimeoutMs: timeoutMs, startingUp: true });
+  await using qmp = await connectToStarted({
+    ...{ qemu, path, logFile, timeoutMs },
+    connect: (start) => QmpClient.connect({ log, ...start }),
+  });
   const found: AioProbe[] = [];
   for (const mode of ['io_uring', 'native', 'threads'] as const) found.push(await probeMode(qmp, file, mode));
   return found;
@@ -72,14 +76,5 @@ async function probeMode(qmp: QmpClient, filename: string, mode: AioProbe['mode'
     return { mode, usable: true, reason: direct ? 'opened with cache mode none' : 'opened' };
   } catch (error) {
     return { mode, usable: false, reason: messageOf(error) };
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
   }
 }

@@ -1,18 +1,18 @@
-import { access, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
-import { Deadline, sleep, waitFor } from '../base/deadline.ts';
-import { ShimError, messageOf } from '../base/errors.ts';
+import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { connectToStarted } from './connect.ts';
+import { QemuProcess } from './process.ts';
 import { tiedCommand } from './tied.ts';
 import { QmpClient } from '../qmp/client.ts';
 import { endQemuOf } from './find.ts';
 
 const START_TIMEOUT_MS = 30_000;
-const POLL_MS = 10;
 /** Begins with a dot: not a sandbox's. */
 const DIRECTORY_PREFIX = '.image-';
 const SOCKET = 'qmp.sock';
+const LOG = 'qemu.log';
 
 /** What it needs of the configuration. */
 export interface BareQemuConfig {
@@ -35,32 +35,24 @@ export async function withBareQemu<T>(
   await using stack = new AsyncDisposableStack();
   const directory = await mkdtemp(join(config.state_dir, DIRECTORY_PREFIX));
   stack.defer(() => rm(directory, { recursive: true, force: true }));
-  const path = join(directory, SOCKET);
+  const [path, logFile] = [join(directory, SOCKET), join(directory, LOG)];
   const { file, prefix } = await tiedCommand(config.qemu_binary);
   const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-machine', 'none', '-S'];
   // Spelled as a sandbox's, so that it is found by it.
   const chardev = `socket,id=qmp,path=${path.replaceAll(',', ',,')},server=on,wait=off`;
   const monitor = ['-chardev', chardev, '-mon', 'chardev=qmp,mode=control'];
-  const child = execa(file, [...prefix, ...args, ...monitor], {
-    stdin: 'ignore',
-    stdout: 'ignore',
-    reject: false,
-    maxBuffer: 65_536,
-  });
+  const qemu = await QemuProcess.spawn(file, [...prefix, ...args, ...monitor], directory, logFile);
   stack.defer(async () => {
-    child.kill('SIGKILL');
-    await child;
+    await qemu.kill('SIGKILL');
+    await qemu.exited;
   });
-  const ended = child.then(({ stderr }) => {
-    throw new ShimError('FAILED_PRECONDITION', `QEMU did not start: ${stderr.trim().slice(0, 300)}`, {
-      reason: 'QEMU_EXITED',
-    });
-  });
-  ended.catch(() => undefined); // Its end is only news while it is waited for.
-  await waitFor(Promise.race([ended, appears(path)]), { milliseconds: START_TIMEOUT_MS });
   const limits = { lineBytesMax: config.qmp_line_bytes_max, replyTimeoutMs: config.qmp_reply_timeout_ms };
   const qmp = stack.use(
-    await QmpClient.connect({ path, log, ...limits, handshakeTimeoutMs: START_TIMEOUT_MS, startingUp: true }),
+    await connectToStarted({
+      ...{ qemu, path, logFile, timeoutMs: START_TIMEOUT_MS },
+      connect: (start) => QmpClient.connect({ log, ...limits, ...start }),
+      describe: () => 'QEMU did not start',
+    }),
   );
   return await work(qmp);
 }
@@ -81,17 +73,5 @@ export async function clearBareQemus({ state_dir }: Pick<BareQemuConfig, 'state_
       // The next daemon tries again.
       log.warn({ directory, problem: messageOf(error) }, 'qemu of an unfinished change of an image not cleared away');
     }
-  }
-}
-
-async function appears(path: string): Promise<void> {
-  const deadline = Deadline.after(START_TIMEOUT_MS);
-  while (!deadline.expired) {
-    const there = await access(path).then(
-      () => true,
-      () => false,
-    );
-    if (there) return;
-    await sleep(POLL_MS);
   }
 }

@@ -1,9 +1,8 @@
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { execa } from 'execa';
-import { sleep } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { readProcStat, type ProcStat } from '../base/proc-stat.ts';
 import { allocatorEnvironment } from './allocator.ts';
 
 /** How a QEMU process ended. An adopted process is not our child: its code is not to be had, and is left out. */
@@ -125,18 +124,15 @@ export class QemuProcess {
 
 /** Reads pid and start time; undefined when there is no such process, or only its zombie. */
 export async function identify(pid: number): Promise<ProcessIdentity | undefined> {
-  let stat: string;
+  let stat: ProcStat;
   try {
-    stat = await readFile(`/proc/${pid}/stat`, 'utf8');
+    stat = await readProcStat(pid);
   } catch (error) {
     if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return undefined;
     throw error;
   }
-  // The second field is the command in brackets and may itself hold spaces and brackets.
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  const [processState] = fields;
-  if (processState === 'Z' || processState === 'X') return undefined;
-  return { pid, startTicks: Number(fields[19]) };
+  const { state, startTicks } = stat;
+  return state === 'Z' || state === 'X' ? undefined : { pid, startTicks };
 }
 
 async function isAlive(identity: ProcessIdentity): Promise<boolean> {
@@ -161,19 +157,4 @@ export function describeExit(exit: ExitInfo): string {
   if (exit.signal !== undefined) return `QEMU was ended by ${exit.signal}`;
   if (exit.code !== undefined) return `QEMU exited with code ${exit.code}`;
   return 'QEMU ended; how is not known, for an earlier daemon had started it';
-}
-
-/** Waits until `path` appears or the process ends, whichever is first; true when it appeared. */
-export async function waitForSocket(
-  exists: () => Promise<boolean>,
-  qemu: QemuProcess,
-  signal: AbortSignal,
-): Promise<boolean> {
-  let pauseMs = 2;
-  while (qemu.exit === undefined) {
-    if (await exists()) return true;
-    await sleep(pauseMs, signal);
-    pauseMs = Math.min(pauseMs * 2, 20);
-  }
-  return false;
 }

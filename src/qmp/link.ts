@@ -1,4 +1,5 @@
-import { sleep, waitFor } from '../base/deadline.ts';
+import { Backoff } from '../base/backoff.ts';
+import { waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { QmpClient, type QmpConnectOptions } from './client.ts';
@@ -80,14 +81,15 @@ export class QmpLink implements AsyncDisposable {
    */
   async openEventually(): Promise<QmpClient> {
     const { gone, log } = this.#options;
-    for (let pauseMs = RECONNECT_PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, RECONNECT_PAUSE_MAX_MS)) {
+    const backoff = new Backoff(RECONNECT_PAUSE_MS, RECONNECT_PAUSE_MAX_MS);
+    for (;;) {
       try {
         return await this.open();
       } catch (error) {
         gone.throwIfAborted();
         log.warn({ problem: messageOf(error) }, 'qmp connection not made, trying again');
       }
-      await sleep(pauseMs, gone);
+      await backoff.pause(gone);
     }
   }
 
@@ -138,9 +140,10 @@ export class QmpLink implements AsyncDisposable {
   async #reconnect(cause: ShimError): Promise<QmpClient | undefined> {
     const { gone, log } = this.#options;
     if (!this.#stopped()) log.warn({ cause: cause.message }, 'qmp connection lost');
-    for (let pauseMs = RECONNECT_PAUSE_MS; !this.#stopped(); pauseMs = Math.min(pauseMs * 2, RECONNECT_PAUSE_MAX_MS)) {
+    const backoff = new Backoff(RECONNECT_PAUSE_MS, RECONNECT_PAUSE_MAX_MS);
+    while (!this.#stopped()) {
       try {
-        await sleep(pauseMs, gone);
+        await backoff.pause(gone);
         if (this.#stopped()) return undefined;
         const client = await this.#connect();
         log.info('qmp connection made again');

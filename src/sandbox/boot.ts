@@ -1,9 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { access, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
-import { waitFor } from '../base/deadline.ts';
+import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { qemuArguments } from '../qemu/argv.ts';
-import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
+import { connectToStarted, qemuFailure } from '../qemu/connect.ts';
+import { QemuProcess, describeExit } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { assertAcpiHotplug } from '../qemu/acpi-hotplug.ts';
 import { startFromTemplate } from './clone.ts';
@@ -21,7 +21,6 @@ import type { TemplateLaunch } from '../template/vm.ts';
 export const LEFT_OVER_MARK = '.left-';
 const CONSOLE_TAIL_BYTES = 2000;
 const QEMU_START_TIMEOUT_MS = 30_000;
-const EXIT_SEEN_MS = 1000;
 
 /** A random UUID for a new sandbox. */
 export function newUuid(): string {
@@ -174,21 +173,17 @@ async function makeDirectory(sandbox: Sandbox): Promise<void> {
   }
 }
 
-/** Connects as soon as QEMU listens. When QEMU ends first, that is the failure to tell, whichever trace of it is seen first. */
 async function openQmp(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): Promise<QmpClient> {
-  const limit = AbortSignal.timeout(QEMU_START_TIMEOUT_MS);
-  try {
-    await waitForSocket(() => exists(sandbox.files.qmpSocket), qemu, AbortSignal.any([sandbox.ended, limit]));
-    watch.lap('spawn');
-    return await sandbox.link.open({ handshakeTimeoutMs: QEMU_START_TIMEOUT_MS, startingUp: true });
-  } catch (error) {
-    // A connection breaks a moment before the process that broke it is seen to have ended.
-    const ended = await waitFor(qemu.exited, { milliseconds: EXIT_SEEN_MS }).then(
-      () => true,
-      () => false,
-    );
-    throw ended || limit.aborted ? await startFailure(sandbox, qemu) : error;
-  }
+  const { qmpSocket, qemuLog } = sandbox.files;
+  return await connectToStarted({
+    ...{ qemu, path: qmpSocket, logFile: qemuLog, timeoutMs: QEMU_START_TIMEOUT_MS, signal: sandbox.ended },
+    connect: () => {
+      watch.lap('spawn');
+      return sandbox.link.open({ handshakeTimeoutMs: QEMU_START_TIMEOUT_MS, startingUp: true });
+    },
+    timedOut: () => startFailure(sandbox, 'QEMU did not answer on its QMP socket in time'),
+    metadata: { sandboxId: sandbox.id },
+  });
 }
 
 async function awaitFirstAnswer(sandbox: Sandbox, qemu: QemuProcess): Promise<void> {
@@ -196,7 +191,7 @@ async function awaitFirstAnswer(sandbox: Sandbox, qemu: QemuProcess): Promise<vo
     await sandbox.agent.waitReady({ timeoutMs: sandbox.config.boot_timeout_ms, signal: sandbox.ended });
     sandbox.agentAnswered();
   } catch (error) {
-    if (qemu.exit !== undefined) throw await startFailure(sandbox, qemu);
+    if (qemu.exit !== undefined) throw await startFailure(sandbox, describeExit(qemu.exit));
     const tail = await consoleTail(sandbox);
     throw new ShimError('DEADLINE_EXCEEDED', `the guest agent did not answer: ${messageOf(error)}${tail}`, {
       reason: 'GUEST_AGENT_TIMEOUT',
@@ -206,13 +201,8 @@ async function awaitFirstAnswer(sandbox: Sandbox, qemu: QemuProcess): Promise<vo
   }
 }
 
-async function startFailure(sandbox: Sandbox, qemu: QemuProcess): Promise<ShimError> {
-  const log = (await readFile(sandbox.files.qemuLog, 'utf8').catch(() => '')).trim().slice(-CONSOLE_TAIL_BYTES);
-  const how = qemu.exit === undefined ? 'QEMU did not answer on its QMP socket in time' : describeExit(qemu.exit);
-  return new ShimError('FAILED_PRECONDITION', `${how}${log === '' ? '' : `: ${log}`}`, {
-    reason: 'QEMU_EXITED',
-    metadata: { sandboxId: sandbox.id },
-  });
+function startFailure(sandbox: Sandbox, how: string): Promise<ShimError> {
+  return qemuFailure(how, sandbox.files.qemuLog, { metadata: { sandboxId: sandbox.id } });
 }
 
 /** The end of what the guest wrote to its console, for an error message. */
@@ -226,14 +216,5 @@ async function consoleTail(sandbox: Sandbox): Promise<string> {
   } catch {
     // It only adds to a message; the failure that it is about is told without it.
     return '';
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch {
-    return false;
   }
 }

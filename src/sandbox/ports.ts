@@ -2,6 +2,7 @@ import { closeSync, constants, existsSync, openSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
+import { Backoff } from '../base/backoff.ts';
 import { monotonicMs, sleep } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { BoundedMutex } from '../base/mutex.ts';
@@ -203,7 +204,8 @@ export class SerialPorts implements Ports {
 
   async #removeFully(port: PortState): Promise<void> {
     const { gone, log, config } = this.#host;
-    for (let pauseMs = config.unplug_retry_ms; ; pauseMs = Math.min(pauseMs * 2, config.unplug_retry_max_ms)) {
+    const backoff = new Backoff(config.unplug_retry_ms, config.unplug_retry_max_ms);
+    for (;;) {
       gone.throwIfAborted();
       try {
         await this.#unplug(await this.#host.link.ready(), port);
@@ -215,7 +217,7 @@ export class SerialPorts implements Ports {
         gone.throwIfAborted();
         log.warn({ port: port.nr, problem: messageOf(error) }, 'port not removed, trying again');
       }
-      await sleep(pauseMs, gone);
+      await backoff.pause(gone);
     }
   }
 

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { access, chmod, mkdir, readFile, rm } from 'node:fs/promises';
+import { chmod, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { Deadline, sleep, waitFor } from '../base/deadline.ts';
-import { ShimError } from '../base/errors.ts';
+import { Deadline, sleep } from '../base/deadline.ts';
 import type { Logger } from '../base/log.ts';
+import { readProcStat } from '../base/proc-stat.ts';
 import { GuestAgent } from '../guest/agent.ts';
 import {
   IdentityPort,
@@ -14,7 +14,8 @@ import {
   type MachineIdentity,
 } from '../guest/identity.ts';
 import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch } from '../qemu/argv.ts';
-import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
+import { connectToStarted, notStarted, type StartingUp } from '../qemu/connect.ts';
+import { QemuProcess } from '../qemu/process.ts';
 import { tiedCommand } from '../qemu/tied.ts';
 import { restoreState, saveState } from './migrate.ts';
 import type { TemplateNotes } from './record.ts';
@@ -51,8 +52,6 @@ interface Limits {
 export const VM_DIRECTORY = 'vm';
 const IDENTITY_SOCKET = 'ident.sock';
 const STATE_SOCKET = 'state.sock';
-const EXIT_SEEN_MS = 1000;
-const CLOCK_TICK_MS = 10;
 const QUIET_WINDOW_MS = 200;
 /** Of one CPU: what an idle guest's timers take under emulation is less. */
 const QUIET_SHARE = 0.15;
@@ -126,39 +125,14 @@ async function startTemplate(
 export async function connectQmp(
   qemu: QemuProcess,
   files: SandboxFiles,
-  connect: Omit<QmpConnectOptions, 'path' | 'signal' | 'startingUp' | 'handshakeTimeoutMs'>,
-  { timeoutMs, signal: givenUp }: Limits,
+  connect: Omit<QmpConnectOptions, keyof StartingUp>,
+  { timeoutMs, signal }: Limits,
 ): Promise<QmpClient> {
-  const limit = AbortSignal.timeout(Math.ceil(timeoutMs));
-  const ended = new AbortController();
-  void qemu.exited.then(() => ended.abort());
-  const signal = AbortSignal.any([givenUp, limit, ended.signal]);
-  const exists = (): Promise<boolean> =>
-    access(files.qmpSocket).then(
-      () => true,
-      () => false,
-    );
-  try {
-    await waitForSocket(exists, qemu, signal);
-    const { qmpSocket: path } = files;
-    // The limit ends the waiting with its own words.
-    return await QmpClient.connect({ ...connect, path, startingUp: true, handshakeTimeoutMs: 2 * timeoutMs, signal });
-  } catch (error) {
-    givenUp.throwIfAborted();
-    if (limit.aborted) {
-      throw new ShimError('DEADLINE_EXCEEDED', `QEMU did not start within ${timeoutMs} ms`, {
-        reason: 'TEMPLATE_TIMEOUT',
-      });
-    }
-    // The socket is there before QEMU has read its kernel, and breaks a moment before the process is seen to have ended.
-    const exit = await waitFor(qemu.exited, { milliseconds: EXIT_SEEN_MS }).catch(() => undefined);
-    if (exit === undefined) throw error;
-    const said = (await readFile(files.qemuLog, 'utf8').catch(() => '')).trim().slice(-2000);
-    throw new ShimError('FAILED_PRECONDITION', `${describeExit(exit)}: ${said}`, {
-      reason: 'QEMU_EXITED',
-      cause: error,
-    });
-  }
+  return await connectToStarted({
+    ...{ qemu, path: files.qmpSocket, logFile: files.qemuLog, timeoutMs, signal },
+    connect: (start) => QmpClient.connect({ ...connect, ...start }),
+    timedOut: () => notStarted(timeoutMs, 'TEMPLATE_TIMEOUT'),
+  });
 }
 
 /**
@@ -176,11 +150,10 @@ async function atRest(pid: number, signal: AbortSignal): Promise<void> {
   }
 }
 
-/** CPU time that a process has taken, from fields 14 and 15 of /proc/PID/stat. */
+/** CPU time that a process has taken. */
 async function cpuMs(pid: number): Promise<number> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return (Number(fields[11]) + Number(fields[12])) * CLOCK_TICK_MS;
+  const { userMs, systemMs } = await readProcStat(pid);
+  return userMs + systemMs;
 }
 
 /** The memory with which a clone's QEMU is started, for Launch. */

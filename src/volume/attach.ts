@@ -1,4 +1,5 @@
-import { Deadline, monotonicMs, sleep, waitFor } from '../base/deadline.ts';
+import { Backoff } from '../base/backoff.ts';
+import { Deadline, monotonicMs, waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import { prepareMount, unmount } from '../guest/disks.ts';
@@ -245,13 +246,14 @@ async function announcedSoon(host: VolumeHost, news: Promise<string | undefined>
 /** Linux sets DRIVER_OK a moment before it lists the disk: until then the guest says that there is none. */
 async function onceListed<T>(host: VolumeHost, attachDeadline: Deadline, act: () => Promise<T>): Promise<T> {
   const deadline = Deadline.after(Math.min(LISTED_MAX_MS, attachDeadline.remainingMs));
-  for (let pauseMs = FIND_PAUSE_MIN_MS; ; pauseMs = Math.min(pauseMs * 2, FIND_PAUSE_MAX_MS)) {
+  const backoff = new Backoff(FIND_PAUSE_MIN_MS, FIND_PAUSE_MAX_MS);
+  for (;;) {
     try {
       return await act();
     } catch (error) {
       if (!isShimError(error) || error.reason !== 'GUEST_DISK_NOT_FOUND' || deadline.expired) throw error;
     }
-    await sleep(Math.min(pauseMs, deadline.remainingMs), host.gone);
+    await backoff.pause(host.gone, deadline);
   }
 }
 
@@ -267,7 +269,8 @@ async function findInGuest(
 ): Promise<string | undefined> {
   if (!host.agentReady || address === undefined) return undefined;
   const deadline = Deadline.after(Math.min(FIND_IN_GUEST_MS, attachDeadline.remainingMs));
-  for (let pauseMs = FIND_PAUSE_MIN_MS; !deadline.expired; pauseMs = Math.min(pauseMs * 2, FIND_PAUSE_MAX_MS)) {
+  const backoff = new Backoff(FIND_PAUSE_MIN_MS, FIND_PAUSE_MAX_MS);
+  while (!deadline.expired) {
     try {
       const taken = host.volumes.guestDevices(volume);
       const device = await host.disks.find({ pci: address, serial: volume.spec.serial, taken, sinceMs });
@@ -277,7 +280,7 @@ async function findInGuest(
       host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'guest agent could not name the disk');
       return undefined;
     }
-    await sleep(Math.min(pauseMs, deadline.remainingMs), host.gone);
+    await backoff.pause(host.gone, deadline);
   }
   return undefined;
 }

@@ -1,3 +1,4 @@
+import { Backoff } from '../base/backoff.ts';
 import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
 import { isShimError, messageOf } from '../base/errors.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
@@ -20,9 +21,10 @@ import type { Volume } from './volume.ts';
 export async function removeFromQemu(host: VolumeHost, volume: Volume, watch = new Stopwatch()): Promise<void> {
   const log = host.log.child({ volumeId: volume.id, generation: volume.generation });
   const startedMs = monotonicMs();
-  let pauseMs = host.config.unplug_retry_ms;
+  const backoff = new Backoff(host.config.unplug_retry_ms, host.config.unplug_retry_max_ms);
   for (let attempt = 1; ; attempt += 1) {
     host.gone.throwIfAborted();
+    const pauseMs = backoff.next();
     try {
       const qmp = await host.link.ready();
       if (await removeOnce(host, volume, qmp, pauseMs, watch)) {
@@ -35,7 +37,6 @@ export async function removeFromQemu(host: VolumeHost, volume: Volume, watch = n
       log.warn({ attempt, problem: messageOf(error) }, 'removal failed, trying again');
       await sleep(pauseMs, host.gone);
     }
-    pauseMs = Math.min(pauseMs * 2, host.config.unplug_retry_max_ms);
   }
 }
 

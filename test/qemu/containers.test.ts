@@ -5,7 +5,8 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
-import { guestMountPoint } from '../../src/guest/containers/plan.ts';
+import { parseConfig } from '../../src/guest/containers/oci.ts';
+import { guestMountPoint, planContainer } from '../../src/guest/containers/plan.ts';
 import type { ContainerSpec, GuestContainers, GuestProcess, StreamSpec } from '../../src/guest/containers/types.ts';
 import type { RequestedSandboxSpec } from '../../src/sandbox/spec.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
@@ -59,8 +60,8 @@ await describe('containers in the guest', { skip }, async () => {
   }
 
   function spec(id: string, args: readonly string[], streams: StreamSpec = OUTPUT, extra = {}): ContainerSpec {
-    const config = ociConfig(args, extra);
-    return { id, config, rootfs: guestMountPoint('root'), volumes: new Map(), devices: new Map(), streams };
+    const plan = planContainer(parseConfig(ociConfig(args, extra)));
+    return { id, plan, rootfs: guestMountPoint('root'), volumes: new Map(), devices: new Map(), streams };
   }
 
   async function started(id: string, script: string, streams: StreamSpec = OUTPUT, extra = {}): Promise<GuestProcess> {
@@ -70,7 +71,7 @@ await describe('containers in the guest', { skip }, async () => {
   }
 
   function execSpec(id: string, args: readonly string[], streams: StreamSpec = ALL) {
-    return { id, process: { args, cwd: '/', env: ['PATH=/bin'], user: { uid: 0, gid: 0 } }, streams };
+    return { id, process: { args: [...args], cwd: '/', env: ['PATH=/bin'], user: { uid: 0, gid: 0 } }, streams };
   }
 
   before(async () => {

@@ -1,5 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { describe, it } from 'node:test';
+import { readProcStat } from '../../src/base/proc-stat.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import { until } from '../support/until.ts';
@@ -11,11 +12,10 @@ async function probesOf(parents: ReadonlySet<number>): Promise<readonly number[]
   const found: number[] = [];
   for (const name of await readdir('/proc')) {
     if (!/^[0-9]+$/.test(name)) continue;
-    const [command, stat] = await Promise.all(
-      ['cmdline', 'stat'].map((file) => readFile(`/proc/${name}/${file}`, 'utf8').catch(() => '')),
-    );
-    const parent = Number(stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
-    if (command?.includes('isa-debug-exit') === true && parents.has(parent)) found.push(Number(name));
+    const pid = Number(name);
+    const command = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+    const parent = (await readProcStat(pid).catch(() => undefined))?.parentPid ?? 0;
+    if (command.includes('isa-debug-exit') && parents.has(parent)) found.push(pid);
   }
   return found;
 }

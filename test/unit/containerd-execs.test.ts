@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Caller } from '../../src/containerd/caller.ts';
-import { guestMountPoint } from '../../src/guest/containers/plan.ts';
 import type { Pod } from '../../src/containerd/pod.ts';
 import type { ContainerRecord } from '../../src/containerd/pod-record.ts';
 import { CONTAINERD_DIRECTORY, Pods } from '../../src/containerd/pods.ts';
 import { TaskService } from '../../src/containerd/task.ts';
 import type { GuestContainers, GuestProcess } from '../../src/guest/containers/types.ts';
 import { shimFailure } from '../support/agent-pair.ts';
+import { ociConfig } from '../support/container-rig.ts';
 import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
 import { until } from '../support/until.ts';
 
@@ -90,8 +90,6 @@ class Rig implements AsyncDisposable {
     this.#pods = pods;
     this.#tasks = new TaskService({
       ...{ pods, directVolumes: this.directory, events: { publish: () => Promise.resolve() } },
-      planner: { planContainer: () => ({ volumes: [], devices: [], files: [] }), guestMountPoint },
-      containersOf: (pod) => pod.containers,
       relay: {
         hold: () => Promise.resolve(),
         release: (key) => {
@@ -186,6 +184,17 @@ suite('Exec', { timeout: 60_000 }, () => {
     assert.deepEqual([...rig.inGuest], ['c/', 'c/e']);
   });
 
+  test('what is no process is refused by the name of its member; nothing of it is on record, or asked of the guest', async () => {
+    await using rig = await Rig.make();
+    const spec = { type_url: 'x', value: Buffer.from(JSON.stringify({ args: [], cwd: '/' })) };
+    await assert.rejects(rig.tasks.exec({ ...request('a'), spec }, caller), (error: Error) => {
+      shimFailure('INVALID_ARGUMENT', 'INVALID_CONFIG_JSON')(error);
+      assert.match(error.message, /^process\.args: /);
+      return true;
+    });
+    assert.deepEqual([rig.container.execs, rig.calls], [[], []]);
+  });
+
   test('one that cannot be recorded is undone; while that fails it is not answered as made, and undone by a repeat or Delete', async () => {
     await using rig = await Rig.make();
     const { pod } = rig;
@@ -208,10 +217,32 @@ suite('Exec', { timeout: 60_000 }, () => {
   });
 });
 
+test('a Create whose config.json is none is refused by the name of its member, and leaves nothing on record', async () => {
+  await using rig = await Rig.make();
+  await writeFile(join(rig.directory, 'sandbox'), 'p');
+  for (const [change, member] of [
+    [{ mounts: [{ destination: 'data' }] }, 'mounts.0.destination'],
+    [{ annotations: { 'io.qshim.vcpus': 2 } }, 'annotations.io.qshim.vcpus'],
+  ] as const) {
+    await writeFile(join(rig.directory, 'config.json'), JSON.stringify({ ...ociConfig(['true']), ...change }));
+    const create = { id: 'c2', bundle: rig.directory, rootfs: [] } as unknown as CreateRequest;
+    await assert.rejects(rig.tasks.create(create, caller), (error: Error) => {
+      shimFailure('INVALID_ARGUMENT', 'INVALID_CONFIG_JSON')(error);
+      assert.ok(error.message.startsWith(`config.json.${member}: `), error.message);
+      return true;
+    });
+  }
+  assert.deepEqual(
+    rig.pod.record.containers.map(({ id }) => id),
+    ['c'],
+  );
+  assert.deepEqual(rig.calls, []);
+});
+
 test('a Create that can neither be recorded nor undone is not answered as made', async () => {
   await using rig = await Rig.make();
   await writeFile(join(rig.directory, 'sandbox'), 'p');
-  await writeFile(join(rig.directory, 'config.json'), '{}');
+  await writeFile(join(rig.directory, 'config.json'), JSON.stringify(ociConfig(['true'])));
   const rootfs = [{ type: 'ext4', source: join(rig.directory, 'config.json'), target: '', options: [] }];
   const streams = { stdin: '', stdout: '', stderr: '', terminal: false };
   const create = { id: 'c2', bundle: rig.directory, rootfs, ...streams } as unknown as CreateRequest;

@@ -8,13 +8,13 @@ import { suite, test } from 'node:test';
 import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Caller } from '../../src/containerd/caller.ts';
-import { planner } from '../../src/containerd/guest-half.ts';
 import type { Pod } from '../../src/containerd/pod.ts';
 import type { ContainerRecord } from '../../src/containerd/pod-record.ts';
 import { CONTAINERD_DIRECTORY, Pods } from '../../src/containerd/pods.ts';
 import { TaskService } from '../../src/containerd/task.ts';
 import type { GuestContainers, GuestProcess, ProcessExit } from '../../src/guest/containers/types.ts';
 import type { HeldFifo } from '../../src/relay/holds.ts';
+import { ociConfig } from '../support/container-rig.ts';
 import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
 import { until } from '../support/until.ts';
 
@@ -128,8 +128,7 @@ class Rig implements AsyncDisposable {
     const pods = await Pods.open({ manager: this.host, stateDir: this.directory, log: silentLogger() });
     this.#pods = pods;
     this.#tasks = new TaskService({
-      ...{ pods, planner, directVolumes: this.directory },
-      containersOf: (pod) => pod.containers,
+      ...{ pods, directVolumes: this.directory },
       events: {
         publish: ({ topic }) => {
           this.topics.push(topic);
@@ -256,7 +255,7 @@ suite('descriptors, and what the relay holds', { timeout: 60_000 }, () => {
     await rig.restart();
     const key = 'default.p/c2/';
     await writeFile(join(rig.directory, 'sandbox'), 'p');
-    await writeFile(join(rig.directory, 'config.json'), '{}');
+    await writeFile(join(rig.directory, 'config.json'), JSON.stringify(ociConfig(['true'])));
     const streams = { stdin: '', stdout: join(rig.directory, 'c.stdout'), stderr: '', terminal: false };
     const request = { id: 'c2', bundle: rig.directory, rootfs: [], ...streams };
     await assert.rejects(rig.tasks.create(request as unknown as Parameters<TaskService['create']>[0], caller));

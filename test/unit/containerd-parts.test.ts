@@ -11,6 +11,8 @@ import { checkNamed, sandboxIdOf, sharedVolumeId } from '../../src/containerd/id
 import { rootfsOf, withDirectVolumes } from '../../src/containerd/sources.ts';
 import { VolumeUse } from '../../src/containerd/volume-use.ts';
 import { checkId } from '../../src/base/ids.ts';
+import { parseConfig } from '../../src/guest/containers/oci.ts';
+import { ociConfig } from '../support/container-rig.ts';
 import { until } from '../support/until.ts';
 
 suite("containerd's names", () => {
@@ -83,17 +85,13 @@ suite('root file systems and direct-assigned volumes', () => {
     const place = join(directory, Buffer.from(volumePath).toString('base64').replaceAll('+', '-').replaceAll('/', '_'));
     await mkdir(place);
     const write = (record: unknown): Promise<void> => writeFile(join(place, 'mountInfo.json'), JSON.stringify(record));
-    const config = {
-      kept: 1,
-      mounts: [
-        { destination: '/data', type: 'bind', source: volumePath, options: ['rbind', 'ro'] },
-        { destination: '/etc/hosts', type: 'bind', source: '/etc/hosts', options: ['rbind'] },
-      ],
-    };
+    const hosts = { destination: '/etc/hosts', type: 'bind', source: '/etc/hosts', options: ['rbind'] };
+    const mounts = [{ destination: '/data', type: 'bind', source: volumePath, options: ['rbind', 'ro'] }, hosts];
+    const config = parseConfig({ ...ociConfig(['true']), mounts });
     await write({ 'volume-type': 'block', device: '/dev/x', fstype: 'xfs', metadata: {}, options: ['noatime'] });
     assert.deepEqual(await withDirectVolumes(config, directory), {
-      kept: 1,
-      mounts: [{ destination: '/data', type: 'xfs', source: '/dev/x', options: ['ro', 'noatime'] }, config.mounts[1]],
+      ...config,
+      mounts: [{ destination: '/data', type: 'xfs', source: '/dev/x', options: ['ro', 'noatime'] }, hosts],
     });
     await write({ device: '/dev/x', fstype: 'ntfs' });
     await assert.rejects(withDirectVolumes(config, directory), /ntfs/);

@@ -5,8 +5,6 @@ import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Caller } from '../../src/containerd/caller.ts';
-import { planner } from '../../src/containerd/guest-half.ts';
-import type { Pod } from '../../src/containerd/pod.ts';
 import { Pods } from '../../src/containerd/pods.ts';
 import { TaskService } from '../../src/containerd/task.ts';
 import type { GuestContainers, GuestProcess } from '../../src/guest/containers/types.ts';
@@ -46,8 +44,7 @@ async function rig(cleanup: AsyncDisposableStack, about: Container): Promise<Tas
   });
   const relay = { hold: () => Promise.resolve(), release: () => Promise.resolve() };
   const events = { publish: () => Promise.resolve() };
-  const containersOf = (): GuestContainers => pod.containers;
-  const tasks = new TaskService({ pods, events, relay, containersOf, planner, directVolumes: directory });
+  const tasks = new TaskService({ pods, events, relay, directVolumes: directory });
   await tasks.restore();
   return tasks;
 }
@@ -113,9 +110,7 @@ test('an end that is on record when its daemon is killed, and was not told, is t
       topics.push(topic);
       return Promise.resolve();
     };
-    const containersOf = (pod: Pod): GuestContainers => pod.containers;
-    const options = { pods, events: { publish }, relay, containersOf, planner, directVolumes: directory };
-    const tasks = new TaskService(options);
+    const tasks = new TaskService({ pods, events: { publish }, relay, directVolumes: directory });
     await tasks.restore();
     return { pods, tasks };
   };

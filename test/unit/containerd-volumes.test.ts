@@ -10,10 +10,11 @@ import type { Pod } from '../../src/containerd/pod.ts';
 import { Pods } from '../../src/containerd/pods.ts';
 import { createInGuest } from '../../src/containerd/task-create.ts';
 import type { RequestedSpec } from '../../src/volume/spec.ts';
-import { guestMountPoint } from '../../src/guest/containers/plan.ts';
+import { parseConfig } from '../../src/guest/containers/oci.ts';
 import type { ContainerSpec, GuestContainers, GuestProcess } from '../../src/guest/containers/types.ts';
 import type { VolumeSnapshot } from '../../src/volume/volume.ts';
 import { shimFailure } from '../support/agent-pair.ts';
+import { ociConfig } from '../support/container-rig.ts';
 import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
 
 /** As the manager: the same id with another spec is refused. */
@@ -80,25 +81,25 @@ class Rig implements AsyncDisposable {
       ...{ id, bundle: this.directory, stdin: '', stdout: '', stderr: '', terminal: false, stdinClosed: false },
       ...{ started: false, volumes: [], ready: false, execs: [] },
     };
-    const volumes = modes.map((mode, index) => ({
-      ...{ destination: `/data${index}`, source, fsType: 'ext4' as const, readOnly: mode === 'ro', options: [] },
+    const mounts = modes.map((mode, index) => ({
+      destination: `/data${index}`,
+      type: 'ext4',
+      source,
+      options: [mode],
     }));
     let made: ContainerSpec | undefined;
+    this.host.guest = {
+      create: (spec: ContainerSpec) => {
+        made = spec;
+        return Promise.resolve({} as unknown as GuestProcess);
+      },
+    } as unknown as GuestContainers;
     await createInGuest({
       pod: this.pod,
       container,
-      config: {},
-      request: { rootfs: [{ type: 'ext4', source, options: [] }] } as unknown as Parameters<
-        typeof createInGuest
-      >[0]['request'],
-      containers: {
-        create: (spec: ContainerSpec) => {
-          made = spec;
-          return Promise.resolve({} as unknown as GuestProcess);
-        },
-      } as unknown as GuestContainers,
+      config: parseConfig(ociConfig(['true'], { mounts })),
+      rootfs: [{ type: 'ext4', source, target: '', options: [] }],
       directVolumes: this.directory,
-      planner: { planContainer: () => ({ volumes, devices: [], files: [] }), guestMountPoint },
     });
     assert.ok(made);
     return made;

@@ -7,13 +7,14 @@ import { parseExit } from '../../src/guest/containers/exits.ts';
 import { parseConfig } from '../../src/guest/containers/oci.ts';
 import { planContainer } from '../../src/guest/containers/plan.ts';
 import type { Ports } from '../../src/guest/containers/port.ts';
-import type { ProcessActions } from '../../src/guest/containers/process.ts';
+import type { ContainerProcess, ProcessActions } from '../../src/guest/containers/process.ts';
 import { ProcessTable } from '../../src/guest/containers/process-table.ts';
 import { Removal } from '../../src/guest/containers/removal.ts';
 import { containersSchema, type ProcessRecord } from '../../src/guest/containers/records.ts';
 import { GuestRuntime, type ExitRecord } from '../../src/guest/containers/runtime.ts';
 import { TokenCut } from '../../src/guest/containers/token.ts';
 import { translateConfig, translateLimits } from '../../src/guest/containers/translate.ts';
+import type { ContainerPlan } from '../../src/guest/containers/types.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { ociConfig } from '../support/container-rig.ts';
 
@@ -53,6 +54,7 @@ suite('config.json in the guest’s terms', () => {
     devices: new Map(),
     hook: undefined,
   };
+  const planOf = (config: object): ContainerPlan => planContainer(parseConfig(config));
 
   test('volumes, files and what the guest makes are told apart; the rest is refused by name', () => {
     const mounts = [
@@ -60,21 +62,21 @@ suite('config.json in the guest’s terms', () => {
       { destination: '/etc/hosts', type: 'bind', source: '/h', options: ['rbind'] },
       { destination: '/dev/shm', type: 'bind', source: '/host/shm', options: ['rbind'] },
     ];
-    const plan = planContainer(ociConfig(['true'], { mounts }));
+    const plan = planOf(ociConfig(['true'], { mounts }));
     assert.deepEqual(plan.volumes, [
       { destination: '/v', source: '/img', fsType: 'ext4', readOnly: false, options: ['noatime'] },
     ]);
     assert.deepEqual(plan.files, [{ destination: '/etc/hosts', source: '/h' }]);
     const nfs = [{ destination: '/n', type: 'nfs', source: 's:/' }];
-    assert.throws(() => planContainer(ociConfig(['true'], { mounts: nfs })), /the mount at \/n .type nfs/);
-    assert.throws(() => planContainer({ ...ociConfig(['true']), hooks: { prestart: [{}] } }), /hooks\.prestart/);
+    assert.throws(() => planOf(ociConfig(['true'], { mounts: nfs })), /the mount at \/n .type nfs/);
+    assert.throws(() => planOf({ ...ociConfig(['true']), hooks: { prestart: [{}] } }), /hooks\.prestart/);
   });
 
   test('network and namespaces with a path are dropped, with what needs them; the cgroup is ours', () => {
     const namespaces = [{ type: 'pid' }, { type: 'network' }, { type: 'uts', path: '/proc/1/ns/uts' }];
     const sysctl = { 'net.ipv4.ip_unprivileged_port_start': '0', 'kernel.hostname': 'x', 'vm.overcommit_memory': '1' };
-    const config = parseConfig(ociConfig(['true'], { linux: { namespaces, sysctl } }));
-    const guest = translateConfig(config, parts) as { hostname?: string; linux: Record<string, unknown> };
+    const plan = planOf(ociConfig(['true'], { linux: { namespaces, sysctl } }));
+    const guest = translateConfig(plan, parts) as { hostname?: string; linux: Record<string, unknown> };
     assert.deepEqual(guest.linux['namespaces'], [{ type: 'pid' }]);
     assert.deepEqual(guest.linux['sysctl'], { 'vm.overcommit_memory': '1' });
     assert.equal(guest.linux['cgroupsPath'], '/qshim/c');
@@ -97,6 +99,30 @@ test('new limits are without what names things of the host', () => {
     devices: [{ allow: true }],
   };
   assert.deepEqual(translateLimits(resources), { cpu: { shares: 2 }, memory: { limit: 1 } });
+});
+
+test('the process of an exec is in the journal as text, and gets the size that its terminal begins with', () => {
+  const ports = { get: () => undefined } as unknown as Ports;
+  const journalled = (process: ContainerProcess): ProcessRecord => {
+    const text = JSON.stringify({ eventsPort: 0, processes: [process.record()] });
+    const [record] = containersSchema.parse(JSON.parse(text)).processes;
+    assert.ok(record);
+    return record;
+  };
+  const what = { args: ['sh'], cwd: '/', terminal: true };
+  const made = new ProcessTable('s', 4, { ports } as ProcessActions).register({
+    ...{ containerId: 'c', execId: 'e', process: what },
+    streams: { terminal: true, stdin: true, stdout: true, stderr: false },
+  });
+  assert.equal(journalled(made).process, JSON.stringify(what));
+  const restored = new ProcessTable('s', 4, { ports } as ProcessActions).restore(journalled(made));
+  for (const process of [made, restored]) {
+    assert.deepEqual(JSON.parse(process.execJson()), what);
+    process.size = { columns: 80, rows: 24 };
+    assert.deepEqual(JSON.parse(process.execJson()), { ...what, consoleSize: { width: 80, height: 24 } });
+    process.execProcess = undefined;
+    assert.equal(journalled(process).process, undefined);
+  }
 });
 
 test('the removal of a process in a guest that never answers ends for whoever waits, and is joined by a repeat', async () => {

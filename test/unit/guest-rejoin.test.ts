@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
+import { readProcStat } from '../../src/base/proc-stat.ts';
 import type { GuestAgent } from '../../src/guest/agent.ts';
 import { Containers, type ContainerHost } from '../../src/guest/containers/containers.ts';
 import type { Ports } from '../../src/guest/containers/port.ts';
@@ -95,8 +96,7 @@ suite('what the guest says of a process, as its shell has it', () => {
   const pid = String(process.pid);
 
   test('a container with a terminal that its hook holds back is alive: its pid is in what crun told the hook', async () => {
-    const stat = await readFile(`/proc/${pid}/stat`, 'utf8');
-    const ticks = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
+    const ticks = String((await readProcStat(process.pid)).startTicks);
     const state = `{"ociVersion":"1.0","id":"tty","pid":${pid},"root":"/r","bundle":"/b","status":"created"}`;
     assert.equal(await look({ state, ticks }, ['go']), `0 1 ${pid} `);
     assert.match(await look({ state, ticks: `${ticks}1` }, ['go']), /^0 0 /);

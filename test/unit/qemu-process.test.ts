@@ -1,36 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFile, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { copyFile, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { suite, test } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
-import { QemuProcess, describeExit, identify, waitForSocket, type ProcessIdentity } from '../../src/qemu/process.ts';
-
-class Scratch implements AsyncDisposable {
-  readonly directory: string;
-
-  private constructor(directory: string) {
-    this.directory = directory;
-  }
-
-  static async make(): Promise<Scratch> {
-    return new Scratch(await mkdtemp(join(tmpdir(), 'qshim-process-')));
-  }
-
-  get log(): string {
-    return join(this.directory, 'qemu.log');
-  }
-
-  shell(script: string): Promise<QemuProcess> {
-    return QemuProcess.spawn('/bin/sh', ['-c', script], this.directory, this.log);
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await rm(this.directory, { recursive: true });
-  }
-}
+import { readProcStat } from '../../src/base/proc-stat.ts';
+import { QemuProcess, describeExit, identify, type ProcessIdentity } from '../../src/qemu/process.ts';
+import { Scratch } from '../support/shell-qemu.ts';
 
 /** A child of this test that is not QEMU: somebody else's process. */
 async function bystander(): Promise<AsyncDisposable & { readonly identity: ProcessIdentity }> {
@@ -64,7 +41,7 @@ suite('process identity', () => {
     try {
       const [line] = (await once(child.stdout, 'data')) as [Buffer];
       const zombie = Number(line.toString());
-      while ((await readFile(`/proc/${zombie}/stat`, 'utf8')).split(' ')[2] !== 'Z') await sleep(2);
+      while ((await readProcStat(zombie)).state !== 'Z') await sleep(2);
       assert.equal(await identify(zombie), undefined);
     } finally {
       child.kill('SIGKILL');
@@ -102,8 +79,8 @@ suite('QEMU process', () => {
   test('its signal is seen, and it leads a session of its own', async () => {
     await using scratch = await Scratch.make();
     const qemu = await scratch.shell('exec sleep 600');
-    const fields = (await readFile(`/proc/${qemu.pid}/stat`, 'utf8')).split(') ')[1]?.split(' ');
-    assert.deepEqual(fields?.slice(2, 4), [String(qemu.pid), String(qemu.pid)], 'process group and session');
+    const { processGroup, session } = await readProcStat(qemu.pid);
+    assert.deepEqual([processGroup, session], [qemu.pid, qemu.pid]);
     await qemu.kill('SIGKILL');
     assert.deepEqual(await qemu.exited, { code: undefined, signal: 'SIGKILL' });
     await qemu.kill('SIGKILL');
@@ -143,21 +120,6 @@ suite('QEMU process', () => {
     Object.assign(adopted, { identity: { pid, startTicks: startTicks - 1 } });
     await adopted.kill('SIGKILL');
     assert.deepEqual(await identify(pid), other.identity, 'it still lives');
-  });
-
-  test('waiting for its socket ends when it appears, when the process ends, or with the signal', async () => {
-    await using scratch = await Scratch.make();
-    const never = (): Promise<boolean> => Promise.resolve(false);
-    const dies = await scratch.shell('exit 1');
-    assert.equal(await waitForSocket(never, dies, new AbortController().signal), false);
-
-    const lives = await scratch.shell('exec sleep 600');
-    let looks = 0;
-    const third = (): Promise<boolean> => Promise.resolve((looks += 1) === 3);
-    assert.equal(await waitForSocket(third, lives, new AbortController().signal), true);
-    await assert.rejects(waitForSocket(never, lives, AbortSignal.abort(new Error('enough'))), /enough/);
-    await lives.kill('SIGKILL');
-    await lives.exited;
   });
 
   test('exits are told in words', () => {

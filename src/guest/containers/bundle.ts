@@ -1,7 +1,5 @@
 import { ShimError } from '../../base/errors.ts';
 import { readHostFiles } from './host-files.ts';
-import { parseConfig } from './oci.ts';
-import { planContainer } from './plan.ts';
 import type { GuestRuntime } from './runtime.ts';
 import { packTar } from './tar.ts';
 import { translateConfig, type DeviceNumbers } from './translate.ts';
@@ -9,18 +7,17 @@ import type { ContainerSpec } from './types.ts';
 
 /**
  * What the guest needs to make a container: config.json in the guest's terms, and the host's small files, as one tar archive.
- * @throws ShimError as planContainer, readHostFiles, GuestRuntime.findDevices
+ * @throws ShimError as readHostFiles, GuestRuntime.findDevices, translateConfig
  */
 export async function makeBundle(
   runtime: GuestRuntime,
   spec: ContainerSpec,
   hook: readonly string[] | undefined,
 ): Promise<Buffer> {
-  const config = parseConfig(spec.config);
-  const plan = planContainer(spec.config);
+  const { plan } = spec;
   const files = await readHostFiles(plan.files);
   const copied = files.map(({ destination, name }) => [destination, `/run/qshim/c/${spec.id}/${name}`] as const);
-  const guestConfig = translateConfig(config, {
+  const guestConfig = translateConfig(plan, {
     containerId: spec.id,
     rootfs: spec.rootfs,
     terminal: spec.streams.terminal,

@@ -5,7 +5,7 @@ import type { GuestAgent } from '../agent.ts';
 import { makeBundle } from './bundle.ts';
 import type { AnnouncedExit } from './exits.ts';
 import { GuestSide } from './guest-side.ts';
-import { parseProcess } from './oci.ts';
+import type { OciResources } from './oci.ts';
 import { persist } from './persist.ts';
 import type { Ports } from './port.ts';
 import type { ContainerProcess, ProcessActions } from './process.ts';
@@ -107,12 +107,11 @@ export class Containers implements GuestContainers, ProcessActions {
     await this.#ready();
     const container = this.#processes.container(containerId);
     if (container.state !== 'running') container.refuse('only a running container can run further processes');
-    const translated = JSON.stringify(translateProcess(parseProcess(spec.process), spec.streams.terminal));
     const process = this.#processes.register({
       containerId,
       execId: spec.id,
       streams: spec.streams,
-      process: translated,
+      process: translateProcess(spec.process, spec.streams.terminal),
     });
     try {
       await this.#openPorts(process);
@@ -163,7 +162,7 @@ export class Containers implements GuestContainers, ProcessActions {
     await this.#freeze(containerId, 'resume');
   }
 
-  async update(containerId: string, resources: unknown): Promise<void> {
+  async update(containerId: string, resources: OciResources): Promise<void> {
     const limits = translateLimits(resources);
     await this.#ready();
     await this.runtime.update(this.#processes.container(containerId).containerId, limits);

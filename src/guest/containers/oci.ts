@@ -4,6 +4,9 @@ import { ShimError } from '../../base/errors.ts';
 /**
  * The members of an OCI runtime configuration (config.json) that qshim reads or changes; all others are passed on as they are
  * where they stand inside `process`, `linux.resources` and the like. opencontainers/runtime-spec 1.0 and 1.1.
+ *
+ * Whoever gets one from outside parses it, once; from there on the parsed value is handed on, and nothing below looks again at
+ * whether it is one.
  */
 const mountSchema = z.looseObject({
   destination: z.string().startsWith('/').max(4096),
@@ -52,14 +55,15 @@ const configSchema = z.looseObject({
   mounts: z.array(mountSchema).nullish(),
   hooks: z.record(z.string(), z.array(z.unknown()).nullish()).nullish(),
   linux: linuxSchema.nullish(),
+  annotations: z.record(z.string(), z.string()).nullish(),
 });
 
-export type OciConfig = z.output<typeof configSchema>;
-export type OciMount = z.output<typeof mountSchema>;
-export type OciDevice = z.output<typeof deviceSchema>;
-export type OciLinux = z.output<typeof linuxSchema>;
-export type OciResources = z.output<typeof resourcesSchema>;
-export type OciProcess = z.output<typeof processSchema>;
+export type OciConfig = z.infer<typeof configSchema>;
+export type OciMount = z.infer<typeof mountSchema>;
+export type OciDevice = z.infer<typeof deviceSchema>;
+export type OciLinux = z.infer<typeof linuxSchema>;
+export type OciResources = z.infer<typeof resourcesSchema>;
+export type OciProcess = z.infer<typeof processSchema>;
 
 /** @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG_JSON, naming the member */
 export function parseConfig(config: unknown): OciConfig {

@@ -1,4 +1,4 @@
-import { sleep } from '../../base/deadline.ts';
+import { Backoff } from '../../base/backoff.ts';
 
 const PAUSE_MS = 200;
 const PAUSE_MAX_MS = 5000;
@@ -9,7 +9,8 @@ export async function persist(
   act: () => Promise<void>,
   failed: (error: unknown) => void,
 ): Promise<void> {
-  for (let pauseMs = PAUSE_MS; ; pauseMs = Math.min(pauseMs * 2, PAUSE_MAX_MS)) {
+  const backoff = new Backoff(PAUSE_MS, PAUSE_MAX_MS);
+  for (;;) {
     gone.throwIfAborted();
     try {
       await act();
@@ -18,6 +19,6 @@ export async function persist(
       gone.throwIfAborted();
       failed(error);
     }
-    await sleep(pauseMs, gone);
+    await backoff.pause(gone);
   }
 }

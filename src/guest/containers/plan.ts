@@ -1,7 +1,7 @@
 import { ShimError } from '../../base/errors.ts';
 import type { ReasonWith } from '../../base/reasons.ts';
-import { parseConfig, type OciDevice, type OciMount } from './oci.ts';
-import type { ContainerPlan, PlannedDevice, PlannedFile, VolumeMount } from './types.ts';
+import type { OciConfig, OciDevice, OciMount } from './oci.ts';
+import type { ContainerPlan, PlannedDevice, PlannedMount, VolumeMount } from './types.ts';
 
 /** Where volumes of containers are mounted in the guest. */
 const VOLUMES_DIRECTORY = '/run/qshim/volumes';
@@ -29,35 +29,31 @@ export const SHARED_MEMORY = '/dev/shm';
 /** Character devices that have the same numbers in every Linux: major 1 (null, zero, random ...) and 5 (tty, ptmx ...). */
 const COMMON_MAJORS: ReadonlySet<number> = new Set([1, 5]);
 
-/** Which of a config.json's mounts is what. */
-export type MountKind = 'guest' | 'volume' | 'shared-memory' | 'file';
-
 /**
  * What a config.json needs from the host. Pure: no file is looked at; that a `files` source is a small regular file is checked by
  * `create`.
- * @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG_JSON, MOUNT_NOT_SUPPORTED, DEVICE_NOT_SUPPORTED, HOOKS_NOT_SUPPORTED
+ * @throws ShimError INVALID_ARGUMENT / MOUNT_NOT_SUPPORTED, DEVICE_NOT_SUPPORTED, HOOKS_NOT_SUPPORTED
  */
-export function planContainer(config: unknown): ContainerPlan {
-  const { mounts, linux, hooks } = parseConfig(config);
+export function planContainer(config: OciConfig): ContainerPlan {
+  const { linux, hooks } = config;
   for (const [name, list] of Object.entries(hooks ?? {})) {
     if ((list ?? []).length === 0) continue;
     throw refused('HOOKS_NOT_SUPPORTED', `hooks.${name}`, 'hooks are programs of the host, which a guest cannot run');
   }
-  const volumes: VolumeMount[] = [];
-  const files: PlannedFile[] = [];
-  for (const mount of mounts ?? []) {
-    const kind = kindOf(mount);
-    if (kind === 'volume') volumes.push(volumeOf(mount));
-    else if (kind === 'file') files.push({ destination: mount.destination, source: mount.source });
-  }
-  return { volumes, files, devices: (linux?.devices ?? []).flatMap(hostDevice) };
+  const mounts = (config.mounts ?? []).map((mount) => ({ kind: kindOf(mount), mount }));
+  const ofKind = (wanted: PlannedMount['kind']): readonly OciMount[] =>
+    mounts.filter(({ kind }) => kind === wanted).map(({ mount }) => mount);
+  return {
+    config,
+    mounts,
+    volumes: ofKind('volume').map(volumeOf),
+    files: ofKind('file').map(({ destination, source }) => ({ destination, source })),
+    devices: (linux?.devices ?? []).flatMap(hostDevice),
+  };
 }
 
-/**
- * What a mount is to the guest.
- * @throws ShimError INVALID_ARGUMENT / MOUNT_NOT_SUPPORTED
- */
-export function kindOf(mount: OciMount): MountKind {
+/** @throws ShimError INVALID_ARGUMENT / MOUNT_NOT_SUPPORTED */
+function kindOf(mount: OciMount): PlannedMount['kind'] {
   const { type, source, destination } = mount;
   if (type === 'ext4' || type === 'xfs') return 'volume';
   if (isBind(mount)) {

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { ShimError } from '../../base/errors.ts';
 import { NO_PORTS } from './guest-side.ts';
-import { ContainerProcess, type ProcessActions } from './process.ts';
+import { ContainerProcess, type KnownProcess, type ProcessActions } from './process.ts';
 import { keyOf, type ProcessRecord } from './records.ts';
 import type { StreamSpec } from './types.ts';
 
@@ -12,8 +12,8 @@ export interface NewProcess {
   readonly containerId: string;
   readonly execId: string | undefined;
   readonly streams: StreamSpec;
-  /** An exec's `process` as JSON. */
-  readonly process: string | undefined;
+  /** An exec's `process` for crun. */
+  readonly process: object | undefined;
 }
 
 /** The processes of one sandbox, by container and exec id. */
@@ -69,13 +69,19 @@ export class ProcessTable {
       });
     }
     const token = randomBytes(TOKEN_BYTES).toString('hex');
-    return this.restore({
+    return this.#add({
       ...process,
       ...{ state: 'creating', paused: false, pid: 0, token, ports: NO_PORTS, exit: undefined },
     });
   }
 
+  /** One that an earlier daemon has written down. */
   restore(record: ProcessRecord): ContainerProcess {
+    const { process } = record;
+    return this.#add({ ...record, process: process === undefined ? undefined : (JSON.parse(process) as object) });
+  }
+
+  #add(record: KnownProcess): ContainerProcess {
     const process = new ContainerProcess(record, this.#actions);
     this.#processes.set(process.key, process);
     return process;

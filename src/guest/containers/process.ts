@@ -20,6 +20,9 @@ export interface ProcessActions {
   delete(process: ContainerProcess): Promise<ProcessExit>;
 }
 
+/** As the journal has it (records.ts), an exec's `process` being the object that its text says. */
+export type KnownProcess = Omit<ProcessRecord, 'process'> & { readonly process: object | undefined };
+
 /** One process and all that is known of it. It decides nothing: containers.ts does, and changes it. */
 export class ContainerProcess implements GuestProcess {
   readonly containerId: string;
@@ -33,7 +36,8 @@ export class ContainerProcess implements GuestProcess {
   frozen: boolean;
   ran: boolean;
   pid: number;
-  execProcess: string | undefined;
+  /** An exec's `process` for crun, until it is started. */
+  execProcess: object | undefined;
   /** What the terminal begins with. */
   size: { readonly columns: number; readonly rows: number } | undefined;
   starting: Promise<number> | undefined;
@@ -45,7 +49,7 @@ export class ContainerProcess implements GuestProcess {
   #stdout: PortReader | undefined;
   #stderr: PortReader | undefined;
 
-  constructor(record: ProcessRecord, actions: ProcessActions) {
+  constructor(record: KnownProcess, actions: ProcessActions) {
     this.containerId = record.containerId;
     this.execId = record.execId;
     this.key = keyOf(record.containerId, record.execId);
@@ -141,10 +145,11 @@ export class ContainerProcess implements GuestProcess {
 
   /** `process` of an exec for crun, with the size that its terminal begins with. */
   execJson(): string {
-    const text = this.execProcess ?? '{}';
-    if (this.size === undefined) return text;
-    const consoleSize = { width: this.size.columns, height: this.size.rows };
-    return JSON.stringify({ ...(JSON.parse(text) as object), consoleSize });
+    const { execProcess, size } = this;
+    return JSON.stringify({
+      ...execProcess,
+      ...(size && { consoleSize: { width: size.columns, height: size.rows } }),
+    });
   }
 
   /** Its ports are gone: nothing can be written any more. What was written by it may still be read. */
@@ -176,7 +181,7 @@ export class ContainerProcess implements GuestProcess {
       token: this.token,
       streams: this.streams,
       ports: this.ports,
-      process: this.execProcess,
+      process: this.execProcess && JSON.stringify(this.execProcess),
       exit: this.#exit,
     };
   }

@@ -1,7 +1,7 @@
-import type { OciConfig, OciDevice, OciLinux, OciMount, OciProcess, OciResources } from './oci.ts';
-import { parseResources } from './oci.ts';
-import { SHARED_MEMORY, isPropagation, kindOf, planContainer } from './plan.ts';
 import { ShimError } from '../../base/errors.ts';
+import type { OciDevice, OciLinux, OciProcess, OciResources } from './oci.ts';
+import { SHARED_MEMORY, isPropagation } from './plan.ts';
+import type { ContainerPlan, PlannedMount } from './types.ts';
 
 /** crun 1.8.1 refuses every version but 1.0; what later ones have added is optional, and it passes over what it does not know. */
 const RUNTIME_SPEC_VERSION = '1.0.2';
@@ -42,10 +42,9 @@ const SYSCTLS_OF: Readonly<Record<string, RegExp>> = {
  * - `network` is dropped: all containers of the sandbox share the guest's network.
  * - One with a path means "that of the pod", which in here is the guest's own: it is dropped, and with it what would change it.
  * - All others are made anew, as asked.
- * @throws ShimError as planContainer; INVALID_ARGUMENT / VOLUME_MISSING when a volume or device was not given
+ * @throws ShimError INVALID_ARGUMENT / VOLUME_MISSING when a volume or device was not given
  */
-export function translateConfig(config: OciConfig, parts: GuestParts): object {
-  planContainer(config);
+export function translateConfig({ config, mounts }: ContainerPlan, parts: GuestParts): object {
   const namespaces = (config.linux?.namespaces ?? []).filter(
     ({ type, path }) => type !== 'network' && (path ?? '') === '',
   );
@@ -56,7 +55,7 @@ export function translateConfig(config: OciConfig, parts: GuestParts): object {
     root: { path: parts.rootfs, readonly: config.root.readonly ?? false },
     ...(owned.has('uts') && config.hostname !== undefined && { hostname: config.hostname }),
     ...(owned.has('uts') && config.domainname !== undefined && { domainname: config.domainname }),
-    mounts: (config.mounts ?? []).map((mount) => translateMount(mount, parts)),
+    mounts: mounts.map((mount) => translateMount(mount, parts)),
     ...(parts.hook && { hooks: { prestart: [{ path: parts.hook[0], args: parts.hook }] } }),
     linux: translateLinux(config.linux ?? {}, owned, namespaces, parts),
   };
@@ -68,10 +67,9 @@ export function translateProcess(process: OciProcess, terminal: boolean): object
   return { ...rest, terminal };
 }
 
-function translateMount(mount: OciMount, parts: GuestParts): object {
+function translateMount({ kind, mount }: PlannedMount, parts: GuestParts): object {
   const { destination, type } = mount;
   const options = mount.options ?? [];
-  const kind = kindOf(mount);
   if (kind === 'guest') return { destination, type, source: mount.source || type, options };
   const source = kind === 'shared-memory' ? SHARED_MEMORY : parts.binds.get(destination);
   if (source === undefined) throw missing(`the mount at ${destination}`);
@@ -109,10 +107,10 @@ function translateDevice(device: OciDevice, parts: GuestParts, numbers: Map<stri
   return { ...device, ...found };
 }
 
-/** New limits for a container that runs. @throws ShimError INVALID_ARGUMENT for what are none */
-export function translateLimits(resources: unknown): object {
+/** New limits for a container that runs. */
+export function translateLimits(resources: OciResources): object {
   // Rules on devices are those of its beginning: here nothing says what the host's numbers are in the guest.
-  return translateResources({ ...parseResources(resources), devices: undefined }, new Map());
+  return translateResources({ ...resources, devices: undefined }, new Map());
 }
 
 /** Rules on host block devices are given the guest's numbers; CPU sets and I/O settings name things of the host. */

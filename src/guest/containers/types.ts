@@ -1,12 +1,13 @@
 import type { Readable, Writable } from 'node:stream';
 import type { LeftBytes } from '../../base/fifo.ts';
+import type { OciConfig, OciMount, OciProcess, OciResources } from './oci.ts';
 
 /**
  * Containers inside one sandbox's guest, as whoever calls them (src/containerd) sees them. Types only.
  *
  * How it goes:
- * 1. `planContainer(config)` (plan.ts, pure) reads config.json and says which host sources must be attached as volumes, or
- *    refuses by name what the guest cannot have.
+ * 1. The caller parses config.json (oci.ts), the only time that anybody does. `planContainer(config)` (plan.ts, pure) says which
+ *    host sources must be attached as volumes, or refuses by name what the guest cannot have.
  * 2. The caller attaches the root file system and those volumes with `SandboxManager.attach` and a `mount` whose
  *    `mountPoint` is `guestMountPoint(volumeId)` (plan.ts): mounting by PCI address and serial, sharing and proof of unmounting
  *    are the volume's. A volume that several containers of the pod use is attached once; the caller counts its users.
@@ -48,7 +49,7 @@ export interface GuestContainers {
   pause(containerId: string): Promise<void>;
   resume(containerId: string): Promise<void>;
   /** New limits: `linux.resources` of the OCI runtime specification, for `crun update`. */
-  update(containerId: string, resources: unknown): Promise<void>;
+  update(containerId: string, resources: OciResources): Promise<void>;
 }
 
 /** One process: a container's init, or an exec. */
@@ -128,8 +129,8 @@ export interface StreamSpec {
 export interface ContainerSpec {
   /** As containerd names it; at most 128 characters of [A-Za-z0-9_.-]. Unique in the sandbox. */
   readonly id: string;
-  /** config.json of the bundle, parsed. `root.path`, mounts and namespaces are translated (plan.ts); the rest is crun's. */
-  readonly config: unknown;
+  /** Of its config.json. `root.path`, mounts and namespaces are translated (translate.ts); the rest is crun's. */
+  readonly plan: ContainerPlan;
   /** Where in the guest the root file system is mounted; absolute. */
   readonly rootfs: string;
   /** For each of the plan's `volumes`, by `destination`: where in the guest that volume is mounted. */
@@ -148,19 +149,29 @@ export interface AttachedDisk {
 export interface ExecSpec {
   /** Unique in the container; as ContainerSpec.id. */
   readonly id: string;
-  /** `process` of the OCI runtime specification, parsed: args, env, cwd, user, capabilities. */
-  readonly process: unknown;
+  /** `process` of the OCI runtime specification: args, env, cwd, user, capabilities. */
+  readonly process: OciProcess;
   readonly streams: StreamSpec;
 }
 
 /** What `planContainer` reads out of a config.json. */
 export interface ContainerPlan {
+  /** What this is the plan of. */
+  readonly config: OciConfig;
+  /** All of its mounts, in its order: later ones may lie inside earlier ones. */
+  readonly mounts: readonly PlannedMount[];
   /** Mounts of block devices or disk images: to be attached, mounted in the guest, and named in ContainerSpec.volumes. */
   readonly volumes: readonly VolumeMount[];
   /** Host block devices of `linux.devices`: to be attached without a mount, and named in ContainerSpec.devices. */
   readonly devices: readonly PlannedDevice[];
   /** Small host files that `create` reads and copies into the guest, at most `FILE_BYTES_MAX` each. */
   readonly files: readonly PlannedFile[];
+}
+
+/** What a mount is to the guest. */
+export interface PlannedMount {
+  readonly kind: 'guest' | 'volume' | 'shared-memory' | 'file';
+  readonly mount: OciMount;
 }
 
 export interface VolumeMount {
