@@ -57,15 +57,19 @@ export async function* reasonsAgainst(
   if (notRunning !== undefined) yield notRunning;
   const { spec } = admission;
   if (spec === undefined) return;
-  yield* caught(() => {
+  const repeat = (): void => {
     admission.repeated = sandbox.volumes.repeated(volumeId, spec);
-  });
+  };
+  const isNew = yield* caught(repeat);
   if (admission.repeated !== undefined) return;
   try {
     admission.source = await inspectSource(spec, sandbox.config);
   } catch (error) {
     yield asShimError(error);
   }
+  // Meanwhile the same request may have come a second time, and begun.
+  if (isNew) yield* caught(repeat);
+  if (admission.repeated !== undefined) return;
   yield* sandbox.volumes.refusals(volumeId, spec, admission.source, others);
 }
 
@@ -78,10 +82,13 @@ export function refusalUnlessRunning({ id, state }: Pick<Admitting, 'id' | 'stat
   });
 }
 
-function* caught(check: () => void): Generator<ShimError> {
+/** @returns whether it passed */
+function* caught(check: () => void): Generator<ShimError, boolean> {
   try {
     check();
+    return true;
   } catch (error) {
     yield asShimError(error);
+    return false;
   }
 }
