@@ -6,7 +6,7 @@
 
 FROM debian:12-slim AS build
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates cpio nodejs npm
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates cpio gcc linux-libc-dev nodejs npm
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 # Debian's Node.js is too old to run qshim; the npm package `node` of the lock file brings the right one.

@@ -2,7 +2,7 @@ import { join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import { ensureGuest, guestDirectory } from './guest/build.ts';
 
-const help = `Builds the reference guest: build/guest/vmlinuz and build/guest/initrd.img.
+const help = `Builds the reference guest: build/guest/vmlinuz and build/guest/initrd.img, and programs for any guest beside them.
 
 Usage: npm run guest -- [--force] [--print]
 
@@ -10,8 +10,8 @@ Usage: npm run guest -- [--force] [--print]
   --print   print the packages with their versions and checksums as JSON (the manifest)
   --help    this text
 
-The guest is made of Debian packages that apt-get downloads (no root needed) and of the files in scripts/guest/rootfs.
-The same packages give the same bytes. See docs/guest.md.
+The guest is made of Debian packages that apt-get downloads (no root needed), of the files in scripts/guest/rootfs and of
+programs in src/guest/programs. The same packages and the same compiler give the same bytes. See docs/guest.md.
 `;
 
 const { values } = parseArgs({
@@ -28,7 +28,8 @@ if (values.help === true) {
     console.log(`kernel ${manifest.kernelVersion}`);
     for (const [name, { sha256, bytes }] of Object.entries(manifest.files)) {
       const path = relative(process.cwd(), join(guestDirectory, name));
-      console.log(`${path}  ${(bytes / 2 ** 20).toFixed(1)} MiB  sha256 ${sha256}`);
+      const size = bytes < 2 ** 20 ? `${bytes} bytes` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+      console.log(`${path}  ${size}  sha256 ${sha256}`);
     }
   }
 }

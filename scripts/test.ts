@@ -9,6 +9,7 @@ import { run } from 'node:test';
 import { Command } from '@commander-js/extra-typings';
 import { execa } from 'execa';
 import { ensureTestTools } from './lib/prepare.ts';
+import { shellChecks } from './lib/shell-lint.ts';
 
 interface Tally {
   passed: number;
@@ -150,6 +151,14 @@ if (wanted('lint')) {
   await check('lint: eslint', 'eslint', ['.']);
   await check('lint: prettier', 'prettier', ['--check', '.']);
   await check('lint: knip', 'knip', []);
+  for (const { command, args, missing } of await shellChecks()) {
+    if (missing === undefined) {
+      await check(`lint: ${command}`, command, args);
+    } else {
+      tally.skipped += 1;
+      console.log(`skipped lint: ${command}: ${missing}`);
+    }
+  }
 }
 if (wanted('types')) await check('types: tsc', 'tsc', []);
 for (const kind of KINDS) {

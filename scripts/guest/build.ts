@@ -16,24 +16,26 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { forwarderExecutable } from '../../src/guest/uevent-forwarder.ts';
 import { ensureCommands } from '../lib/packages.ts';
 import { type Deb, downloadDebs, pruneDebs, resolveDebs, resolvePackages, sha256OfFile } from './apt.ts';
 import { packInitramfs } from './pack.ts';
+import { buildPrograms, compilerVersion, ensureCompiler, programNames, programSources } from './programs.ts';
 import { layOutTree, unpackDebs, walk } from './tree.ts';
 
 const root = join(import.meta.dirname, '..', '..');
 const aptLists = '/var/lib/apt/lists';
 
-/** Where the image is: `vmlinuz`, `initrd.img` and `manifest.json`. A link to the newest build. */
+/** Where the image is: `vmlinuz`, `initrd.img`, `programs/` and `manifest.json`. A link to the newest build. */
 export const guestDirectory = join(root, 'build', 'guest');
 const imagesDirectory = join(root, 'build', 'guest-images');
 const debsDirectory = join(root, 'build', 'guest-debs');
 
 /** What an image was made from and what came out. */
 export interface Manifest {
-  /** SHA-256 over scripts/guest and the program that src/guest/uevent-forwarder.ts makes: what is put in, and how. */
+  /** SHA-256 over scripts/guest and the sources of the programs: what is put in, and how. */
   readonly recipe: string;
+  /** What the programs were compiled with. */
+  readonly compiler: string;
   readonly packages: readonly string[];
   readonly debs: readonly Deb[];
   readonly kernelVersion: string;
@@ -60,6 +62,7 @@ export async function ensureGuest(options: { readonly force?: boolean } = {}): P
     return imageAt(guestDirectory, present);
   }
   await ensureCommands(['cpio', 'tar']);
+  await ensureCompiler();
   const packages = await resolvePackages();
   const debs = await resolveDebs(packages);
   await downloadDebs(debs, debsDirectory);
@@ -68,7 +71,8 @@ export async function ensureGuest(options: { readonly force?: boolean } = {}): P
   try {
     console.error(`building the guest from ${debs.length} packages ...`);
     const built = await buildImage(debs, debsDirectory, directory);
-    const manifest: Manifest = { recipe, packages, debs, ...built, listsChangedMs: listsChangedMs() };
+    const compiler = (await compilerVersion()) ?? '';
+    const manifest: Manifest = { recipe, compiler, packages, debs, ...built, listsChangedMs: listsChangedMs() };
     const manifestPath = join(directory, 'manifest.json');
     await writeFile(manifestPath, `${JSON.stringify(manifest, undefined, 2)}\n`);
     // Another user's daemon may boot what this one built, whatever the umask is.
@@ -83,7 +87,10 @@ export async function ensureGuest(options: { readonly force?: boolean } = {}): P
   }
 }
 
-/** Builds the image's files into `directory` from package files that are there already. Same inputs, same bytes. */
+/**
+ * Builds the image's files into `directory` from package files that are there already. The same inputs and the same compiler
+ * give the same bytes.
+ */
 export async function buildImage(
   debs: readonly Deb[],
   debsPath: string,
@@ -93,15 +100,18 @@ export async function buildImage(
   try {
     const stage = join(work, 'stage');
     const tree = join(work, 'tree');
+    const programs = join(directory, 'programs');
+    await buildPrograms(programs);
+    await chmod(programs, 0o755);
     const debPaths = debs.map((deb) => join(debsPath, deb.file));
     await unpackDebs(debPaths, stage);
-    const kernelVersion = await layOutTree(stage, join(import.meta.dirname, 'rootfs'), tree);
+    const kernelVersion = await layOutTree({ stage, programs, rootfs: join(import.meta.dirname, 'rootfs') }, tree);
     await copyFile(join(stage, 'boot', `vmlinuz-${kernelVersion}`), join(directory, 'vmlinuz'));
     await packInitramfs(tree, join(directory, 'initrd.img'));
     const files: Record<string, { sha256: string; bytes: number }> = {};
-    for (const name of ['vmlinuz', 'initrd.img']) {
+    for (const name of ['vmlinuz', 'initrd.img', ...programNames.map((program) => join('programs', program))]) {
       const path = join(directory, name);
-      await chmod(path, 0o644);
+      await chmod(path, name.startsWith('programs') ? 0o755 : 0o644);
       files[name] = { sha256: await sha256OfFile(path), bytes: statSync(path).size };
     }
     await chmod(directory, 0o755);
@@ -120,13 +130,18 @@ function imageAt(directory: string, manifest: Manifest): GuestImage {
   return { kernelPath: join(directory, 'vmlinuz'), initrdPath: join(directory, 'initrd.img'), manifest };
 }
 
-/** True when the image's files are whole, its recipe is today's, and apt offers the same packages (or offers none). */
+/**
+ * True when the image's files are whole, its recipe is today's, and compiler and apt's packages are the same: as far as there
+ * are any on this machine.
+ */
 async function isCurrent(manifest: Manifest, recipe: string): Promise<boolean> {
   if (manifest.recipe !== recipe) return false;
   for (const [name, { bytes }] of Object.entries(manifest.files)) {
     const stats = statSync(join(guestDirectory, name), { throwIfNoEntry: false });
     if (stats?.size !== bytes) return false;
   }
+  const compiler = await compilerVersion();
+  if (compiler !== undefined && compiler !== manifest.compiler) return false;
   if (manifest.listsChangedMs === listsChangedMs()) return true;
   let offered: Deb[];
   try {
@@ -151,12 +166,15 @@ function listsChangedMs(): number {
 }
 
 async function recipeHash(): Promise<string> {
-  const hash = createHash('sha256').update(forwarderExecutable());
-  for (const path of await walk(import.meta.dirname)) {
-    const full = join(import.meta.dirname, path);
-    const stats = await lstat(full);
-    if (!stats.isFile()) continue;
-    hash.update(`${path}\0${(stats.mode & 0o100) !== 0 ? 'x' : '-'}\0${stats.size}\0`).update(await readFile(full));
+  const hash = createHash('sha256');
+  for (const directory of [import.meta.dirname, programSources]) {
+    for (const path of await walk(directory)) {
+      const full = join(directory, path);
+      const stats = await lstat(full);
+      // Scripts of the daemon are no part of the guest.
+      if (!stats.isFile() || (directory === programSources && path.endsWith('.sh'))) continue;
+      hash.update(`${path}\0${(stats.mode & 0o100) !== 0 ? 'x' : '-'}\0${stats.size}\0`).update(await readFile(full));
+    }
   }
   return hash.digest('hex');
 }

@@ -15,7 +15,6 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { execa } from 'execa';
-import { forwarderExecutable } from '../../src/guest/uevent-forwarder.ts';
 import { bootModules, contents, demandModules, directories, links } from './contents.ts';
 
 const libraryDirectory = '/usr/lib/x86_64-linux-gnu';
@@ -34,18 +33,25 @@ export async function unpackDebs(debPaths: readonly string[], stage: string): Pr
   }
 }
 
+/** Directories from which the guest is put together: unpacked packages, compiled programs, and files as they are. */
+export interface TreeSources {
+  readonly stage: string;
+  readonly programs: string;
+  readonly rootfs: string;
+}
+
 /**
- * Lays out the guest's root file system in `tree` from the unpacked packages in `stage` and the project's own files in
- * `rootfs`. Returns the kernel's version. The same inputs give the same tree: names, modes, contents and times.
+ * Lays out the guest's root file system in `tree`. Returns the kernel's version. The same inputs give the same tree: names,
+ * modes, contents and times.
  */
-export async function layOutTree(stage: string, rootfs: string, tree: string): Promise<string> {
+export async function layOutTree({ stage, programs, rootfs }: TreeSources, tree: string): Promise<string> {
   for (const directory of directories) await mkdir(join(tree, directory), { recursive: true });
   for (const [path, target] of links) await place(tree, path, (to) => symlink(target, to));
   for (const { files } of contents) for (const path of files) await copyEntry(join(stage, path), tree, path);
   await copyLibraries(stage, tree);
   const version = await copyModules(stage, tree);
   await cp(rootfs, tree, { recursive: true });
-  await writeFile(join(tree, 'usr/sbin/qshim-uevents'), forwarderExecutable(), { mode: 0o755 });
+  await copyFile(join(programs, 'qshim-uevents'), join(tree, 'usr/sbin/qshim-uevents'));
   await linkApplets(stage, tree);
   await normalise(tree);
   return version;

@@ -14,12 +14,15 @@ const packageOfCommand = {
   cpio: 'cpio',
   cryptsetup: 'cryptsetup-bin',
   curl: 'curl',
+  gcc: 'gcc',
   gzip: 'gzip',
   libvirtd: 'libvirt-daemon',
   jose: 'jose',
   lz4: 'lz4',
   'mkfs.ext4': 'e2fsprogs',
   'mkfs.xfs': 'xfsprogs',
+  shellcheck: 'shellcheck',
+  shfmt: 'shfmt',
   debugfs: 'e2fsprogs',
   tangd: 'tang',
   tar: 'tar',
@@ -49,6 +52,22 @@ export async function ensureCommands(commands: readonly Command[]): Promise<void
   await installPackages(missing.map((command) => packageOfCommand[command]));
   const still = missingCommands(missing);
   if (still.length > 0) throw new Error(`still missing after the installation: ${still.join(', ')}`);
+}
+
+/**
+ * For a command that is good to have: installs it if it is missing and this process is root.
+ * @returns why it is still missing, in one sentence; undefined when it is there
+ */
+export async function whyMissing(command: Command): Promise<string | undefined> {
+  if (isOnPath(command)) return undefined;
+  const name = packageOfCommand[command];
+  if (!isRoot() || !isOnPath('apt-get')) return `it is not installed: sudo apt-get install ${name}`;
+  try {
+    await installPackages([name]);
+  } catch (error) {
+    return `it is not installed, and cannot be: ${error instanceof Error ? error.message : String(error)}`;
+  }
+  return isOnPath(command) ? undefined : `the package ${name} does not bring it`;
 }
 
 /** Runs `apt-get update`; ends the process with status 2, saying the command, if this process is not root. */

@@ -1,6 +1,6 @@
 import { invalidArgument } from '../base/errors.ts';
 import type { GuestAgent } from './agent.ts';
-import { RESIZE_DISK } from './resize-scripts.ts';
+import { guestScript } from './programs.ts';
 import {
   busyProcesses,
   mountPointsLeft,
@@ -9,9 +9,13 @@ import {
   type BusyProcess,
   type DiskIdentity,
 } from './run-script.ts';
-import { HOLDERS, PREPARE_MOUNT, UNMOUNT } from './scripts.ts';
 
 export type { BusyProcess, DiskIdentity } from './run-script.ts';
+
+const PREPARE_MOUNT = guestScript('prepare-mount');
+const UNMOUNT = guestScript('unmount');
+const HOLDERS = guestScript('holders');
+const RESIZE_DISK = guestScript('resize-disk');
 
 const SECTOR_BYTES = 512;
 const HOLDERS_TIMEOUT_MS = 10_000;

@@ -4,7 +4,8 @@ import { createConnection, type Socket } from 'node:net';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError } from '../base/errors.ts';
 import type { GuestAgent } from './agent.ts';
-import { PLAYER_HELLO, PlayerMessage, REPLY_BYTES, SYSCALL, playerExecutable, readReply } from './player.ts';
+import { PLAYER_HELLO, PlayerMessage, REPLY_BYTES, SYSCALL, readReply } from './player.ts';
+import { guestScript } from './programs.ts';
 
 /**
  * What makes a clone a machine of its own. Two guests that were restored from one saved state draw the same random numbers,
@@ -15,6 +16,8 @@ import { PLAYER_HELLO, PlayerMessage, REPLY_BYTES, SYSCALL, playerExecutable, re
  * does not notice that it was cloned. RNDRESEEDCRNG makes the key anew from the pool, at once; so fresh bytes are added
  * first, and that call comes second.
  */
+
+const INSTALL = guestScript('install-player');
 
 const SEED_BYTES = 64;
 const SAMPLE_BYTES = 16;
@@ -61,61 +64,20 @@ interface Limits {
 }
 
 /**
- * Argument 1 is the port's name, stdin the player. Starts the player, in the first directory from which it runs, and puts
- * files that can be written over those of the kernel that cannot.
- */
-const INSTALL = `
-PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
-export PATH LC_ALL
-umask 077
-fail() { echo "error=$1"; exit 1; }
-port=
-for path in /sys/class/virtio-ports/*; do
-  name=
-  if [ -e "$path/name" ]; then read -r name < "$path/name"; fi
-  if [ "$name" = "$1" ]; then port=/dev/\${path##*/}; fi
-done
-[ -c "$port" ] || fail "no port named $1"
-[ -w /run ] || fail 'no writable /run'
-cat > /run/qshim-player
-player=
-for directory in /run /dev/shm /tmp /var/tmp; do
-  if [ "$directory" != /run ]; then cp /run/qshim-player "$directory/qshim-player" || continue; fi
-  chmod 700 "$directory/qshim-player"
-  # Without a port it ends with 1. From a file system mounted noexec it does not begin.
-  "$directory/qshim-player" < /dev/null > /dev/null 2>&1
-  if [ $? = 1 ]; then player=$directory/qshim-player; break; fi
-done
-[ -n "$player" ] || fail 'no directory to run a program from'
-cover() {
-  if ! [ -e "$2" ]; then return; fi
-  read -r now < "$2" && echo "$now" > "/run/qshim-$1" && chmod "$3" "/run/qshim-$1" &&
-    mount --bind "/run/qshim-$1" "$2" && echo "$1=/run/qshim-$1"
-}
-cover productUuid /sys/devices/virtual/dmi/id/product_uuid 400
-cover bootId /proc/sys/kernel/random/boot_id 444
-if [ -f /etc/machine-id ] && [ -w /etc/machine-id ]; then
-  id=
-  read -r id < /etc/machine-id
-  if [ \${#id} = 32 ]; then echo machineId=/etc/machine-id; fi
-fi
-"$player" "$port" < /dev/null > /dev/null 2>&1 &
-exit 0
-`;
-
-/**
  * Starts the player in a template's guest. Before: connect to its port, or it ends at once. After: wait for its greeting.
+ * @param player the program: playerProgram()
  * @throws ShimError FAILED_PRECONDITION / TEMPLATE_GUEST_UNFIT, or what GuestAgent.exec throws
  */
 export async function installPlayer(
   agent: Pick<GuestAgent, 'exec'>,
+  player: Uint8Array,
   portName: string,
   { timeoutMs, signal }: Limits,
 ): Promise<IdentityFiles> {
   const { exitCode, stdout, stderr } = await agent.exec({
     path: '/bin/sh',
     args: ['-c', INSTALL, 'sh', portName],
-    input: playerExecutable(),
+    input: player,
     timeoutMs,
     outputBytesMax: 4096,
     ...(signal && { signal }),

@@ -1,8 +1,7 @@
 import { invalidArgument, ShimError } from '../base/errors.ts';
 import type { GuestAgent } from './agent.ts';
 import { mountArguments, type PrepareMountRequest } from './disks.ts';
-import { OPEN_LUKS2 } from './luks-open-script.ts';
-import { CLOSE_LUKS2, RESIZE_LUKS2, STATUS_LUKS2 } from './luks-scripts.ts';
+import { guestScript } from './programs.ts';
 import {
   busyProcesses,
   mountPointsLeft,
@@ -17,6 +16,11 @@ import {
  * Confidential storage: LUKS2 inside the guest, on a disk that the host hands over raw. aes-xts-plain64, on request dm-integrity (hmac-sha256, no journal, no wipe). Each function is one guest-exec, finds the disk by
  * PCI address and serial, and waits for an earlier one on the same disk.
  */
+
+const OPEN_LUKS2 = guestScript('open-luks2');
+const CLOSE_LUKS2 = guestScript('close-luks2');
+const STATUS_LUKS2 = guestScript('status-luks2');
+const RESIZE_LUKS2 = guestScript('resize-luks2');
 
 /** dm-crypt's names are shorter than 128 bytes, and `_dif` is added for integrity. */
 const NAME_LENGTH_MAX = 120;

@@ -1,8 +1,6 @@
-import { BUFFER_ADDRESS, executable } from './elf.ts';
-
 /**
- * A program of 192 bytes for x86-64 Linux guests that plays a list of system calls. It is started in a template's guest and
- * waits there in a read from a virtio-serial port. A clone wakes up inside that read: one message gives it all that makes it
+ * Messages for the player (programs/player.c), a program that plays a list of system calls. It is started in a template's guest
+ * and waits there in a read from a virtio-serial port. A clone wakes up inside that read: one message gives it all that makes it
  * a machine of its own, where starting a process (guest-exec) would take twenty times as long under emulation.
  *
  * A message is at most 16 KiB: four words (total bytes, calls left, last result, bytes of the reply), room for
@@ -11,9 +9,11 @@ import { BUFFER_ADDRESS, executable } from './elf.ts';
  * call that fails and answers with the message's first bytes as they are then. It ends when the host closes the port.
  */
 
-const BUFFER_BYTES = 0x4000;
+/** Where a message lies in the player's memory (programs/program.ld). */
+export const BUFFER_ADDRESS = 0x50_0000;
+export const BUFFER_BYTES = 0x4000;
 
-/** What the player writes once it has opened its port. */
+/** What the player writes once it has opened its port. One that was built for other messages says something else. */
 export const PLAYER_HELLO = 'identity';
 
 const CALLS_OFFSET = 192;
@@ -26,52 +26,6 @@ const REPLY_ROOM_AT = 32;
 
 const LAST_RESULT = toAddress(16);
 const AT_FDCWD = -100;
-
-/** Port path in argv[1]. Addresses: code at 0x4000b0, the greeting behind it, the buffer at 0x500000. */
-const CODE = Buffer.from([
-  ...[0x48, 0x8b, 0x7c, 0x24, 0x10], //             mov rdi, [rsp + 16]: argv[1]
-  ...[0xbe, 0x02, 0x00, 0x00, 0x00], //             mov esi, O_RDWR
-  ...[0xb8, 0x02, 0x00, 0x00, 0x00, 0x0f, 0x05], // open
-  ...[0x85, 0xc0], //                               test eax, eax
-  ...[0x0f, 0x88, 0x9b, 0x00, 0x00, 0x00], //       js end
-  ...[0x41, 0x89, 0xc4, 0x89, 0xc7], //             mov r12d, eax; mov edi, eax
-  ...[0xbe, 0x70, 0x01, 0x40, 0x00], //             mov esi, greeting
-  ...[0xba, 0x08, 0x00, 0x00, 0x00], //             mov edx, 8
-  ...[0xb8, 0x01, 0x00, 0x00, 0x00, 0x0f, 0x05], // write
-  ...[0x31, 0xed], //                         again: xor ebp, ebp: bytes read so far
-  ...[0x44, 0x89, 0xe7], //                    read: mov edi, r12d
-  ...[0x8d, 0xb5, 0x00, 0x00, 0x50, 0x00], //       lea esi, [rbp + buffer]
-  ...[0xba, 0x00, 0x40, 0x00, 0x00, 0x29, 0xea], // mov edx, size; sub edx, ebp
-  ...[0x31, 0xc0, 0x0f, 0x05], //                   read
-  ...[0x85, 0xc0, 0x7e, 0x6b], //                   test eax, eax; jle end
-  ...[0x01, 0xc5], //                               add ebp, eax
-  ...[0x83, 0xfd, 0x20, 0x72, 0xe1], //             cmp ebp, 32; jb read
-  ...[0xbb, 0x00, 0x00, 0x50, 0x00], //             mov ebx, buffer
-  ...[0x3b, 0x2b, 0x72, 0xd8], //                   cmp ebp, [rbx]; jb read
-  ...[0x4c, 0x8d, 0xab, 0xc0, 0x00, 0x00, 0x00], // lea r13, [rbx + 192]
-  ...[0x83, 0x7b, 0x08, 0x00, 0x74, 0x3a], //  next: cmp dword [rbx + 8], 0; je done
-  ...[0x49, 0x8b, 0x45, 0x00], //                   mov rax, [r13]
-  ...[0x49, 0x8b, 0x7d, 0x08], //                   mov rdi, [r13 + 8]
-  ...[0x49, 0x8b, 0x75, 0x10], //                   mov rsi, [r13 + 16]
-  ...[0x49, 0x8b, 0x55, 0x18], //                   mov rdx, [r13 + 24]
-  ...[0x4d, 0x8b, 0x55, 0x20], //                   mov r10, [r13 + 32]
-  ...[0x4d, 0x8b, 0x45, 0x28], //                   mov r8, [r13 + 40]
-  ...[0x4d, 0x8b, 0x4d, 0x30], //                   mov r9, [r13 + 48]
-  ...[0x0f, 0x05], //                               syscall
-  ...[0x48, 0x89, 0x43, 0x10], //                   mov [rbx + 16], rax
-  ...[0x49, 0x8b, 0x4d, 0x38, 0x48, 0x89, 0x01], // mov rcx, [r13 + 56]; mov [rcx], rax
-  ...[0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff], //       cmp rax, -4096
-  ...[0x77, 0x09], //                               ja done: an errno
-  ...[0xff, 0x4b, 0x08], //                         dec dword [rbx + 8]
-  ...[0x49, 0x83, 0xc5, 0x40, 0xeb, 0xc0], //       add r13, 64; jmp next
-  ...[0x44, 0x89, 0xe7, 0x89, 0xde], //        done: mov edi, r12d; mov esi, ebx
-  ...[0x8b, 0x53, 0x18], //                         mov edx, [rbx + 24]
-  ...[0xb8, 0x01, 0x00, 0x00, 0x00, 0x0f, 0x05], // write
-  ...[0xe9, 0x7b, 0xff, 0xff, 0xff], //             jmp again
-  ...[0xbf, 0x01, 0x00, 0x00, 0x00], //         end: mov edi, 1
-  ...[0xb8, 0x3c, 0x00, 0x00, 0x00, 0x0f, 0x05], // exit
-  ...Buffer.from(PLAYER_HELLO),
-]);
 
 /** An address in the guest: where a call stores its result, or what an argument points to. */
 export type GuestAddress = number & { readonly address: unique symbol };
@@ -163,11 +117,6 @@ export function readReply(bytes: Buffer): PlayerReply {
     lastResult: Number(bytes.readBigInt64LE(16)),
     bytes,
   };
-}
-
-/** The player as an ELF executable that needs no library. Its only argument is the path of its port. */
-export function playerExecutable(): Buffer {
-  return executable(CODE, BUFFER_BYTES);
 }
 
 function toAddress(offset: number): GuestAddress {

@@ -2,7 +2,7 @@ import { invalidArgument, shimError, type ShimError } from '../base/errors.ts';
 import type { DecidingReason } from '../base/reasons.ts';
 import { GuestAgentError, type GuestAgent, type PciAddress } from './agent.ts';
 
-/** Runs the scripts of scripts.ts and luks-scripts.ts in the guest, and makes facts or a ShimError of what they print. */
+/** Runs scripts (programs.ts) on disks in the guest, and makes facts or a ShimError of what they print. */
 
 const SCRIPT_OUTPUT_BYTES_MAX = 256 * 1024;
 const BUSY_MAX = 64;

@@ -13,6 +13,7 @@ import {
   type IdentityFiles,
   type MachineIdentity,
 } from '../guest/identity.ts';
+import { playerProgram } from '../guest/programs.ts';
 import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch } from '../qemu/argv.ts';
 import { connectToStarted, notStarted, type StartingUp } from '../qemu/connect.ts';
 import { QemuProcess } from '../qemu/process.ts';
@@ -41,6 +42,8 @@ export interface MakeTemplateOptions {
   readonly log: Logger;
   /** From QEMU's start to a saved state. */
   readonly timeoutMs: number;
+  /** Where the player of identities is, if not where `npm run guest` puts it. */
+  readonly playerPath?: string;
 }
 
 interface Limits {
@@ -66,10 +69,12 @@ const notesSchema = z.object({
 /**
  * Boots a VM until its guest agent answers and the guest has come to rest, has it wait for an identity, and saves it. For
  * TemplateStore.build. When this settles, QEMU has ended and nothing but the two files is left in the directory.
- * @throws ShimError FAILED_PRECONDITION / TEMPLATE_GUEST_UNFIT, TEMPLATE_SAVE_FAILED, QEMU_EXITED; DEADLINE_EXCEEDED; the
+ * @throws ShimError FAILED_PRECONDITION / TEMPLATE_UNAVAILABLE (no player), TEMPLATE_GUEST_UNFIT, TEMPLATE_SAVE_FAILED, QEMU_EXITED; DEADLINE_EXCEEDED; the
  *   signal's reason
  */
 export async function makeTemplate(target: TemplateTarget, options: MakeTemplateOptions): Promise<TemplateNotes> {
+  // Before anything is started: without it there is no template.
+  const player = await playerProgram(options.playerPath);
   const deadline = Deadline.after(options.timeoutMs);
   const { signal } = target;
   const limits = (): Limits => ({ timeoutMs: deadline.remainingMs, signal });
@@ -90,7 +95,7 @@ export async function makeTemplate(target: TemplateTarget, options: MakeTemplate
   const port = owned.use(await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET)));
   const agent = owned.use(new GuestAgent({ path: files.agentSocket, log: options.log }));
   await agent.waitReady(limits());
-  const identityFiles = await installPlayer(agent, IDENTITY_PORT_NAME, limits());
+  const identityFiles = await installPlayer(agent, player, IDENTITY_PORT_NAME, limits());
   await port.greeted(limits());
   await atRest(qemu.pid, signal);
   const socketPath = join(files.directory, STATE_SOCKET);

@@ -1,9 +1,12 @@
-import { OPEN_LUKS2 } from '../../src/guest/luks-open-script.ts';
-import { CLOSE_LUKS2 } from '../../src/guest/luks-scripts.ts';
-import { PREPARE_MOUNT, UNMOUNT } from '../../src/guest/scripts.ts';
+import { guestScript } from '../../src/guest/programs.ts';
 import type { FakeVm } from './fake-qemu.ts';
 
-const SCRIPTS = { mount: PREPARE_MOUNT, unmount: UNMOUNT, open: OPEN_LUKS2, close: CLOSE_LUKS2 } as const;
+const SCRIPTS = {
+  mount: guestScript('prepare-mount'),
+  unmount: guestScript('unmount'),
+  open: guestScript('open-luks2'),
+  close: guestScript('close-luks2'),
+} as const;
 export type ScriptName = keyof typeof SCRIPTS;
 
 const TABLE = '0 2048 crypt aes-xts-plain64 :64:logon:cryptsetup:d0 0 254:0 32768';

@@ -10,9 +10,13 @@ import type { GuestAgent } from '../../src/guest/agent.ts';
 import { Containers, type ContainerHost } from '../../src/guest/containers/containers.ts';
 import type { Ports } from '../../src/guest/containers/port.ts';
 import type { ProcessRecord } from '../../src/guest/containers/records.ts';
-import { INSTALL, LOOK, START } from '../../src/guest/containers/scripts.ts';
 import type { GuestProcess } from '../../src/guest/containers/types.ts';
+import { guestScript } from '../../src/guest/programs.ts';
 import { shimFailure } from '../support/agent-pair.ts';
+
+const INSTALL = guestScript('containers/install');
+const LOOK = guestScript('containers/look');
+const START = guestScript('containers/start');
 
 /** A container that an earlier daemon has created, in a guest that says this of it. */
 async function rejoined(

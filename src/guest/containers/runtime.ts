@@ -1,11 +1,29 @@
 import { shimError, type ShimError } from '../../base/errors.ts';
 import type { DecidingReason } from '../../base/reasons.ts';
 import { GuestAgentError, type GuestAgent } from '../agent.ts';
+import { guestScript } from '../programs.ts';
 import { parseFacts, type Facts } from '../run-script.ts';
-import { CONTAINER_PROGRAM } from './program.ts';
-import * as scripts from './scripts.ts';
 import type { DeviceNumbers } from './translate.ts';
 import type { AttachedDisk, ContainerStats } from './types.ts';
+
+const SCRIPTS = {
+  install: guestScript('containers/install'),
+  findDevices: guestScript('containers/find-devices'),
+  create: guestScript('containers/create'),
+  createTerminal: guestScript('containers/create-terminal'),
+  start: guestScript('containers/start'),
+  startExec: guestScript('containers/start-exec'),
+  kill: guestScript('containers/kill'),
+  resize: guestScript('containers/resize'),
+  delete: guestScript('containers/delete'),
+  freeze: guestScript('containers/freeze'),
+  update: guestScript('containers/update'),
+  pids: guestScript('containers/pids'),
+  stats: guestScript('containers/stats'),
+  look: guestScript('containers/look'),
+} as const;
+/** What `install` puts into the guest. */
+const PROGRAM = guestScript('containers/container');
 
 const OUTPUT_BYTES_MAX = 1024 * 1024;
 const WORDS_CHARS_MAX = 1000;
@@ -81,13 +99,13 @@ export class GuestRuntime {
 
   /** Puts what containers need into the guest; harmless when it is there. @throws PortsAbsent */
   async install(eventsPort: number): Promise<void> {
-    await this.#run(scripts.INSTALL, [String(eventsPort)], 'ready', Buffer.from(CONTAINER_PROGRAM));
+    await this.#run(SCRIPTS.install, [String(eventsPort)], 'ready', Buffer.from(PROGRAM));
   }
 
   /** Numbers of attached disks, which are looked up by PCI address and held against their serials. */
   async findDevices(disks: readonly AttachedDisk[]): Promise<readonly DeviceNumbers[]> {
     const args = disks.flatMap(({ pciAddress, serial }) => [pciAddress, serial]);
-    const facts = await this.#run(scripts.FIND_DEVICES, args, 'device');
+    const facts = await this.#run(SCRIPTS.findDevices, args, 'device');
     return (facts.get('device') ?? []).map((line) => {
       const [major = '', minor = ''] = line.split(':');
       return { major: Number(major), minor: Number(minor) };
@@ -99,57 +117,57 @@ export class GuestRuntime {
     const facts =
       ports.terminal === 0
         ? await this.#run(
-            scripts.CREATE,
+            SCRIPTS.create,
             [id, token, ...[ports.stdin, ports.stdout, ports.stderr].map(String)],
             'pid',
             bundle,
           )
-        : await this.#run(scripts.CREATE_TERMINAL, [id, token, String(ports.terminal)], 'pid', bundle);
+        : await this.#run(SCRIPTS.createTerminal, [id, token, String(ports.terminal)], 'pid', bundle);
     return pidOf(facts);
   }
 
   async start(id: string): Promise<void> {
-    await this.#run(scripts.START, [id], 'started');
+    await this.#run(SCRIPTS.start, [id], 'started');
   }
 
   /** @returns its pid. @throws PortsAbsent */
   async startExec(key: string, token: string, ports: ProcessPorts, process: string): Promise<number> {
     const { stdin, stdout, stderr, terminal } = ports;
     const args = [key, token, ...[stdin, stdout, stderr, terminal].map(String)];
-    return pidOf(await this.#run(scripts.START_EXEC, args, 'pid', Buffer.from(process)));
+    return pidOf(await this.#run(SCRIPTS.startExec, args, 'pid', Buffer.from(process)));
   }
 
   async kill(key: string, signal: number, all: boolean): Promise<void> {
-    await this.#run(scripts.KILL, [key, String(signal), all ? '1' : '0'], undefined);
+    await this.#run(SCRIPTS.kill, [key, String(signal), all ? '1' : '0'], undefined);
   }
 
   async resize(key: string, columns: number, rows: number): Promise<void> {
-    await this.#run(scripts.RESIZE, [key, String(columns), String(rows)], undefined);
+    await this.#run(SCRIPTS.resize, [key, String(columns), String(rows)], undefined);
   }
 
   async delete(key: string, force: boolean): Promise<void> {
-    await this.#run(scripts.DELETE, [key, force ? '1' : '0'], 'deleted');
+    await this.#run(SCRIPTS.delete, [key, force ? '1' : '0'], 'deleted');
   }
 
   async freeze(id: string, how: 'pause' | 'resume'): Promise<void> {
-    await this.#run(scripts.FREEZE, [id, how], 'done');
+    await this.#run(SCRIPTS.freeze, [id, how], 'done');
   }
 
   async update(id: string, resources: unknown): Promise<void> {
-    await this.#run(scripts.UPDATE, [id], 'done', Buffer.from(JSON.stringify(resources)));
+    await this.#run(SCRIPTS.update, [id], 'done', Buffer.from(JSON.stringify(resources)));
   }
 
   async pids(id: string): Promise<readonly number[]> {
-    return ((await this.#run(scripts.PIDS, [id], undefined)).get('pid') ?? []).map(Number);
+    return ((await this.#run(SCRIPTS.pids, [id], undefined)).get('pid') ?? []).map(Number);
   }
 
   async stats(id: string): Promise<ContainerStats> {
-    return toStats(await this.#run(scripts.STATS, [id], 'cpu.stat'));
+    return toStats(await this.#run(SCRIPTS.stats, [id], 'cpu.stat'));
   }
 
   /** Every process that the guest knows, by key, and the guest's uptime in seconds at that moment. */
   async look(): Promise<{ readonly uptime: number; readonly processes: ReadonlyMap<string, SeenProcess> }> {
-    const facts = await this.#run(scripts.LOOK, [], 'uptime');
+    const facts = await this.#run(SCRIPTS.look, [], 'uptime');
     const processes = (facts.get('process') ?? []).map((line): [string, SeenProcess] => {
       const [key = '', started, alive, pid, ...record] = line.split(' ');
       const pidSeen = Math.trunc(bounded(pid, PID_MAX) ?? 0);

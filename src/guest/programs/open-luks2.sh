@@ -1,23 +1,28 @@
-import { MAPPINGS, STORE } from './luks-scripts.ts';
-import { FIND, LOCK, MOUNTING, OPENABLE } from './scripts.ts';
+# Opens an encrypted disk, or encrypts an empty one, and mounts what is in it if that is asked for.
+# PCI SERIAL NAME create|open|open_or_create_if_empty INTEGRITY(0|1) ephemeral|provided KEYBYTES READONLY(0|1)
+# FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty SECTORSIZE UUID; the key, twice, on stdin. FSTYPE is empty when
+# nothing is to be mounted, UUID when any will do.
 
-/**
- * PCI SERIAL NAME create|open|open_or_create_if_empty INTEGRITY(0|1) ephemeral|provided KEYBYTES READONLY(0|1)
- * FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty SECTORSIZE UUID; FSTYPE is empty when nothing is to be
- * mounted, UUID when any will do.
- */
-export const OPEN_LUKS2 = `${FIND}${LOCK}${OPENABLE}${MOUNTING}
-mapping=$3 mode=$4 integrity=$5 source=$6 bytes=$7 readonly=$8 fstype=$9
+. ./lib/disk.sh
+. ./lib/lock.sh
+. ./lib/mounting.sh
+. ./lib/luks.sh
+
+find_disk "$1" "$2"
+lock_disk
+expect_openable
+hold "/run/qshim-luks-$3.lock"
+begin_luks "$3"
+mode=$4 integrity=$5 source=$6 bytes=$7 readonly=$8 fs_wanted=$9
 shift 9
-point=$1 escaped=$2 options=$3 format=$4 sector_size=$5 wanted_uuid=$6
-hold "/run/qshim-luks-$mapping.lock"
-${MAPPINGS}${STORE}
-opened= marked= created=0
-fail() {
+mount_point=$1 mount_point_escaped=$2 mount_options=$3 mount_format=$4 sector_size=$5 wanted_uuid=$6
+opened='' marked='' created=0
+
+fail() { # REASON DETAIL
   reason=$1 detail=$2
   if [ -n "$opened" ]; then
     # dm-crypt says in the kernel's log, and nowhere else, that what it read is not what was written.
-    if [ -n "$marked" ] && dmesg 2> /dev/null | sed -n "/$marked/,\\$p" | grep -q 'INTEGRITY .*ERROR'; then
+    if [ -n "$marked" ] && dmesg 2> /dev/null | sed -n "/$marked/,\$p" | grep -q 'INTEGRITY .*ERROR'; then
       reason=LUKS_INTEGRITY_ERROR
     fi
     close_mapping
@@ -27,6 +32,7 @@ fail() {
   echo "$detail" >&2
   exit 1
 }
+
 has_target() { # TARGET MODULE
   if [ -d "/sys/module/$2" ]; then return 0; fi
   /sbin/modprobe -q "$2" 2> /dev/null
@@ -36,35 +42,40 @@ has_target() { # TARGET MODULE
 has_target crypt dm_crypt || fail GUEST_DM_CRYPT_MISSING 'dm-crypt'
 if [ "$integrity" = 1 ]; then has_target integrity dm_integrity || fail GUEST_DM_CRYPT_MISSING 'dm-integrity'; fi
 
-run() { err=$(cryptsetup "$@" 2>&1 <&3); }
-key_options() {
-  header= header_at=$disk key_from="--key-file=- --keyfile-size=$bytes"
-  if [ "$source" = ephemeral ]; then
-    header_at=$store/header header="--header=$store/header" key_from="--key-file=$store/key"
-  fi
+# cryptsetup ACTION with the key. Sets err.
+run() { # ACTION [ARGUMENT ...]
+  action=$1
+  shift
+  err=$(cryptsetup "$action" --type=luks2 ${header:+"$header"} "$key_file" ${key_size:+"$key_size"} "$@" 2>&1 <&3)
 }
+
 luks_format() {
-  protect=
-  if [ "$integrity" = 1 ]; then protect='--integrity=hmac-sha256 --integrity-no-wipe'; fi
-  # An ephemeral key is 512 random bits: no cost makes it harder to guess. A provided one may be worse than it
-  # should: argon2id with RFC 9106's memory (64 MiB, which a small guest has) and one pass more.
-  cost='--pbkdf=argon2id --pbkdf-memory=65536 --pbkdf-parallel=1 --pbkdf-force-iterations=4'
   if [ "$source" = ephemeral ]; then
     make_store
     wipe_store
-    cost='--pbkdf=pbkdf2 --pbkdf-force-iterations=1000 --luks2-metadata-size=16k --luks2-keyslots-size=512k'
     # /dev/random waits until the guest's generator has been seeded, and never after that.
-    (umask 077; head -c 64 /dev/random > "$store/key")
+    (
+      umask 077
+      head -c 64 /dev/random > "$store/key"
+    )
     [ "$(stat -c %s "$store/key")" = 64 ] || fail LUKS_FORMAT_FAILED 'no random key'
+    # 512 random bits: no cost makes them harder to guess.
+    set -- --pbkdf=pbkdf2 --pbkdf-force-iterations=1000 --luks2-metadata-size=16k --luks2-keyslots-size=512k
+  else
+    # A provided key may be worse than it should: argon2id with RFC 9106's memory (64 MiB, which a small guest has) and
+    # one pass more.
+    set -- --pbkdf=argon2id --pbkdf-memory=65536 --pbkdf-parallel=1 --pbkdf-force-iterations=4
   fi
-  run luksFormat -q --type=luks2 --cipher=aes-xts-plain64 --key-size=512 --sector-size=$sector_size --hash=sha256 --use-random \
-    --subsystem="qshim:$disk_sectors" $protect $cost $header $key_from "$disk"
+  if [ "$integrity" = 1 ]; then set -- --integrity=hmac-sha256 --integrity-no-wipe "$@"; fi
+  run luksFormat -q --cipher=aes-xts-plain64 --key-size=512 --sector-size="$sector_size" --hash=sha256 --use-random \
+    --subsystem="qshim:$disk_sectors" "$@" "$disk"
   code=$?
   if [ "$code" = 3 ]; then fail LUKS_OUT_OF_MEMORY "$err"; fi
   [ "$code" = 0 ] || fail LUKS_FORMAT_FAILED "$err"
   if [ "$source" = ephemeral ]; then echo "$disk_sectors" > "$store/sectors"; fi
   created=1 fresh=1 recorded=$disk_sectors
 }
+
 # Why cryptsetup refused. A key slot whose bytes are damaged cannot be told from a wrong key: nobody can.
 explain() { # CODE
   case $1 in
@@ -73,66 +84,76 @@ explain() { # CODE
     5) fail LUKS_DISK_IN_USE "$err" ;;
   esac
   said=$err
-  if [ "$source" = ephemeral ]; then cryptsetup isLuks --type=luks2 "$store/header" 2> /dev/null
-  else cryptsetup isLuks --type=luks2 "$disk" 2> /dev/null; fi || fail LUKS_HEADER_DAMAGED "$said"
+  cryptsetup isLuks --type=luks2 "$header_at" 2> /dev/null || fail LUKS_HEADER_DAMAGED "$said"
   case $said in
     *'too small'* | *'beyond real size'*) fail LUKS_DEVICE_TRUNCATED "$said" ;;
   esac
   fail LUKS_OPEN_FAILED "$said"
 }
+
 is_wanted() { # UUID
   [ -z "$wanted_uuid" ] || [ "$1" = "$wanted_uuid" ] || fail LUKS_DEVICE_SWAPPED "its UUID is $1"
 }
+
 luks_open() {
   if [ -n "$recorded" ] && [ "$disk_sectors" -lt "$recorded" ]; then
     fail LUKS_DEVICE_TRUNCATED "it has $disk_sectors sectors of 512 bytes; it had $recorded"
   fi
-  flags=
+  set --
   if [ "$integrity" = 1 ]; then
-    flags=--integrity-no-journal marked="qshim-$mapping-$$"
+    set -- --integrity-no-journal
+    marked="qshim-$mapping-$$"
     echo "$marked" > /dev/kmsg
   fi
   read -r locked < "/sys/block/$disk_name/ro"
-  if [ "$locked" = 1 ] || { [ "$readonly" = 1 ] && [ "$created" = 0 ]; }; then flags="$flags --readonly"; fi
-  run open --type=luks2 $header $key_from $flags "$disk" "$mapping"
+  if [ "$locked" = 1 ] || { [ "$readonly" = 1 ] && [ "$created" = 0 ]; }; then set -- "$@" --readonly; fi
+  run open "$@" "$disk" "$mapping"
   code=$?
   if [ "$code" = 0 ]; then opened=1; else explain "$code"; fi
 }
+
 no_luks() { # what the disk holds instead
   if [ "$mode" = open ]; then fail LUKS_NO_HEADER "$1"; fi
   fail GUEST_DISK_NOT_EMPTY "$1"
 }
+
 may_create() {
   if [ "$mode" = open ]; then fail LUKS_NO_HEADER "$1"; fi
   read -r locked < "/sys/block/$disk_name/ro"
   [ "$locked" = 0 ] || fail LUKS_FORMAT_FAILED 'the disk is read-only'
 }
+
 # Opens what is there or makes it: what the disk holds decides, never how an opening failed.
 ephemeral() {
   if has_store; then
-    if [ "$mode" != create ]; then read -r recorded < "$store/sectors"; luks_open; return; fi
+    if [ "$mode" != create ]; then
+      read -r recorded < "$store/sectors"
+      luks_open
+      return
+    fi
     blank || fail GUEST_DISK_NOT_EMPTY 'it is in use under this name already, and its key is still here'
   fi
   probe
   kept='neither its key nor its header is in this guest'
   if [ "$code" = 126 ] || [ "$code" = 127 ]; then fail GUEST_TOOL_MISSING 'blkid of util-linux'; fi
-  [ "$code" = 2 ] && blank || no_luks "$kept, and it is not empty"
+  { [ "$code" = 2 ] && blank; } || no_luks "$kept, and it is not empty"
   may_create "$kept"
   luks_format
   luks_open
 }
+
 provided() {
   probe
   case $code in
     0)
       [ -n "$known" ] || fail GUEST_TOOL_MISSING 'blkid of util-linux (only another blkid is there)'
-      [ "$kind" = crypto_LUKS ] || no_luks "it holds \${kind:-a partition table or the like}"
+      [ "$kind" = crypto_LUKS ] || no_luks "it holds ${kind:-a partition table or the like}"
       if [ "$mode" = create ]; then fail GUEST_DISK_NOT_EMPTY 'it is encrypted already'; fi
       [ "$version" = 2 ] || fail LUKS_VERSION_UNSUPPORTED "it says version $version"
       is_wanted "$uuid"
       case $subsystem in
         qshim:*[!0-9]* | qshim:) ;;
-        qshim:*) recorded=\${subsystem#qshim:} ;;
+        qshim:*) recorded=${subsystem#qshim:} ;;
       esac
       luks_open
       ;;
@@ -146,25 +167,29 @@ provided() {
     *) no_luks "what it holds is not clear (blkid ended with $code) $out" ;;
   esac
 }
+
 # It is open already, by an earlier call that was not heard to the end. The key must be right all the same.
 reuse() {
   on_disk "$top" || fail LUKS_NAME_IN_USE "$mapping lies on another disk, or on none any more"
-  run open --test-passphrase --type=luks2 $header $key_from "$disk"
+  run open --test-passphrase "$disk"
   code=$?
   if [ "$code" != 0 ]; then explain "$code"; fi
 }
 
 recorded=
-key_options
+key_options "$source" "$bytes"
 find_mapping "$mapping"
 if [ -n "$top" ]; then
   reuse
 else
   close_mapping
-  "$source"
+  case $source in
+    ephemeral) ephemeral ;;
+    provided) provided ;;
+  esac
 fi
 find_mapping "$mapping"
-[ -n "$top" ] && on_disk "$top" || fail LUKS_OPEN_FAILED 'the mapping is not there afterwards'
+{ [ -n "$top" ] && on_disk "$top"; } || fail LUKS_OPEN_FAILED 'the mapping is not there afterwards'
 describe
 case $table in
   *' crypt '*' integrity:'*) protected=1 ;;
@@ -185,14 +210,15 @@ read -r number < "/sys/block/$name/dev"
 # udev may not run here; a name may have been left over by a mapping that went away by itself.
 [ "$dev" -ef "/dev/$name" ] || dmsetup mknodes "$mapping" > /dev/null 2>&1
 [ -b "$dev" ] || fail LUKS_OPEN_FAILED "there is no $dev"
+
 # Nobody has ever written through the mapping: the bytes below it are zero at both ends, which no ciphertext is. (With
 # integrity there is no such proof.) Zeroes are never seen in the mapping itself: they would be deciphered.
 blank() {
   [ "$protected" = 0 ] || return 1
-  set -- $table
-  start=$(($8 * 512))
+  find_offset
+  start=$((offset * 512))
   size=$((disk_sectors * 512 - start)) head=1114112 skip=0
-  [ $((start % 4096)) = 0 ] && [ "$size" -ge 4096 ] || return 1
+  { [ $((start % 4096)) = 0 ] && [ "$size" -ge 4096 ]; } || return 1
   if [ "$head" -gt "$size" ]; then head=$size; fi
   if [ "$size" -gt 1048576 ]; then skip=$(((size - 1048576) / 4096)); fi
   zero_from "$((start / 4096))" "$head" && zero_from "$((start / 4096 + skip))" "$((size - skip * 4096))"
@@ -201,6 +227,7 @@ zero_from() { # BLOCK BYTES
   dd if="$disk" bs=4096 skip="$1" count="$((($2 + 4095) / 4096))" 2> /dev/null |
     cmp -n "$2" - /dev/zero > /dev/null 2>&1
 }
+
 # Without a wipe no sector can be read before it was written: give blkid, and mkfs itself, the places where they look
 # for older contents. blkid looks up to 4 MiB from the start (the second header of LUKS2), and from
 # 3087 sectors before the end (Promise RAID).
@@ -211,15 +238,17 @@ write_ends() {
   dd if=/dev/zero of="$dev" bs=1048576 seek="$from" 2> /dev/null
   sync "$dev" 2> /dev/null || sync
 }
-if [ -n "$fstype" ]; then
+
+if [ -n "$fs_wanted" ]; then
+  set --
   if [ "$protected" = 1 ] && [ -n "$fresh" ]; then
     write_ends
-    case $fstype in
-      ext4) mkfs_options='-E lazy_itable_init=0,lazy_journal_init=0,nodiscard' ;;
-      xfs) mkfs_options=-K ;;
+    case $fs_wanted in
+      ext4) set -- -E lazy_itable_init=0,lazy_journal_init=0,nodiscard ;;
+      xfs) set -- -K ;;
     esac
   fi
-  prepare_mount
+  prepare_mount "$fs_wanted" "$mount_point" "$mount_point_escaped" "$mount_options" "$mount_format" "$@"
   echo "formatted=$formatted"
   echo "uuid=$uuid"
 fi
@@ -229,4 +258,3 @@ echo "table=$table"
 echo "readonly=$mapped_readonly"
 echo "slots=$slots"
 echo "luks_uuid=$luks_uuid"
-`;

@@ -1,0 +1,38 @@
+# What follows when a disk has grown below the guest.
+
+. ./lib/disk.sh
+
+# Waits until the kernel has taken note: the change comes by interrupt, some time after QEMU has said that it is done.
+await_size() { # SECTORS; sets disk_sectors
+  tries=0
+  read -r disk_sectors < "/sys/block/$name/size"
+  while [ "$disk_sectors" -lt "$1" ]; do
+    tries=$((tries + 1))
+    [ "$tries" -le 400 ] || fail GUEST_SIZE_NOT_SEEN "it has $disk_sectors sectors of 512 bytes, not $1"
+    sleep 0.05
+    read -r disk_sectors < "/sys/block/$name/size"
+  done
+}
+
+# Lets the file system that is mounted from a device fill it. Sets grown to its type, or to nothing; fails with err.
+# shellcheck disable=SC2034 # what it sets is for the script
+grow_fs() { # NUMBER DEVICE
+  grown=
+  while read -r _ _ device _ at _ rest; do
+    if [ "$device" != "$1" ] || [ -n "$grown" ]; then continue; fi
+    grown=${rest#*- } grown=${grown%% *}
+    case $at in *\\*)
+      at=$(printf '%b.' "$at")
+      at=${at%.}
+      ;;
+    esac
+    case $grown in
+      ext4) err=$(resize2fs "$2" 2>&1 < /dev/null) || return 1 ;;
+      xfs) err=$(xfs_growfs "$at" 2>&1 < /dev/null) || return 1 ;;
+      *)
+        err="no way to grow $grown"
+        return 1
+        ;;
+    esac
+  done < /proc/self/mountinfo
+}

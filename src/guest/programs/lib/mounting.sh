@@ -1,0 +1,113 @@
+# Mounting, and before it formatting, of the device $dev, whose numbers are $number and whose directory in /sys/block is $name.
+
+. ./lib/disk.sh
+
+# Not empty: the device holds only noise, and there is nothing to look for on it.
+fresh=
+
+# What is on top at the mount point: found (device number), root, state (options), type.
+mounted() {
+  found=
+  while read -r _ _ device from at flags rest; do
+    if [ "$at" = "$escaped" ]; then
+      found=$device root=$from state=$flags type=${rest#*- }
+      type=${type%% *}
+    fi
+  done < /proc/self/mountinfo
+}
+
+wanted() {
+  case ,$state, in *,ro,*) is=ro ;; *) is=rw ;; esac
+  case ,$options, in *,ro,*) want=ro ;; *) want=rw ;; esac
+  [ "$found" = "$number" ] && [ "$root" = / ] && [ "$type" = "$fstype" ] && [ "$is" = "$want" ]
+}
+
+# What blkid says of the device: code (its exit code), known (not empty: it is util-linux's), kind, uuid, version, subsystem.
+# shellcheck disable=SC2034 # what it sets is for the script
+probe() {
+  known='' kind='' uuid='' version='' subsystem=''
+  out=$(blkid -p -o export "$dev" 2>&1)
+  code=$?
+  while IFS= read -r line; do
+    case $line in
+      DEVNAME=*) known=1 ;;
+      TYPE=*) kind=${line#*=} ;;
+      UUID=*) uuid=${line#*=} ;;
+      VERSION=*) version=${line#*=} ;;
+      SUBSYSTEM=*) subsystem=${line#*=} ;;
+    esac
+  done << END
+$out
+END
+}
+
+# All zero in the first and the last MiB, and up to 64 KiB more. cmp fails if it cannot read all of that.
+blank() {
+  read -r sectors < "/sys/block/$name/size"
+  size=$((sectors * 512)) head=1114112 skip=0
+  if [ "$size" -lt 512 ]; then return 1; fi
+  if [ "$head" -gt "$size" ]; then head=$size; fi
+  if [ "$size" -gt 1048576 ]; then skip=$(((size - 1048576) / 65536)); fi
+  cmp -n "$head" "$dev" /dev/zero > /dev/null 2>&1 || return 1
+  dd if="$dev" bs=65536 skip="$skip" 2> /dev/null | cmp -n "$((size - skip * 65536))" - /dev/zero > /dev/null 2>&1
+}
+
+format_device() { # [MKFS-OPTION ...]
+  err=$("mkfs.$fstype" -q "$@" "$dev" 2>&1 > /dev/null < /dev/null)
+  case $? in
+    0) ;;
+    126 | 127) fail GUEST_TOOL_MISSING "mkfs.$fstype" ;;
+    *) fail GUEST_FORMAT_FAILED "$err" ;;
+  esac
+  probe
+  { [ "$code" = 0 ] && [ "$kind" = "$fstype" ]; } || fail GUEST_FORMAT_FAILED "the disk has no $fstype afterwards"
+}
+
+make_if_allowed() { # [MKFS-OPTION ...]
+  [ "$format" = if_empty ] || fail GUEST_NO_FILESYSTEM 'it is blank'
+  format_device "$@"
+  formatted=1
+}
+
+put() {
+  err=$(mkdir -p "$point" 2>&1) || fail GUEST_MOUNT_FAILED "$err"
+  real=$(cd "$point" && pwd -P)
+  [ "$real" = "$point" ] || fail GUEST_MOUNT_FAILED "the mount point is really $real"
+  err=$(mount -t "$fstype" -o "$options" "$dev" "$point" 2>&1) || fail GUEST_MOUNT_FAILED "$err"
+  mounted
+  wanted || fail GUEST_MOUNT_FAILED "mountinfo has device $found, $type, $state there afterwards"
+}
+
+# Sets formatted (0 or 1) and uuid. POINT comes a second time as mountinfo writes it; MKFS-OPTIONs are for a new file system.
+# shellcheck disable=SC2034 # what it sets is for the script
+prepare_mount() { # FSTYPE POINT ESCAPED-POINT OPTIONS never|if_empty [MKFS-OPTION ...]
+  fstype=$1 point=$2 escaped=$3 options=$4 format=$5
+  shift 5
+  formatted=0
+  mounted
+  if [ -n "$found" ]; then
+    wanted || fail GUEST_MOUNT_POINT_BUSY "$type of device $found is mounted there ($state)"
+    probe
+    return
+  fi
+  if [ -n "$fresh" ]; then
+    make_if_allowed "$@"
+    put
+    return
+  fi
+  probe
+  case $code in
+    0)
+      [ -n "$known" ] || fail GUEST_TOOL_MISSING 'blkid of util-linux (only another blkid is there)'
+      [ -n "$kind" ] || fail GUEST_DISK_NOT_EMPTY 'it holds a partition table or the like'
+      [ "$kind" = "$fstype" ] || fail GUEST_FS_MISMATCH "it holds $kind"
+      ;;
+    2)
+      blank || fail GUEST_DISK_NOT_EMPTY 'it holds no file system that blkid knows, and is not all zero'
+      make_if_allowed "$@"
+      ;;
+    126 | 127) fail GUEST_TOOL_MISSING 'blkid of util-linux' ;;
+    *) fail GUEST_DISK_NOT_EMPTY "what it holds is not clear (blkid ended with $code) $out" ;;
+  esac
+  put
+}

@@ -1,0 +1,43 @@
+# Unmounts every mount of a disk and of its partitions; says who holds those that stay.
+# PCI SERIAL FORCE(0|1)
+
+. ./lib/disk.sh
+. ./lib/lock.sh
+. ./lib/busy.sh
+. ./lib/unmounting.sh
+
+find_disk "$1" "$2"
+lock_disk
+spell_numbers
+force=$3
+attempt "$force"
+if [ "$force" = 1 ]; then
+  [ -z "$points" ] || fail GUEST_UNMOUNT_FAILED "$err"
+  echo unmounted=1
+  exit 0
+fi
+who=
+if [ -n "$points" ]; then
+  who=$(
+    sub_mounts
+    open_files
+    other_mounts
+  )
+  # Whoever held it may have let go while it was looked for.
+  if [ -z "$who" ]; then attempt "$force"; fi
+  if [ -n "$points" ] && [ -z "$who" ]; then who="$(busy 0 mount)"; fi
+fi
+if [ -z "$points" ]; then
+  who=$(
+    other_mounts
+    stacked
+  )
+fi
+if [ -z "$who" ]; then
+  echo unmounted=1
+else
+  echo "$err" >&2
+  echo "$who"
+  tell_left
+  echo unmounted=0
+fi
