@@ -57,19 +57,22 @@ export async function* reasonsAgainst(
   if (notRunning !== undefined) yield notRunning;
   const { spec } = admission;
   if (spec === undefined) return;
-  const repeat = (): void => {
+  const isNew = yield* caught(() => {
     admission.repeated = sandbox.volumes.repeated(volumeId, spec);
-  };
-  const isNew = yield* caught(repeat);
-  if (admission.repeated !== undefined) return;
+  });
+  if (isRepeat(admission)) return;
   try {
     admission.source = await inspectSource(spec, sandbox.config);
   } catch (error) {
     yield asShimError(error);
   }
   // Meanwhile the same request may have come a second time, and begun.
-  if (isNew) yield* caught(repeat);
-  if (admission.repeated !== undefined) return;
+  if (isNew) {
+    yield* caught(() => {
+      admission.repeated = sandbox.volumes.repeated(volumeId, spec);
+    });
+  }
+  if (isRepeat(admission)) return;
   yield* sandbox.volumes.refusals(volumeId, spec, admission.source, others);
 }
 
@@ -80,6 +83,10 @@ export function refusalUnlessRunning({ id, state }: Pick<Admitting, 'id' | 'stat
     reason: state === 'stopping' ? 'SANDBOX_STOPPING' : 'SANDBOX_NOT_RUNNING',
     metadata: { sandboxId: id, state },
   });
+}
+
+function isRepeat({ repeated }: Admission): boolean {
+  return repeated !== undefined;
 }
 
 /** @returns whether it passed */

@@ -23,9 +23,13 @@ const TAKES_STATUS = ['ShimError', 'CliFailure', 'isShimError'];
 export async function reasonsMade(): Promise<ReasonsMade> {
   const found = { reasons: new Set<string>(), pairs: new Set<string>(), ofScripts: new Set<string>() };
   for await (const name of glob('**/*.ts', { cwd: SOURCE })) {
-    if (NOT_LOOKED_AT.includes(name) || name.startsWith('rpc/generated/')) continue;
+    if (NOT_LOOKED_AT.includes(name) || name.startsWith('grpc/generated/')) continue;
     const file = ts.createSourceFile(name, await readFile(join(SOURCE, name), 'utf8'), ts.ScriptTarget.Latest, true);
     lookAt(file, found);
+  }
+  for await (const name of glob('**/*.sh', { cwd: SOURCE })) {
+    const text = await readFile(join(SOURCE, name), 'utf8');
+    for (const [, reason = ''] of text.matchAll(SCRIPT_REASON)) found.ofScripts.add(reason);
   }
   for (const reason of found.ofScripts) found.reasons.add(reason);
   return found;
@@ -35,9 +39,6 @@ function lookAt(file: ts.SourceFile, found: Record<keyof ReasonsMade, Set<string
   const statuses = new Set<string>();
   const byHelpers = new Set<string>();
   const visit = (node: ts.Node): void => {
-    if (ts.isTemplateLiteralToken(node)) {
-      for (const [, reason = ''] of node.text.matchAll(SCRIPT_REASON)) found.ofScripts.add(reason);
-    }
     if (ts.isStringLiteral(node)) {
       const how = whatBecomesOf(node);
       if (how !== undefined) found.reasons.add(node.text);

@@ -7,7 +7,7 @@ import { suite, test } from 'node:test';
 import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import { guestScript, playerProgram } from '../../src/guest/programs.ts';
-import { makeTemplate, type TemplateLaunch } from '../../src/sandbox/template-vm.ts';
+import { makeTemplate, type TemplateLaunch } from '../../src/template/vm.ts';
 import { shellScripts } from '../../scripts/lib/shell-lint.ts';
 import { KERNEL_PARAMETERS } from '../support/guest-image.ts';
 
