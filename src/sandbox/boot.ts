@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { access, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { qemuArguments } from '../qemu/argv.ts';
@@ -7,11 +8,12 @@ import { QemuProcess, describeExit, waitForSocket } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { assertAcpiHotplug } from './acpi-hotplug.ts';
 import { startFromTemplate } from './clone.ts';
+import { refuseLaterJournal } from './journal.ts';
 import { startFromPool } from './pool-start.ts';
 import type { PoolMember } from './pool.ts';
 import { findQemu } from './recover.ts';
 import { endQemu, enterRunning, launchIdentity, prepareLaunch } from './launch.ts';
-import type { Sandbox } from './sandbox.ts';
+import { JOURNAL_FILE, type Sandbox } from './sandbox.ts';
 import { Stopwatch } from './stopwatch.ts';
 import type { TemplateLaunch } from './template-vm.ts';
 
@@ -135,11 +137,17 @@ async function removeDirectory(sandbox: Sandbox): Promise<void> {
   }
 }
 
-/** A VM whose adoption failed (no descriptor left, a read error) still lives in its directory, and must be found again. */
+/**
+ * A VM whose adoption failed (no descriptor left, a read error) still lives in its directory, and must be found again; so must a
+ * sandbox whose journal only a later daemon can read, whether its VM lives or not.
+ */
 async function refuseIfInUse(sandbox: Sandbox): Promise<void> {
   const { directory, qmpSocket } = sandbox.files;
   const found = await findQemu(qmpSocket);
-  if (found === undefined) return;
+  if (found === undefined) {
+    await refuseLaterJournal(join(directory, JOURNAL_FILE));
+    return;
+  }
   const { pid } = found.identity;
   throw new ShimError(
     'FAILED_PRECONDITION',

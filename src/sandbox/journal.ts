@@ -3,8 +3,18 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { writeAtomically } from '../base/atomic-file.ts';
 import { Coalesced } from '../base/coalesce.ts';
-import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import {
+  laterMajor,
+  upgraded,
+  versionMembers,
+  withChanged,
+  withEach,
+  withMissing,
+  type Format,
+  type JsonObject,
+} from '../base/versions.ts';
 import { HOST_CIPHERS, HOST_HASHES, type EncryptionView } from '../device/encryption.ts';
 import { SLOTS_PER_BRIDGE } from '../device/slots.ts';
 import type { AioMode } from '../device/spec.ts';
@@ -16,7 +26,19 @@ import type { Timing } from './events.ts';
 import type { ImageCreation } from './image-undo.ts';
 import type { PortRecord } from './ports.ts';
 import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
+import { unknownMembers, withUnknownMembers, type Kept } from './unknown-members.ts';
 import type { StateTimes, VolumeIdentity } from './volume.ts';
+
+/**
+ * Versions (base/versions.ts has the rules). What today's daemon writes is 1.0, and so has no `minor`: the versions before there
+ * were minors refuse members that they do not know. Whoever adds a member adds an upgrade to the end of the chain, which gives it
+ * to journals that lack it; from then on `minor` is written, and those versions set the journal aside and go by QEMU.
+ *
+ * What a later version has added is read past: the daemon knows nothing of it. `JournalRecord.kept` takes it to the Journal of the
+ * sandbox (`goOn`), which puts it back into everything that it writes, into the object that it was in, as long as there is that
+ * object (unknown-members.ts).
+ */
+export const JOURNAL_FORMAT: Format & { readonly major: 1 } = { major: 1, upgrades: [{ to: 0, upgrade: completed }] };
 
 /**
  * The durable intent of one sandbox: `state.json` in its state directory. Written to a temporary file, fsynced, renamed,
@@ -29,6 +51,8 @@ export class Journal {
   readonly #path: string;
   readonly #render: () => JournalRecord;
   readonly #writes = new Coalesced(() => this.#write());
+  #kept: Kept | undefined;
+  #begun = false;
 
   /** @param render gives the whole record as it is now; called once for each write */
   constructor(path: string, render: () => JournalRecord) {
@@ -41,12 +65,24 @@ export class Journal {
    * @throws ShimError UNAVAILABLE / JOURNAL_WRITE_FAILED (disk full, read-only): then QEMU must not be changed
    */
   commit(): Promise<void> {
+    this.#begun = true;
     return this.#writes.run();
+  }
+
+  /** Whether the file is this sandbox's: it was read, or is being written. Until then another's may lie there. */
+  get begun(): boolean {
+    return this.#begun;
+  }
+
+  /** Goes on with a record that was read: what of it is not known here will be in all that is written. */
+  goOn({ kept }: JournalRecord): void {
+    this.#begun = true;
+    this.#kept = kept;
   }
 
   async #write(): Promise<void> {
     try {
-      await writeAtomically(this.#path, JSON.stringify(this.#render(), withoutGaps));
+      await writeAtomically(this.#path, JSON.stringify(this.#next(), withoutGaps));
     } catch (error) {
       throw new ShimError('UNAVAILABLE', `cannot write the journal ${this.#path}: ${messageOf(error)}`, {
         reason: 'JOURNAL_WRITE_FAILED',
@@ -54,6 +90,16 @@ export class Journal {
         cause: error,
       });
     }
+  }
+
+  /** What of the unknown members found no object to be with is gone for good. */
+  #next(): unknown {
+    const { kept, ...record } = this.#render();
+    const known = { ...record, ...versionMembers(JOURNAL_FORMAT) };
+    if (this.#kept === undefined) return known;
+    const json = withUnknownMembers(this.#kept, known);
+    this.#kept = { json, known };
+    return json;
   }
 }
 
@@ -89,10 +135,30 @@ export interface JournalRecord {
   readonly volumes: readonly JournalVolume[];
   readonly ports: readonly PortRecord[];
   readonly containers: ContainersRecord;
+  /** The file that it was read from, when that has members that this version does not know. */
+  readonly kept?: Kept;
 }
 
 /** Of a sandbox that has none, and of a journal from before there were any. */
 export const NO_CONTAINERS: ContainersRecord = { eventsPort: 0, processes: [] };
+
+/** Gives journals from before there were minors what was added meanwhile: what all sandboxes and volumes were like until then. */
+function completed(journal: JsonObject): JsonObject {
+  const whole: JsonObject = { ports: [], containers: NO_CONTAINERS, ...journal };
+  return {
+    ...whole,
+    sandbox: withChanged(
+      withMissing(whole['sandbox'], { start: { kind: 'cold', templateId: '', reason: '' } }),
+      'spec',
+      (spec) => withMissing(spec, { iothreads: 0, template: 'auto' }),
+    ),
+    volumes: withEach(whole['volumes'], (volume) =>
+      withChanged(withMissing(volume, { placement: { vectors: 2, iothreads: [] } }), 'spec', (spec) =>
+        withMissing(spec, { writeErrors: 'enospc', readErrors: 'report' }),
+      ),
+    ),
+  };
+}
 
 /**
  * JSON has no undefined: it is written as null and read back as undefined, so that the member is there either way. A spec
@@ -106,27 +172,27 @@ function optional<T extends z.ZodType>(schema: T): z.ZodType<z.output<T> | undef
   return z.preprocess((value) => value ?? undefined, schema.optional());
 }
 
-const causeSchema = z.strictObject({ reason: z.string(), message: z.string() });
-const slotSchema = z.strictObject({
-  bridge: z.strictObject({ id: z.string(), address: z.int() }),
+const causeSchema = z.object({ reason: z.string(), message: z.string() });
+const slotSchema = z.object({
+  bridge: z.object({ id: z.string(), address: z.int() }),
   device: z.int().min(1).max(SLOTS_PER_BRIDGE),
 });
-const guestSchema = z.strictObject({
+const guestSchema = z.object({
   pciAddress: optional(z.string()),
   device: optional(z.string()),
   evidence: z.array(z.string()),
   formatted: z.boolean(),
 });
 const stateSchema = z.union([
-  z.strictObject({ state: z.literal('pending'), phase: z.literal('attaching'), slot: slotSchema }),
-  z.strictObject({ state: z.literal('pending'), phase: z.literal('undoing'), slot: slotSchema, cause: causeSchema }),
-  z.strictObject({
+  z.object({ state: z.literal('pending'), phase: z.literal('attaching'), slot: slotSchema }),
+  z.object({ state: z.literal('pending'), phase: z.literal('undoing'), slot: slotSchema, cause: causeSchema }),
+  z.object({
     state: z.literal('attached'),
     slot: slotSchema,
     guest: guestSchema,
     refused: optional(causeSchema),
   }),
-  z.strictObject({
+  z.object({
     state: z.literal('detaching'),
     slot: slotSchema,
     guest: guestSchema,
@@ -134,15 +200,15 @@ const stateSchema = z.union([
     deviceGone: z.boolean(),
     cause: causeSchema,
   }),
-  z.strictObject({ state: z.literal('removed'), cause: causeSchema }),
+  z.object({ state: z.literal('removed'), cause: causeSchema }),
 ]);
 const errorPolicy = z.enum(['report', 'ignore', 'stop', 'enospc']);
 const keyReferenceSchema = z.union([
-  z.strictObject({ kind: z.enum(['file', 'tang']), path: z.string() }),
-  z.strictObject({ kind: z.enum(['systemd-credential', 'environment', 'command']), name: z.string() }),
+  z.object({ kind: z.enum(['file', 'tang']), path: z.string() }),
+  z.object({ kind: z.enum(['systemd-credential', 'environment', 'command']), name: z.string() }),
 ]);
 const encryptionSchema = z.union([
-  z.strictObject({
+  z.object({
     kind: z.literal('host-luks'),
     key: optional(keyReferenceSchema),
     format: z.enum(['never', 'if_empty']),
@@ -152,11 +218,11 @@ const encryptionSchema = z.union([
     iterationMs: z.int(),
     uuid: z.string(),
   }),
-  z.strictObject({
+  z.object({
     kind: z.literal('guest-luks2'),
     key: z.union([
-      z.strictObject({ kind: z.literal('ephemeral') }),
-      z.strictObject({ kind: z.literal('provided'), reference: keyReferenceSchema }),
+      z.object({ kind: z.literal('ephemeral') }),
+      z.object({ kind: z.literal('provided'), reference: keyReferenceSchema }),
     ]),
     mode: z.enum(['create', 'open', 'open_or_create_if_empty']),
     integrity: z.boolean(),
@@ -164,7 +230,7 @@ const encryptionSchema = z.union([
     uuid: z.string(),
   }),
 ]);
-const encryptionViewSchema = z.strictObject({
+const encryptionViewSchema = z.object({
   format: z.enum(['luks1', 'luks2']),
   cipher: z.string(),
   sectorSize: z.int(),
@@ -174,10 +240,10 @@ const encryptionViewSchema = z.strictObject({
   created: z.boolean(),
   mappedDevice: z.string(),
 });
-const specSchema = z.strictObject({
-  writeErrors: errorPolicy.default('enospc'),
-  readErrors: errorPolicy.default('report'),
-  source: z.strictObject({ kind: z.enum(['raw-file', 'qcow2-file', 'block-device']), path: z.string() }),
+const specSchema = z.object({
+  writeErrors: errorPolicy,
+  readErrors: errorPolicy,
+  source: z.object({ kind: z.enum(['raw-file', 'qcow2-file', 'block-device']), path: z.string() }),
   readOnly: z.boolean(),
   cache: z.enum(['none', 'writeback', 'writethrough', 'directsync', 'unsafe']),
   aio: z.enum(['auto', 'threads', 'native', 'io_uring']),
@@ -189,7 +255,7 @@ const specSchema = z.strictObject({
   physicalBlockSize: z.int(),
   encryption: optional(encryptionSchema),
   mount: optional(
-    z.strictObject({
+    z.object({
       fsType: z.enum(['ext4', 'xfs']),
       mountPoint: z.string(),
       options: z.array(z.string()),
@@ -197,18 +263,18 @@ const specSchema = z.strictObject({
     }),
   ),
 });
-const placementSchema = z.strictObject({ vectors: z.int(), iothreads: z.array(z.string()) });
-const volumeSchema = z.strictObject({
+const placementSchema = z.object({ vectors: z.int(), iothreads: z.array(z.string()) });
+const volumeSchema = z.object({
   volumeId: z.string(),
   generation: z.int(),
   spec: specSchema,
   slot: slotSchema,
-  placement: placementSchema.default({ vectors: 2, iothreads: [] }),
+  placement: placementSchema,
   backingIdentity: z.string(),
   resolvedPath: z.string(),
   sizeBytes: z.int(),
   state: stateSchema,
-  times: z.strictObject({
+  times: z.object({
     pending: z.number(),
     attached: optional(z.number()),
     detaching: optional(z.number()),
@@ -217,11 +283,11 @@ const volumeSchema = z.strictObject({
   aio: optional(z.enum(['threads', 'native', 'io_uring'])),
   mounted: z.boolean(),
   encryption: optional(encryptionViewSchema),
-  creating: optional(z.strictObject({ sourceBytes: z.int() })),
+  creating: optional(z.object({ sourceBytes: z.int() })),
 });
-const sandboxSchema = z.strictObject({
+const sandboxSchema = z.object({
   id: z.string(),
-  spec: z.strictObject({
+  spec: z.object({
     vcpus: z.int(),
     memoryMib: z.int(),
     kernel: z.string(),
@@ -229,10 +295,10 @@ const sandboxSchema = z.strictObject({
     kernelParameters: z.string(),
     accelerator: z.enum(['auto', 'kvm', 'tcg']),
     volumeCapacity: z.int(),
-    iothreads: z.int().default(0),
+    iothreads: z.int(),
     labels: z.record(z.string(), z.string()),
     readyWhen: z.enum(['agent', 'started']),
-    template: z.enum(['auto', 'off', 'required']).default('auto'),
+    template: z.enum(['auto', 'off', 'required']),
   }),
   uuid: z.string(),
   createdAtMs: z.number(),
@@ -240,44 +306,87 @@ const sandboxSchema = z.strictObject({
   acceleratorReason: z.string(),
   state: z.enum(['creating', 'running', 'stopping', 'stopped']),
   cause: optional(causeSchema),
-  process: optional(z.strictObject({ pid: z.int(), startTicks: z.number() })),
+  process: optional(z.object({ pid: z.int(), startTicks: z.number() })),
   nextGeneration: z.int(),
-  timings: z.array(z.strictObject({ phase: z.string(), milliseconds: z.number() })),
-  start: z
-    .strictObject({ kind: z.enum(['cold', 'clone', 'pool']), templateId: z.string(), reason: z.string() })
-    .default({ kind: 'cold', templateId: '', reason: '' }),
+  timings: z.array(z.object({ phase: z.string(), milliseconds: z.number() })),
+  start: z.object({ kind: z.enum(['cold', 'clone', 'pool']), templateId: z.string(), reason: z.string() }),
 });
-const journalSchema: z.ZodType<JournalRecord> = z.strictObject({
-  version: z.literal(1),
+/** Unknown members are left out of what is read; `kept` has them. */
+const journalSchema: z.ZodType<JournalRecord> = z.object({
+  version: z.literal(JOURNAL_FORMAT.major),
   sandbox: sandboxSchema,
   volumes: z.array(volumeSchema),
-  ports: z
-    .array(z.strictObject({ nr: z.int(), kind: z.enum(['output', 'input', 'duplex']), ended: z.boolean() }))
-    .default([]),
-  containers: containersSchema.default(NO_CONTAINERS),
+  ports: z.array(z.object({ nr: z.int(), kind: z.enum(['output', 'input', 'duplex']), ended: z.boolean() })),
+  containers: containersSchema,
 });
 
 /** In the name of a journal that could not be understood and was set aside. */
 export const CORRUPT_MARK = '.corrupt-';
+const LOGGED_MEMBERS_MAX = 20;
 
 /**
  * Reads a sandbox's journal. A file that cannot be understood is set aside as `state.json.corrupt-TIME`, named in the
  * log, and undefined is the answer.
+ * @throws ShimError FAILED_PRECONDITION / SANDBOX_NOT_ADOPTED when it is of a later major version: it stays as it is
  */
 export async function readJournal(path: string, log: Logger): Promise<JournalRecord | undefined> {
-  let text: string;
+  const text = await textOf(path);
+  if (text === undefined) return undefined;
   try {
-    text = await readFile(path, 'utf8');
+    const json: unknown = JSON.parse(text);
+    refuseLater(path, json);
+    return understand(json, log.child({ path }));
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    return journalSchema.parse(JSON.parse(text));
-  } catch (error) {
+    if (isShimError(error)) throw error;
     const aside = join(dirname(path), `${basename(path)}${CORRUPT_MARK}${Date.now()}`);
     await rename(path, aside);
     log.error({ path, aside, problem: messageOf(error).slice(0, 500) }, 'journal set aside as unreadable');
     return undefined;
   }
+}
+
+/**
+ * For whoever is about to take a directory for another sandbox.
+ * @throws ShimError FAILED_PRECONDITION / SANDBOX_NOT_ADOPTED when its journal is one that a later daemon can read
+ */
+export async function refuseLaterJournal(path: string): Promise<void> {
+  const text = await textOf(path);
+  if (text !== undefined) refuseLater(path, parsed(text));
+}
+
+async function textOf(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function refuseLater(path: string, json: unknown): void {
+  const later = laterMajor(json, JOURNAL_FORMAT);
+  if (later === undefined) return;
+  throw new ShimError(
+    'FAILED_PRECONDITION',
+    `the journal ${path} has version ${later}, of a later qshim; this one reads version ${JOURNAL_FORMAT.major}, and leaves it as it is`,
+    { reason: 'SANDBOX_NOT_ADOPTED', metadata: { path, version: String(later) } },
+  );
+}
+
+function understand(json: unknown, log: Logger): JournalRecord {
+  const { file, later } = upgraded(json, JOURNAL_FORMAT);
+  const record = journalSchema.parse(file);
+  const unknown = unknownMembers(file, record);
+  if (unknown.length === 0) return record;
+  const shown = unknown.slice(0, LOGGED_MEMBERS_MAX);
+  log.warn({ later, unknown: shown, count: unknown.length }, 'members of the journal that are not known here are kept');
+  return { ...record, kept: { json: file, known: record } };
 }

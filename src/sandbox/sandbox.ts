@@ -275,6 +275,7 @@ export class Sandbox implements VolumeHost {
   /** Restores what the journal says, before the sandbox is adopted. */
   restore(record: JournalRecord): void {
     const { sandbox } = record;
+    this.#journal.goOn(record);
     this.#state = sandbox.state;
     this.#cause = sandbox.cause;
     this.accelerator = sandbox.accelerator;
@@ -349,7 +350,7 @@ export class Sandbox implements VolumeHost {
     await this.agent[Symbol.asyncDispose]();
     await this.guestEvents[Symbol.asyncDispose]();
     await Promise.allSettled(this.#background);
-    if (this.#state !== 'stopped') await this.commit();
+    if (this.#state !== 'stopped' && this.#journal.begun) await this.commit();
   }
 
   snapshot(): SandboxSnapshot {

@@ -1,58 +1,15 @@
 import assert from 'node:assert/strict';
-import { copyFile, mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { readFile, readdir } from 'node:fs/promises';
 import { suite, test } from 'node:test';
-import { createLogger } from '../../src/base/log.ts';
 import { readPods } from '../../src/containerd/pod-record.ts';
 import { EventFile } from '../../src/sandbox/event-file.ts';
 import { readJournal, type JournalRecord } from '../../src/sandbox/journal.ts';
+import { FileCopy, fixtureJson, podFixtures, sandboxFixtures, withoutNulls } from '../support/journal-fixtures.ts';
 
-/** What daemons of earlier versions wrote (README.md beside it), read by this one: nothing is lost, nothing set aside. */
-
-const FIXTURES = join(import.meta.dirname, '../fixtures/journal-v1');
-const names = (await readdir(FIXTURES)).filter((name) => name.endsWith('.json'));
-const pods = names.filter((name) => name.startsWith('pod-'));
-const sandboxes = names.filter((name) => !name.startsWith('pod-'));
-
-/** A directory with a copy of one fixture, and what was logged about it. */
-class Copy implements AsyncDisposable {
-  readonly directory: string;
-  readonly path: string;
-  readonly logged: string[] = [];
-  readonly log = createLogger('info', { write: (line: string) => void this.logged.push(line) });
-
-  private constructor(directory: string, name: string) {
-    this.directory = directory;
-    this.path = join(directory, name);
-  }
-
-  static async of(fixture: string, name: string): Promise<Copy> {
-    const copy = new Copy(await mkdtemp(join(tmpdir(), 'qshim-fixture-')), name);
-    await copyFile(join(FIXTURES, fixture), copy.path);
-    return copy;
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await rm(this.directory, { recursive: true });
-  }
-}
-
-/** As it lies in the file. */
-async function json(fixture: string): Promise<unknown> {
-  return JSON.parse(await readFile(join(FIXTURES, fixture), 'utf8'));
-}
-
-/** The journal has null for a member without a value, and the daemon undefined. */
-function withoutNulls(value: unknown): unknown {
-  if (value === null) return undefined;
-  if (Array.isArray(value)) return value.map(withoutNulls);
-  if (typeof value !== 'object') return value;
-  return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, withoutNulls(member)]));
-}
+/** What daemons of earlier versions wrote (test/fixtures/journal-v1), read by this one: nothing is lost, nothing set aside. */
 
 async function readOne(fixture: string): Promise<JournalRecord> {
-  await using copy = await Copy.of(fixture, 'state.json');
+  await using copy = await FileCopy.ofFixture(fixture, 'state.json');
   const record = await readJournal(copy.path, copy.log);
   assert.deepEqual([await readdir(copy.directory), copy.logged], [['state.json'], []], 'nothing is set aside');
   assert.ok(record !== undefined);
@@ -60,14 +17,14 @@ async function readOne(fixture: string): Promise<JournalRecord> {
 }
 
 suite('journals that an earlier version wrote', () => {
-  for (const fixture of sandboxes) {
+  for (const fixture of sandboxFixtures) {
     test(`${fixture}: every member comes back`, async () => {
-      assert.deepEqual(await readOne(fixture), withoutNulls(await json(fixture)));
+      assert.deepEqual(await readOne(fixture), withoutNulls(await fixtureJson(fixture)));
     });
   }
 
   test('they have every state, every kind of volume and every way to start', async () => {
-    const records = await Promise.all(sandboxes.map(readOne));
+    const records = await Promise.all(sandboxFixtures.map(readOne));
     const volumes = records.flatMap((record) => record.volumes);
     const processes = records.flatMap((record) => record.containers.processes);
     const found = {
@@ -99,17 +56,17 @@ suite('journals that an earlier version wrote', () => {
 });
 
 suite("pods' records that an earlier version wrote", () => {
-  for (const fixture of pods) {
+  for (const fixture of podFixtures) {
     test(`${fixture}: every member comes back`, async () => {
-      await using copy = await Copy.of(fixture, fixture);
-      assert.deepEqual(await readPods(copy.directory, copy.log), [await json(fixture)]);
+      await using copy = await FileCopy.ofFixture(fixture, fixture);
+      assert.deepEqual(await readPods(copy.directory, copy.log), [await fixtureJson(fixture)]);
       assert.deepEqual([await readdir(copy.directory), copy.logged], [[fixture], []], 'nothing is set aside');
     });
   }
 });
 
 test('an event stream that an earlier version wrote: every line comes back', async () => {
-  await using copy = await Copy.of('events.jsonl', 'events.jsonl');
+  await using copy = await FileCopy.ofFixture('events.jsonl', 'events.jsonl');
   const lines = (await readFile(copy.path, 'utf8')).trimEnd().split('\n');
   const { events } = await EventFile.open(copy.path, lines.length, copy.log);
   assert.deepEqual(
