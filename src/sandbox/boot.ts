@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { qemuArguments } from '../qemu/argv.ts';
 import { connectToStarted, qemuFailure } from '../qemu/connect.ts';
@@ -7,6 +8,7 @@ import { QemuProcess, describeExit } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { assertAcpiHotplug } from '../qemu/acpi-hotplug.ts';
 import { startFromTemplate } from './clone.ts';
+import { JOURNAL_FILE, refuseLaterJournal } from '../store/journal.ts';
 import { startFromPool } from './pool-start.ts';
 import type { PoolMember } from '../template/pool.ts';
 import { findQemu } from '../qemu/find.ts';
@@ -145,11 +147,17 @@ async function removeDirectory(sandbox: Sandbox): Promise<void> {
   }
 }
 
-/** A VM whose adoption failed (no descriptor left, a read error) still lives in its directory, and must be found again. */
+/**
+ * A VM whose adoption failed (no descriptor left, a read error) still lives in its directory, and must be found again; so must a
+ * sandbox whose journal only a later daemon can read, whether its VM lives or not.
+ */
 async function refuseIfInUse(sandbox: Sandbox): Promise<void> {
   const { directory, qmpSocket } = sandbox.files;
   const found = await findQemu(qmpSocket);
-  if (found === undefined) return;
+  if (found === undefined) {
+    await refuseLaterJournal(join(directory, JOURNAL_FILE));
+    return;
+  }
   const { pid } = found.identity;
   throw new ShimError(
     'FAILED_PRECONDITION',

@@ -418,6 +418,7 @@ export class Sandbox implements VolumeHost {
   /** Restores what the journal says, before the sandbox is adopted. */
   restore(record: JournalRecord): void {
     const { state, cause, accelerator, acceleratorReason, timings, start, nextGeneration } = record.sandbox;
+    this.#journal.goOn(record);
     this.#life = restored(state, cause);
     this.#launched = { accelerator, acceleratorReason, timings, start };
     this.volumes.reserveGenerations(nextGeneration);
@@ -488,7 +489,7 @@ export class Sandbox implements VolumeHost {
     await this.agent[Symbol.asyncDispose]();
     await this.guestEvents[Symbol.asyncDispose]();
     await Promise.allSettled(this.#background);
-    if (this.#life.state !== 'stopped') await this.commit();
+    if (this.#life.state !== 'stopped' && this.#journal.begun) await this.commit();
   }
 
   snapshot(): SandboxSnapshot {

@@ -3,14 +3,36 @@ import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { writeAtomically } from '../base/atomic-file.ts';
 import { Coalesced } from '../base/coalesce.ts';
-import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import {
+  laterMajor,
+  upgraded,
+  versionMembers,
+  withChanged,
+  withEach,
+  withMissing,
+  type Format,
+  type JsonObject,
+} from '../base/versions.ts';
 import { portRecordSchema } from '../guest/containers/port.ts';
 import { containersSchema, type ContainersRecord } from '../guest/containers/records.ts';
 import { sandboxSpecSchema, sandboxStateSchema, startKindSchema } from '../sandbox/spec.ts';
 import { maybe } from '../volume/model/maybe.ts';
 import { causeSchema } from '../volume/model/state.ts';
 import { volumeRecordSchema } from '../volume/record.ts';
+import { unknownMembers, withUnknownMembers, type Kept } from './unknown-members.ts';
+
+/**
+ * Versions (base/versions.ts has the rules). What today's daemon writes is 1.0, and so has no `minor`: the versions before there
+ * were minors refuse members that they do not know. Whoever adds a member adds an upgrade to the end of the chain, which gives it
+ * to journals that lack it; from then on `minor` is written, and those versions set the journal aside and go by QEMU.
+ *
+ * What a later version has added is read past: the daemon knows nothing of it. `JournalRecord.kept` takes it to the Journal of the
+ * sandbox (`goOn`), which puts it back into everything that it writes, into the object that it was in, as long as there is that
+ * object (unknown-members.ts).
+ */
+export const JOURNAL_FORMAT: Format & { readonly major: 1 } = { major: 1, upgrades: [{ to: 0, upgrade: completed }] };
 
 /**
  * The durable intent of one sandbox: `state.json` in its state directory. Written to a temporary file, fsynced, renamed,
@@ -23,6 +45,8 @@ export class Journal {
   readonly #path: string;
   readonly #render: () => JournalRecord;
   readonly #writes = new Coalesced(() => this.#write());
+  #kept: Kept | undefined;
+  #begun = false;
 
   /** @param render gives the whole record as it is now; called once for each write */
   constructor(path: string, render: () => JournalRecord) {
@@ -35,12 +59,24 @@ export class Journal {
    * @throws ShimError UNAVAILABLE / JOURNAL_WRITE_FAILED (disk full, read-only): then QEMU must not be changed
    */
   commit(): Promise<void> {
+    this.#begun = true;
     return this.#writes.run();
+  }
+
+  /** Whether the file is this sandbox's: it was read, or is being written. Until then another's may lie there. */
+  get begun(): boolean {
+    return this.#begun;
+  }
+
+  /** Goes on with a record that was read: what of it is not known here will be in all that is written. */
+  goOn({ kept }: JournalRecord): void {
+    this.#begun = true;
+    this.#kept = kept;
   }
 
   async #write(): Promise<void> {
     try {
-      await writeAtomically(this.#path, JSON.stringify(this.#render(), withoutGaps));
+      await writeAtomically(this.#path, JSON.stringify(this.#next(), withoutGaps));
     } catch (error) {
       throw new ShimError('UNAVAILABLE', `cannot write the journal ${this.#path}: ${messageOf(error)}`, {
         reason: 'JOURNAL_WRITE_FAILED',
@@ -49,10 +85,38 @@ export class Journal {
       });
     }
   }
+
+  /** What of the unknown members found no object to be with is gone for good. */
+  #next(): unknown {
+    const { kept, ...record } = this.#render();
+    const known = { ...record, ...versionMembers(JOURNAL_FORMAT) };
+    if (this.#kept === undefined) return known;
+    const json = withUnknownMembers(this.#kept, known);
+    this.#kept = { json, known };
+    return json;
+  }
 }
 
 /** Of a sandbox that has none, and of a journal from before there were any. */
 export const NO_CONTAINERS: ContainersRecord = { eventsPort: 0, processes: [] };
+
+/** Gives journals from before there were minors what was added meanwhile: what all sandboxes and volumes were like until then. */
+function completed(journal: JsonObject): JsonObject {
+  const whole: JsonObject = { ports: [], containers: NO_CONTAINERS, ...journal };
+  return {
+    ...whole,
+    sandbox: withChanged(
+      withMissing(whole['sandbox'], { start: { kind: 'cold', templateId: '', reason: '' } }),
+      'spec',
+      (spec) => withMissing(spec, { iothreads: 0, template: 'auto' }),
+    ),
+    volumes: withEach(whole['volumes'], (volume) =>
+      withChanged(withMissing(volume, { placement: { vectors: 2, iothreads: [] } }), 'spec', (spec) =>
+        withMissing(spec, { writeErrors: 'enospc', readErrors: 'report' }),
+      ),
+    ),
+  };
+}
 
 /**
  * JSON has no undefined: it is written as null and read back as undefined, so that the member is there either way. A spec
@@ -83,9 +147,10 @@ const sandboxSchema = z
   })
   .readonly();
 
+/** Unknown members are left out of what is read; `kept` has them. */
 const journalSchema = z
   .object({
-    version: z.literal(1),
+    version: z.literal(JOURNAL_FORMAT.major),
     sandbox: sandboxSchema,
     volumes: z.array(volumeRecordSchema).readonly(),
     ports: z.array(portRecordSchema).readonly(),
@@ -94,32 +159,81 @@ const journalSchema = z
   .readonly();
 
 export type JournalSandbox = z.infer<typeof sandboxSchema>;
-export type JournalRecord = z.infer<typeof journalSchema>;
+export type JournalRecord = z.infer<typeof journalSchema> & {
+  /** The file that it was read from, when that has members that this version does not know. */
+  readonly kept?: Kept;
+};
 
 /** Its name in a sandbox's state directory. */
 export const JOURNAL_FILE = 'state.json';
 
 /** In the name of a journal that could not be understood and was set aside. */
 export const CORRUPT_MARK = '.corrupt-';
+const LOGGED_MEMBERS_MAX = 20;
 
 /**
  * Reads a sandbox's journal. A file that cannot be understood is set aside as `state.json.corrupt-TIME`, named in the
  * log, and undefined is the answer.
+ * @throws ShimError FAILED_PRECONDITION / SANDBOX_NOT_ADOPTED when it is of a later major version: it stays as it is
  */
 export async function readJournal(path: string, log: Logger): Promise<JournalRecord | undefined> {
-  let text: string;
+  const text = await textOf(path);
+  if (text === undefined) return undefined;
   try {
-    text = await readFile(path, 'utf8');
+    const json: unknown = JSON.parse(text);
+    refuseLater(path, json);
+    return understand(json, log.child({ path }));
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    return journalSchema.parse(JSON.parse(text));
-  } catch (error) {
+    if (isShimError(error)) throw error;
     const aside = join(dirname(path), `${basename(path)}${CORRUPT_MARK}${Date.now()}`);
     await rename(path, aside);
     log.error({ path, aside, problem: messageOf(error).slice(0, 500) }, 'journal set aside as unreadable');
     return undefined;
   }
+}
+
+/**
+ * For whoever is about to take a directory for another sandbox.
+ * @throws ShimError FAILED_PRECONDITION / SANDBOX_NOT_ADOPTED when its journal is one that a later daemon can read
+ */
+export async function refuseLaterJournal(path: string): Promise<void> {
+  const text = await textOf(path);
+  if (text !== undefined) refuseLater(path, parsed(text));
+}
+
+async function textOf(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, 'utf8');
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+function refuseLater(path: string, json: unknown): void {
+  const later = laterMajor(json, JOURNAL_FORMAT);
+  if (later === undefined) return;
+  throw new ShimError(
+    'FAILED_PRECONDITION',
+    `the journal ${path} has version ${later}, of a later qshim; this one reads version ${JOURNAL_FORMAT.major}, and leaves it as it is`,
+    { reason: 'SANDBOX_NOT_ADOPTED', metadata: { path, version: String(later) } },
+  );
+}
+
+function understand(json: unknown, log: Logger): JournalRecord {
+  const { file, later } = upgraded(json, JOURNAL_FORMAT);
+  const record = journalSchema.parse(file);
+  const unknown = unknownMembers(file, record);
+  if (unknown.length === 0) return record;
+  const shown = unknown.slice(0, LOGGED_MEMBERS_MAX);
+  log.warn({ later, unknown: shown, count: unknown.length }, 'members of the journal that are not known here are kept');
+  return { ...record, kept: { json: file, known: record } };
 }

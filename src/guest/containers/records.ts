@@ -32,7 +32,7 @@ function optional<T extends z.ZodType>(schema: T): z.ZodType<z.output<T> | undef
   return z.preprocess((value) => value ?? undefined, schema.optional());
 }
 
-const processSchema = z.strictObject({
+const processSchema = z.object({
   containerId: z.string(),
   execId: optional(z.string()),
   state: z.enum(['creating', 'created', 'running', 'stopped', 'deleting']),
@@ -40,14 +40,14 @@ const processSchema = z.strictObject({
   ran: optional(z.boolean()),
   pid: z.int(),
   token: z.string(),
-  streams: z.strictObject({ terminal: z.boolean(), stdin: z.boolean(), stdout: z.boolean(), stderr: z.boolean() }),
-  ports: z.strictObject({ stdin: z.int(), stdout: z.int(), stderr: z.int(), terminal: z.int() }),
+  streams: z.object({ terminal: z.boolean(), stdin: z.boolean(), stdout: z.boolean(), stderr: z.boolean() }),
+  ports: z.object({ stdin: z.int(), stdout: z.int(), stderr: z.int(), terminal: z.int() }),
   process: optional(z.string()),
-  exit: optional(z.strictObject({ code: z.int(), atMs: z.number(), oomKilled: z.boolean(), vmGone: z.boolean() })),
+  exit: optional(z.object({ code: z.int(), atMs: z.number(), oomKilled: z.boolean(), vmGone: z.boolean() })),
 });
 
 /** The journal's schema of ContainersRecord. */
-export const containersSchema: z.ZodType<ContainersRecord> = z.strictObject({
+export const containersSchema: z.ZodType<ContainersRecord> = z.object({
   eventsPort: z.int(),
   processes: z.array(processSchema),
 });
