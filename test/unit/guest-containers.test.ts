@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
 import { silentLogger } from '../../src/base/log.ts';
-import type { ContainerHost } from '../../src/guest/containers/containers.ts';
+import type { ContainerHost } from '../../src/guest/containers/host.ts';
 import { parseExit } from '../../src/guest/containers/exits.ts';
 import { parseConfig } from '../../src/guest/containers/oci.ts';
 import { planContainer } from '../../src/guest/containers/plan.ts';

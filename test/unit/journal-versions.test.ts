@@ -112,7 +112,7 @@ suite('a journal of a later minor version', () => {
     const both = withLaterMembers({ ...json, volumes: undone['volumes'] });
     await using copy = await FileCopy.ofJson(both, 'state.json');
     const goer = await Goer.on(copy);
-    const gone = { state: 'removed', cause: { reason: 'TEST', message: 'gone' } } as const;
+    const gone = { state: 'removed', cause: { reason: 'VM_GONE', message: 'gone' } } as const;
     goer.volumes((volume) => {
       if (volume.volumeId === 'undone') return [{ ...volume, state: gone }];
       if (volume.volumeId === 'provided') return [{ ...volume, generation: 99 }];

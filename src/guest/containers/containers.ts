@@ -5,6 +5,7 @@ import type { GuestAgent } from '../agent.ts';
 import { makeBundle } from './bundle.ts';
 import type { AnnouncedExit } from './exits.ts';
 import { GuestSide } from './guest-side.ts';
+import type { ContainerHost } from './host.ts';
 import type { OciResources } from './oci.ts';
 import { persist } from './persist.ts';
 import type { Ports } from './port.ts';
@@ -16,20 +17,6 @@ import { Removal } from './removal.ts';
 import { GuestRuntime, type ExitRecord } from './runtime.ts';
 import { translateLimits, translateProcess } from './translate.ts';
 import type { ContainerSpec, ContainerStats, ExecSpec, GuestContainers, GuestProcess, ProcessExit } from './types.ts';
-
-/** What the containers need of their sandbox. */
-export interface ContainerHost {
-  readonly id: string;
-  readonly log: Logger;
-  readonly config: { readonly container_processes_max: number; readonly container_timeout_ms: number };
-  readonly agent: GuestAgent;
-  readonly agentReady: boolean;
-  readonly ports: Ports;
-  readonly gone: AbortSignal;
-  commit(): Promise<void>;
-  commitSoon(): void;
-  inBackground(purpose: string, work: Promise<void>): void;
-}
 
 /** Of a process that ended before it ran, and of one that could not be run: as shells have it. */
 const NEVER_RAN_CODE = 137;

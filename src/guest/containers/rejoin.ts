@@ -1,16 +1,28 @@
 import { sleep } from '../../base/deadline.ts';
-import type { ContainerHost, Containers } from './containers.ts';
+import type { ContainerHost } from './host.ts';
 import type { ContainerProcess } from './process.ts';
-import type { SeenProcess } from './runtime.ts';
+import type { ExitRecord, GuestRuntime, SeenProcess } from './runtime.ts';
 
 /** How long the record of a process that is gone may be on its way: the guest's program writes it right after the end. */
 const RECORD_WAIT_MS = 3000;
+
+/** The containers that are brought to what the guest says of them. */
+export interface Rejoined {
+  readonly hasRecords: boolean;
+  readonly runtime: Pick<GuestRuntime, 'look'>;
+  all(): readonly ContainerProcess[];
+  portsInUse(): ReadonlySet<number>;
+  install(): Promise<void>;
+  clearAway(process: ContainerProcess, force: boolean): Promise<void>;
+  settle(process: ContainerProcess, record: ExitRecord, agoMs: number): void;
+  settleLost(process: ContainerProcess, vmGone: boolean): void;
+}
 
 /**
  * After an adoption: brings every process to what the guest says of it. What was being made is undone, what was being deleted is
  * deleted; an end that nobody saw is read from the guest's record; inputs whose end was asked for get it.
  */
-export async function rejoin(containers: Containers, host: ContainerHost): Promise<void> {
+export async function rejoin(containers: Rejoined, host: ContainerHost): Promise<void> {
   const unfinished = containers.all().filter(({ phase }) => phase === 'creating' || phase === 'deleting');
   for (const process of unfinished) host.inBackground('unfinished container', containers.clearAway(process, true));
   if (!containers.hasRecords) return;
@@ -26,7 +38,7 @@ export async function rejoin(containers: Containers, host: ContainerHost): Promi
 }
 
 /** @returns processes that are gone and whose record is not there */
-async function look(containers: Containers): Promise<readonly ContainerProcess[]> {
+async function look(containers: Rejoined): Promise<readonly ContainerProcess[]> {
   const { uptime, processes } = await containers.runtime.look();
   const missing: ContainerProcess[] = [];
   for (const process of containers.all()) {
@@ -52,7 +64,7 @@ function isThere(process: ContainerProcess, seen: SeenProcess | undefined): bool
 }
 
 async function settleLater(
-  containers: Containers,
+  containers: Rejoined,
   host: ContainerHost,
   waiting: readonly ContainerProcess[],
 ): Promise<void> {

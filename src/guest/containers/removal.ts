@@ -1,6 +1,6 @@
 import { waitFor } from '../../base/deadline.ts';
 import { ShimError, messageOf } from '../../base/errors.ts';
-import type { ContainerHost } from './containers.ts';
+import type { ContainerHost } from './host.ts';
 import { persist } from './persist.ts';
 import type { ContainerProcess } from './process.ts';
 import type { ProcessTable } from './process-table.ts';
