@@ -288,8 +288,9 @@ await describe('containers in the guest', { skip }, async () => {
 
   await it('what cannot be is refused by name, and a failed create leaves nothing', async () => {
     const refused = (mount: object, pattern: RegExp): Promise<void> =>
-      assert.rejects(containers().create(spec('no', ['true'], OUTPUT, { mounts: [mount] })), (error: Error) =>
-        pattern.test(error.message),
+      assert.rejects(
+        async () => await containers().create(spec('no', ['true'], OUTPUT, { mounts: [mount] })),
+        (error: Error) => pattern.test(error.message),
       );
     await refused({ destination: '/x', type: 'nfs', source: 'server:/x' }, /mount at \/x \(type nfs/);
     await refused(

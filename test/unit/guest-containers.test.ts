@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { suite, test } from 'node:test';
 import fc from 'fast-check';
+import { sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
+import { Containers } from '../../src/guest/containers/containers.ts';
 import type { ContainerHost } from '../../src/guest/containers/host.ts';
 import { parseExit } from '../../src/guest/containers/exits.ts';
 import { parseConfig } from '../../src/guest/containers/oci.ts';
@@ -123,6 +125,50 @@ test('the process of an exec is in the journal as text, and gets the size that i
     process.execProcess = undefined;
     assert.equal(journalled(process).process, undefined);
   }
+});
+
+test('a create that is refused while its ports are being plugged takes them out again', async () => {
+  const plugged = new Set<number>();
+  const removed: number[] = [];
+  const plugging = Promise.withResolvers<void>();
+  const ports = {
+    add: async (kinds: readonly unknown[]) => {
+      await plugging.promise;
+      return kinds.map(() => {
+        plugged.add(plugged.size + 1);
+        return { nr: plugged.size };
+      });
+    },
+    get: (nr: number) => (plugged.has(nr) ? { nr } : undefined),
+    remove: (numbers: readonly number[]) => {
+      removed.push(...numbers);
+      return Promise.resolve();
+    },
+  } as unknown as Ports;
+  const stdout = Buffer.from('ready=1\ndeleted=1\n');
+  const exec = (): Promise<object> =>
+    Promise.resolve({ exitCode: 0, stdout, stderr: Buffer.alloc(0), truncated: false, pid: 1 });
+  const containers = new Containers({
+    ...{ id: 's', log: silentLogger(), config: { container_timeout_ms: 1000, container_processes_max: 8 } },
+    ...{ agent: { exec }, agentReady: true, gone: new AbortController().signal, ports },
+    ...{ commit: () => Promise.resolve(), commitSoon: () => undefined, inBackground: () => undefined },
+  } as unknown as ContainerHost);
+  const mounts = [{ destination: '/x', type: 'bind', source: '/', options: ['bind'] }];
+  const creating = containers.create({
+    ...{ id: 'c', plan: planContainer(parseConfig(ociConfig(['true'], { mounts }))), rootfs: '/r' },
+    ...{ volumes: new Map(), devices: new Map() },
+    streams: { terminal: false, stdin: false, stdout: true, stderr: true },
+  });
+  const over = creating.then(
+    () => true,
+    () => true,
+  );
+  // Long enough for the file to be refused; what is refused waits for its ports.
+  assert.equal(await Promise.race([over, sleep(300).then(() => false)]), false);
+  plugging.resolve();
+  await assert.rejects(creating, shimFailure('INVALID_ARGUMENT', 'MOUNT_NOT_SUPPORTED'));
+  assert.equal(removed.length, 2);
+  assert.deepEqual(containers.list(), []);
 });
 
 test('the removal of a process in a guest that never answers ends for whoever waits, and is joined by a repeat', async () => {

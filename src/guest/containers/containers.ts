@@ -1,7 +1,5 @@
 import { waitFor } from '../../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../../base/errors.ts';
-import type { Logger } from '../../base/log.ts';
-import type { GuestAgent } from '../agent.ts';
 import { makeBundle } from './bundle.ts';
 import type { AnnouncedExit } from './exits.ts';
 import { GuestSide } from './guest-side.ts';
@@ -72,11 +70,10 @@ export class Containers implements GuestContainers, ProcessActions {
     });
     try {
       const hook = spec.streams.terminal ? ['/run/qshim/container', 'hook', spec.id] : undefined;
-      const [bundle] = await Promise.all([
-        makeBundle(this.runtime, spec, hook),
-        this.install(),
-        this.#openPorts(process),
-      ]);
+      const making = [makeBundle(this.runtime, spec, hook), this.install(), this.#openPorts(process)] as const;
+      // All of them end before the first failure is told: ports that came up behind the undo would be nobody's.
+      await Promise.allSettled(making);
+      const [bundle] = await Promise.all(making);
       const { containerId, token } = process;
       process.pid = await this.#side.withPorts(() => this.runtime.create(containerId, token, process.ports, bundle));
       if (process.phase === 'creating') process.phase = 'created';
