@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { status, type ClientReadableStream } from '@grpc/grpc-js';
 import type { OptionName } from '../../src/config.ts';
 import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
@@ -47,8 +47,8 @@ function asError(error: unknown): Error {
   return error instanceof Error ? error : new Error(String(error));
 }
 
-suite('calls', { timeout: 120_000 }, () => {
-  test('calls_max: one too many is refused; those in progress end well; a caller that leaves frees its place', async () => {
+describe('calls', { timeout: 120_000 }, () => {
+  it('calls_max: one too many is refused; those in progress end well; a caller that leaves frees its place', async () => {
     await using bounded = await start({ calls_max: 4 });
     const { rig, vm } = bounded;
     vm.model.driver = 'manual';
@@ -82,7 +82,7 @@ suite('calls', { timeout: 120_000 }, () => {
     await rig.until('d', 'VOLUME_STATE_ATTACHED');
   });
 
-  test('request_bytes_max: a longer request is refused, also on a connection that is in use', async () => {
+  it('request_bytes_max: a longer request is refused, also on a connection that is in use', async () => {
     await using bounded = await start({ request_bytes_max: 4096 });
     const { rig } = bounded;
     const error: unknown = await rig.client.exec('one', 'x'.repeat(10_000)).catch((problem: unknown) => problem);
@@ -90,7 +90,7 @@ suite('calls', { timeout: 120_000 }, () => {
     assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('device_queue_max: callers that wait for one volume; those of another do not notice', async () => {
+  it('device_queue_max: callers that wait for one volume; those of another do not notice', async () => {
     await using bounded = await start({ device_queue_max: 2 });
     const { rig, vm } = bounded;
     await Promise.all([rig.attach('a'), rig.attach('b')]);
@@ -108,7 +108,7 @@ suite('calls', { timeout: 120_000 }, () => {
     assert.equal((await rig.detach('b')).state, 'VOLUME_STATE_REMOVED');
   });
 
-  test('sandboxes_max: one more is refused until one is deleted', async () => {
+  it('sandboxes_max: one more is refused until one is deleted', async () => {
     await using bounded = await start({ sandboxes_max: 1 });
     const { rig } = bounded;
     const seen = await refusal(
@@ -124,7 +124,7 @@ suite('calls', { timeout: 120_000 }, () => {
     );
   });
 
-  test('removed_retained: the oldest removed volumes are forgotten', async () => {
+  it('removed_retained: the oldest removed volumes are forgotten', async () => {
     await using bounded = await start({ removed_retained: 2 });
     const { rig } = bounded;
     for (const name of ['a', 'b', 'c']) {
@@ -140,8 +140,8 @@ suite('calls', { timeout: 120_000 }, () => {
   });
 });
 
-suite('QEMU and the guest', { timeout: 120_000 }, () => {
-  test('qmp_pending_max: a monitor that reads nothing fills up and says so', async () => {
+describe('QEMU and the guest', { timeout: 120_000 }, () => {
+  it('qmp_pending_max: a monitor that reads nothing fills up and says so', async () => {
     // An attach has two commands on their way at once. Where the slots are has been asked for by the first.
     await using bounded = await start({ qmp_pending_max: 6 });
     const { rig, vm } = bounded;
@@ -165,7 +165,7 @@ suite('QEMU and the guest', { timeout: 120_000 }, () => {
     assert.equal((await rig.attach('d')).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('qmp_line_bytes_max: a longer line ends the connection, never the sandbox', async () => {
+  it('qmp_line_bytes_max: a longer line ends the connection, never the sandbox', async () => {
     await using bounded = await start({ qmp_line_bytes_max: 262_144 });
     const { rig, vm } = bounded;
     await rig.attach('a');
@@ -176,7 +176,7 @@ suite('QEMU and the guest', { timeout: 120_000 }, () => {
     assert.equal(gone.state, 'VOLUME_STATE_REMOVED');
   });
 
-  test('exec_max: commands at once in one sandbox, not in another', async () => {
+  it('exec_max: commands at once in one sandbox, not in another', async () => {
     await using bounded = await start({ exec_max: 2 });
     const { rig, vm } = bounded;
     const other = await rig.sandbox('two');
@@ -197,7 +197,7 @@ suite('QEMU and the guest', { timeout: 120_000 }, () => {
     assert.equal((await rig.client.exec('one', 'true')).exitCode, 0);
   });
 
-  test('agent_queue_max: requests that wait for one agent', async () => {
+  it('agent_queue_max: requests that wait for one agent', async () => {
     await using bounded = await start({ agent_queue_max: 2 });
     const { rig, vm } = bounded;
     const release = Promise.withResolvers<undefined>();
@@ -227,7 +227,7 @@ suite('QEMU and the guest', { timeout: 120_000 }, () => {
     assert.equal((await rig.client.exec('one', 'true')).exitCode, 0);
   });
 
-  test('exec_output_bytes_max and agent_line_bytes_max: long outputs are cut and said to be, longer lines refused', async () => {
+  it('exec_output_bytes_max and agent_line_bytes_max: long outputs are cut and said to be, longer lines refused', async () => {
     await using bounded = await start({ exec_output_bytes_max: 4096, agent_line_bytes_max: 65_536 });
     const { rig, vm } = bounded;
     let outputBytes = 10_000;
@@ -248,8 +248,8 @@ suite('QEMU and the guest', { timeout: 120_000 }, () => {
   });
 });
 
-suite('watchers', { timeout: 120_000 }, () => {
-  test('watchers_max: one too many is refused, the others go on, and a place that is left is free', async () => {
+describe('watchers', { timeout: 120_000 }, () => {
+  it('watchers_max: one too many is refused, the others go on, and a place that is left is free', async () => {
     await using bounded = await start({ watchers_max: 2 });
     const { rig } = bounded;
     const streams = [await watch(rig.client), await watch(rig.client)];
@@ -270,7 +270,7 @@ suite('watchers', { timeout: 120_000 }, () => {
     streams[1]?.cancel();
   });
 
-  test('watcher_queue_max: a watcher that does not read loses its stream, and it alone; it can go on where it was', async () => {
+  it('watcher_queue_max: a watcher that does not read loses its stream, and it alone; it can go on where it was', async () => {
     await using bounded = await start({ watcher_queue_max: 8 });
     const { rig } = bounded;
     const spec = { rawFile: { path: await longPath(rig) } };
@@ -316,7 +316,7 @@ suite('watchers', { timeout: 120_000 }, () => {
     quick.cancel();
   });
 
-  test('events_retained: what is too old to be told is refused, and the answer says what is there', async () => {
+  it('events_retained: what is too old to be told is refused, and the answer says what is there', async () => {
     await using bounded = await start({ events_retained: 8 });
     const { rig } = bounded;
     const live = await watch(rig.client);

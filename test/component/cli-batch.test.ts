@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { FakeApi, VOLUME } from '../support/fake-api.ts';
 import { record, run, runJson } from '../support/run-qshim.ts';
 
@@ -24,7 +24,7 @@ async function listFile(): Promise<{ readonly directory: string } & AsyncDisposa
 }
 
 describe('batches', () => {
-  test('attach-many sends the list with absolute paths, and tells of each volume; the first problem is the exit code', async () => {
+  it('attach-many sends the list with absolute paths, and tells of each volume; the first problem is the exit code', async () => {
     await using api = await FakeApi.start();
     await using list = await listFile();
     api.answer('Volumes.AttachMany', () => ({ results: RESULTS }));
@@ -41,7 +41,7 @@ describe('batches', () => {
     assert.equal(record(second?.['spec'])['readOnly'], true);
   });
 
-  test('a list may come on standard input; JSON is passed on', async () => {
+  it('a list may come on standard input; JSON is passed on', async () => {
     await using api = await FakeApi.start();
     api.answer('Volumes.AttachMany', () => ({ results: RESULTS.slice(0, 1) }));
     const { exitCode, stdout } = await run(['--json', 'volume', 'attach-many', 'sb1', '-'], {
@@ -52,7 +52,7 @@ describe('batches', () => {
     assert.partialDeepStrictEqual(JSON.parse(stdout.toString()), { results: [{ volumeId: 'vol1', problem: null }] });
   });
 
-  test('detach-many names the volumes', async () => {
+  it('detach-many names the volumes', async () => {
     await using api = await FakeApi.start();
     api.answer('Volumes.DetachMany', () => ({ results: [] }));
     await runJson(api, 'volume', 'detach-many', 'sb1', 'a', 'b', '--force', '--timeout', '100');
@@ -67,7 +67,7 @@ describe('batches', () => {
     );
   });
 
-  test('a plan shows slot, graph, commands and problems, and exits as the attach would', async () => {
+  it('a plan shows slot, graph, commands and problems, and exits as the attach would', async () => {
     await using api = await FakeApi.start();
     await using list = await listFile();
     const steps = [
@@ -101,7 +101,7 @@ describe('batches', () => {
     ['[{"volumeId":"a"}]', /has no spec/],
     ['[{"volumeId":"a","spec":{},"raw":1}]', /has a field "raw"/],
   ] as const) {
-    test(`a list that is none exits with 2: ${input}`, async () => {
+    it(`a list that is none exits with 2: ${input}`, async () => {
       await using api = await FakeApi.start();
       const { exitCode, stderr } = await run(['volume', 'plan', 'sb1', '-'], {
         socket: api.socketPath,

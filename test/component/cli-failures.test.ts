@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { execa } from 'execa';
 import { FakeApi, type ApiError } from '../support/fake-api.ts';
 import { record, run, start } from '../support/run-qshim.ts';
@@ -22,7 +22,7 @@ describe('failures', () => {
     [{ code: 'UNAVAILABLE', message: 'm', reason: 'QEMU_GONE' }, 1],
   ];
 
-  test('each status has its exit code, and JSON carries reason and metadata', async () => {
+  it('each status has its exit code, and JSON carries reason and metadata', async () => {
     await using api = await FakeApi.start();
     for (const [error, expected] of table) {
       api.fail('Volumes.Get', { ...error, metadata: { field: 'f' } });
@@ -37,14 +37,14 @@ describe('failures', () => {
     }
   });
 
-  test('no socket: exit 6, a hint, and no stack trace', async () => {
+  it('no socket: exit 6, a hint, and no stack trace', async () => {
     const { exitCode, stderr } = await run(['sandbox', 'list', '--socket', '/nonexistent/qshim.sock']);
     assert.equal(exitCode, 6);
     assert.match(stderr, /^qshim: no daemon answers at \/nonexistent\/qshim\.sock: .* \(DAEMON_UNREACHABLE\)\nhint: /);
     assert.equal(stderr.trimEnd().split('\n').length, 2);
   });
 
-  test('a socket on which nobody listens: exit 6', async () => {
+  it('a socket on which nobody listens: exit 6', async () => {
     await using cleanup = new AsyncDisposableStack();
     const directory = await mkdtemp(join(tmpdir(), 'qshim-cli-'));
     cleanup.defer(() => rm(directory, { recursive: true, force: true }));
@@ -57,7 +57,7 @@ describe('failures', () => {
     assert.match(stderr, /nobody listens/);
   });
 
-  test('a peer that is no gRPC server ends with the deadline', async () => {
+  it('a peer that is no gRPC server ends with the deadline', async () => {
     await using cleanup = new AsyncDisposableStack();
     const directory = await mkdtemp(join(tmpdir(), 'qshim-cli-'));
     cleanup.defer(() => rm(directory, { recursive: true, force: true }));
@@ -69,7 +69,7 @@ describe('failures', () => {
     assert.match(result.stderr, /the --deadline has passed; the daemon goes on/);
   });
 
-  test('wrong usage exits with 2 before anything is sent', async () => {
+  it('wrong usage exits with 2 before anything is sent', async () => {
     await using api = await FakeApi.start();
     const wrong: readonly (readonly string[])[] = [
       [],
@@ -93,7 +93,7 @@ describe('failures', () => {
     assert.equal(record(record(JSON.parse(stderr))['error'])['reason'], 'USAGE');
   });
 
-  test('Ctrl-C during an attach exits with 130 and says that the daemon goes on', async () => {
+  it('Ctrl-C during an attach exits with 130 and says that the daemon goes on', async () => {
     await using api = await FakeApi.start();
     const called = Promise.withResolvers<undefined>();
     api.answer('Volumes.Attach', () => {

@@ -4,13 +4,13 @@ import { once } from 'node:events';
 import { copyFile, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { execa } from 'execa';
 import { FakeApi } from '../support/fake-api.ts';
 import { QSHIM, record, run, runJson, start } from '../support/run-qshim.ts';
 
 describe('sandbox commands', () => {
-  test('create sends what was given, and only that', async () => {
+  it('create sends what was given, and only that', async () => {
     await using api = await FakeApi.start();
     const { exitCode, stdout, stderr } = await run(
       ['sandbox', 'create', 'sb1', '--vcpus', '2', '--label', 'a=1', '--label', 'b=x=y', '--kernel', 'k/vmlinuz'],
@@ -29,7 +29,7 @@ describe('sandbox commands', () => {
     });
   });
 
-  test('get shows a sheet with state, cause and timings, and JSON with numbers and RFC 3339 times', async () => {
+  it('get shows a sheet with state, cause and timings, and JSON with numbers and RFC 3339 times', async () => {
     await using api = await FakeApi.start();
     const { stdout } = await run(['sandbox', 'get', 'sb1'], { socket: api.socketPath });
     const sheet = stdout.toString();
@@ -48,7 +48,7 @@ describe('sandbox commands', () => {
     });
   });
 
-  test('list, stop and delete', async () => {
+  it('list, stop and delete', async () => {
     await using api = await FakeApi.start();
     const listed = await run(['sandbox', 'list', '--label', 'team=storage'], { socket: api.socketPath });
     assert.match(listed.stdout.toString(), /^SANDBOX +STATE.*\nsb1 +running +ready +2 +512 MiB +1\/62 /);
@@ -62,7 +62,7 @@ describe('sandbox commands', () => {
     assert.deepEqual(await runJson(api, 'sandbox', 'delete', 'sb1'), {});
   });
 
-  test('console passes bytes through', async () => {
+  it('console passes bytes through', async () => {
     await using api = await FakeApi.start();
     api.chunks.push(Buffer.from([0x00, 0xff, 0x0a, 0x1b]), Buffer.from('boot'));
     const { stdout, exitCode } = await run(['sandbox', 'console', 'sb1', '--follow'], { socket: api.socketPath });
@@ -75,7 +75,7 @@ describe('sandbox commands', () => {
 describe('exec', () => {
   const everyByte = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
 
-  test('passes bytes both ways, arguments that look like options, and the exit code', async () => {
+  it('passes bytes both ways, arguments that look like options, and the exit code', async () => {
     await using api = await FakeApi.start();
     api.answer('Sandboxes.Exec', (request) => ({
       exitCode: 42,
@@ -96,7 +96,7 @@ describe('exec', () => {
     });
   });
 
-  test('output of some megabytes arrives whole', async () => {
+  it('output of some megabytes arrives whole', async () => {
     await using api = await FakeApi.start();
     const standardOutput = Buffer.alloc(8 * 1024 * 1024, everyByte);
     api.answer('Sandboxes.Exec', () => ({ exitCode: 0, standardOutput, truncated: true }));
@@ -108,7 +108,7 @@ describe('exec', () => {
     assert.match(stderr, /not complete/);
   });
 
-  test('a signal is 128 + its number, and JSON carries the output in base64', async () => {
+  it('a signal is 128 + its number, and JSON carries the output in base64', async () => {
     await using api = await FakeApi.start();
     api.answer('Sandboxes.Exec', () => ({ signal: 9, standardOutput: everyByte }));
     const { exitCode, stdout } = await run(['--json', 'sandbox', 'exec', 'sb1', '/bin/x'], { socket: api.socketPath });
@@ -122,7 +122,7 @@ describe('exec', () => {
 });
 
 describe('volume commands', () => {
-  test('attach makes paths absolute and prints what was seen', async () => {
+  it('attach makes paths absolute and prints what was seen', async () => {
     await using api = await FakeApi.start();
     const { stdout, exitCode } = await run(
       ['volume', 'attach', 'sb1', 'vol1', '--raw', './d/../data.img', '--cache', 'none', '--timeout', '900'],
@@ -138,7 +138,7 @@ describe('volume commands', () => {
     });
   });
 
-  test('get and list in both shapes; 64-bit integers are numbers', async () => {
+  it('get and list in both shapes; 64-bit integers are numbers', async () => {
     await using api = await FakeApi.start();
     const sheet = (await run(['volume', 'get', 'sb1', 'vol1'], { socket: api.socketPath })).stdout.toString();
     assert.match(sheet, /^evidence +virtio-status, guest-agent$/m);
@@ -154,7 +154,7 @@ describe('volume commands', () => {
     assert.equal(record(api.lastRequest)['sandboxId'], '');
   });
 
-  test('detach that the guest refuses exits with 5 and says how to look again', async () => {
+  it('detach that the guest refuses exits with 5 and says how to look again', async () => {
     await using api = await FakeApi.start();
     api.fail('Volumes.Detach', {
       code: 'DEADLINE_EXCEEDED',
@@ -172,7 +172,7 @@ describe('volume commands', () => {
 });
 
 describe('watch', () => {
-  test('prints a line for each event and passes the filter on', async () => {
+  it('prints a line for each event and passes the filter on', async () => {
     await using api = await FakeApi.start();
     const { stdout, exitCode } = await run(['watch', '--sandbox', 'sb1', '--after', '6'], { socket: api.socketPath });
     assert.equal(exitCode, 0);
@@ -183,7 +183,7 @@ describe('watch', () => {
     assert.deepEqual({ ...record(api.lastRequest) }, { sandboxId: 'sb1', afterSequence: 6 });
   });
 
-  test('--json prints one document a line', async () => {
+  it('--json prints one document a line', async () => {
     await using api = await FakeApi.start();
     const { stdout } = await run(['watch', '--json'], { socket: api.socketPath });
     const events = stdout
@@ -198,7 +198,7 @@ describe('watch', () => {
     assert.equal(events[1]?.['time'], '2026-01-02T03:04:06.005Z');
   });
 
-  test('Ctrl-C ends it with 130', async () => {
+  it('Ctrl-C ends it with 130', async () => {
     await using api = await FakeApi.start();
     api.keepStreamsOpen = true;
     const child = start(['--socket', api.socketPath, 'watch']);
@@ -207,7 +207,7 @@ describe('watch', () => {
     assert.equal((await child).exitCode, 130);
   });
 
-  test('a reader that leaves ends it quietly', async () => {
+  it('a reader that leaves ends it quietly', async () => {
     await using api = await FakeApi.start();
     api.answer('Sandboxes.Exec', () => ({ exitCode: 0, standardOutput: Buffer.alloc(4 * 1024 * 1024) }));
     const child = start(['--socket', api.socketPath, 'sandbox', 'exec', 'sb1', '/bin/yes']);
@@ -219,7 +219,7 @@ describe('watch', () => {
 });
 
 describe('around the commands', () => {
-  test('doctor reports each check and the daemon', async () => {
+  it('doctor reports each check and the daemon', async () => {
     await using api = await FakeApi.start();
     const { exitCode, stdout } = await run(['doctor', '--json'], { socket: api.socketPath });
     const findings = record(JSON.parse(stdout.toString()))['findings'] as { check: string; status: string }[];
@@ -236,7 +236,7 @@ describe('around the commands', () => {
     assert.equal(exitCode, findings.some(({ status }) => status === 'failure') ? 1 : 0);
   });
 
-  test('__complete offers commands, options, values and ids', async () => {
+  it('__complete offers commands, options, values and ids', async () => {
     await using api = await FakeApi.start();
     const offered = async (...words: string[]): Promise<string[]> => {
       const { stdout } = await run(['__complete', ...words], { socket: api.socketPath });
@@ -248,7 +248,7 @@ describe('around the commands', () => {
     assert.deepEqual(await offered('volume', 'detach', 'sb1', 'v'), ['vol1']);
   });
 
-  test('the launcher works through symbolic links', async () => {
+  it('the launcher works through symbolic links', async () => {
     await using cleanup = new AsyncDisposableStack();
     const directory = await mkdtemp(join(tmpdir(), 'qshim cli '));
     cleanup.defer(() => rm(directory, { recursive: true, force: true }));
@@ -258,7 +258,7 @@ describe('around the commands', () => {
     assert.match(stdout, /^\d+\.\d+\.\d+$/);
   });
 
-  test('the launchers say what they need where there is no Node 24', async () => {
+  it('the launchers say what they need where there is no Node 24', async () => {
     await using cleanup = new AsyncDisposableStack();
     const directory = await mkdtemp(join(tmpdir(), 'qshim-cli-'));
     cleanup.defer(() => rm(directory, { recursive: true, force: true }));

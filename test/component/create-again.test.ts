@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { it } from 'node:test';
 import { z } from 'zod';
 import { isShimError } from '../../src/base/errors.ts';
 import type { Sandbox } from '../../src/sandbox/sandbox.ts';
@@ -57,7 +57,7 @@ async function settled(work: Promise<unknown>): Promise<boolean> {
   return (await Promise.race([work.catch(() => undefined), turn])) !== pending;
 }
 
-test('the id of a failed Create is taken until the last of it has ended', { timeout: 60_000 }, async () => {
+it('the id of a failed Create is taken until the last of it has ended', { timeout: 60_000 }, async () => {
   await using qemu = await FakeQemu.make();
   const boot = join(qemu.directory, 'boot');
   const qemuBinary = join(qemu.directory, 'qemu');

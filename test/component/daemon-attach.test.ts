@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { mkdtemp, open, readFile, readdir, readlink, rm, rmdir, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { execa } from 'execa';
 import { call } from '../support/daemon.ts';
@@ -34,8 +34,8 @@ function aioOf({ arguments: args }: ReceivedCommand): unknown {
   return (args['file'] as Arguments)['aio'];
 }
 
-suite('attach: the order of things', { timeout: 120_000 }, () => {
-  test('intent on disk, block node, front end, then the look at the driver; detach in the opposite order', async () => {
+describe('attach: the order of things', { timeout: 120_000 }, () => {
+  it('intent on disk, block node, front end, then the look at the driver; detach in the opposite order', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const onDisk: string[] = [];
@@ -70,7 +70,7 @@ suite('attach: the order of things', { timeout: 120_000 }, () => {
     ]);
   });
 
-  test('what cannot be written down is not done', async () => {
+  it('what cannot be written down is not done', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     {
@@ -81,7 +81,7 @@ suite('attach: the order of things', { timeout: 120_000 }, () => {
     assert.equal((await rig.attach('a')).generation, 2);
   });
 
-  test('ten at once: each has a slot of its own, and all come and go', async () => {
+  it('ten at once: each has a slot of its own, and all come and go', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const ids = Array.from({ length: 10 }, (_, index) => `v${index}`);
@@ -94,7 +94,7 @@ suite('attach: the order of things', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.held, []);
   });
 
-  test('repeats while it is under way join it: one sequence, the same answer for all', async () => {
+  it('repeats while it is under way join it: one sequence, the same answer for all', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const held = vm.hold('device_add');
@@ -109,8 +109,8 @@ suite('attach: the order of things', { timeout: 120_000 }, () => {
   });
 });
 
-suite('attach: a source that is to be encrypted if it is empty', { timeout: 120_000 }, () => {
-  test('is looked at again once nobody else may write: what came in between is not made an image of', async () => {
+describe('attach: a source that is to be encrypted if it is empty', { timeout: 120_000 }, () => {
+  it('is looked at again once nobody else may write: what came in between is not made an image of', async () => {
     await using stack = new AsyncDisposableStack();
     const directory = await mkdtemp(join(tmpdir(), 'qshim-key-'));
     stack.defer(() => rm(directory, { recursive: true }));
@@ -134,8 +134,8 @@ suite('attach: a source that is to be encrypted if it is empty', { timeout: 120_
   });
 });
 
-suite('attach: the way of a key to QEMU', { timeout: 120_000 }, () => {
-  test('passes a directory in memory without a name there, and leaves nothing when the daemon is killed', async () => {
+describe('attach: the way of a key to QEMU', { timeout: 120_000 }, () => {
+  it('passes a directory in memory without a name there, and leaves nothing when the daemon is killed', async () => {
     await using stack = new AsyncDisposableStack();
     const secrets = await mkdtemp('/dev/shm/qshim-secrets-');
     stack.defer(() => rmdir(secrets));
@@ -166,7 +166,7 @@ suite('attach: the way of a key to QEMU', { timeout: 120_000 }, () => {
   });
 });
 
-suite('attach: aio modes', { timeout: 120_000 }, () => {
+describe('attach: aio modes', { timeout: 120_000 }, () => {
   /** A QEMU whose host refuses these modes. */
   function refuse(vm: FakeVm, ...modes: readonly string[]): void {
     const usual = vm.qmp.handlerOf('blockdev-add');
@@ -177,7 +177,7 @@ suite('attach: aio modes', { timeout: 120_000 }, () => {
     });
   }
 
-  test('auto goes from the best to what works, and says which it was', async () => {
+  it('auto goes from the best to what works, and says which it was', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     refuse(vm, 'io_uring');
@@ -191,7 +191,7 @@ suite('attach: aio modes', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.qmp.receivedOf('blockdev-add').slice(2).map(aioOf), ['io_uring', 'native', 'threads']);
   });
 
-  test('when none works, nothing is left', async () => {
+  it('when none works, nothing is left', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     refuse(vm, 'io_uring', 'threads');
@@ -199,7 +199,7 @@ suite('attach: aio modes', { timeout: 120_000 }, () => {
     assert.equal(vm.qmp.receivedOf('device_add').length, 0);
   });
 
-  test('a mode that the caller chose is not replaced', async () => {
+  it('a mode that the caller chose is not replaced', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     refuse(vm, 'io_uring');
@@ -211,9 +211,9 @@ suite('attach: aio modes', { timeout: 120_000 }, () => {
   });
 });
 
-suite('attach: replies that fail or do not come', { timeout: 120_000 }, () => {
+describe('attach: replies that fail or do not come', { timeout: 120_000 }, () => {
   for (const name of ['blockdev-add', 'device_add'] as const) {
-    test(`${name} is done and its reply lost: undone all the same, and the id is free again`, async () => {
+    it(`${name} is done and its reply lost: undone all the same, and the id is free again`, async () => {
       await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
       const vm = await rig.sandbox();
       vm.loseReply(name);
@@ -223,7 +223,7 @@ suite('attach: replies that fail or do not come', { timeout: 120_000 }, () => {
     });
   }
 
-  test('a reply that comes after its time changes nothing', async () => {
+  it('a reply that comes after its time changes nothing', async () => {
     await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
     const vm = await rig.sandbox();
     const held = vm.hold('device_add');
@@ -238,7 +238,7 @@ suite('attach: replies that fail or do not come', { timeout: 120_000 }, () => {
     assert.equal(vm.qmp.connections, 1, 'the connection has been kept');
   });
 
-  test('a front end that QEMU refuses takes its block node with it', async () => {
+  it('a front end that QEMU refuses takes its block node with it', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.qmp.on('device_add', () => new QmpFailure('no such bus'));
@@ -247,8 +247,8 @@ suite('attach: replies that fail or do not come', { timeout: 120_000 }, () => {
   });
 });
 
-suite("attach: the guest's part", { timeout: 120_000 }, () => {
-  test('a driver that gives up is told, and undone', async () => {
+describe("attach: the guest's part", { timeout: 120_000 }, () => {
+  it('a driver that gives up is told, and undone', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.model.driver = 'manual';
@@ -258,14 +258,14 @@ suite("attach: the guest's part", { timeout: 120_000 }, () => {
     await undone(rig, vm, attach, 'FAILED_PRECONDITION', 'GUEST_DRIVER_FAILED');
   });
 
-  test('a driver that never comes up is told after the time given, and undone', async () => {
+  it('a driver that never comes up is told after the time given, and undone', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.model.driver = 'manual';
     await undone(rig, vm, rig.attach('a', 200), 'DEADLINE_EXCEEDED', 'GUEST_DRIVER_TIMEOUT');
   });
 
-  test('the firmware is no driver; the volume is attached when the guest system takes it', async () => {
+  it('the firmware is no driver; the volume is attached when the guest system takes it', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.model.driver = 'manual';
@@ -278,7 +278,7 @@ suite("attach: the guest's part", { timeout: 120_000 }, () => {
     assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('an undo that the guest holds up goes on after the answer; until its end nothing is free', async () => {
+  it('an undo that the guest holds up goes on after the answer; until its end nothing is free', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox('one', {}, 1);
     Object.assign(vm.model, { driver: 'manual', unplug: 'manual' });
@@ -295,7 +295,7 @@ suite("attach: the guest's part", { timeout: 120_000 }, () => {
     assert.equal((await rig.attach('b')).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('a device that vanishes while its driver is awaited is told, and its node removed', async () => {
+  it('a device that vanishes while its driver is awaited is told, and its node removed', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.model.driver = 'manual';
@@ -305,7 +305,7 @@ suite("attach: the guest's part", { timeout: 120_000 }, () => {
     await undone(rig, vm, attach, 'FAILED_PRECONDITION', 'DEVICE_VANISHED');
   });
 
-  test('a device that vanishes after its driver was seen, while the guest is asked, is never ATTACHED', async () => {
+  it('a device that vanishes after its driver was seen, while the guest is asked, is never ATTACHED', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.agent.answer = async (request) => {
@@ -320,7 +320,7 @@ suite("attach: the guest's part", { timeout: 120_000 }, () => {
     await undone(rig, vm, rig.attach('a'), 'FAILED_PRECONDITION', 'DEVICE_VANISHED');
   });
 
-  test('an agent that cannot name the disk is no reason to fail', async () => {
+  it('an agent that cannot name the disk is no reason to fail', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.agent.answer = () => new Error('not supported');
@@ -330,8 +330,8 @@ suite("attach: the guest's part", { timeout: 120_000 }, () => {
   });
 });
 
-suite('attach: callers that leave, VMs that end', { timeout: 120_000 }, () => {
-  test("a caller's deadline ends the caller's wait only: the volume becomes ATTACHED", async () => {
+describe('attach: callers that leave, VMs that end', { timeout: 120_000 }, () => {
+  it("a caller's deadline ends the caller's wait only: the volume becomes ATTACHED", async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const held = vm.hold('device_add');
@@ -345,7 +345,7 @@ suite('attach: callers that leave, VMs that end', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
   });
 
-  test('a caller that cancels leaves the attach to finish, and may ask again', async () => {
+  it('a caller that cancels leaves the attach to finish, and may ask again', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const held = vm.hold('device_add');
@@ -363,7 +363,7 @@ suite('attach: callers that leave, VMs that end', { timeout: 120_000 }, () => {
   });
 
   for (const when of ['while QEMU is told', 'while the driver is awaited'] as const) {
-    test(`QEMU ends ${when}: UNAVAILABLE, REMOVED with its cause, slot and file free again`, async () => {
+    it(`QEMU ends ${when}: UNAVAILABLE, REMOVED with its cause, slot and file free again`, async () => {
       await using rig = await FakeVmRig.start();
       const vm = await rig.sandbox();
       vm.model.driver = 'manual';
@@ -383,7 +383,7 @@ suite('attach: callers that leave, VMs that end', { timeout: 120_000 }, () => {
     });
   }
 
-  test('Stop pre-empts an attach that waits for the guest', async () => {
+  it('Stop pre-empts an attach that waits for the guest', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.model.driver = 'manual';

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { identify } from '../../src/qemu/process.ts';
 import { refusal, type Refusal } from '../support/errors.ts';
 import { NO_REPLY } from '../support/fake-qmp.ts';
@@ -34,15 +34,15 @@ async function refusedSandbox(rig: FakeVmRig, options: FakeVmOptions): Promise<R
   return seen;
 }
 
-suite('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
-  test('too old', async () => {
+describe('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
+  it('too old', async () => {
     await using rig = await FakeVmRig.start();
     const seen = await refusedSandbox(rig, { version: [7, 1, 9] });
     assert.deepEqual([seen.code, seen.reason], ['UNIMPLEMENTED', 'QEMU_TOO_OLD']);
     assert.match(seen.message, /7\.1\.9.*7\.2/);
   });
 
-  test('the oldest that will do, and newer ones', async () => {
+  it('the oldest that will do, and newer ones', async () => {
     await using rig = await FakeVmRig.start();
     for (const version of [
       [7, 2, 0],
@@ -55,19 +55,19 @@ suite('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
     }
   });
 
-  test('without ACPI hotplug', async () => {
+  it('without ACPI hotplug', async () => {
     await using rig = await FakeVmRig.start();
     const seen = await refusedSandbox(rig, { acpiHotplug: false });
     assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'ACPI_HOTPLUG_OFF']);
   });
 
-  test('on another machine, where nothing can be asked', async () => {
+  it('on another machine, where nothing can be asked', async () => {
     await using rig = await FakeVmRig.start();
     const seen = await refusedSandbox(rig, { prepare: (vm) => void vm.qmp.on('qom-list', () => []) });
     assert.equal(seen.reason, 'ACPI_HOTPLUG_OFF');
   });
 
-  test('that ends at once says why', async () => {
+  it('that ends at once says why', async () => {
     await using rig = await FakeVmRig.start();
     const exitsAtOnce = { code: 1, said: 'qemu: could not do it\n' };
     const seen = await refusedSandbox(rig, { exitsAtOnce });
@@ -75,7 +75,7 @@ suite('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
     assert.match(seen.message, /code 1.*could not do it/);
   });
 
-  test('that ends while it is asked what it can do', async () => {
+  it('that ends while it is asked what it can do', async () => {
     await using rig = await FakeVmRig.start();
     const seen = await refusedSandbox(rig, {
       prepare: (vm) => {
@@ -89,7 +89,7 @@ suite('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
     assert.match(seen.message, /code 4.*assertion failed/);
   });
 
-  test('that does not answer', async () => {
+  it('that does not answer', async () => {
     await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 200 });
     const seen = await refusedSandbox(rig, {
       prepare: (vm) => void vm.qmp.on('query-status', () => NO_REPLY),
@@ -97,13 +97,13 @@ suite('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
     assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'QMP_REPLY_TIMEOUT']);
   });
 
-  test('whose guest has no agent', async () => {
+  it('whose guest has no agent', async () => {
     await using rig = await FakeVmRig.start({ boot_timeout_ms: 300 });
     const seen = await refusedSandbox(rig, { prepare: (vm) => vm.agent.stop() });
     assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'GUEST_AGENT_TIMEOUT']);
   });
 
-  test('after a refusal the same id may be tried again', async () => {
+  it('after a refusal the same id may be tried again', async () => {
     await using rig = await FakeVmRig.start();
     await refusedSandbox(rig, { version: [6, 0, 0] });
     await rig.sandbox('one');
@@ -111,8 +111,8 @@ suite('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
   });
 });
 
-suite('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
-  test('killed: the next one waits on for the same guest', async () => {
+describe('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
+  it('killed: the next one waits on for the same guest', async () => {
     await using rig = await FakeVmRig.start();
     rig.sandbox('one', { prepare: (vm) => vm.agent.stop() }).catch(() => undefined);
     const vm = await rig.qemu.vm('one');
@@ -127,7 +127,7 @@ suite('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
     assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('killed, and the guest is lost before the next daemon has adopted the others: that one goes on', async () => {
+  it('killed, and the guest is lost before the next daemon has adopted the others: that one goes on', async () => {
     await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 3000 });
     const two = await rig.sandbox('two');
     rig.sandbox('one', { prepare: (vm) => vm.agent.stop() }).catch(() => undefined);
@@ -148,7 +148,7 @@ suite('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
     assert.equal((await rig.client.getSandbox('two')).qemuPid, two.pid);
   });
 
-  test('killed in the first write of a journal: what was a pool member still is one, and goes', async () => {
+  it('killed in the first write of a journal: what was a pool member still is one, and goes', async () => {
     await using rig = await FakeVmRig.start();
     await rig.restartAfter('SIGKILL', async () => {
       const directory = join(rig.daemon.stateDir, 'pool+0123abcd');
@@ -159,7 +159,7 @@ suite('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
     assert.ok(!(await readdir(rig.daemon.stateDir)).includes('pool+0123abcd'));
   });
 
-  test('asked to stop: nobody was told of a sandbox yet, so none is left', async () => {
+  it('asked to stop: nobody was told of a sandbox yet, so none is left', async () => {
     await using rig = await FakeVmRig.start();
     rig.sandbox('one', { prepare: (vm) => vm.agent.stop() }).catch(() => undefined);
     const vm = await rig.qemu.vm('one');
@@ -170,8 +170,8 @@ suite('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
   });
 });
 
-suite('the end of a VM', { timeout: 120_000 }, () => {
-  test('the guest is asked first, and what it did is told', async () => {
+describe('the end of a VM', { timeout: 120_000 }, () => {
+  it('the guest is asked first, and what it did is told', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -183,7 +183,7 @@ suite('the end of a VM', { timeout: 120_000 }, () => {
     assert.equal(await identify(vm.pid), undefined);
   });
 
-  test('a guest that takes no notice is ended in the end: agent, power button, signals', async () => {
+  it('a guest that takes no notice is ended in the end: agent, power button, signals', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.agent.answer = () => ({});
@@ -193,7 +193,7 @@ suite('the end of a VM', { timeout: 120_000 }, () => {
     assert.match(stopped.cause?.message ?? '', /SIGTERM/);
   });
 
-  test('by the guest itself', async () => {
+  it('by the guest itself', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.qmp.emit('SHUTDOWN', { guest: true, reason: 'guest-shutdown' });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { refusal } from '../support/errors.ts';
 import { FakeScripts } from '../support/fake-scripts.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
@@ -9,8 +9,8 @@ import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts
 
 /** The real daemon against a scripted QEMU and guest: mounts and encryption that qshim made are undone before a disk leaves. */
 
-suite('detach: what qshim made in the guest', { timeout: 120_000 }, () => {
-  test('an encryption without a mount is not closed before the intent is on disk', async () => {
+describe('detach: what qshim made in the guest', { timeout: 120_000 }, () => {
+  it('an encryption without a mount is not closed before the intent is on disk', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const scripts = new FakeScripts(vm);
@@ -32,7 +32,7 @@ suite('detach: what qshim made in the guest', { timeout: 120_000 }, () => {
   });
 });
 
-suite('detach: refused half-way', { timeout: 120_000 }, () => {
+describe('detach: refused half-way', { timeout: 120_000 }, () => {
   const BUSY = 'busy=7 cwd sh';
   const ALL = ['virtio-status', 'guest-agent', 'guest-mount'];
   const mount = { fsType: 'ext4', mountPoint: '/da ta' };
@@ -53,7 +53,7 @@ suite('detach: refused half-way', { timeout: 120_000 }, () => {
     return { vm, scripts, attach };
   }
 
-  test('the mount is still there: nothing has changed', async () => {
+  it('the mount is still there: nothing has changed', async () => {
     await using rig = await FakeVmRig.start();
     const { scripts, attach } = await mounted(rig);
     scripts.print('unmount', [BUSY, 'left=/da\\040ta', 'left=/other', 'unmounted=0']);
@@ -64,7 +64,7 @@ suite('detach: refused half-way', { timeout: 120_000 }, () => {
     assert.equal((await attach()).generation, kept.generation);
   });
 
-  test('the mount is gone: no word of it any more, and a repeated Attach is no success', async () => {
+  it('the mount is gone: no word of it any more, and a repeated Attach is no success', async () => {
     await using rig = await FakeVmRig.start();
     const { scripts, attach } = await mounted(rig);
     scripts.print('unmount', [BUSY, 'left=/other', 'unmounted=0']);
@@ -84,7 +84,7 @@ suite('detach: refused half-way', { timeout: 120_000 }, () => {
     assert.deepEqual([(await attach()).generation, (await rig.volume('a')).evidence], [2, ALL]);
   });
 
-  test('the guest does not say how far it has come: what was mounted is not known to be', async () => {
+  it('the guest does not say how far it has come: what was mounted is not known to be', async () => {
     await using rig = await FakeVmRig.start({ mount_timeout_ms: 1000 });
     const { vm, attach } = await mounted(rig);
     const usual = vm.agent.answer;
@@ -94,7 +94,7 @@ suite('detach: refused half-way', { timeout: 120_000 }, () => {
     assert.equal((await refusal(attach())).reason, 'VOLUME_NOT_MOUNTED');
   });
 
-  test('a guest that was never asked has the mount as before', async () => {
+  it('a guest that was never asked has the mount as before', async () => {
     await using rig = await FakeVmRig.start({ mount_timeout_ms: 1000 });
     const { vm, attach } = await mounted(rig);
     // A new connection is asked for a sign of life before anything else.
@@ -107,7 +107,7 @@ suite('detach: refused half-way', { timeout: 120_000 }, () => {
     assert.equal((await attach()).generation, kept.generation);
   });
 
-  test('encryption: what is mounted and what is open are told apart', async () => {
+  it('encryption: what is mounted and what is open are told apart', async () => {
     await using rig = await FakeVmRig.start();
     const guestLuks2 = { ephemeralKey: {}, mode: 'LUKS_MODE_CREATE' as const };
     const { scripts, attach } = await mounted(rig, { encryption: { guestLuks2 } });

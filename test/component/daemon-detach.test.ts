@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { call } from '../support/daemon.ts';
 import { isServiceError, refusal } from '../support/errors.ts';
@@ -11,8 +11,8 @@ import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
 const PERIPHERAL = '/machine/peripheral';
 const SLOW = { unplug_retry_ms: 60_000, unplug_retry_max_ms: 60_000 };
 
-suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
-  test('the event comes before the reply', async () => {
+describe('detach: signs in odd orders', { timeout: 120_000 }, () => {
+  it('the event comes before the reply', async () => {
     await using rig = await FakeVmRig.start(SLOW);
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -24,7 +24,7 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.held, []);
   });
 
-  test('every event comes twice', async () => {
+  it('every event comes twice', async () => {
     await using rig = await FakeVmRig.start(SLOW);
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -42,7 +42,7 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
     assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test("the back end's event is reason enough to look: REMOVED when the device is listed no more", async () => {
+  it("the back end's event is reason enough to look: REMOVED when the device is listed no more", async () => {
     await using rig = await FakeVmRig.start(SLOW);
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -59,7 +59,7 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
     assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('the event never comes: that the device is gone is seen when it is looked for', async () => {
+  it('the event never comes: that the device is gone is seen when it is looked for', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -68,7 +68,7 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.held, []);
   });
 
-  test('events of other devices, of back ends, and of names that nobody knows finish nothing', async () => {
+  it('events of other devices, of back ends, and of names that nobody knows finish nothing', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -87,7 +87,7 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
     assert.equal((await detach).state, 'VOLUME_STATE_REMOVED');
   });
 
-  test('the reply to device_del is lost', async () => {
+  it('the reply to device_del is lost', async () => {
     await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -96,7 +96,7 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.held, []);
   });
 
-  test('the device has gone and its node has not: not REMOVED before that has gone, too', async () => {
+  it('the device has gone and its node has not: not REMOVED before that has gone, too', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -111,7 +111,7 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
     assert.equal(vm.qmp.receivedOf('device_del').length, 1, 'a device that is known to be gone is not asked for again');
   });
 
-  test('a success of blockdev-del is no proof: the node must be seen to be gone', async () => {
+  it('a success of blockdev-del is no proof: the node must be seen to be gone', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -125,8 +125,8 @@ suite('detach: signs in odd orders', { timeout: 120_000 }, () => {
   });
 });
 
-suite('detach: guests that hold on', { timeout: 120_000 }, () => {
-  test('the deadline is told, the volume stays DETACHING, keeps what it holds, and is finished by itself', async () => {
+describe('detach: guests that hold on', { timeout: 120_000 }, () => {
+  it('the deadline is told, the volume stays DETACHING, keeps what it holds, and is finished by itself', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox('one', {}, 1);
     const attached = await rig.attach('a');
@@ -156,7 +156,7 @@ suite('detach: guests that hold on', { timeout: 120_000 }, () => {
     assert.equal((await rig.attach('b')).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('twice at once: one sequence, and both are answered', async () => {
+  it('twice at once: one sequence, and both are answered', async () => {
     await using rig = await FakeVmRig.start(SLOW);
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -171,7 +171,7 @@ suite('detach: guests that hold on', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add', 'device_del', 'blockdev-del']);
   });
 
-  test('with force, it joins the detach in progress', async () => {
+  it('with force, it joins the detach in progress', async () => {
     await using rig = await FakeVmRig.start(SLOW);
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -186,7 +186,7 @@ suite('detach: guests that hold on', { timeout: 120_000 }, () => {
     assert.equal(vm.qmp.receivedOf('device_del').length, 1);
   });
 
-  test("a caller's own deadline ends its wait; the detach goes on", async () => {
+  it("a caller's own deadline ends its wait; the detach goes on", async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -199,7 +199,7 @@ suite('detach: guests that hold on', { timeout: 120_000 }, () => {
     await rig.until('a', 'VOLUME_STATE_REMOVED');
   });
 
-  test('its deadline covers the wait for its turn, too: then nothing has begun', async () => {
+  it('its deadline covers the wait for its turn, too: then nothing has begun', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -216,7 +216,7 @@ suite('detach: guests that hold on', { timeout: 120_000 }, () => {
     assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
   });
 
-  test('of a volume whose attach works in QEMU: refused at once', async () => {
+  it('of a volume whose attach works in QEMU: refused at once', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const held = vm.hold('blockdev-add');
@@ -227,7 +227,7 @@ suite('detach: guests that hold on', { timeout: 120_000 }, () => {
     assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('a device that leaves unasked: DETACHING, then REMOVED with that cause, and its node with it', async () => {
+  it('a device that leaves unasked: DETACHING, then REMOVED with that cause, and its node with it', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -245,7 +245,7 @@ suite('detach: guests that hold on', { timeout: 120_000 }, () => {
   });
 });
 
-suite('detach: guests that still use it', { timeout: 120_000 }, () => {
+describe('detach: guests that still use it', { timeout: 120_000 }, () => {
   const MOUNTED = [
     {
       name: 'vda',
@@ -255,7 +255,7 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
     },
   ];
 
-  test('a file system that somebody mounted is not taken away, unless by force', async () => {
+  it('a file system that somebody mounted is not taken away, unless by force', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -271,7 +271,7 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
     assert.equal((await rig.detach('a', { force: true })).state, 'VOLUME_STATE_REMOVED');
   });
 
-  test('many plain and forced detaches of a busy volume: it ends REMOVED, and nobody waits for nothing', async () => {
+  it('many plain and forced detaches of a busy volume: it ends REMOVED, and nobody waits for nothing', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.agent.answer = (request) => (request.execute === 'guest-get-fsinfo' ? MOUNTED : vm.answerAgent(request));
@@ -291,7 +291,7 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.held, []);
   });
 
-  test('QEMU does not say whether the device is there: it is asked again, and the refusal holds', async () => {
+  it('QEMU does not say whether the device is there: it is asked again, and the refusal holds', async () => {
     await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -301,7 +301,7 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
     assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('it leaves while the guest refuses: that is not forgotten for the refusal', async () => {
+  it('it leaves while the guest refuses: that is not forgotten for the refusal', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -319,7 +319,7 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.held, []);
   });
 
-  test('an agent that refuses to say holds nothing up', async () => {
+  it('an agent that refuses to say holds nothing up', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -327,7 +327,7 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
     assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
   });
 
-  test('what cannot be written down is not begun: the volume stays ATTACHED, and a later detach succeeds', async () => {
+  it('what cannot be written down is not begun: the volume stays ATTACHED, and a later detach succeeds', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -342,8 +342,8 @@ suite('detach: guests that still use it', { timeout: 120_000 }, () => {
   });
 });
 
-suite('detach: VMs that end', { timeout: 120_000 }, () => {
-  test('Stop pre-empts a detach that hangs: the end of the VM is the end of the volume', async () => {
+describe('detach: VMs that end', { timeout: 120_000 }, () => {
+  it('Stop pre-empts a detach that hangs: the end of the VM is the end of the volume', async () => {
     await using rig = await FakeVmRig.start(SLOW);
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -355,7 +355,7 @@ suite('detach: VMs that end', { timeout: 120_000 }, () => {
     assert.deepEqual([removed.state, removed.cause?.reason], ['VOLUME_STATE_REMOVED', 'VM_GONE']);
   });
 
-  test('QEMU ends in the middle of a detach', async () => {
+  it('QEMU ends in the middle of a detach', async () => {
     await using rig = await FakeVmRig.start(SLOW);
     const vm = await rig.sandbox();
     await rig.attach('a');

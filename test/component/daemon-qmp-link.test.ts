@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import type { QmpCommandName } from '../../src/qmp/protocol.ts';
 import { refusal } from '../support/errors.ts';
 import { NO_REPLY, type Handler } from '../support/fake-qmp.ts';
@@ -24,10 +24,10 @@ async function reconnected(vm: FakeVm, connections: number): Promise<void> {
   await eventually(`connection ${connections} is made`, () => (vm.qmp.connections >= connections ? true : undefined));
 }
 
-suite('QMP connection lost during an attach', { timeout: 120_000 }, () => {
+describe('QMP connection lost during an attach', { timeout: 120_000 }, () => {
   for (const name of ['blockdev-add', 'device_add'] as const) {
     for (const carriedOut of [true, false]) {
-      test(`at ${name}, which QEMU had ${carriedOut ? '' : 'not '}carried out: undone, nothing left`, async () => {
+      it(`at ${name}, which QEMU had ${carriedOut ? '' : 'not '}carried out: undone, nothing left`, async () => {
         await using rig = await FakeVmRig.start();
         const vm = await rig.sandbox();
         cutAt(vm, name, carriedOut);
@@ -40,7 +40,7 @@ suite('QMP connection lost during an attach', { timeout: 120_000 }, () => {
     }
   }
 
-  test('while the driver is awaited: the wait goes on over the next connection', async () => {
+  it('while the driver is awaited: the wait goes on over the next connection', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.model.driver = 'manual';
@@ -54,7 +54,7 @@ suite('QMP connection lost during an attach', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
   });
 
-  test('a look whose reply is lost is taken again', async () => {
+  it('a look whose reply is lost is taken again', async () => {
     await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 500 });
     const vm = await rig.sandbox();
     vm.loseReply('x-query-virtio-status');
@@ -62,7 +62,7 @@ suite('QMP connection lost during an attach', { timeout: 120_000 }, () => {
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
   });
 
-  test('an attach that comes while there is none waits for the next one, and begins nothing before', async () => {
+  it('an attach that comes while there is none waits for the next one, and begins nothing before', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const held = vm.hold('query-status');
@@ -76,7 +76,7 @@ suite('QMP connection lost during an attach', { timeout: 120_000 }, () => {
     assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('an attach that comes while there is none, and none comes in time, leaves nothing', async () => {
+  it('an attach that comes while there is none, and none comes in time, leaves nothing', async () => {
     await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 500 });
     const vm = await rig.sandbox();
     const status = vm.qmp.handlerOf('query-status');
@@ -96,7 +96,7 @@ suite('QMP connection lost during an attach', { timeout: 120_000 }, () => {
     assert.equal(attached.generation, 1);
   });
 
-  test('a connection that stays away does not hold an attach beyond its time', async () => {
+  it('a connection that stays away does not hold an attach beyond its time', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.model.driver = 'manual';
@@ -117,10 +117,10 @@ suite('QMP connection lost during an attach', { timeout: 120_000 }, () => {
   });
 });
 
-suite('QMP connection lost during a detach', { timeout: 120_000 }, () => {
+describe('QMP connection lost during a detach', { timeout: 120_000 }, () => {
   for (const name of ['device_del', 'blockdev-del'] as const) {
     for (const carriedOut of [true, false]) {
-      test(`at ${name}, which QEMU had ${carriedOut ? '' : 'not '}carried out: REMOVED all the same`, async () => {
+      it(`at ${name}, which QEMU had ${carriedOut ? '' : 'not '}carried out: REMOVED all the same`, async () => {
         await using rig = await FakeVmRig.start();
         const vm = await rig.sandbox();
         await rig.attach('a');
@@ -131,7 +131,7 @@ suite('QMP connection lost during a detach', { timeout: 120_000 }, () => {
     }
   }
 
-  test('while the guest thinks: what happened meanwhile is seen afterwards', async () => {
+  it('while the guest thinks: what happened meanwhile is seen afterwards', async () => {
     await using rig = await FakeVmRig.start({ unplug_retry_ms: 500 });
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -146,8 +146,8 @@ suite('QMP connection lost during a detach', { timeout: 120_000 }, () => {
   });
 });
 
-suite('QMP connection lost at rest', { timeout: 120_000 }, () => {
-  test('attached volumes stay attached, and one that left meanwhile is seen to have left', async () => {
+describe('QMP connection lost at rest', { timeout: 120_000 }, () => {
+  it('attached volumes stay attached, and one that left meanwhile is seen to have left', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('stays');
@@ -171,7 +171,7 @@ suite('QMP connection lost at rest', { timeout: 120_000 }, () => {
     ['a line that is too long', `{"event": "STOP", "data": {"x": "${'x'.repeat(70_000)}"}}\r\n`],
   ];
   for (const [name, bytes] of GARBAGE) {
-    test(`${name}: nothing more is believed, the connection is made anew, and work goes on`, async () => {
+    it(`${name}: nothing more is believed, the connection is made anew, and work goes on`, async () => {
       await using rig = await FakeVmRig.start({ qmp_line_bytes_max: 65_536 });
       const vm = await rig.sandbox();
       await rig.attach('a');
@@ -183,7 +183,7 @@ suite('QMP connection lost at rest', { timeout: 120_000 }, () => {
     });
   }
 
-  test('replies that nobody waits for, unknown events and unknown messages change nothing', async () => {
+  it('replies that nobody waits for, unknown events and unknown messages change nothing', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     vm.qmp.sendRaw('{"return": {}, "id": 999999}\r\n{"hello": 1}\r\n{"return": {}}\r\n');
@@ -192,7 +192,7 @@ suite('QMP connection lost at rest', { timeout: 120_000 }, () => {
     assert.equal(vm.qmp.connections, 1);
   });
 
-  test('a new connection on which QEMU does not answer is given up, not kept: QEMU serves one client at a time', async () => {
+  it('a new connection on which QEMU does not answer is given up, not kept: QEMU serves one client at a time', async () => {
     await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 1000 });
     const vm = await rig.sandbox();
     const usual = vm.qmp.handlerOf('query-status');
@@ -208,8 +208,8 @@ suite('QMP connection lost at rest', { timeout: 120_000 }, () => {
   });
 });
 
-suite('events of the VM', { timeout: 120_000 }, () => {
-  test('a reset: bus numbers and agent are asked anew, volumes stay', async () => {
+describe('events of the VM', { timeout: 120_000 }, () => {
+  it('a reset: bus numbers and agent are asked anew, volumes stay', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -228,7 +228,7 @@ suite('events of the VM', { timeout: 120_000 }, () => {
     assert.equal(vm.qmp.receivedOf('query-pci').length, asked + 1, 'once a boot');
   });
 
-  test('a reset: what the last boot had seen is no evidence; the volume is looked at anew', async () => {
+  it('a reset: what the last boot had seen is no evidence; the volume is looked at anew', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const scripts = new FakeScripts(vm);
@@ -260,7 +260,7 @@ suite('events of the VM', { timeout: 120_000 }, () => {
     assert.deepEqual(scripts.ran, ['mount'], 'it is not mounted again by itself');
   });
 
-  test('a reset while a volume is being attached: what counts is the boot that there is', async () => {
+  it('a reset while a volume is being attached: what counts is the boot that there is', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     let resets = 0;
@@ -286,7 +286,7 @@ suite('events of the VM', { timeout: 120_000 }, () => {
     assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('paused and running again', async () => {
+  it('paused and running again', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     for (const [event, runState] of [

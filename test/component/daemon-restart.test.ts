@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, rename, rm, rmdir, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
@@ -27,8 +27,8 @@ async function adopted(rig: FakeVmRig): Promise<void> {
   });
 }
 
-suite('a daemon that comes back', { timeout: 240_000 }, () => {
-  test('to a QEMU that does not answer and then ends: who waited to change a volume does not hold up the end', async () => {
+describe('a daemon that comes back', { timeout: 240_000 }, () => {
+  it('to a QEMU that does not answer and then ends: who waited to change a volume does not hold up the end', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -53,7 +53,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
   });
 
   for (const signal of SIGNALS) {
-    test(`after ${signal}: attached volumes are attached, as they were, and QEMU was not touched`, async () => {
+    it(`after ${signal}: attached volumes are attached, as they were, and QEMU was not touched`, async () => {
       await using rig = await FakeVmRig.start();
       const vm = await rig.sandbox('one', {}, 2);
       await rig.attach('a');
@@ -72,7 +72,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
       assert.equal((await rig.client.getSandbox('one')).qemuPid, vm.pid);
     });
 
-    test(`after ${signal} in the middle of a detach: it is finished`, async () => {
+    it(`after ${signal} in the middle of a detach: it is finished`, async () => {
       await using rig = await FakeVmRig.start();
       const vm = await rig.sandbox();
       await rig.attach('a');
@@ -89,7 +89,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
       assert.equal((await rig.attach('a')).generation, 2);
     });
 
-    test(`after ${signal} while the driver of a new volume was awaited: it becomes ATTACHED`, async () => {
+    it(`after ${signal} while the driver of a new volume was awaited: it becomes ATTACHED`, async () => {
       await using rig = await FakeVmRig.start();
       const vm = await rig.sandbox();
       vm.model.driver = 'manual';
@@ -103,7 +103,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
       assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
     });
 
-    test(`after ${signal} between block node and front end: undone, and the id is free`, async () => {
+    it(`after ${signal} between block node and front end: undone, and the id is free`, async () => {
       await using rig = await FakeVmRig.start();
       const vm = await rig.sandbox();
       const usual = vm.qmp.handlerOf('device_add');
@@ -117,7 +117,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
       assert.equal((await rig.attach('a')).generation, 2);
     });
 
-    test(`after ${signal} in the middle of an undo: it is finished, with its first cause`, async () => {
+    it(`after ${signal} in the middle of an undo: it is finished, with its first cause`, async () => {
       await using rig = await FakeVmRig.start();
       const vm = await rig.sandbox();
       Object.assign(vm.model, { driver: 'manual', unplug: 'manual' });
@@ -134,7 +134,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
     });
   }
 
-  test('what the guest did meanwhile is seen: a device that left, and a detach that ended', async () => {
+  it('what the guest did meanwhile is seen: a device that left, and a detach that ended', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     for (const id of ['stays', 'left', 'leaving']) await rig.attach(id);
@@ -152,7 +152,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
     assert.deepEqual(vm.held, ['vol-1-file', 'vol-1-fmt', 'vol-1-stays']);
   });
 
-  test('a VM that ended while nobody watched: STOPPED, its volumes REMOVED, their files free', async () => {
+  it('a VM that ended while nobody watched: STOPPED, its volumes REMOVED, their files free', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -167,7 +167,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
     assert.equal((await rig.attach('a', 0, 'two')).state, 'VOLUME_STATE_ATTACHED');
   });
 
-  test('a QEMU that is not to be spoken to at first is asked until it answers', async () => {
+  it('a QEMU that is not to be spoken to at first is asked until it answers', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -185,7 +185,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
     assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
   });
 
-  test('without a journal: nobody is told that there are no volumes before QEMU was asked', async () => {
+  it('without a journal: nobody is told that there are no volumes before QEMU was asked', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -198,7 +198,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
     await rig.until('a', 'VOLUME_STATE_ATTACHED');
   });
 
-  test('without a journal, and with a QEMU that cannot be asked: a repeated attach touches nothing', async () => {
+  it('without a journal, and with a QEMU that cannot be asked: a repeated attach touches nothing', async () => {
     await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 500 });
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -214,7 +214,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add'], 'the disk never left');
   });
 
-  test('to a record that cannot be read now: the VM keeps its directory, and the daemon after that adopts it', async () => {
+  it('to a record that cannot be read now: the VM keeps its directory, and the daemon after that adopts it', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const journal = join(rig.daemon.stateDir, 'one/state.json');
@@ -233,7 +233,7 @@ suite('a daemon that comes back', { timeout: 240_000 }, () => {
     assert.equal((await rig.client.getSandbox('one')).qemuPid, vm.pid);
   });
 
-  test('to a change of key slots that was cut short: its QEMU and directory go, those of another daemon stay', async () => {
+  it('to a change of key slots that was cut short: its QEMU and directory go, those of another daemon stay', async () => {
     await using rig = await FakeVmRig.start();
     const other = await mkdtemp(join(tmpdir(), 'qshim-other-'));
     await using stack = new AsyncDisposableStack();

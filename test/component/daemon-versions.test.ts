@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { isJsonObject } from '../../src/base/versions.ts';
 import { refusal } from '../support/errors.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
@@ -17,8 +17,8 @@ async function adopted(rig: FakeVmRig): Promise<void> {
   });
 }
 
-suite('a daemon that comes', { timeout: 240_000 }, () => {
-  test('to a journal of a later minor version: what it does not know is still there after an attach and a detach', async () => {
+describe('a daemon that comes', { timeout: 240_000 }, () => {
+  it('to a journal of a later minor version: what it does not know is still there after an attach and a detach', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -55,7 +55,7 @@ suite('a daemon that comes', { timeout: 240_000 }, () => {
     );
   });
 
-  test('to a journal of a later major version: VM and file stay as they are, and the daemon that can read it adopts', async () => {
+  it('to a journal of a later major version: VM and file stay as they are, and the daemon that can read it adopts', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     await rig.attach('a');
@@ -79,7 +79,7 @@ suite('a daemon that comes', { timeout: 240_000 }, () => {
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add'], 'QEMU was not touched');
   });
 
-  test('to such a journal of a sandbox that has ended: its directory is not taken for another', async () => {
+  it('to such a journal of a sandbox that has ended: its directory is not taken for another', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
     const directory = join(rig.daemon.stateDir, 'one');

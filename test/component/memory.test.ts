@@ -5,7 +5,7 @@ import { createConnection } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
-import { test } from 'node:test';
+import { it } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import type { ClientReadableStream } from '@grpc/grpc-js';
 import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
@@ -36,7 +36,7 @@ interface Usage {
   readonly heapUsed: number;
 }
 
-test('10,000 calls beside 200 watchers leave nothing behind', { timeout: 300_000 }, async (context) => {
+it('10,000 calls beside 200 watchers leave nothing behind', { timeout: 300_000 }, async (context) => {
   const directory = await mkdtemp(join(tmpdir(), 'qshim-gauge-'));
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => rm(directory, { recursive: true }));

@@ -1,4 +1,4 @@
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { Deadline } from '../../src/base/deadline.ts';
 import { assertModel, isCampaign, modelParameters, type Regression } from '../support/model-seed.ts';
@@ -20,8 +20,8 @@ const RUNS_MIN = 3;
 const regressions: readonly Regression[] = [];
 const shortest: readonly { readonly found: string; readonly steps: readonly Step[] }[] = [];
 
-suite('random sequences against the daemon', { timeout: 3_600_000 }, () => {
-  test('records, QEMU, events and journal agree after each step', async (context) => {
+describe('random sequences against the daemon', { timeout: 3_600_000 }, () => {
+  it('records, QEMU, events and journal agree after each step', async (context) => {
     await using host = new ModelHost();
     const parameters = modelParameters<[readonly Step[]]>(RUNS, false);
     const deadline = Deadline.after(isCampaign() ? Number.MAX_SAFE_INTEGER : BEGIN_MS);
@@ -36,14 +36,14 @@ suite('random sequences against the daemon', { timeout: 3_600_000 }, () => {
   });
 
   for (const { found, steps } of shortest) {
-    test(`regression: ${found}`, async () => {
+    it(`regression: ${found}`, async () => {
       await using host = new ModelHost();
       await host.run(steps);
     });
   }
 
   for (const { found, seed, path } of regressions) {
-    test(`regression: ${found}`, async () => {
+    it(`regression: ${found}`, async () => {
       await using host = new ModelHost();
       await assertModel(
         fc.asyncProperty(sequences(LENGTH_MAX), (steps) => host.run(steps)),

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { fileHash, MIB, readAt, writeAt } from '../support/confidential.ts';
 import {
   ext4,
@@ -25,14 +25,14 @@ const disks: readonly RawDisk[] = [
   { serial: 'busy', slot: 0x0b, bytes: small },
 ];
 
-suite('mappings of encrypted disks in a real guest', { skip }, () => {
+describe('mappings of encrypted disks in a real guest', { skip }, () => {
   let guest: LuksGuest;
   before(async () => {
     guest = await startLuksGuest(disks);
   });
   after(() => guest[Symbol.asyncDispose]());
 
-  test('a guest without dm-crypt fails, and nothing is written', async () => {
+  it('a guest without dm-crypt fails, and nothing is written', async () => {
     const hide = 'p=$(find /lib/modules/ -name "$1.ko*"); mkdir -p /hidden; mv $p /hidden; echo "$p"';
     const [crypt, integrity] = [await guest.output(hide, 'dm-crypt'), await guest.output(hide, 'dm-integrity')];
     const before = await fileHash(guest.vm.diskPath('bare'));
@@ -45,12 +45,12 @@ suite('mappings of encrypted disks in a real guest', { skip }, () => {
     assert.equal(await fileHash(guest.vm.diskPath('bare')), before);
   });
 
-  suite('integrity', () => {
+  describe('integrity', () => {
     for (const [serial, fsType] of [
       ['sealed', 'ext4'],
       ['sealed-xfs', 'xfs'],
     ] as const) {
-      test(`${fsType} on an unwiped disk`, async () => {
+      it(`${fsType} on an unwiped disk`, async () => {
         const mount = { ...ext4(serial), fsType };
         const opened = await guest.open(serial, { integrity: true, mount });
         assert.deepEqual(
@@ -70,7 +70,7 @@ suite('mappings of encrypted disks in a real guest', { skip }, () => {
       });
     }
 
-    test('a changed byte is an error, not other data; the mapping does not stay', async () => {
+    it('a changed byte is an error, not other data; the mapping does not stay', async () => {
       const key = provided(randomBytes(32));
       const request = { key, integrity: true, mount: ext4('sealed-key') };
       assert.equal((await guest.open('sealed-key', request)).mount?.formatted, true);
@@ -93,9 +93,9 @@ suite('mappings of encrypted disks in a real guest', { skip }, () => {
     });
   });
 
-  suite('refusals and closing', () => {
+  describe('refusals and closing', () => {
     for (const serial of ['used', 'tail']) {
-      test(`a disk that is not empty (${serial}) is left as it is`, async () => {
+      it(`a disk that is not empty (${serial}) is left as it is`, async () => {
         const before = await fileHash(guest.vm.diskPath(serial));
         for (const key of [{ kind: 'ephemeral' }, provided(randomBytes(32))] as const) {
           for (const mode of ['create', 'open_or_create_if_empty'] as const) {
@@ -107,7 +107,7 @@ suite('mappings of encrypted disks in a real guest', { skip }, () => {
       });
     }
 
-    test('a blank disk is no encrypted one; another serial is another disk', async () => {
+    it('a blank disk is no encrypted one; another serial is another disk', async () => {
       for (const key of [{ kind: 'ephemeral' }, provided(randomBytes(32))] as const) {
         await assert.rejects(guest.open('bare', { key, mode: 'open' }), refused('LUKS_NO_HEADER'));
       }
@@ -115,7 +115,7 @@ suite('mappings of encrypted disks in a real guest', { skip }, () => {
       assert.deepEqual(await guest.close('bare'), { closed: true });
     });
 
-    test('who keeps it is named; by force key and disk go at once', async () => {
+    it('who keeps it is named; by force key and disk go at once', async () => {
       await guest.open('busy', { mount: ext4('busy') });
       const pid = await guest.output('cd /mnt/busy; sleep 300 > /dev/null 2>&1 & echo $!');
       const busy = await guest.close('busy');
@@ -140,7 +140,7 @@ suite('mappings of encrypted disks in a real guest', { skip }, () => {
       assert.deepEqual(await guest.close('busy'), { closed: true });
     });
 
-    test('two at once create once', async () => {
+    it('two at once create once', async () => {
       const both = await Promise.all([
         guest.open('bare', { mount: ext4('bare') }),
         guest.open('bare', { mount: ext4('bare') }),

@@ -4,7 +4,7 @@ import { createReadStream } from 'node:fs';
 import { copyFile, mkdtemp, open, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { execa } from 'execa';
 import { ensureCommands } from '../../scripts/lib/packages.ts';
 import { statusLuks2 } from '../../src/guest/luks.ts';
@@ -43,7 +43,7 @@ async function windowsFound(path: string, wanted: ReadonlySet<string>): Promise<
   return found;
 }
 
-suite('keys of encrypted disks in a real guest', { skip }, () => {
+describe('keys of encrypted disks in a real guest', { skip }, () => {
   let guest: LuksGuest;
   let directory: string;
 
@@ -58,7 +58,7 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
     await rm(directory, { recursive: true });
   });
 
-  suite('an ephemeral key', () => {
+  describe('an ephemeral key', () => {
     const seed = randomBytes(48);
     /** The guest makes 64 MiB of it: 1 MiB of random bytes, 64 times. */
     const pattern = createHash('shake256', { outputLength: MIB }).update(seed).digest();
@@ -67,7 +67,7 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
       wanted.add(pattern.toString('latin1', at, at + PATTERN_WINDOW_BYTES));
     }
 
-    test('what is written through the mapping does not occur on the host; no LUKS either', async () => {
+    it('what is written through the mapping does not occur on the host; no LUKS either', async () => {
       const opened = await guest.open('ephemeral', { mode: 'create', mount: ext4('ephemeral') });
       const { created, cipher, sectorSize, integrity, keySlots, mount } = opened;
       assert.deepEqual([created, cipher, sectorSize, integrity, keySlots], [true, 'aes-xts-plain64', 4096, false, 1]);
@@ -89,7 +89,7 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
       assert.notEqual((await execa('cryptsetup', ['isLuks', path], { reject: false })).exitCode, 0);
     });
 
-    test('the key is on a ramfs and nowhere else', async () => {
+    it('the key is on a ramfs and nowhere else', async () => {
       const found = await guest.output(
         'stat -f -c %T /run/qshim-luks/vol-ephemeral/key; stat -c "%a %s" /run/qshim-luks/vol-ephemeral/key',
       );
@@ -97,7 +97,7 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
       assert.match(await guest.output('grep /run/qshim-luks/vol-ephemeral /proc/mounts'), /^ramfs /);
     });
 
-    test('closed and opened again within one boot it is all there', async () => {
+    it('closed and opened again within one boot it is all there', async () => {
       assert.deepEqual(await guest.close('ephemeral'), { closed: true });
       const status = await statusLuks2(guest.agent, { ...guest.identity('ephemeral'), name: 'vol-ephemeral' });
       assert.deepEqual(status, { state: 'closed', ephemeralKey: true });
@@ -111,7 +111,7 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
       assert.deepEqual([repeated.created, repeated.mount?.formatted], [false, false]);
     });
 
-    test('forgotten, or after power-off, it is not to be had again', async () => {
+    it('forgotten, or after power-off, it is not to be had again', async () => {
       assert.deepEqual(await guest.close('ephemeral'), { closed: true });
       const image = await readAt(guest.vm.diskPath('ephemeral'), 0, 96 * MIB);
       assert.deepEqual(await guest.close('ephemeral', { forget: true }), { closed: true });
@@ -135,12 +135,12 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
     });
   });
 
-  suite('a provided key', () => {
+  describe('a provided key', () => {
     // With the bytes that a shell or a text file would lose.
     const key = Buffer.concat([Buffer.from([0, 10, 13, 255, 39, 34, 36]), randomBytes(40), Buffer.from([10])]);
     const name = 'vol-provided';
 
-    test('the host, given the key, reads the same header', async () => {
+    it('the host, given the key, reads the same header', async () => {
       const opened = await guest.open('provided', { key: provided(key), mount: ext4('provided') });
       assert.deepEqual([opened.created, opened.mount?.formatted, opened.keySlots], [true, true, 1]);
       await guest.output('echo kept > /mnt/provided/f');
@@ -161,7 +161,7 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
       await execa('cryptsetup', ['open', '--test-passphrase', `--key-file=${keyFile}`, path]);
     });
 
-    test('it opens with the key, with no other, and is never created again', async () => {
+    it('it opens with the key, with no other, and is never created again', async () => {
       const path = guest.vm.diskPath('provided');
       const wrong = provided(randomBytes(48));
       const before = await fileHash(path);
@@ -185,7 +185,7 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
       assert.equal(status.mapping.sizeBytes, 48 * MIB);
     });
 
-    test('the key is in no argument, environment or file of the guest, and not on its console', async () => {
+    it('the key is in no argument, environment or file of the guest, and not on its console', async () => {
       // The first bytes would end a string; the middle is what would be seen.
       const needle = key.subarray(8, 40).toString('base64').slice(0, 40);
       const seen = await guest.output('cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | base64 -w 0');
@@ -209,7 +209,7 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
       ],
     ];
 
-    test('damage has a name, and is never leave to format', async (t) => {
+    it('damage has a name, and is never leave to format', async (t) => {
       const source = guest.vm.diskPath('provided');
       const list: RawDisk[] = [];
       for (const [index, [, , damage]] of damages.entries()) {
@@ -236,7 +236,7 @@ suite('keys of encrypted disks in a real guest', { skip }, () => {
       }
     });
 
-    test("a container made by the host's cryptsetup is opened, and formatted only while its data area is blank", async () => {
+    it("a container made by the host's cryptsetup is opened, and formatted only while its data area is blank", async () => {
       // The guest reads the file's present contents: nothing of this disk is in its cache yet.
       const path = guest.vm.diskPath('made-here');
       const keyFile = join(directory, 'key');

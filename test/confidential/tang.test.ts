@@ -5,7 +5,7 @@ import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { execa } from 'execa';
 import { ensureCommands, missingCommands } from '../../scripts/lib/packages.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -44,7 +44,7 @@ async function startTangd(keys: string, port: number): Promise<AsyncDisposable> 
   };
 }
 
-suite('a key that is bound to a Tang server', { skip }, () => {
+describe('a key that is bound to a Tang server', { skip }, () => {
   let directory: string;
   let port: number;
   let path: string;
@@ -74,7 +74,7 @@ suite('a key that is bound to a Tang server', { skip }, () => {
       environment: process.env,
     });
 
-  test('is to be had while the server answers, byte for byte', async () => {
+  it('is to be had while the server answers, byte for byte', async () => {
     await using _tangd = await startTangd(join(directory, 'server'), port);
     using key = await sources().fetch({ kind: 'tang', path });
     assert.deepEqual(
@@ -83,7 +83,7 @@ suite('a key that is bound to a Tang server', { skip }, () => {
     );
   });
 
-  test('and not without it, nor from another one', async () => {
+  it('and not without it, nor from another one', async () => {
     const down = shimFailure('UNAVAILABLE', 'KEY_SOURCE_DOWN');
     await assert.rejects(sources().fetch({ kind: 'tang', path }), down);
     const other = join(directory, 'other');
@@ -93,7 +93,7 @@ suite('a key that is bound to a Tang server', { skip }, () => {
     await assert.rejects(sources().fetch({ kind: 'tang', path }), down);
   });
 
-  test('a JWE that others may write is refused: it names the server', async () => {
+  it('a JWE that others may write is refused: it names the server', async () => {
     await chmod(path, 0o666);
     const refused = shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED');
     await assert.rejects(sources().fetch({ kind: 'tang', path }), refused);

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { execa } from 'execa';
 import type { PodSandboxConfig } from '../../src/grpc/generated/runtime/v1/PodSandboxConfig.ts';
 import { podConfig } from '../support/containerd/cri.ts';
@@ -13,7 +13,7 @@ const MIB = 1024 * 1024;
 const STREAM_BYTES = 5 * MIB;
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
-suite('containers in a pod, by containerd 2.1 through CRI', () => {
+describe('containers in a pod, by containerd 2.1 through CRI', () => {
   let rig: ContainerdRig;
   let config: PodSandboxConfig;
   let podId: string;
@@ -32,7 +32,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     return id;
   }
 
-  test('exit codes 0 and 7, and 137 after SIGKILL', async () => {
+  it('exit codes 0 and 7, and 137 after SIGKILL', async () => {
     for (const code of [0, 7]) {
       const id = await started(`exit-${code}`, `exit ${code}`);
       const status = await rig.exited(id);
@@ -47,7 +47,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     assert.deepEqual(await rig.attachedVolumes(podId), []);
   });
 
-  test("the kernel is the guest's, the log has what was written, exec tells exit codes", async () => {
+  it("the kernel is the guest's, the log has what was written, exec tells exit codes", async () => {
     const id = await started('kernel', 'uname -r; echo to-stderr >&2; sleep 1000');
     const kernel = (await rig.cri.shell(id, 'uname -r')).trim();
     assert.notEqual(kernel, release());
@@ -63,7 +63,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     await rig.cri.removeContainer(id);
   });
 
-  test('stdout and stderr of 5 MB each arrive byte for byte', async () => {
+  it('stdout and stderr of 5 MB each arrive byte for byte', async () => {
     const id = await started('streams', 'sleep 1000');
     const make = (name: string): string =>
       `head -c ${STREAM_BYTES} /dev/urandom > /tmp/${name}; sha256sum < /tmp/${name}`;
@@ -81,7 +81,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     await rig.cri.removeContainer(id);
   });
 
-  test('stdin of 5 MB arrives byte for byte, and ends', async () => {
+  it('stdin of 5 MB arrives byte for byte, and ends', async () => {
     const id = await started('stdin', 'sleep 1000');
     const input = randomBytes(STREAM_BYTES);
     const exec = ['tasks', 'exec', '--exec-id', 'feed', id, '/bin/sha256sum'];
@@ -92,7 +92,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     await rig.cri.removeContainer(id);
   });
 
-  test('containers share a direct-assigned volume, which one only reads: attached once, gone with the last', async () => {
+  it('containers share a direct-assigned volume, which one only reads: attached once, gone with the last', async () => {
     const image = await rig.daemon.rawFile('shared.raw', 32 * MIB);
     await execa('mkfs.ext4', ['-q', image]);
     const mount = await rig.directVolume('shared', { device: image, fstype: 'ext4' });
@@ -119,7 +119,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     assert.equal(stdout, 'written by the first\nmore');
   });
 
-  test("a block device of the host among CRI's devices: a disk of the guest, under the name that was asked for", async (context) => {
+  it("a block device of the host among CRI's devices: a disk of the guest, under the name that was asked for", async (context) => {
     const image = await rig.daemon.rawFile('device.raw', 16 * MIB);
     await writeFile(image, 'written by the host', { flag: 'r+' });
     const loop = await execa('losetup', ['--find', '--show', image], { reject: false });
@@ -142,7 +142,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     assert.match((await readFile(image)).subarray(0, 19).toString(), /^by the guest now/);
   });
 
-  test('a container that takes more memory than it may is killed, and CRI hears why', async () => {
+  it('a container that takes more memory than it may is killed, and CRI hears why', async () => {
     const resources = { memoryLimitInBytes: 48 * MIB };
     const securityContext = { namespaceOptions: { network: 'NODE', pid: 'CONTAINER' } };
     const id = await started('greedy', 'tail /dev/zero', { linux: { resources, securityContext } });
@@ -151,7 +151,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     await rig.cri.removeContainer(id);
   });
 
-  test('what the guest cannot have is refused by name, and nothing is left of the container', async () => {
+  it('what the guest cannot have is refused by name, and nothing is left of the container', async () => {
     const directory = join(rig.directory, 'plain');
     await mkdir(directory);
     const mounts = [{ containerPath: '/plain', hostPath: directory }];
@@ -167,7 +167,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     assert.deepEqual((await rig.daemon.client.getSandbox(podId)).state, 'SANDBOX_STATE_RUNNING');
   });
 
-  test('figures of container and pod', async () => {
+  it('figures of container and pod', async () => {
     const id = await started('figures', 'while :; do :; done');
     const stats = await rig.cri.stats(id);
     assert.ok((stats.cpu?.usageCoreNanoSeconds?.value ?? 0) > 0);
@@ -176,7 +176,7 @@ suite('containers in a pod, by containerd 2.1 through CRI', () => {
     await rig.cri.removeContainer(id);
   });
 
-  test('stopped and removed, the pod leaves nothing', async () => {
+  it('stopped and removed, the pod leaves nothing', async () => {
     await started('last', 'sleep 1000');
     await rig.cri.stopPod(podId);
     await rig.cri.removePod(podId);

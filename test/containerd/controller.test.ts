@@ -1,17 +1,17 @@
 import assert from 'node:assert/strict';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { podConfig } from '../support/containerd/cri.ts';
 import { ControllerClient } from '../support/containerd/controller-client.ts';
 import { ContainerdRig } from '../support/containerd/rig.ts';
 
-suite('sandbox Controller, called by an unmodified containerd 2.1 through CRI', () => {
+describe('sandbox Controller, called by an unmodified containerd 2.1 through CRI', () => {
   let rig: ContainerdRig;
   before(async () => {
     rig = await ContainerdRig.start('2.1');
   });
   after(() => rig[Symbol.asyncDispose]());
 
-  test('a pod is a sandbox of the size that its annotations name; stopped and removed, nothing is left', async () => {
+  it('a pod is a sandbox of the size that its annotations name; stopped and removed, nothing is left', async () => {
     const config = podConfig('sized', { 'io.qshim.vcpus': '2', 'io.qshim.memory-mib': '320' });
     const podId = await rig.cri.runPod(config);
     const sandbox = await rig.daemon.client.getSandbox(podId);
@@ -27,7 +27,7 @@ suite('sandbox Controller, called by an unmodified containerd 2.1 through CRI', 
     assert.deepEqual(await rig.cri.pods(), []);
   });
 
-  test('a pod that cannot be is refused in words, and leaves nothing', async () => {
+  it('a pod that cannot be is refused in words, and leaves nothing', async () => {
     for (const [annotations, words] of [
       [{ 'io.qshim.vcpu': '2' }, /io\.qshim\.vcpu = "2": is no annotation of qshim/],
       [{ 'io.qshim.vcpus': 'two' }, /io\.qshim\.vcpus = "two": must be a whole number/],
@@ -40,7 +40,7 @@ suite('sandbox Controller, called by an unmodified containerd 2.1 through CRI', 
     assert.deepEqual(await rig.cri.pods(), []);
   });
 
-  test('Update attaches volumes to the running pod and detaches them, asked of containerd itself', async () => {
+  it('Update attaches volumes to the running pod and detaches them, asked of containerd itself', async () => {
     const podId = await rig.cri.runPod(podConfig('update'));
     using controller = new ControllerClient(rig.address);
     const path = await rig.daemon.rawFile('update.raw');
@@ -59,7 +59,7 @@ suite('sandbox Controller, called by an unmodified containerd 2.1 through CRI', 
     await rig.cri.removePod(podId);
   });
 
-  test('a VM that ends unasked makes the pod NOTREADY', async () => {
+  it('a VM that ends unasked makes the pod NOTREADY', async () => {
     const podId = await rig.cri.runPod(podConfig('killed'));
     const { qemuPid } = await rig.daemon.client.getSandbox(podId);
     process.kill(qemuPid, 'SIGKILL');

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, readFile, readlink } from 'node:fs/promises';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { execa } from 'execa';
 import { waitFor } from '../../src/base/deadline.ts';
 import { CtrRun } from '../support/containerd/ctr-run.ts';
@@ -55,7 +55,7 @@ async function terminalOf(parent: number): Promise<string> {
   throw new Error(`process ${parent} has no child`);
 }
 
-suite('the life of a container, by ctr 2.1', () => {
+describe('the life of a container, by ctr 2.1', () => {
   let rig: ContainerdRig;
   let ctr: CtrRun;
   before(async () => {
@@ -77,7 +77,7 @@ suite('the life of a container, by ctr 2.1', () => {
     assert.equal(await terminal.exitCode(), 5);
   }
 
-  test('ctr run -t: a terminal with its size, a resize, input, Ctrl-C and the exit code', async () => {
+  it('ctr run -t: a terminal with its size, a resize, input, Ctrl-C and the exit code', async () => {
     await conversation(new Terminal(await ctr.command('terminal', ['/bin/sh', '-c', WATCHING], ['--rm', '-t'])));
     const interrupted = new Terminal(
       await ctr.command(
@@ -92,7 +92,7 @@ suite('the life of a container, by ctr 2.1', () => {
     await ctr.nothingIsLeft();
   });
 
-  test('exec -t: the same for a further process; pause, resume, and every event', async () => {
+  it('exec -t: the same for a further process; pause, resume, and every event', async () => {
     const events = spawn(...commandOf(rig.ctrCommand(['events'], 'default')), { stdio: ['ignore', 'pipe', 'inherit'] });
     let told = '';
     events.stdout.on('data', (bytes: Buffer) => (told += bytes.toString()));

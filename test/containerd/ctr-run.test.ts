@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { rm } from 'node:fs/promises';
 import { release } from 'node:os';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { CtrRun } from '../support/containerd/ctr-run.ts';
@@ -14,7 +14,7 @@ const STREAM_BYTES = 5 * 1024 * 1024;
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
 for (const version of ['1.7', '2.1'] as const) {
-  suite(`ctr run, by an unmodified containerd ${version}: a VM for each container`, () => {
+  describe(`ctr run, by an unmodified containerd ${version}: a VM for each container`, () => {
     let rig: ContainerdRig;
     let ctr: CtrRun;
     before(async () => {
@@ -23,7 +23,7 @@ for (const version of ['1.7', '2.1'] as const) {
     });
     after(() => rig[Symbol.asyncDispose]());
 
-    test("exit codes, and the guest's kernel", async () => {
+    it("exit codes, and the guest's kernel", async () => {
       const result = await ctr.run('plain', ['/bin/sh', '-c', 'uname -r; echo err >&2; exit 7']);
       assert.equal(result.exitCode, 7, result.stderr);
       assert.notEqual(result.stdout.toString().trim(), release());
@@ -32,7 +32,7 @@ for (const version of ['1.7', '2.1'] as const) {
       await ctr.nothingIsLeft();
     });
 
-    test('stdin, stdout and stderr of 5 MB each, byte for byte', async () => {
+    it('stdin, stdout and stderr of 5 MB each, byte for byte', async () => {
       const input = randomBytes(STREAM_BYTES);
       const result = await ctr.run('streams', ['/bin/sh', '-c', 'tee /tmp/in; cat /tmp/in >&2'], ['--rm'], input);
       assert.equal(result.exitCode, 0);
@@ -41,7 +41,7 @@ for (const version of ['1.7', '2.1'] as const) {
       await ctr.nothingIsLeft();
     });
 
-    test('output that is read slowly arrives to its last byte, though the process has long ended', async () => {
+    it('output that is read slowly arrives to its last byte, though the process has long ended', async () => {
       // A port of the guest queues most of it: the process is gone while megabytes are still on their way.
       const child = await ctr.spawn('slow', [
         '/bin/sh',
@@ -62,7 +62,7 @@ for (const version of ['1.7', '2.1'] as const) {
       await ctr.nothingIsLeft();
     });
 
-    test('a file system from --mount, and the size of the VM from annotations', async () => {
+    it('a file system from --mount, and the size of the VM from annotations', async () => {
       const image = await rig.daemon.rawFile('mount.raw', 32 * 1024 * 1024);
       await execa('mkfs.ext4', ['-q', image]);
       const more = ['--rm', '--mount', `type=ext4,src=${image},dst=/data,options=rw`];
@@ -74,7 +74,7 @@ for (const version of ['1.7', '2.1'] as const) {
       await ctr.nothingIsLeft();
     });
 
-    test('exec and kill in a detached container; containerd and qshimd are killed under it', async () => {
+    it('exec and kill in a detached container; containerd and qshimd are killed under it', async () => {
       const started = await ctr.run('detached', ['/bin/sleep', '1000'], ['-d']);
       assert.equal(started.exitCode, 0, started.stderr);
       await rig.stopContainerd('SIGKILL');
@@ -87,7 +87,7 @@ for (const version of ['1.7', '2.1'] as const) {
       await ctr.nothingIsLeft();
     });
 
-    test('a running container that containerd has lost is ended by the runtime binary', async () => {
+    it('a running container that containerd has lost is ended by the runtime binary', async () => {
       assert.equal((await ctr.run('lost', ['/bin/sleep', '1000'], ['-d'])).exitCode, 0);
       await rig.stopContainerd('SIGKILL');
       const bundle = join(rig.directory, 'state/io.containerd.runtime.v2.task/default/lost');

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { podConfig } from '../support/containerd/cri.ts';
 import { ContainerdRig } from '../support/containerd/rig.ts';
 
 const IN_TURN = 20;
 const AT_ONCE = 4;
 
-suite('many pods, by containerd 2.1 through CRI', () => {
+describe('many pods, by containerd 2.1 through CRI', () => {
   let rig: ContainerdRig;
   before(async () => {
     rig = await ContainerdRig.start('2.1');
@@ -24,12 +24,12 @@ suite('many pods, by containerd 2.1 through CRI', () => {
     await rig.cri.removePod(podId);
   }
 
-  test(`${IN_TURN} pods one after the other`, async () => {
+  it(`${IN_TURN} pods one after the other`, async () => {
     for (let number = 0; number < IN_TURN; number++) await podWithContainer(`turn-${number}`, number);
     assert.deepEqual(await rig.daemon.client.listSandboxes(), []);
   });
 
-  test(`${AT_ONCE} pods at once`, async () => {
+  it(`${AT_ONCE} pods at once`, async () => {
     await Promise.all(Array.from({ length: AT_ONCE }, (_, number) => podWithContainer(`once-${number}`, 30 + number)));
     assert.deepEqual(await rig.daemon.client.listSandboxes(), []);
   });

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PodSandboxConfig } from '../../src/grpc/generated/runtime/v1/PodSandboxConfig.ts';
 import { podConfig } from '../support/containerd/cri.ts';
@@ -20,7 +20,7 @@ const CLIENT_TIMEOUT_MS = 120_000;
 /** More than all pipes and FIFOs on the way take. */
 const STREAM_BYTES = 4 * 1024 * 1024;
 
-suite('restarts under a live container', () => {
+describe('restarts under a live container', () => {
   let rig: ContainerdRig;
   let config: PodSandboxConfig;
   let podId: string;
@@ -67,7 +67,7 @@ suite('restarts under a live container', () => {
   }
 
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    test(`qshimd restarted with ${signal}: containerd notices nothing, output and exit code arrive`, async () => {
+    it(`qshimd restarted with ${signal}: containerd notices nothing, output and exit code arrive`, async () => {
       const name = `daemon-${signal.toLowerCase()}`;
       const id = await counting(name);
       await rig.restartDaemon(signal);
@@ -78,7 +78,7 @@ suite('restarts under a live container', () => {
       await countedToTheEnd(name);
     });
 
-    test(`containerd restarted with ${signal}: the container goes on`, async () => {
+    it(`containerd restarted with ${signal}: the container goes on`, async () => {
       const id = await counting(`containerd-${signal.toLowerCase()}`);
       await rig.stopContainerd(signal);
       await rig.startContainerd();
@@ -87,7 +87,7 @@ suite('restarts under a live container', () => {
     });
   }
 
-  test('an exit while containerd is away is told when it is back', async () => {
+  it('an exit while containerd is away is told when it is back', async () => {
     const id = await counting('missed');
     await rig.stopContainerd('SIGKILL');
     await rig.daemon.client.guest(podId, `touch $(echo /run/qshim/volumes/rootfs-*/tmp)/end`);
@@ -97,7 +97,7 @@ suite('restarts under a live container', () => {
     await rig.cri.removeContainer(id);
   });
 
-  test('an exit while qshimd is away is told when it is back', async () => {
+  it('an exit while qshimd is away is told when it is back', async () => {
     const id = await counting('unseen');
     await rig.daemon.client.guest(
       podId,
@@ -109,7 +109,7 @@ suite('restarts under a live container', () => {
     await rig.cri.removeContainer(id);
   });
 
-  test('stdin and stdout that wait full on their whole way come through an orderly restart byte for byte', async () => {
+  it('stdin and stdout that wait full on their whole way come through an orderly restart byte for byte', async () => {
     const id = await counting('full');
     const sent = randomBytes(STREAM_BYTES);
     const [file, ...args] = rig.ctrCommand(['tasks', 'exec', '--exec-id', 'full', id, '/bin/cat']);
@@ -127,7 +127,7 @@ suite('restarts under a live container', () => {
     await endsWith7(id);
   });
 
-  test('the pod that has lived through all that stops and leaves nothing', async () => {
+  it('the pod that has lived through all that stops and leaves nothing', async () => {
     await rig.cri.stopPod(podId);
     await rig.cri.removePod(podId);
     assert.deepEqual(await rig.daemon.client.listSandboxes(), []);

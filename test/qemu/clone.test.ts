@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { copyFile, mkdir, mkdtemp, open, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { execa } from 'execa';
 import type { OptionName } from '../../src/config.ts';
 import { identify } from '../../src/qemu/process.ts';
@@ -29,7 +29,7 @@ const MACHINE_FACTS = [
   'echo "hostname=$(hostname)"',
 ].join('\n');
 
-suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
+describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
   let root = '';
   let templates = '';
 
@@ -52,7 +52,7 @@ suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
   /** What is in a directory of templates: finished ones, and what is being made or removed. */
   const contents = async (directory: string): Promise<readonly string[]> => (await readdir(directory)).sort();
 
-  test('a clone is required and there is no template: it is made first. Two clones are two machines', async () => {
+  it('a clone is required and there is no template: it is made first. Two clones are two machines', async () => {
     await using daemon = await start();
     const { client } = daemon;
     const one = await client.createSandbox({ sandboxId: 'one.a', spec });
@@ -77,7 +77,7 @@ suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     assert.deepEqual((await client.createSandbox({ sandboxId: 'two', spec })).start, two.start);
   });
 
-  test('auto: a boot first, which says so; the template is made behind it; then clones', async () => {
+  it('auto: a boot first, which says so; the template is made behind it; then clones', async () => {
     const own = join(root, 'auto');
     await using daemon = await start({ template: 'auto', templates_dir: own });
     const { client } = daemon;
@@ -93,14 +93,14 @@ suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     assert.deepEqual([started.spec?.template, started.start?.kind], ['TEMPLATE_OFF', COLD]);
   });
 
-  test('required and ready when started contradict each other', async () => {
+  it('required and ready when started contradict each other', async () => {
     await using daemon = await start();
     const contradictory = { readyWhen: 'READY_WHEN_STARTED', template: 'TEMPLATE_REQUIRED' } as const;
     const seen = await refusal(daemon.client.createSandbox({ sandboxId: 'one', spec: contradictory }));
     assert.deepEqual([seen.code, seen.metadata['field']], ['INVALID_ARGUMENT', 'spec.template']);
   });
 
-  test('templates that are not in memory are none: auto boots, required is refused', async () => {
+  it('templates that are not in memory are none: auto boots, required is refused', async () => {
     await using cleanup = new AsyncDisposableStack();
     // Kept over a reboot, so not on tmpfs.
     const onDisk = await mkdtemp('/var/tmp/qshim-t-');
@@ -117,7 +117,7 @@ suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     assert.match(booted.start.reason, /tmpfs/);
   });
 
-  test('a template that does not work: required is refused, auto boots and says why, nothing is left', async () => {
+  it('a template that does not work: required is refused, auto boots and says why, nothing is left', async () => {
     const own = join(root, 'damaged');
     await using daemon = await start({ templates_dir: own });
     const { client } = daemon;
@@ -143,7 +143,7 @@ suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     assert.match(later.start?.reason ?? '', /^its template could not be made: .*not restored/);
   });
 
-  test('another kernel file, by time or by place, is another template', async () => {
+  it('another kernel file, by time or by place, is another template', async () => {
     await using daemon = await start();
     const kernel = join(daemon.volumeDir, 'vmlinuz');
     await copyFile(KERNEL, kernel);
@@ -157,7 +157,7 @@ suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     assert.equal(ids.add(usual.start?.templateId ?? '').size, 3);
   });
 
-  test('a daemon that comes back adopts its clones, and keeps their template; without users it makes room', async () => {
+  it('a daemon that comes back adopts its clones, and keeps their template; without users it makes room', async () => {
     const own = join(root, 'kept');
     const first = await start({ templates_dir: own });
     const created = await first.client.createSandbox({ sandboxId: 'vm', spec });
@@ -175,7 +175,7 @@ suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     assert.deepEqual(await contents(own), [held]);
   });
 
-  test('nothing is left of a template whose daemon was killed while it was made', async () => {
+  it('nothing is left of a template whose daemon was killed while it was made', async () => {
     const own = join(root, 'unfinished');
     await mkdir(own, { mode: 0o700 });
     const first = await start({ templates_dir: own });
@@ -192,7 +192,7 @@ suite('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     });
   });
 
-  test('a clone whose daemon was killed before it was one is begun anew', async () => {
+  it('a clone whose daemon was killed before it was one is begun anew', async () => {
     const first = await start();
     await first.client.createSandbox({ sandboxId: 'ready', spec });
     const creating = first.client.createSandbox({ sandboxId: 'vm', spec }).catch(() => undefined);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -12,8 +12,8 @@ const BOOT_TIMEOUT_MS = 120_000;
 const timeoutMs = 60_000;
 const lost = shimFailure('UNAVAILABLE', 'GUEST_AGENT_LOST');
 
-suite('an agent that goes and comes back', { skip }, () => {
-  test('killed in the guest, and the guest rebooted', async () => {
+describe('an agent that goes and comes back', { skip }, () => {
+  it('killed in the guest, and the guest rebooted', async () => {
     await using vm = await startRawVm();
     await using agent = new GuestAgent({ path: vm.agentPath, log: silentLogger(), requestTimeoutMs: 60_000 });
     await agent.waitReady({ timeoutMs: BOOT_TIMEOUT_MS });

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent, type ExecResult } from '../../src/guest/agent.ts';
@@ -84,7 +84,7 @@ function refused(reason: string, code = 'FAILED_PRECONDITION'): (error: unknown)
   };
 }
 
-suite('a real guest', { skip }, () => {
+describe('a real guest', { skip }, () => {
   let vm: RawVm;
   let agent: GuestAgent;
 
@@ -130,8 +130,8 @@ suite('a real guest', { skip }, () => {
     return found;
   };
 
-  suite('the agent', () => {
-    test('answers', async () => {
+  describe('the agent', () => {
+    it('answers', async () => {
       assert.equal(agent.state, 'ready');
       await agent.ping();
       const { version, commands } = await agent.info();
@@ -139,7 +139,7 @@ suite('a real guest', { skip }, () => {
       assert.ok(commands.has('guest-exec') && commands.has('guest-get-disks'));
     });
 
-    test('exec carries 1 MiB in and out exactly', async () => {
+    it('exec carries 1 MiB in and out exactly', async () => {
       const input = randomBytes(MIB + 1);
       const result = await agent.exec({ path: '/bin/cat', input, timeoutMs });
       assert.equal(result.exitCode, 0);
@@ -147,7 +147,7 @@ suite('a real guest', { skip }, () => {
       assert.ok(result.stdout.equals(input));
     });
 
-    test('exec tells exit code, signal, environment and stderr', async () => {
+    it('exec tells exit code, signal, environment and stderr', async () => {
       const exited = await sh('echo "$1" >&2; exit 7', 'a "b" $c');
       assert.equal(exited.exitCode, 7);
       assert.equal(exited.stderr.toString(), 'a "b" $c\n');
@@ -157,13 +157,13 @@ suite('a real guest', { skip }, () => {
       assert.equal(env.stdout.toString(), 'ONLY=this\n');
     });
 
-    test('exec that does not end in time leaves the process and names it', async () => {
+    it('exec that does not end in time leaves the process and names it', async () => {
       const error = await agent.exec({ path: '/bin/sleep', args: ['1000'], timeoutMs: 500 }).catch((e: unknown) => e);
       assert.ok(refused('GUEST_EXEC_TIMEOUT', 'DEADLINE_EXCEEDED')(error) && error instanceof ShimError);
       assert.equal(await output('cat "/proc/$1/comm"; kill "$1"', error.metadata['pid'] ?? ''), 'sleep');
     });
 
-    test('disks have their PCI addresses', async () => {
+    it('disks have their PCI addresses', async () => {
       const known = (await agent.disks()).filter((disk) => !disk.partition);
       const slots = known.map((disk) => disk.pci?.slot ?? -1).sort((a, b) => a - b);
       assert.deepEqual(
@@ -175,9 +175,9 @@ suite('a real guest', { skip }, () => {
     });
   });
 
-  suite('prepareMount', () => {
+  describe('prepareMount', () => {
     for (const fsType of ['ext4', 'xfs'] as const) {
-      test(`${fsType}: formats a blank disk once and keeps what is on it`, async () => {
+      it(`${fsType}: formats a blank disk once and keeps what is on it`, async () => {
         const mountPoint = `/mnt/${fsType} with \\ blank`;
         const first = await mount(fsType, { fsType, mountPoint });
         assert.equal(first.formatted, true);
@@ -201,7 +201,7 @@ suite('a real guest', { skip }, () => {
       });
     }
 
-    test('a blank disk that must not be formatted stays blank', async () => {
+    it('a blank disk that must not be formatted stays blank', async () => {
       await assert.rejects(mount('blank', { format: 'never' }), refused('GUEST_NO_FILESYSTEM'));
       assert.equal(
         await output('cmp -n "$2" "$1" /dev/zero && echo blank', await node('blank'), String(small)),
@@ -218,7 +218,7 @@ suite('a real guest', { skip }, () => {
       ['tail-first', 'GUEST_DISK_NOT_EMPTY'],
       ['tiny', 'GUEST_DISK_NOT_EMPTY'],
     ] as const) {
-      test(`a disk that is not empty (${serial}) is left as it is`, async () => {
+      it(`a disk that is not empty (${serial}) is left as it is`, async () => {
         const device = await node(serial);
         const before = await output('md5sum < "$1"', device);
         await assert.rejects(mount(serial), refused(reason));
@@ -227,7 +227,7 @@ suite('a real guest', { skip }, () => {
       });
     }
 
-    test('a disk whose serial is not the expected one is not touched', async () => {
+    it('a disk whose serial is not the expected one is not touched', async () => {
       const wrong = { ...identity('blank'), serial: 'blanc', mountPoint: '/mnt/blank' };
       await assert.rejects(mount('blank', wrong), refused('GUEST_DISK_MISMATCH'));
       await assert.rejects(unmount(agent, { ...wrong, force: true, timeoutMs }), refused('GUEST_DISK_MISMATCH'));
@@ -240,7 +240,7 @@ suite('a real guest', { skip }, () => {
       );
     });
 
-    test('a mount point that is in use is refused before the disk is touched', async () => {
+    it('a mount point that is in use is refused before the disk is touched', async () => {
       await assert.rejects(mount('blank', { mountPoint: '/tmp' }), refused('GUEST_MOUNT_POINT_BUSY'));
       await assert.rejects(
         mount('blank', { mountPoint: '/mnt/../tmp' }),
@@ -253,11 +253,11 @@ suite('a real guest', { skip }, () => {
       );
     });
 
-    test('a disk that cannot be written is not said to be formatted', async () => {
+    it('a disk that cannot be written is not said to be formatted', async () => {
       await assert.rejects(mount('read-only'), refused('GUEST_FORMAT_FAILED'));
     });
 
-    test('two at once format once', async () => {
+    it('two at once format once', async () => {
       const both = await Promise.all([mount('twice'), mount('twice')]);
       assert.deepEqual(both.map((each) => each.formatted).sort(), [false, true]);
       assert.equal(both[0].uuid, both[1].uuid);
@@ -265,13 +265,13 @@ suite('a real guest', { skip }, () => {
     });
   });
 
-  suite('unmount and holders', () => {
+  describe('unmount and holders', () => {
     before(async () => {
       await mount('busy');
     });
 
     const holding = (what: string, act: string): void => {
-      test(`a process that holds it (${what}) is named`, async () => {
+      it(`a process that holds it (${what}) is named`, async () => {
         // The process holds nothing of what it inherited, so that exec ends while it stays.
         const pid = await output(`${act}\n echo $!; sleep 0.3`);
         try {
@@ -296,7 +296,7 @@ suite('a real guest', { skip }, () => {
     holding('exe', 'cp /bin/busybox /mnt/busy/sleep; /mnt/busy/sleep 1000 > /dev/null 2>&1 < /dev/null &');
     holding('mount-namespace', 'unshare -m sleep 1000 > /dev/null 2>&1 < /dev/null &');
 
-    test('refused half-way: what is still mounted is told, in this namespace', async () => {
+    it('refused half-way: what is still mounted is told, in this namespace', async () => {
       await output('mkdir -p "/mnt/o th" /mnt/busy/sub; mount --bind /mnt/busy/sub "/mnt/o th"');
       const pid = await output('cd "/mnt/o th"; sleep 1000 > /dev/null 2>&1 < /dev/null & echo $!');
       const answer = await release('busy');
@@ -319,14 +319,14 @@ suite('a real guest', { skip }, () => {
       await mount('busy');
     });
 
-    test('several mounts of one disk all go', async () => {
+    it('several mounts of one disk all go', async () => {
       await output('mkdir -p /mnt/other /mnt/busy/sub; mount --bind /mnt/busy/sub /mnt/other');
       assert.deepEqual(await release('busy'), { unmounted: true });
       assert.equal(await output('grep -c busy /proc/self/mountinfo || :'), '0');
       await mount('busy');
     });
 
-    test('another file system on top is named', async () => {
+    it('another file system on top is named', async () => {
       await output('mkdir -p /mnt/busy/sub; mount -t tmpfs none /mnt/busy/sub');
       assert.deepEqual(await release('busy'), {
         unmounted: false,
@@ -336,7 +336,7 @@ suite('a real guest', { skip }, () => {
       await output('umount /mnt/busy/sub');
     });
 
-    test('force takes it away although it is in use', async () => {
+    it('force takes it away although it is in use', async () => {
       const pid = await output('cd /mnt/busy; sleep 1000 > /dev/null 2>&1 < /dev/null & echo $!');
       assert.deepEqual(await release('busy', true), { unmounted: true });
       assert.equal(await output('grep -c busy /proc/self/mountinfo || :'), '0');
@@ -346,7 +346,7 @@ suite('a real guest', { skip }, () => {
       await mount('busy');
     });
 
-    test('a disk that cannot be opened: nobody begins to use it, and it is let go of all the same', async () => {
+    it('a disk that cannot be opened: nobody begins to use it, and it is let go of all the same', async () => {
       // As in the moment before Linux lets it be opened: its node is there, and no driver answers to it.
       const device = await node('busy');
       await output('mknod /dev/nobody b 259 1048575 && mount --bind /dev/nobody "$1"', device);
@@ -357,12 +357,12 @@ suite('a real guest', { skip }, () => {
       await mount('busy');
     });
 
-    test('holders: a mount', async () => {
+    it('holders: a mount', async () => {
       const found = await holders(agent, identity('busy'));
       assert.deepEqual(found, [{ pid: 0, command: 'kernel', what: 'mount:/mnt/busy' }]);
     });
 
-    test('holders: the disk itself held open, swap, device-mapper, nobody', async () => {
+    it('holders: the disk itself held open, swap, device-mapper, nobody', async () => {
       const device = await node('raw');
       assert.deepEqual(await holders(agent, identity('raw')), []);
       const pid = await output('sleep 1000 < "$1" > /dev/null 2>&1 & echo $!', device);

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { Deadline, sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent } from '../../src/guest/agent.ts';
@@ -75,8 +75,8 @@ async function plugDisk({ qemu, agent }: Guest, id: string, slot: number): Promi
   throw new Error(`the guest never listed ${id} at slot ${slot}`);
 }
 
-suite('the reference guest as files', { skip }, () => {
-  test('two builds from the same packages give the bytes of the manifest', async () => {
+describe('the reference guest as files', { skip }, () => {
+  it('two builds from the same packages give the bytes of the manifest', async () => {
     const manifest = JSON.parse(await readFile(manifestPath, 'utf8')) as Manifest;
     for (let round = 0; round < 2; round += 1) {
       const directory = await mkdtemp(join(tmpdir(), 'qshim-image-'));
@@ -89,14 +89,14 @@ suite('the reference guest as files', { skip }, () => {
     }
   });
 
-  test('modules.dep gives the loading order, dependencies first', () => {
+  it('modules.dep gives the loading order, dependencies first', () => {
     const needs = parseModulesDep('kernel/a/top-one.ko: kernel/a/mid.ko kernel/b/base.ko\nkernel/b/base.ko:\n');
     assert.deepEqual(needs.get('top_one'), ['kernel/b/base.ko', 'kernel/a/mid.ko', 'kernel/a/top-one.ko']);
     assert.deepEqual(needs.get('base'), ['kernel/b/base.ko']);
   });
 });
 
-suite('the reference guest running', { skip }, () => {
+describe('the reference guest running', { skip }, () => {
   let guest: Guest;
   before(async () => {
     guest = await startGuest('qshim.hostname=box-7');
@@ -104,7 +104,7 @@ suite('the reference guest running', { skip }, () => {
   after(() => guest[Symbol.asyncDispose]());
 
   // busybox sh prefers its own applets to programs of that name: those are called by path.
-  test('has the tools that mount, format, grow and encrypt', async () => {
+  it('has the tools that mount, format, grow and encrypt', async () => {
     const output = await guest.run(`
       mkfs.ext4 -V; mkfs.xfs -V; resize2fs 2>&1 | head -1; tune2fs 2>&1 | head -1; dumpe2fs -V; e2fsck -V
       xfs_growfs -V; xfs_repair -V; cryptsetup --version; dmsetup --version; blkid -V; wipefs -V; /sbin/blockdev -V; lsblk -V
@@ -114,7 +114,7 @@ suite('the reference guest running', { skip }, () => {
     assert.match(output, /bin\/kmod/);
   });
 
-  test('loads every module of the image on demand', async () => {
+  it('loads every module of the image on demand', async () => {
     await guest.run(`/sbin/modprobe -a ${demandModules.join(' ')}`);
     const loaded = await guest.run('cut -d" " -f1 /proc/modules');
     for (const name of ['xfs', 'dm_crypt', 'dm_integrity', 'overlay', 'algif_skcipher', 'virtio_rng']) {
@@ -122,7 +122,7 @@ suite('the reference guest running', { skip }, () => {
     }
   });
 
-  test('offers what containers need: pivot_root, cgroup controllers, devpts, a reaping PID 1', async () => {
+  it('offers what containers need: pivot_root, cgroup controllers, devpts, a reaping PID 1', async () => {
     await guest.run(`unshare -m sh -ec 'mkdir /run/new; mount -t tmpfs tmpfs /run/new; mkdir /run/new/old; cd /run/new
       /sbin/pivot_root . old; [ -d /old/proc/1 ]'`);
     const controllers = (await guest.run('cat /sys/fs/cgroup/cgroup.subtree_control')).trim().split(' ');
@@ -132,7 +132,7 @@ suite('the reference guest running', { skip }, () => {
     assert.equal((await guest.run('hostname')).trim(), 'box-7');
   });
 
-  test('sees hot-plugged disks, formats, encrypts and lets go of them', async () => {
+  it('sees hot-plugged disks, formats, encrypts and lets go of them', async () => {
     const ext4 = await plugDisk(guest, 'ext4', 1);
     const xfs = await plugDisk(guest, 'xfs', 10);
     const luks = await plugDisk(guest, 'luks', 31);
@@ -160,7 +160,7 @@ suite('the reference guest running', { skip }, () => {
     }
   });
 
-  test('reboots when the agent asks, and powers off at the power button', async () => {
+  it('reboots when the agent asks, and powers off at the power button', async () => {
     const { agent, qemu } = guest;
     {
       using reset = qemu.qmp.listen('RESET', (event) => event.data.guest);
@@ -176,8 +176,8 @@ suite('the reference guest running', { skip }, () => {
   });
 });
 
-suite('the reference guest without the disk driver', { skip }, () => {
-  test('qshim.no_virtio_blk=1 leaves virtio_blk out, and the agent powers the guest off', async () => {
+describe('the reference guest without the disk driver', { skip }, () => {
+  it('qshim.no_virtio_blk=1 leaves virtio_blk out, and the agent powers the guest off', async () => {
     await using guest = await startGuest('qshim.no_virtio_blk=1');
     const loaded = await guest.run('cut -d" " -f1 /proc/modules');
     assert.ok(!loaded.includes('virtio_blk'), loaded);

@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { execa } from 'execa';
 import { guestDirectory } from '../../scripts/guest/build.ts';
 import { buildPrograms, compilerVersion, programNames } from '../../scripts/guest/programs.ts';
@@ -51,8 +51,8 @@ async function play(message: PlayerMessage): Promise<{ readonly greeting: string
   return { greeting: after.toString('latin1', 0, PLAYER_HELLO.length), reply: readReply(after.subarray(replyAt)) };
 }
 
-suite('programs for guests', { skip }, () => {
-  test('two builds give the same bytes, wherever, and whatever the umask', async (t) => {
+describe('programs for guests', { skip }, () => {
+  it('two builds give the same bytes, wherever, and whatever the umask', async (t) => {
     if ((await compilerVersion()) === undefined) {
       t.skip('there is no gcc');
       return;
@@ -73,7 +73,7 @@ suite('programs for guests', { skip }, () => {
   });
 
   for (const name of programNames) {
-    test(`${name} needs no library, is small, and ends with 1 when it has no port`, async () => {
+    it(`${name} needs no library, is small, and ends with 1 when it has no port`, async () => {
       const path = join(built, name);
       const bytes = await readFile(path);
       assert.ok(bytes.length < 2048, `${bytes.length} bytes`);
@@ -90,12 +90,12 @@ suite('programs for guests', { skip }, () => {
     });
   }
 
-  test('the memory of the player is where messages point to', async () => {
+  it('the memory of the player is where messages point to', async () => {
     const [, memory] = programHeaders(await readFile(join(built, 'player')));
     assert.deepEqual([memory?.address, memory?.bytes], [BUFFER_ADDRESS, BUFFER_BYTES]);
   });
 
-  test('the player does all that a message says, and gives back what it is asked for', async () => {
+  it('the player does all that a message says, and gives back what it is asked for', async () => {
     await using stack = new AsyncDisposableStack();
     const file = join(await scratch(stack), 'file');
     await writeFile(file, '');
@@ -111,7 +111,7 @@ suite('programs for guests', { skip }, () => {
     assert.equal(await readFile(file, 'utf8'), 'written');
   });
 
-  test('it stops at the first call that fails, and tells how far it came', async () => {
+  it('it stops at the first call that fails, and tells how far it came', async () => {
     await using stack = new AsyncDisposableStack();
     const file = join(await scratch(stack), 'file');
     await (await open(file, 'w')).close();

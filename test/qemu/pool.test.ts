@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { copyFile, mkdtemp, rm, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import type { OptionName } from '../../src/config.ts';
 import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
 import { POOL_DIRECTORY_PREFIX } from '../../src/template/pool.ts';
@@ -14,7 +14,7 @@ import { until } from '../support/until.ts';
 
 const spec = { accelerator: 'ACCELERATOR_TCG', memoryMib: 256, template: 'TEMPLATE_REQUIRED' } as const;
 
-suite('the warm pool', { skip: await realVmSkipReason() }, () => {
+describe('the warm pool', { skip: await realVmSkipReason() }, () => {
   let root = '';
 
   before(async () => {
@@ -36,7 +36,7 @@ suite('the warm pool', { skip: await realVmSkipReason() }, () => {
     await until(`${members} pool members`, async () => count(await daemon.log(), 'pool member ready') === members);
   };
 
-  test('a sandbox from the pool is a machine of its own, and the pool is filled again', async () => {
+  it('a sandbox from the pool is a machine of its own, and the pool is filled again', async () => {
     await using daemon = await start({});
     const { client } = daemon;
     const first = await client.createSandbox({ sandboxId: 'first', spec });
@@ -78,7 +78,7 @@ suite('the warm pool', { skip: await realVmSkipReason() }, () => {
   });
 
   for (const journal of ['whole', 'lost'] as const) {
-    test(`after kill -9 sandboxes of the pool are adopted, members ended; the journal is ${journal}`, async () => {
+    it(`after kill -9 sandboxes of the pool are adopted, members ended; the journal is ${journal}`, async () => {
       const first = await start({});
       await first.client.createSandbox({ sandboxId: 'first', spec });
       await untilReady(first, 1);
@@ -102,7 +102,7 @@ suite('the warm pool', { skip: await realVmSkipReason() }, () => {
     });
   }
 
-  test('members of a template that is out of date are not used, and end', async () => {
+  it('members of a template that is out of date are not used, and end', async () => {
     await using daemon = await start({ pool_size: 2 });
     const kernel = join(daemon.volumeDir, 'vmlinuz');
     await copyFile(KERNEL, kernel);
@@ -116,7 +116,7 @@ suite('the warm pool', { skip: await realVmSkipReason() }, () => {
     assert.equal((await qemuProcessesBelow(daemon.stateDir)).length, 4, 'two sandboxes, two members');
   });
 
-  test('all kinds together have a bound: what was asked for longest ago makes room', async () => {
+  it('all kinds together have a bound: what was asked for longest ago makes room', async () => {
     await using daemon = await start({ pool_max: 1 });
     const { client } = daemon;
     await client.createSandbox({ sandboxId: 'one', spec });

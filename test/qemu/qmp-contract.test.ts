@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { Deadline, sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { probeCapabilities } from '../../src/qmp/capabilities.ts';
@@ -19,8 +19,8 @@ const Q35 = ['-machine', 'q35', '-accel', 'tcg', '-m', '64', ...BRIDGE];
 const EVENT_TIMEOUT_MS = 30_000;
 const DISK_BYTES = 8 * 1024 * 1024;
 
-suite('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
-  test('every command, argument, result, event and member that qshim uses exists', async () => {
+describe('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
+  it('every command, argument, result, event and member that qshim uses exists', async () => {
     await using qemu = await startBareQemu(NO_MACHINE);
     const schema = await qemu.qmp.run('query-qmp-schema');
     const { version } = qemu.qmp.greeting;
@@ -47,7 +47,7 @@ suite('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
     ]);
   });
 
-  test('every device property that device_add sends is one of virtio-blk-pci', async () => {
+  it('every device property that device_add sends is one of virtio-blk-pci', async () => {
     await using qemu = await startBareQemu(NO_MACHINE);
     const listed = await qemu.qmp.run('device-list-properties', { typename: 'virtio-blk-pci' });
     const names = new Set(listed.map((property) => property.name));
@@ -57,7 +57,7 @@ suite('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
     assert.equal(checkDeviceProperties(names, version).length, 1);
   });
 
-  test('the probe finds what its version is known to have', async () => {
+  it('the probe finds what its version is known to have', async () => {
     await using qemu = await startBareQemu(NO_MACHINE);
     const options = { binary: bareQemuBinary, log: silentLogger(), memory: new Map() };
     const found = await probeCapabilities(qemu.qmp, options);
@@ -73,7 +73,7 @@ suite('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
     );
   });
 
-  test('a second client gets no greeting while the first is there', async () => {
+  it('a second client gets no greeting while the first is there', async () => {
     await using qemu = await startBareQemu(NO_MACHINE);
     const options = { path: qemu.qmpPath, log: silentLogger(), handshakeTimeoutMs: 200 };
     await assert.rejects(QmpClient.connect(options), { code: 'UNAVAILABLE', reason: 'QMP_NO_GREETING' });
@@ -82,7 +82,7 @@ suite('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
     assert.equal((await second.run('query-version')).qemu.major, second.greeting.version.major);
   });
 
-  test('quit: SHUTDOWN and the reply come, then the connection ends', async () => {
+  it('quit: SHUTDOWN and the reply come, then the connection ends', async () => {
     await using qemu = await startBareQemu(NO_MACHINE);
     using shutdown = qemu.qmp.listen('SHUTDOWN');
     await qemu.qmp.run('quit');
@@ -90,7 +90,7 @@ suite('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
     assert.equal((await qemu.qmp.closed).reason, 'QMP_LOST');
   });
 
-  test('x-query-virtio-status lists DRIVER_OK once a driver is live, even the firmware, which takes fewer features', async () => {
+  it('x-query-virtio-status lists DRIVER_OK once a driver is live, even the firmware, which takes fewer features', async () => {
     await using qemu = await startBareQemu([...Q35, '-S']);
     const { qmp } = qemu;
     const path = '/machine/peripheral/v1/virtio-backend';
@@ -110,7 +110,7 @@ suite('QMP contract with the real binary', { skip: bareQemuMissing() }, () => {
     assert.ok(!transports.some((text) => /_EVENT_IDX|_INDIRECT_DESC/.test(text)));
   });
 
-  test('the fake QEMU of the component tests answers as the real one does', async () => {
+  it('the fake QEMU of the component tests answers as the real one does', async () => {
     await using qemu = await startBareQemu(Q35);
     await using fake = await FakeQmp.listen();
     new FakeQemuModel(fake, { bridges: ['br0'], unplug: 'manual', driver: 'manual' });

@@ -5,7 +5,7 @@ import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, utimes, writeFile } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { Deadline, monotonicMs, sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { TemplateStore, type TemplateLease } from '../../src/template/store.ts';
@@ -25,7 +25,7 @@ import {
 const EVENT_TIMEOUT_MS = 30_000;
 const SECTOR_BYTES = 512;
 
-suite('templates', { skip: await realVmSkipReason() }, () => {
+describe('templates', { skip: await realVmSkipReason() }, () => {
   let root = '';
   let store: TemplateStore;
   let key = '';
@@ -55,12 +55,12 @@ suite('templates', { skip: await realVmSkipReason() }, () => {
     return found;
   }
 
-  test('it is two files and a record, of which the memory is mostly holes', async () => {
+  it('it is two files and a record, of which the memory is mostly holes', async () => {
     assert.deepEqual((await readdir(join(root, 'store', key))).sort(), ['memory', 'state', 'template.json']);
     assert.ok(store.bytes < testLaunch.memoryMib * 1_048_576, `${store.bytes} bytes`);
   });
 
-  test('two clones side by side are two machines', async () => {
+  it('two clones side by side are two machines', async () => {
     // A clock that nobody set would be behind by as much.
     await sleep(Math.max(0, savedAtMs + 3000 - monotonicMs()));
     using held = await lease();
@@ -80,7 +80,7 @@ suite('templates', { skip: await realVmSkipReason() }, () => {
     for (const vm of [one, two]) await assertClockRight(vm);
   });
 
-  test('disks come and go in both, with the right bytes, beside each other', async () => {
+  it('disks come and go in both, with the right bytes, beside each other', async () => {
     using held = await lease();
     await using one = await startTestClone(testLaunch, held, 'clone-one');
     await using two = await startTestClone(testLaunch, held, 'clone-two');
@@ -102,7 +102,7 @@ suite('templates', { skip: await realVmSkipReason() }, () => {
     await Promise.all(disks);
   });
 
-  test('what clones write stays theirs; the template serves further clones after they have gone', async () => {
+  it('what clones write stays theirs; the template serves further clones after they have gone', async () => {
     using held = await lease();
     const before = await Promise.all([checksum(held.memoryFile), checksum(held.stateFile)]);
     {
@@ -117,7 +117,7 @@ suite('templates', { skip: await realVmSkipReason() }, () => {
     assert.equal(await guest(later, 'hostname; cat /tmp/mark 2> /dev/null || echo none'), 'clone-three\nnone\n');
   });
 
-  test('a clone can be reset: it boots like any VM', async () => {
+  it('a clone can be reset: it boots like any VM', async () => {
     using held = await lease();
     await using clone = await startTestClone(testLaunch, held, 'clone-one');
     using reset = clone.qmp.listen('RESET');
@@ -130,7 +130,7 @@ suite('templates', { skip: await realVmSkipReason() }, () => {
     assert.equal(await guest(clone, 'cat /sys/class/dmi/id/product_uuid'), `${clone.uuid}\n`);
   });
 
-  test('another key never finds it', async () => {
+  it('another key never finds it', async () => {
     const copy = join(root, 'initrd.img');
     await copyFile(testLaunch.initrd, copy);
     const launch = { ...testLaunch, initrd: copy };
@@ -147,7 +147,7 @@ suite('templates', { skip: await realVmSkipReason() }, () => {
     for (const other of others) assert.equal(await store.lookup(other), undefined);
   });
 
-  test('a kernel that does not boot makes no template, and leaves nothing', async () => {
+  it('a kernel that does not boot makes no template, and leaves nothing', async () => {
     const directory = join(root, 'making');
     await mkdir(directory);
     const target = {
@@ -173,7 +173,7 @@ suite('templates', { skip: await realVmSkipReason() }, () => {
   });
 
   for (const keepBytes of [0, 1000, 200_000]) {
-    test(`a state cut to ${keepBytes} bytes: the restore fails, cleanly`, async () => {
+    it(`a state cut to ${keepBytes} bytes: the restore fails, cleanly`, async () => {
       using held = await lease();
       const stateFile = join(root, 'cut-state');
       await copyFile(held.stateFile, stateFile);
@@ -188,7 +188,7 @@ suite('templates', { skip: await realVmSkipReason() }, () => {
     });
   }
 
-  test('a memory file that was cut: QEMU does not start', async () => {
+  it('a memory file that was cut: QEMU does not start', async () => {
     using held = await lease();
     const memoryFile = join(root, 'cut-memory');
     await writeFile(memoryFile, '');

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { allocatorEnvironment, chooseAllocator, findAllocator } from '../../src/qemu/allocator.ts';
 import { QemuProcess } from '../../src/qemu/process.ts';
 
-suite("QEMU's allocator", () => {
-  test('tcmalloc before jemalloc, wherever they are; none where there is none', async () => {
+describe("QEMU's allocator", () => {
+  it('tcmalloc before jemalloc, wherever they are; none where there is none', async () => {
     const one = await mkdtemp(join(tmpdir(), 'qshim-lib-'));
     const other = await mkdtemp(join(tmpdir(), 'qshim-lib-'));
     try {
@@ -21,12 +21,12 @@ suite("QEMU's allocator", () => {
     }
   });
 
-  test('`system` adds nothing, and a path is preloaded', () => {
+  it('`system` adds nothing, and a path is preloaded', () => {
     assert.deepEqual(allocatorEnvironment('system'), {});
     assert.deepEqual(allocatorEnvironment('/opt/lib/mine.so'), { LD_PRELOAD: '/opt/lib/mine.so' });
   });
 
-  test('one that QEMU was not seen to run with is not used', async () => {
+  it('one that QEMU was not seen to run with is not used', async () => {
     assert.deepEqual(await chooseAllocator('/bin/true', 'system'), { allocator: 'system', problem: undefined });
     const missing = await chooseAllocator('/bin/true', '/nowhere/lib.so');
     assert.equal(missing.allocator, 'system');
@@ -36,7 +36,7 @@ suite("QEMU's allocator", () => {
     assert.match(broken.problem ?? '', /does not run with/);
   });
 
-  test('one that cannot be loaded does not keep QEMU from running', async () => {
+  it('one that cannot be loaded does not keep QEMU from running', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-lib-'));
     try {
       const log = join(directory, 'log');

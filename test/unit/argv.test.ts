@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { VOLUME_CAPACITY_MAX, bridgesFor } from '../../src/volume/model/slots.ts';
 import { qemuArguments, type Launch } from '../../src/qemu/argv.ts';
 import { sandboxFiles } from '../../src/qemu/files.ts';
@@ -25,12 +25,12 @@ function valuesOf(option: string, launch: Launch = LAUNCH): string[] {
   return args.flatMap((arg, index) => (arg === option ? [args[index + 1] ?? ''] : []));
 }
 
-suite('QEMU arguments', () => {
-  test('same input, same arguments', () => {
+describe('QEMU arguments', () => {
+  it('same input, same arguments', () => {
     assert.deepEqual(qemuArguments(LAUNCH), qemuArguments(structuredClone(LAUNCH)));
   });
 
-  test('what the VM is', () => {
+  it('what the VM is', () => {
     assert.deepEqual(valuesOf('-machine'), ['q35,accel=tcg,usb=off,vmport=off,graphics=off']);
     assert.deepEqual(valuesOf('-cpu'), ['max']);
     assert.deepEqual(valuesOf('-smp'), ['cpus=3']);
@@ -42,24 +42,24 @@ suite('QEMU arguments', () => {
     assert.deepEqual(valuesOf('-name'), ['guest=qshim-one,debug-threads=on']);
   });
 
-  test('KVM takes the host CPU', () => {
+  it('KVM takes the host CPU', () => {
     const launch = { ...LAUNCH, accelerator: 'kvm' } as const;
     assert.deepEqual(valuesOf('-cpu', launch), ['host']);
     assert.match(valuesOf('-machine', launch)[0] ?? '', /^q35,accel=kvm,/);
   });
 
-  test('nothing by default, and the process is confined', () => {
+  it('nothing by default, and the process is confined', () => {
     const args = qemuArguments(LAUNCH);
     for (const flag of ['-nodefaults', '-no-user-config']) assert.ok(args.includes(flag), flag);
     assert.deepEqual(valuesOf('-display'), ['none']);
     assert.deepEqual(valuesOf('-sandbox'), ['on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny']);
   });
 
-  test('hot-plug goes through ACPI', () => {
+  it('hot-plug goes through ACPI', () => {
     assert.deepEqual(valuesOf('-global'), ['ICH9-LPC.acpi-pci-hotplug-with-bridge-support=on']);
   });
 
-  test('monitors, console and agent have their files, and wait for nobody', () => {
+  it('monitors, console and agent have their files, and wait for nobody', () => {
     assert.deepEqual(valuesOf('-chardev'), [
       'socket,id=qmp,path=/run/s/one/qmp.sock,server=on,wait=off',
       'socket,id=spare,path=/run/s/one/spare.sock,server=on,wait=off',
@@ -81,7 +81,7 @@ suite('QEMU arguments', () => {
     );
   });
 
-  test('one bridge for 31 volumes, each with the reservations that make its slots usable', () => {
+  it('one bridge for 31 volumes, each with the reservations that make its slots usable', () => {
     const bridges = valuesOf('-device').filter((value) => value.startsWith('pci-bridge'));
     const rest = 'shpc=off,io-reserve=4k,mem-reserve=1m,pref64-reserve=1m';
     assert.deepEqual(bridges, [
@@ -96,7 +96,7 @@ suite('QEMU arguments', () => {
     assert.equal(addresses.length, 2 + 7);
   });
 
-  test('commas in ids and paths are written twice; options without sub-options stay as they are', () => {
+  it('commas in ids and paths are written twice; options without sub-options stay as they are', () => {
     const launch = { ...LAUNCH, sandboxId: 'a,b', kernelParameters: 'a=1,2', files: sandboxFiles('/run/x,y') };
     assert.deepEqual(valuesOf('-name', launch), ['guest=qshim-a,,b,debug-threads=on']);
     assert.equal(valuesOf('-chardev', launch)[0], 'socket,id=qmp,path=/run/x,,y/qmp.sock,server=on,wait=off');

@@ -2,12 +2,12 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, mkdtemp, readFile, readdir, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { writeAtomically } from '../../src/base/atomic-file.ts';
 import { openFiles } from '../support/leaks.ts';
 
-suite('files that are replaced at once', () => {
-  test('the new contents, for its owner only, and nothing beside it', async () => {
+describe('files that are replaced at once', () => {
+  it('the new contents, for its owner only, and nothing beside it', async () => {
     await using it = await directory();
     const path = join(it.path, 'state.json');
     for (const text of ['first, and longer', 'second']) {
@@ -19,7 +19,7 @@ suite('files that are replaced at once', () => {
     await nothingOpenBelow(it.path);
   });
 
-  test('one that cannot be put in its place: what was there stays, and nothing beside it', async () => {
+  it('one that cannot be put in its place: what was there stays, and nothing beside it', async () => {
     await using it = await directory();
     const path = join(it.path, 'state.json');
     // No file can take the place of a directory.
@@ -30,7 +30,7 @@ suite('files that are replaced at once', () => {
     await nothingOpenBelow(it.path);
   });
 
-  test('without its directory, and without the right to make a file', async () => {
+  it('without its directory, and without the right to make a file', async () => {
     await using it = await directory();
     await assert.rejects(writeAtomically(join(it.path, 'missing', 'state.json'), 'new'), { code: 'ENOENT' });
     // Root may do everything, so the name that is taken by a directory stands for the right that is missing.

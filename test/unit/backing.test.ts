@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { link, mkdir, mkdtemp, open, realpath, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
 import { BackingClaims } from '../../src/volume/claims.ts';
@@ -62,8 +62,8 @@ const SPEC: VolumeSpec = { ...BASE_SPEC, source: { kind: 'raw-file', path: '/now
 
 const isRoot = process.getuid?.() === 0;
 
-suite('what lies behind a volume: files', () => {
-  test('a raw file gives its size, its resolved path, and one identity for all its names', async () => {
+describe('what lies behind a volume: files', () => {
+  it('a raw file gives its size, its resolved path, and one identity for all its names', async () => {
     await using scratch = await Scratch.make();
     const path = await scratch.file('volumes/a.raw');
     await link(path, scratch.path('volumes/hard.raw'));
@@ -78,7 +78,7 @@ suite('what lies behind a volume: files', () => {
     assert.notEqual((await scratch.inspect(other)).identity, found.identity);
   });
 
-  test('what is missing, or points nowhere, is FAILED_PRECONDITION', async () => {
+  it('what is missing, or points nowhere, is FAILED_PRECONDITION', async () => {
     await using scratch = await Scratch.make();
     await symlink('nowhere', scratch.path('volumes/dangling'));
     await scratch.file('volumes/a.raw');
@@ -90,14 +90,14 @@ suite('what lies behind a volume: files', () => {
     }
   });
 
-  test('symbolic links in a circle', async () => {
+  it('symbolic links in a circle', async () => {
     await using scratch = await Scratch.make();
     await symlink('b', scratch.path('volumes/a'));
     await symlink('a', scratch.path('volumes/b'));
     await assert.rejects(scratch.inspect(scratch.path('volumes/a')), { reason: 'INVALID_PATH' });
   });
 
-  test('outside the roots, by name, by symbolic link, or by a root that is only a prefix', async () => {
+  it('outside the roots, by name, by symbolic link, or by a root that is only a prefix', async () => {
     await using scratch = await Scratch.make();
     await scratch.file('secret/key');
     await scratch.file('volumes-other/b.raw');
@@ -113,7 +113,7 @@ suite('what lies behind a volume: files', () => {
     }
   });
 
-  test('a root may itself be a symbolic link, be "/", or not exist', async () => {
+  it('a root may itself be a symbolic link, be "/", or not exist', async () => {
     await using scratch = await Scratch.make();
     const path = await scratch.file('volumes/a.raw');
     await symlink('volumes', scratch.path('alias'));
@@ -123,7 +123,7 @@ suite('what lies behind a volume: files', () => {
     await assert.rejects(resolveAllowed('field', path, ['/nowhere']), { reason: 'OUTSIDE_ALLOWED_ROOTS' });
   });
 
-  test('what is no regular file is refused by its kind', async () => {
+  it('what is no regular file is refused by its kind', async () => {
     await using scratch = await Scratch.make();
     await mkdir(scratch.path('volumes/dir'));
     assert.equal(spawnSync('mkfifo', [scratch.path('volumes/fifo')]).status, 0);
@@ -152,7 +152,7 @@ suite('what lies behind a volume: files', () => {
     });
   });
 
-  test('sizes must suit the logical block size', async () => {
+  it('sizes must suit the logical block size', async () => {
     await using scratch = await Scratch.make();
     for (const [bytes, logicalBlockSize] of [
       [0, 512],
@@ -169,7 +169,7 @@ suite('what lies behind a volume: files', () => {
     assert.equal((await scratch.inspect(path)).sizeBytes, MIB + 512);
   });
 
-  test(
+  it(
     'a file that may only be read serves a read-only volume',
     { skip: isRoot && 'root may write everything' },
     async () => {
@@ -204,7 +204,7 @@ function qcow2(header: Header = {}): Buffer {
   return bytes.subarray(0, header.length ?? bytes.length);
 }
 
-suite('what lies behind a volume: qcow2 images', () => {
+describe('what lies behind a volume: qcow2 images', () => {
   async function inspect(header: Header): Promise<Inspection<SourceSpec>> {
     await using scratch = await Scratch.make();
     const path = scratch.path('volumes/a.qcow2');
@@ -212,12 +212,12 @@ suite('what lies behind a volume: qcow2 images', () => {
     return await scratch.inspect(path, { kind: 'qcow2-file' });
   }
 
-  test('the size is that of the disk, not of the file', async () => {
+  it('the size is that of the disk, not of the file', async () => {
     for (const version of [2, 3]) assert.equal((await inspect({ version })).sizeBytes, 8 * MIB);
     assert.equal((await inspect({ sizeBytes: 2n ** 40n })).sizeBytes, 2 ** 40);
   });
 
-  test('what names other files, or is encrypted, or is no qcow2, is refused', async () => {
+  it('what names other files, or is encrypted, or is no qcow2, is refused', async () => {
     const CASES: readonly [Header, string][] = [
       [{ magic: 0x7f454c46 }, 'NOT_QCOW2'],
       [{ length: 40 }, 'NOT_QCOW2'],
@@ -236,15 +236,15 @@ suite('what lies behind a volume: qcow2 images', () => {
     }
   });
 
-  test('version 2 has no feature bits: the same bytes mean nothing there', async () => {
+  it('version 2 has no feature bits: the same bytes mean nothing there', async () => {
     assert.equal((await inspect({ version: 2, incompatible: 4n })).sizeBytes, 8 * MIB);
   });
 
-  test('other incompatible features are for QEMU to judge', async () => {
+  it('other incompatible features are for QEMU to judge', async () => {
     assert.equal((await inspect({ incompatible: 1n })).sizeBytes, 8 * MIB);
   });
 
-  test('a real qcow2 image', { skip: spawnSync('qemu-img', ['--version']).status !== 0 && 'no qemu-img' }, async () => {
+  it('a real qcow2 image', { skip: spawnSync('qemu-img', ['--version']).status !== 0 && 'no qemu-img' }, async () => {
     await using scratch = await Scratch.make();
     const path = scratch.path('volumes/a.qcow2');
     assert.equal(spawnSync('qemu-img', ['create', '-f', 'qcow2', path, '16M']).status, 0);
@@ -259,8 +259,8 @@ function showBigInt(_key: string, value: unknown): unknown {
   return typeof value === 'bigint' ? String(value) : value;
 }
 
-suite('what lies behind a volume: block devices', () => {
-  test('a loop device gives its size and its number', async (context) => {
+describe('what lies behind a volume: block devices', () => {
+  it('a loop device gives its size and its number', async (context) => {
     await using scratch = await Scratch.make();
     const image = await scratch.file('volumes/disk.img', 3 * MIB);
     const attached = spawnSync('losetup', ['--find', '--show', image], { encoding: 'utf8' });
@@ -289,10 +289,10 @@ suite('what lies behind a volume: block devices', () => {
   });
 });
 
-suite('backing claims', () => {
+describe('backing claims', () => {
   const backing = { described: '/volumes/a.raw', identity: 'file:1:2' };
 
-  test('readers share, a writer stands alone, and the refusal names the holder', () => {
+  it('readers share, a writer stands alone, and the refusal names the holder', () => {
     const claims = new BackingClaims();
     claims.claim(backing, 'reader one', false);
     claims.claim(backing, 'reader two', false);
@@ -311,7 +311,7 @@ suite('backing claims', () => {
     assert.throws(() => claims.claim(backing, 'other writer', true), { reason: 'BACKING_IN_USE' });
   });
 
-  test('against a plain model: never a writer beside another holder', () => {
+  it('against a plain model: never a writer beside another holder', () => {
     const step = fc.record({
       act: fc.constantFrom('claim' as const, 'release' as const),
       owner: fc.constantFrom('a', 'b', 'c'),

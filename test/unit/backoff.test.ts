@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { Backoff } from '../../src/base/backoff.ts';
 import { Deadline } from '../../src/base/deadline.ts';
@@ -8,15 +8,15 @@ function pausesOf(backoff: Backoff, count: number): number[] {
   return Array.from({ length: count }, () => backoff.next());
 }
 
-suite('pauses between tries', () => {
-  test('are doubled up to the maximum, and begin anew after a reset', () => {
+describe('pauses between tries', () => {
+  it('are doubled up to the maximum, and begin anew after a reset', () => {
     const backoff = new Backoff(3, 50);
     assert.deepEqual(pausesOf(backoff, 7), [3, 6, 12, 24, 48, 50, 50]);
     backoff.reset();
     assert.deepEqual(pausesOf(backoff, 2), [3, 6]);
   });
 
-  test('never shrink, at most double, and never pass the maximum, whatever the two are', () => {
+  it('never shrink, at most double, and never pass the maximum, whatever the two are', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 10_000 }), fc.nat(100_000), (firstMs, moreMs) => {
         const maxMs = firstMs + moreMs;
@@ -29,14 +29,14 @@ suite('pauses between tries', () => {
     );
   });
 
-  test('are slept; each that was slept counts', async () => {
+  it('are slept; each that was slept counts', async () => {
     const backoff = new Backoff(1, 100);
     await backoff.pause();
     await backoff.pause();
     assert.equal(backoff.next(), 4);
   });
 
-  test(
+  it(
     'end at the deadline, and with the signal: else these would not end before the test does',
     { timeout: 20_000 },
     async () => {

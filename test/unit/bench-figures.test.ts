@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { Samples, isMet, median, quantile, ratio, sectionText } from '../bench/figures.ts';
 
-suite('figures of the benchmark', () => {
-  test('median and quantiles are values that were measured', () => {
+describe('figures of the benchmark', () => {
+  it('median and quantiles are values that were measured', () => {
     assert.equal(median([5, 1, 3]), 3);
     assert.equal(quantile([1, 2, 3, 4], 0.99), 4);
     assert.equal(median([]), Number.NaN);
@@ -21,7 +21,7 @@ suite('figures of the benchmark', () => {
     );
   });
 
-  test('a ratio is held against its bar', () => {
+  it('a ratio is held against its bar', () => {
     const samples = new Samples();
     samples.add('attach', 'qshim', 23);
     samples.add('attach', 'floor', 20);
@@ -32,7 +32,7 @@ suite('figures of the benchmark', () => {
     assert.equal(isMet(ratio(samples.row('detach'), 'qshim', 'floor', { kind: 'at most', value: 1 })), undefined);
   });
 
-  test('a table has a column for everybody, and names what was missed', () => {
+  it('a table has a column for everybody, and names what was missed', () => {
     const samples = new Samples();
     samples.add('attach', 'qshim', 40);
     samples.add('attach', 'floor', 20);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { describe, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import {
   checkAllowedRoots,
@@ -27,7 +27,7 @@ async function folder(cleanup: AsyncDisposableStack): Promise<string> {
 }
 
 describe('QEMU', () => {
-  test('7.2 is the oldest that passes, whatever the packager adds', () => {
+  it('7.2 is the oldest that passes, whatever the packager adds', () => {
     const statusOf = (version: string): string => qemuVersionFinding('q', `QEMU emulator version ${version}`).status;
     assert.deepEqual(['7.2.22 (Debian 1:7.2+dfsg-7)', '7.2', '10.0.2', '11.1.0-rc1'].map(statusOf), [
       'ok',
@@ -38,12 +38,12 @@ describe('QEMU', () => {
     assert.deepEqual(['7.1.9', '6.2.0', '2.11', 'unknown', ''].map(statusOf), Array(5).fill('failure'));
   });
 
-  test('a feature counts only as a word of its own', () => {
+  it('a feature counts only as a word of its own', () => {
     const text = 'name "virtio-blk-pci-non-transitional", bus PCI\nname "pci-bridge", bus PCI\n';
     assert.deepEqual(missingWords(text, ['virtio-blk-pci', 'pci-bridge']), ['virtio-blk-pci']);
   });
 
-  test('a binary that is missing or broken is one failure with a remedy', async () => {
+  it('a binary that is missing or broken is one failure with a remedy', async () => {
     for (const binary of ['/nonexistent/qemu', 'false']) {
       const { runs, findings } = await checkQemu(binary);
       assert.equal(runs, false);
@@ -55,7 +55,7 @@ describe('QEMU', () => {
     assert.match((await checkQemu('/nonexistent/qemu')).findings[0]?.detail ?? '', /was not found/);
   });
 
-  test('one that lacks the devices says which', async () => {
+  it('one that lacks the devices says which', async () => {
     await using cleanup = new AsyncDisposableStack();
     const binary = join(await folder(cleanup), 'qemu');
     await writeFile(binary, '#!/bin/sh\necho "QEMU emulator version 8.0.0 q35 pci-bridge -sandbox"\n', { mode: 0o755 });
@@ -64,7 +64,7 @@ describe('QEMU', () => {
     assert.match(findings[1]?.detail ?? '', /^missing: virtio-blk-pci, virtio-serial-pci/);
   });
 
-  test('the allocator: tried, and said when it is passed over', async () => {
+  it('the allocator: tried, and said when it is passed over', async () => {
     const tried = (qemuAllocator: string) => checkAllocator({ qemuBinary: '/bin/true', qemuAllocator });
     assert.equal((await tried('system')).status, 'ok');
     const missing = await tried('/nowhere/lib.so');
@@ -72,7 +72,7 @@ describe('QEMU', () => {
     assert.match(missing.detail, /\/nowhere\/lib\.so is passed over: .*cannot be preloaded/);
   });
 
-  test('aio: threads must work, the others may be missing', () => {
+  it('aio: threads must work, the others may be missing', () => {
     const probes = (threads: boolean, uring: boolean): Parameters<typeof aioFinding>[0] => [
       { mode: 'threads', usable: threads, reason: 'r' },
       { mode: 'io_uring', usable: uring, reason: 'refused by the kernel' },
@@ -85,7 +85,7 @@ describe('QEMU', () => {
 });
 
 describe('files and folders', () => {
-  test('a guest image must be there and not be empty', async () => {
+  it('a guest image must be there and not be empty', async () => {
     await using cleanup = new AsyncDisposableStack();
     const path = join(await folder(cleanup), 'vmlinuz');
     assert.equal((await checkReadableFile('k', path, 'r')).status, 'failure');
@@ -95,7 +95,7 @@ describe('files and folders', () => {
     assert.equal((await checkReadableFile('k', path, 'r')).status, 'ok');
   });
 
-  test('a folder that does not exist yet is locked at its nearest parent; without the program, or where it fails, is a failure', async () => {
+  it('a folder that does not exist yet is locked at its nearest parent; without the program, or where it fails, is a failure', async () => {
     await using cleanup = new AsyncDisposableStack();
     const parent = await folder(cleanup);
     const found = await checkFolderLock(join(parent, 'not/yet'));
@@ -105,7 +105,7 @@ describe('files and folders', () => {
     assert.deepEqual([failed.status, failed.detail.startsWith(`${parent} cannot be locked`)], ['failure', true]);
   });
 
-  test('private folders: open to others is a warning, makeable is fine, in the way is a failure', async () => {
+  it('private folders: open to others is a warning, makeable is fine, in the way is a failure', async () => {
     await using cleanup = new AsyncDisposableStack();
     const root = await folder(cleanup);
     const path = join(root, 'state');
@@ -120,26 +120,26 @@ describe('files and folders', () => {
     assert.equal((await checkPrivateFolder('s', join(path, 'file', 'below'), 'o')).status, 'failure');
   });
 
-  test('allowed roots that are not there are named', async () => {
+  it('allowed roots that are not there are named', async () => {
     assert.equal((await checkAllowedRoots([tmpdir()])).status, 'ok');
     assert.match((await checkAllowedRoots([tmpdir(), '/nonexistent/a'])).detail, /: \/nonexistent\/a$/);
   });
 });
 
 describe('resources', () => {
-  test('memory for at least one sandbox', () => {
+  it('memory for at least one sandbox', () => {
     assert.equal(memoryFinding('MemTotal: 1 kB\nMemAvailable:   655360 kB\n', 512).status, 'ok');
     assert.equal(memoryFinding('MemAvailable:   655359 kB\n', 512).status, 'warning');
     assert.equal(memoryFinding('MemTotal: 1 kB\n', 512).status, 'warning');
   });
 
-  test('loop devices', async () => {
+  it('loop devices', async () => {
     assert.equal((await checkLoopDevices('/dev/null')).status, 'ok');
     assert.equal((await checkLoopDevices('/nonexistent')).status, 'warning');
   });
 });
 
-test('an interruption ends the examination; without QEMU nothing is started', async () => {
+it('an interruption ends the examination; without QEMU nothing is started', async () => {
   const options = {
     qemuBinary: '/nonexistent/qemu',
     kernel: '/nonexistent/k',

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
-import { describe, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import { reasonRead } from '../../src/base/reasons.ts';
 import { CliFailure } from '../../src/cli/cli-failure.ts';
@@ -17,7 +17,7 @@ function serviceError(fields: { code: status; details: string; metadata?: Metada
 }
 
 describe('decoding', () => {
-  test('reason and metadata come from the ErrorInfo in the trailers', () => {
+  it('reason and metadata come from the ErrorInfo in the trailers', () => {
     const { code, details, metadata } = statusOf({
       code: 'NOT_FOUND',
       message: 'no volume v',
@@ -32,12 +32,12 @@ describe('decoding', () => {
     assert.equal(failure.exitCode, 3);
   });
 
-  test('an ErrorInfo of another domain is not ours', () => {
+  it('an ErrorInfo of another domain is not ours', () => {
     const { metadata } = statusOf({ code: 'ABORTED', message: 'm', reason: 'X' }, 'other.example');
     assert.equal(failureOf(serviceError({ code: status.ABORTED, details: 'm', metadata }), SOCKET).reason, 'ABORTED');
   });
 
-  test('details that do not parse hide nothing', () => {
+  it('details that do not parse hide nothing', () => {
     const metadata = new Metadata();
     metadata.set('grpc-status-details-bin', Buffer.from([0xff, 0xff, 0xff]));
     const failure = failureOf(serviceError({ code: status.NOT_FOUND, details: 'm', metadata }), SOCKET);
@@ -45,7 +45,7 @@ describe('decoding', () => {
     assert.equal(failure.message, 'm');
   });
 
-  test('the connection: why it failed, in words', () => {
+  it('the connection: why it failed, in words', () => {
     const unavailable = (details: string): CliFailure =>
       failureOf(serviceError({ code: status.UNAVAILABLE, details }), SOCKET);
     const refused = unavailable('No connection established. Last error: Error: connect ECONNREFUSED /run/x.sock');
@@ -55,7 +55,7 @@ describe('decoding', () => {
     assert.match(unavailable('Connection dropped').message, /lost/);
   });
 
-  test('a code that gRPC has no name for, and errors that are none of gRPC', () => {
+  it('a code that gRPC has no name for, and errors that are none of gRPC', () => {
     assert.equal(
       failureOf(Object.assign(new Error('m'), { code: 99, details: 'm', metadata: new Metadata() }), SOCKET).code,
       'UNKNOWN',
@@ -66,7 +66,7 @@ describe('decoding', () => {
 });
 
 describe('exit codes', () => {
-  test('by status; UNAVAILABLE means unreachable only when no daemon answered', () => {
+  it('by status; UNAVAILABLE means unreachable only when no daemon answered', () => {
     assert.equal(exitCodeOf('UNAVAILABLE', false), 6);
     assert.equal(exitCodeOf('UNAVAILABLE', true), 1);
     assert.deepEqual(
@@ -81,13 +81,13 @@ describe('exit codes', () => {
     );
   });
 
-  test('of the guest command', () => {
+  it('of the guest command', () => {
     assert.equal(exitCodeOfGuest({ exitCode: 42, signal: 0 }), 42);
     assert.equal(exitCodeOfGuest({ exitCode: 0, signal: 15 }), 143);
     assert.equal(exitCodeOfGuest({ exitCode: -1, signal: 0 }), 255);
   });
 
-  test('docs/cli.md lists each with its meaning', async () => {
+  it('docs/cli.md lists each with its meaning', async () => {
     const document = await readFile(new URL('../../docs/cli.md', import.meta.url), 'utf8');
     for (const [code, meaning] of EXIT_CODE_MEANINGS) assert.ok(document.includes(`| ${code} | ${meaning} |`), meaning);
   });
@@ -100,7 +100,7 @@ describe('what people and programs read', () => {
     metadata: { a: 'b' },
   });
 
-  test('one line and a hint, or one JSON object', () => {
+  it('one line and a hint, or one JSON object', () => {
     assert.equal(
       failureText(failure, false, { sandboxId: 'sb1', volumeId: 'v' }),
       'qshim: no\\u{1b}such (R)\nhint: `qshim volume list sb1` shows the volumes there are\n',
@@ -110,7 +110,7 @@ describe('what people and programs read', () => {
     });
   });
 
-  test('hints name the next step', () => {
+  it('hints name the next step', () => {
     const hint = (code: string, reason: string, volumeId?: string): string | undefined =>
       hintFor(new CliFailure(code, 'm', { reason: reasonRead(reason), exitCode: 1 }), { sandboxId: 'sb1', volumeId });
     assert.match(hint('UNAVAILABLE', 'DAEMON_UNREACHABLE') ?? '', /qshimd/);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { describe, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { Progress } from '../../src/cli/progress.ts';
 import { table } from '../../src/cli/table.ts';
@@ -17,19 +17,19 @@ import {
 import { eventLine } from '../../src/cli/watch-command.ts';
 
 describe('values', () => {
-  test('bytes and durations', () => {
+  it('bytes and durations', () => {
     assert.deepEqual([0, 512, 1024, 1536, 2 ** 30].map(bytesText), ['0 B', '512 B', '1 KiB', '1.5 KiB', '1 GiB']);
     assert.deepEqual([0.04, 12.34, 231.4, 1240].map(durationText), ['0.0 ms', '12.3 ms', '231 ms', '1.24 s']);
   });
 
-  test('timestamps keep their nanoseconds', () => {
+  it('timestamps keep their nanoseconds', () => {
     assert.equal(timestampText({ seconds: 0, nanos: 0 }), '1970-01-01T00:00:00.000Z');
     assert.equal(timestampText({ seconds: -1, nanos: 500_000_000 }), '1969-12-31T23:59:59.500Z');
     assert.equal(timestampText({ seconds: 1, nanos: 1 }), '1970-01-01T00:00:01.000000001Z');
     assert.equal(timestampText({ seconds: 1e15, nanos: 2 }), '1000000000000000.000000002');
   });
 
-  test('a timestamp in RFC 3339 is the same moment', () => {
+  it('a timestamp in RFC 3339 is the same moment', () => {
     fc.assert(
       fc.property(fc.integer({ min: 0, max: 4e9 }), fc.integer({ min: 0, max: 999 }), (seconds, millis) => {
         const text = timestampText({ seconds, nanos: millis * 1_000_000 });
@@ -38,7 +38,7 @@ describe('values', () => {
     );
   });
 
-  test('enum words, labels, causes', () => {
+  it('enum words, labels, causes', () => {
     assert.equal(enumWord('CACHE_MODE_', 'CACHE_MODE_NONE'), 'none');
     assert.equal(enumWord('CACHE_MODE_', 'CACHE_MODE_UNSPECIFIED'), '-');
     assert.equal(enumWord('CACHE_MODE_', 'SOMETHING_NEW'), 'something_new');
@@ -48,12 +48,12 @@ describe('values', () => {
     assert.equal(causeText(null), '-');
   });
 
-  test('text from the guest cannot drive the terminal', () => {
+  it('text from the guest cannot drive the terminal', () => {
     assert.equal(visible('a\u001b[31m\u202eb\nc'), 'a\\u{1b}[31m\\u{202e}b\\u{a}c');
     fc.assert(fc.property(fc.string({ unit: 'binary' }), (text) => !/[\p{Cc}\p{Cf}]/u.test(visible(text))));
   });
 
-  test('JSON: bytes in base64, times in RFC 3339, the rest as it is', () => {
+  it('JSON: bytes in base64, times in RFC 3339, the rest as it is', () => {
     const message = {
       data: Buffer.from([0, 255]),
       at: { seconds: 1, nanos: 0 },
@@ -74,7 +74,7 @@ describe('values', () => {
 });
 
 describe('table', () => {
-  test('columns are aligned, without borders or trailing blanks', () => {
+  it('columns are aligned, without borders or trailing blanks', () => {
     const text = table(
       ['NAME', 'X'],
       [
@@ -85,7 +85,7 @@ describe('table', () => {
     assert.equal(text, 'NAME    X\na       1\nlonger  2');
   });
 
-  test('without a width nothing is cut; with one the widest columns are', () => {
+  it('without a width nothing is cut; with one the widest columns are', () => {
     const path = '/very/long/'.repeat(20);
     assert.ok(table(['ID', 'PATH'], [['v', path]]).includes(path));
     const cut = table(['ID', 'PATH', 'STATE'], [['v', path, 'attached']], 60);
@@ -93,7 +93,7 @@ describe('table', () => {
     assert.match(cut, /…  attached$/m);
   });
 
-  test('no width makes lines longer than it, as long as the columns have room', () => {
+  it('no width makes lines longer than it, as long as the columns have room', () => {
     const cell = fc.string({ unit: 'grapheme-ascii', maxLength: 60 }).map((text) => text.replaceAll(/\s/g, '_'));
     const rows = fc.array(fc.tuple(cell, cell, cell), { minLength: 1, maxLength: 5 });
     fc.assert(
@@ -105,7 +105,7 @@ describe('table', () => {
     );
   });
 
-  test('no rows leave the heading', () => {
+  it('no rows leave the heading', () => {
     assert.equal(table(['A', 'B'], []), 'A  B');
   });
 });
@@ -116,7 +116,7 @@ describe('progress', () => {
     return { written, isTTY, columns: 30, write: (text) => void written.push(text) };
   }
 
-  test('is one line that is rewritten and erased at the end', async () => {
+  it('is one line that is rewritten and erased at the end', async () => {
     const target = terminal(true);
     {
       using _ = new Progress(target, 'attaching vol1 to sb1, which is long');
@@ -128,7 +128,7 @@ describe('progress', () => {
     assert.equal(target.written.at(-1), '\r\u001b[K');
   });
 
-  test('begins after half a second', async () => {
+  it('begins after half a second', async () => {
     const target = terminal(true);
     {
       using _ = new Progress(target, 'x');
@@ -138,7 +138,7 @@ describe('progress', () => {
     assert.ok(Number(seconds) >= 0.5, target.written[0]);
   });
 
-  test('short work shows nothing, and so does no terminal', async () => {
+  it('short work shows nothing, and so does no terminal', async () => {
     const quick = terminal(true);
     new Progress(quick, 'x')[Symbol.dispose]();
     assert.deepEqual(quick.written, []);
@@ -151,7 +151,7 @@ describe('progress', () => {
   });
 });
 
-test('an event is one line whatever the guest put into its cause', () => {
+it('an event is one line whatever the guest put into its cause', () => {
   const line = eventLine({
     sequence: 12,
     time: null,

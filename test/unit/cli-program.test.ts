@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { PassThrough } from 'node:stream';
-import { describe, test } from 'node:test';
+import { describe, it } from 'node:test';
 import type { CommandUnknownOpts } from '@commander-js/extra-typings';
 import { execa } from 'execa';
 import { complete, completionScript, SHELLS } from '../../src/cli/completion.ts';
@@ -39,7 +39,7 @@ function everyCommand(command: CommandUnknownOpts): CommandUnknownOpts[] {
 }
 
 describe('help', () => {
-  test('every command and every option explains itself, and every command has an example', () => {
+  it('every command and every option explains itself, and every command has an example', () => {
     const { program } = buildProgram(capture().surroundings);
     const commands = everyCommand(program);
     assert.ok(commands.length > 15);
@@ -50,7 +50,7 @@ describe('help', () => {
     }
   });
 
-  test('leaf commands show examples, options where their defaults come from', async () => {
+  it('leaf commands show examples, options where their defaults come from', async () => {
     const { program } = buildProgram(capture().surroundings);
     for (const command of everyCommand(program)) {
       if (command.commands.length > 0) continue;
@@ -66,13 +66,13 @@ describe('help', () => {
     }
   });
 
-  test('the root lists the exit codes', async () => {
+  it('the root lists the exit codes', async () => {
     const captured = capture();
     assert.equal(await runCli(['--help'], captured.surroundings), 0);
     assert.match(captured.stdout(), /^ {2}5 +the deadline passed/m);
   });
 
-  test('the version', async () => {
+  it('the version', async () => {
     const captured = capture();
     assert.equal(await runCli(['--version'], captured.surroundings), 0);
     assert.equal(captured.stdout(), '1.2.3\n');
@@ -80,7 +80,7 @@ describe('help', () => {
 });
 
 describe('global options', () => {
-  test('the socket: flag, then environment, then the default; relative to the working directory', () => {
+  it('the socket: flag, then environment, then the default; relative to the working directory', () => {
     const { surroundings } = capture();
     const path = (socket: string | undefined, fromEnv: string | undefined): string =>
       new Session({ ...surroundings, env: { QSHIM_SOCKET: fromEnv } }, () => ({ socket })).socketPath;
@@ -90,7 +90,7 @@ describe('global options', () => {
     assert.equal(path(undefined, undefined), '/run/qshim/qshim.sock');
   });
 
-  test('they may stand before and behind the command, but not behind "--"', async () => {
+  it('they may stand before and behind the command, but not behind "--"', async () => {
     for (const args of [
       ['--json', 'volume', 'list'],
       ['volume', 'list', '--json'],
@@ -106,7 +106,7 @@ describe('global options', () => {
 });
 
 describe('doctor', () => {
-  test('warnings leave the exit code 0, a failure makes it 1', async () => {
+  it('warnings leave the exit code 0, a failure makes it 1', async () => {
     const warning: Finding = { check: 'kvm', status: 'warning', detail: 'd', remedy: 'do this' };
     const some = capture([warning]);
     assert.equal(await runCli(['doctor'], some.surroundings), 0);
@@ -131,7 +131,7 @@ describe('completion', () => {
   const { program } = buildProgram(capture().surroundings);
   const offered = (...words: string[]): readonly string[] => complete(program, words).candidates;
 
-  test('commands, options of the command and its ancestors, values', () => {
+  it('commands, options of the command and its ancestors, values', () => {
     assert.deepEqual(offered('vol'), ['volume']);
     assert.deepEqual(offered('volume', ''), [
       ...['attach', 'detach', 'attach-many', 'detach-many', 'plan'],
@@ -143,12 +143,12 @@ describe('completion', () => {
     assert.deepEqual(offered('completion', ''), ['bash', 'zsh', 'fish']);
   });
 
-  test('nothing where the shell should offer files, and behind "--"', () => {
+  it('nothing where the shell should offer files, and behind "--"', () => {
     assert.deepEqual(offered('volume', 'attach', '--raw', ''), []);
     assert.deepEqual(offered('sandbox', 'exec', 'sb1', '--', '-'), []);
   });
 
-  test('ids where ids go, values of options not counted', () => {
+  it('ids where ids go, values of options not counted', () => {
     assert.deepEqual(complete(program, ['sandbox', 'stop', '']).ids, { kind: 'sandbox' });
     assert.deepEqual(complete(program, ['volume', '--socket', '/s', 'get', 'sb1', '']).ids, {
       kind: 'volume',
@@ -157,7 +157,7 @@ describe('completion', () => {
     assert.equal(complete(program, ['sandbox', 'create', '']).ids, undefined);
   });
 
-  test('every option of every command is offered', () => {
+  it('every option of every command is offered', () => {
     for (const command of everyCommand(program)) {
       if (command.parent?.parent !== program) continue;
       const flags = complete(program, [command.parent.name(), command.name(), '--']).candidates;
@@ -165,7 +165,7 @@ describe('completion', () => {
     }
   });
 
-  test('the bash script parses, and completes with what __complete says', async () => {
+  it('the bash script parses, and completes with what __complete says', async () => {
     await execa('bash', ['-n'], { input: completionScript('bash') });
     const script = `${completionScript('bash')}
       fake() { printf '%s\\n' "$@"; }
@@ -176,7 +176,7 @@ describe('completion', () => {
   });
 
   for (const shell of SHELLS) {
-    test(`the ${shell} script is printed and asks the command that was typed`, async (context) => {
+    it(`the ${shell} script is printed and asks the command that was typed`, async (context) => {
       const captured = capture();
       assert.equal(await runCli(['completion', shell], captured.surroundings), 0);
       const script = captured.stdout();
@@ -193,20 +193,20 @@ describe('completion', () => {
 });
 
 describe('standard input', () => {
-  test('is read up to its end, whatever its bytes', async () => {
+  it('is read up to its end, whatever its bytes', async () => {
     const stdin = new PassThrough();
     stdin.write(Buffer.from([0, 1]));
     stdin.end(Buffer.from([255]));
     assert.deepEqual(await readStandardInput(stdin, new AbortController().signal), Buffer.from([0, 1, 255]));
   });
 
-  test('has a bound', async () => {
+  it('has a bound', async () => {
     const stdin = new PassThrough();
     stdin.end(Buffer.alloc(STDIN_BYTES_MAX + 1));
     await assert.rejects(readStandardInput(stdin, new AbortController().signal), { exitCode: 2 });
   });
 
-  test('an interruption ends the waiting', async () => {
+  it('an interruption ends the waiting', async () => {
     const controller = new AbortController();
     const reading = readStandardInput(new PassThrough(), controller.signal);
     controller.abort();

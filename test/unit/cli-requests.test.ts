@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { describe, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { CliFailure } from '../../src/cli/cli-failure.ts';
 import { collectAssignment, collectPair, commaList, present, wholeNumber } from '../../src/cli/options.ts';
@@ -7,7 +7,7 @@ import { createRequest, execRequest } from '../../src/cli/sandbox-requests.ts';
 import { attachRequest } from '../../src/cli/volume-requests.ts';
 
 describe('option values', () => {
-  test('whole numbers within their bounds, and nothing else', () => {
+  it('whole numbers within their bounds, and nothing else', () => {
     const parse = wholeNumber(1, 255);
     assert.equal(parse('255'), 255);
     for (const wrong of ['0', '256', '-1', '1.5', '1e2', '0x10', '', ' 1', '1 ', '٣', 'NaN', '9'.repeat(17)]) {
@@ -15,38 +15,38 @@ describe('option values', () => {
     }
   });
 
-  test('every uint32 survives', () => {
+  it('every uint32 survives', () => {
     fc.assert(fc.property(fc.integer({ min: 0, max: 0xffff_ffff }), (n) => wholeNumber()(String(n)) === n));
     assert.throws(() => wholeNumber()('4294967296'));
   });
 
-  test('pairs keep further equals signs and later ones win', () => {
+  it('pairs keep further equals signs and later ones win', () => {
     assert.deepEqual(collectPair('a=b=c', { a: 'x', z: '1' }), { a: 'b=c', z: '1' });
     assert.deepEqual(collectPair('a='), { a: '' });
     assert.throws(() => collectPair('a'));
     assert.throws(() => collectPair('=a'));
   });
 
-  test('environment keeps order and repeats', () => {
+  it('environment keeps order and repeats', () => {
     assert.deepEqual(collectAssignment('A=2', collectAssignment('A=1')), ['A=1', 'A=2']);
     assert.throws(() => collectAssignment('A'));
   });
 
-  test('comma lists drop empty parts', () => {
+  it('comma lists drop empty parts', () => {
     assert.deepEqual(commaList('noatime,,ro,'), ['noatime', 'ro']);
   });
 
-  test('only what is set is present; false, 0 and "" are set', () => {
+  it('only what is set is present; false, 0 and "" are set', () => {
     assert.deepEqual(present({ a: undefined, b: 0, c: false, d: '' }), { b: 0, c: false, d: '' });
   });
 });
 
 describe('create', () => {
-  test('without options the spec is empty: the daemon decides', () => {
+  it('without options the spec is empty: the daemon decides', () => {
     assert.deepEqual(createRequest('sb1', {}, '/cwd'), { sandboxId: 'sb1', spec: {} });
   });
 
-  test('every option reaches its field', () => {
+  it('every option reaches its field', () => {
     const request = createRequest(
       'sb1',
       {
@@ -78,7 +78,7 @@ describe('create', () => {
   });
 });
 
-test('exec carries the command, its environment and its input', () => {
+it('exec carries the command, its environment and its input', () => {
   const input = Buffer.from([0, 255]);
   assert.deepEqual(execRequest('sb1', { path: '/bin/x', arguments: ['-a'] }, { env: ['A=1'], timeout: 5 }, input), {
     sandboxId: 'sb1',
@@ -91,7 +91,7 @@ test('exec carries the command, its environment and its input', () => {
 });
 
 describe('attach', () => {
-  test('each source has its own field and an absolute path', () => {
+  it('each source has its own field and an absolute path', () => {
     const spec = (options: Parameters<typeof attachRequest>[2]): unknown =>
       attachRequest('sb1', 'v', options, '/cwd').spec;
     assert.deepEqual(spec({ raw: 'a' }), { rawFile: { path: '/cwd/a' } });
@@ -99,7 +99,7 @@ describe('attach', () => {
     assert.deepEqual(spec({ block: '/dev/x' }), { blockDevice: { path: '/dev/x' } });
   });
 
-  test('every option reaches its field', () => {
+  it('every option reaches its field', () => {
     const request = attachRequest(
       'sb1',
       'v',
@@ -147,7 +147,7 @@ describe('attach', () => {
     });
   });
 
-  test('contradictions are usage errors', () => {
+  it('contradictions are usage errors', () => {
     const usage = (error: unknown): boolean => error instanceof CliFailure && error.exitCode === 2;
     assert.throws(() => attachRequest('s', 'v', {}, '/'), usage);
     assert.throws(() => attachRequest('s', 'v', { raw: 'a', block: 'b' }, '/'), usage);

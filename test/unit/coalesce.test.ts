@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { Coalesced } from '../../src/base/coalesce.ts';
 
-suite('Coalesced', () => {
-  test('every caller gets a run that began after its call, and few runs serve many', async () => {
+describe('Coalesced', () => {
+  it('every caller gets a run that began after its call, and few runs serve many', async () => {
     await fc.assert(
       fc.asyncProperty(fc.array(fc.integer({ min: 0, max: 3 }), { minLength: 1, maxLength: 30 }), async (pauses) => {
         let clock = 0;
@@ -27,7 +27,7 @@ suite('Coalesced', () => {
     );
   });
 
-  test('ten calls at once are two runs', async () => {
+  it('ten calls at once are two runs', async () => {
     let runs = 0;
     const coalesced = new Coalesced(async () => {
       runs += 1;
@@ -37,7 +37,7 @@ suite('Coalesced', () => {
     assert.equal(runs, 2);
   });
 
-  test('a failed run fails its own callers, not those of the next', async () => {
+  it('a failed run fails its own callers, not those of the next', async () => {
     let fail = true;
     const coalesced = new Coalesced(async () => {
       await new Promise((resolve) => setImmediate(resolve));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { glob, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { OPTIONS } from '../../src/config.ts';
 
 const source = join(import.meta.dirname, '../../src');
@@ -16,8 +16,8 @@ async function code(): Promise<string> {
   return texts.join('\n');
 }
 
-suite('every option is there for something', () => {
-  test('each is read somewhere: a bound that nobody looks at bounds nothing', async () => {
+describe('every option is there for something', () => {
+  it('each is read somewhere: a bound that nobody looks at bounds nothing', async () => {
     const text = await code();
     const unused = OPTIONS.filter(
       ({ name }) => !new RegExp(`\\b[cC]onfig(\\(\\))?\\.${name}\\b|\\b${name}\\b.*= .*config`).test(text),
@@ -25,7 +25,7 @@ suite('every option is there for something', () => {
     assert.deepEqual(unused, []);
   });
 
-  test('each bound says its unit or what it counts', () => {
+  it('each bound says its unit or what it counts', () => {
     const bounds = OPTIONS.filter(({ defaultValue }) => typeof defaultValue === 'number').map(({ name }) => name);
     const unclear = bounds.filter((name) => !/_(max|ms|mib|bytes|retained)$/.test(name));
     assert.deepEqual(unclear, ['vcpus', 'volume_capacity', 'iothreads', 'pool_size']);

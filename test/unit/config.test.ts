@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { OPTIONS, configDocument, configWith, loadConfig, type Config, type ConfigSources } from '../../src/config.ts';
 
 interface Given {
@@ -32,21 +32,21 @@ async function refused(given: Given, ...words: readonly (string | RegExp)[]): Pr
   });
 }
 
-suite('configuration sources', () => {
-  test('without any source, the defaults', async () => {
+describe('configuration sources', () => {
+  it('without any source, the defaults', async () => {
     const config = await load({});
     assert.deepEqual(config, configWith({}));
     for (const option of OPTIONS) assert.deepEqual(config[option.name], option.defaultValue, option.name);
   });
 
-  test('flags win over the environment, the environment over the file', async () => {
+  it('flags win over the environment, the environment over the file', async () => {
     const toml = 'vcpus = 2\nmemory_mib = 256\nlog_level = "warn"';
     const environment = { QSHIM_VCPUS: '3', QSHIM_MEMORY_MIB: '300' };
     const config = await load({ toml, environment, flags: { vcpus: '4' } });
     assert.deepEqual([config.vcpus, config.memory_mib, config.log_level], [4, 300, 'warn']);
   });
 
-  test('numbers, strings and lists from each source', async () => {
+  it('numbers, strings and lists from each source', async () => {
     const toml = 'allowed_roots = ["/a", "/b"]\nsocket = "/x/s.sock"';
     assert.deepEqual((await load({ toml })).allowed_roots, ['/a', '/b']);
     assert.deepEqual((await load({ environment: { QSHIM_ALLOWED_ROOTS: '/c,/d' } })).allowed_roots, ['/c', '/d']);
@@ -54,19 +54,19 @@ suite('configuration sources', () => {
     assert.equal((await load({ flags: { sandboxes_max: '12' } })).sandboxes_max, 12);
   });
 
-  test('other variables of the environment mean nothing', async () => {
+  it('other variables of the environment mean nothing', async () => {
     assert.deepEqual(await load({ environment: { QSHIM_NONSENSE: '1', VCPUS: '7' } }), configWith({}));
   });
 });
 
-suite('configuration errors name the option, its value and where it came from', () => {
-  test('from the file', async () => {
+describe('configuration errors name the option, its value and where it came from', () => {
+  it('from the file', async () => {
     await refused({ toml: 'vcpus = "two"' }, 'vcpus = "two"', /from .*config\.toml/);
     await refused({ toml: 'vcpu = 2' }, 'vcpu', 'is not an option', /from .*config\.toml/);
     await refused({ toml: 'allowed_roots = "/a"' }, 'allowed_roots = "/a"');
   });
 
-  test('from the environment', async () => {
+  it('from the environment', async () => {
     await refused({ environment: { QSHIM_MEMORY_MIB: '1' } }, 'memory_mib = 1', 'QSHIM_MEMORY_MIB');
     await refused({ environment: { QSHIM_LOG_LEVEL: 'loud' } }, 'log_level = "loud"', 'QSHIM_LOG_LEVEL');
     await refused({ environment: { QSHIM_VCPUS: '' } }, 'vcpus = ""', 'QSHIM_VCPUS');
@@ -75,24 +75,24 @@ suite('configuration errors name the option, its value and where it came from', 
     await refused({ environment: { QSHIM_ALLOWED_ROOTS: '/a,b' } }, 'allowed_roots', 'must be an absolute path');
   });
 
-  test('from a flag, and of the winning source only', async () => {
+  it('from a flag, and of the winning source only', async () => {
     await refused({ toml: 'vcpus = 2', flags: { vcpus: '0' } }, 'vcpus = 0', '--vcpus');
     assert.equal((await load({ toml: 'vcpus = 0', flags: { vcpus: '2' } })).vcpus, 2);
     await refused({ flags: { vcpus: 'many' } }, 'vcpus', '--vcpus');
     await refused({ flags: { vcpus: '1.5' } }, 'vcpus = 1.5', '--vcpus');
   });
 
-  test('every wrong option is named, not only the first', async () => {
+  it('every wrong option is named, not only the first', async () => {
     await refused({ flags: { vcpus: '0', socket: 'relative' } }, 'vcpus = 0', 'socket = "relative"', '--socket');
   });
 
-  test('paths that could not work', async () => {
+  it('paths that could not work', async () => {
     await refused({ flags: { socket: `/${'x'.repeat(107)}` } }, 'socket', '107');
     await refused({ flags: { state_dir: `/${'x'.repeat(60)}` } }, 'state_dir', '60');
     await refused({ flags: { volume_capacity: '218' } }, 'volume_capacity = 218');
   });
 
-  test('a file that is not there, or is no TOML, is named', async () => {
+  it('a file that is not there, or is no TOML, is named', async () => {
     await assert.rejects(loadConfig({ file: '/nowhere/q.toml', environment: {}, flags: {} }), {
       code: 'INVALID_ARGUMENT',
       reason: 'INVALID_CONFIG',
@@ -102,13 +102,13 @@ suite('configuration errors name the option, its value and where it came from', 
   });
 });
 
-suite('configuration documentation', () => {
-  test('docs/config.md is what the table of options says (npm run config-docs)', async () => {
+describe('configuration documentation', () => {
+  it('docs/config.md is what the table of options says (npm run config-docs)', async () => {
     const written = await readFile(join(import.meta.dirname, '../../docs/config.md'), 'utf8');
     assert.equal(written, configDocument());
   });
 
-  test('every option has a description, and names that follow from its own', () => {
+  it('every option has a description, and names that follow from its own', () => {
     for (const { name, flag, environment, description } of OPTIONS) {
       assert.match(description, /\S.*\.$/, `${name} is described in a sentence`);
       assert.equal(flag, `--${name.replaceAll('_', '-')}`);
@@ -116,7 +116,7 @@ suite('configuration documentation', () => {
     }
   });
 
-  test('durations are in milliseconds and say so', () => {
+  it('durations are in milliseconds and say so', () => {
     for (const { name } of OPTIONS) if (/timeout|retry/.test(name)) assert.match(name, /_ms$/);
   });
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { examineContainerd, examineContainerdConfig } from '../../src/doctor/containerd-checks.ts';
 import type { Finding } from '../../src/doctor/finding.ts';
 
@@ -20,12 +20,12 @@ async function documented(): Promise<string> {
   return fragment?.split('```')[0]?.replaceAll(/^ {3}/gm, '') ?? '';
 }
 
-suite('qshim doctor --containerd', () => {
-  test('the documented configuration is found to be right', async () => {
+describe('qshim doctor --containerd', () => {
+  it('the documented configuration is found to be right', async () => {
     assert.deepEqual(failures(examineContainerdConfig(await documented(), options)), []);
   });
 
-  test('each thing that is wrong is named', async () => {
+  it('each thing that is wrong is named', async () => {
     const right = await documented();
     const wrong = (from: string, to: string): string[] => {
       assert.ok(right.includes(from));
@@ -41,7 +41,7 @@ suite('qshim doctor --containerd', () => {
     assert.deepEqual(failures(examineContainerdConfig('no toml', options)), ['containerd config']);
   });
 
-  test('without a daemon, a containerd and a runtime binary it says what to do', async () => {
+  it('without a daemon, a containerd and a runtime binary it says what to do', async () => {
     const place = { configFile: '/nowhere/config.toml', containerdAddress: '/nowhere/cd.sock', path: '/nowhere' };
     const findings = await examineContainerd({ ...options, containerdSocket: '/nowhere/shim.sock', ...place });
     assert.deepEqual(failures(findings), [
@@ -56,7 +56,7 @@ suite('qshim doctor --containerd', () => {
     ]);
   });
 
-  test('devmapper is as good: its devices are nowhere in this configuration', async () => {
+  it('devmapper is as good: its devices are nowhere in this configuration', async () => {
     const text = (await documented()).replace('snapshotter = "blockfile"', 'snapshotter = "devmapper"');
     assert.deepEqual(failures(examineContainerdConfig(text, { ...options, allowedRoots: ['/dev/mapper'] })), []);
   });

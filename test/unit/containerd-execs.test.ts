@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Caller } from '../../src/containerd/caller.ts';
 import type { Pod } from '../../src/containerd/pod.ts';
@@ -138,8 +138,8 @@ class Rig implements AsyncDisposable {
   }
 }
 
-suite('Exec', { timeout: 60_000 }, () => {
-  test('a repeat joins the one in progress, and is answered by it; another one under its id is refused', async () => {
+describe('Exec', { timeout: 60_000 }, () => {
+  it('a repeat joins the one in progress, and is answered by it; another one under its id is refused', async () => {
     await using rig = await Rig.make();
     const made = Promise.withResolvers<void>();
     rig.step = () => made.promise;
@@ -154,7 +154,7 @@ suite('Exec', { timeout: 60_000 }, () => {
     assert.deepEqual(rig.calls, ['make c/e']);
   });
 
-  test('one on a record of an earlier version is told by its streams', async () => {
+  it('one on a record of an earlier version is told by its streams', async () => {
     await using rig = await Rig.make();
     await rig.tasks.exec(request('a'), caller);
     await rig.restart((record) =>
@@ -169,7 +169,7 @@ suite('Exec', { timeout: 60_000 }, () => {
     assert.deepEqual(rig.calls, ['make c/e']);
   });
 
-  test('a daemon that is killed between the guest’s exec and its answer leaves nothing in the guest for the next', async () => {
+  it('a daemon that is killed between the guest’s exec and its answer leaves nothing in the guest for the next', async () => {
     await using rig = await Rig.make();
     rig.step = () => new Promise(() => undefined);
     rig.tasks.exec(request('a'), caller).catch(() => undefined);
@@ -184,7 +184,7 @@ suite('Exec', { timeout: 60_000 }, () => {
     assert.deepEqual([...rig.inGuest], ['c/', 'c/e']);
   });
 
-  test('what is no process is refused by the name of its member; nothing of it is on record, or asked of the guest', async () => {
+  it('what is no process is refused by the name of its member; nothing of it is on record, or asked of the guest', async () => {
     await using rig = await Rig.make();
     const spec = { type_url: 'x', value: Buffer.from(JSON.stringify({ args: [], cwd: '/' })) };
     await assert.rejects(rig.tasks.exec({ ...request('a'), spec }, caller), (error: Error) => {
@@ -195,7 +195,7 @@ suite('Exec', { timeout: 60_000 }, () => {
     assert.deepEqual([rig.container.execs, rig.calls], [[], []]);
   });
 
-  test('one that cannot be recorded is undone; while that fails it is not answered as made, and undone by a repeat or Delete', async () => {
+  it('one that cannot be recorded is undone; while that fails it is not answered as made, and undone by a repeat or Delete', async () => {
     await using rig = await Rig.make();
     const { pod } = rig;
     let writable = true;
@@ -217,7 +217,7 @@ suite('Exec', { timeout: 60_000 }, () => {
   });
 });
 
-test('a Create whose config.json is none is refused by the name of its member, and leaves nothing on record', async () => {
+it('a Create whose config.json is none is refused by the name of its member, and leaves nothing on record', async () => {
   await using rig = await Rig.make();
   await writeFile(join(rig.directory, 'sandbox'), 'p');
   for (const [change, member] of [
@@ -239,7 +239,7 @@ test('a Create whose config.json is none is refused by the name of its member, a
   assert.deepEqual(rig.calls, []);
 });
 
-test('a Create that can neither be recorded nor undone is not answered as made', async () => {
+it('a Create that can neither be recorded nor undone is not answered as made', async () => {
   await using rig = await Rig.make();
   await writeFile(join(rig.directory, 'sandbox'), 'p');
   await writeFile(join(rig.directory, 'config.json'), JSON.stringify(ociConfig(['true'])));

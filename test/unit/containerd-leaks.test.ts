@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable, Writable } from 'node:stream';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Caller } from '../../src/containerd/caller.ts';
@@ -194,8 +194,8 @@ class Rig implements AsyncDisposable {
   }
 }
 
-suite('descriptors, and what the relay holds', { timeout: 60_000 }, () => {
-  test('of a pod that is shut down with containers left: all are closed, and their ends are told', async () => {
+describe('descriptors, and what the relay holds', { timeout: 60_000 }, () => {
+  it('of a pod that is shut down with containers left: all are closed, and their ends are told', async () => {
     await using rig = await Rig.make();
     await rig.restart();
     assert.deepEqual([...rig.held.keys()], ['default.p/c/', 'default.p/c/e']);
@@ -211,7 +211,7 @@ suite('descriptors, and what the relay holds', { timeout: 60_000 }, () => {
     assert.deepEqual(rig.topics, ['/tasks/exit', '/tasks/exit']);
   });
 
-  test('of a container that is deleted with a finished exec in it', async () => {
+  it('of a container that is deleted with a finished exec in it', async () => {
     await using rig = await Rig.make();
     await rig.restart();
     const { processes, tasks } = rig;
@@ -224,7 +224,7 @@ suite('descriptors, and what the relay holds', { timeout: 60_000 }, () => {
     assert.deepEqual(rig.pod.record.containers, []);
   });
 
-  test('of processes that part when the daemon ends: nothing stays for a daemon that knows nothing of them', async () => {
+  it('of processes that part when the daemon ends: nothing stays for a daemon that knows nothing of them', async () => {
     await using rig = await Rig.make();
     await rig.restart();
     rig.readOutputs();
@@ -235,7 +235,7 @@ suite('descriptors, and what the relay holds', { timeout: 60_000 }, () => {
     assert.deepEqual([...rig.held.keys()], []);
   });
 
-  test("of a pod whose VM ends after the daemon has left: the record is the next one's, and stays as it was", async () => {
+  it("of a pod whose VM ends after the daemon has left: the record is the next one's, and stays as it was", async () => {
     await using rig = await Rig.make();
     await rig.restart();
     const before = await rig.record();
@@ -250,7 +250,7 @@ suite('descriptors, and what the relay holds', { timeout: 60_000 }, () => {
     assert.match(before, /"begun":true/);
   });
 
-  test('of a Create: on record before the relay holds them, and let go by the next daemon when it was never made', async () => {
+  it('of a Create: on record before the relay holds them, and let go by the next daemon when it was never made', async () => {
     await using rig = await Rig.make();
     await rig.restart();
     const key = 'default.p/c2/';

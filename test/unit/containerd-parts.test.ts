@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { silentLogger } from '../../src/base/log.ts';
 import { ANNOTATIONS, ANNOTATION_PREFIX, specFromAnnotations } from '../../src/containerd/annotations.ts';
@@ -15,8 +15,8 @@ import { parseConfig } from '../../src/guest/containers/oci.ts';
 import { ociConfig } from '../support/container-rig.ts';
 import { until } from '../support/until.ts';
 
-suite("containerd's names", () => {
-  test('a CRI pod keeps its id; elsewhere the namespace is part of it; always an id of ours', () => {
+describe("containerd's names", () => {
+  it('a CRI pod keeps its id; elsewhere the namespace is part of it; always an id of ours', () => {
     assert.equal(sandboxIdOf({ namespace: 'k8s.io', id: 'abc' }), 'abc');
     assert.equal(sandboxIdOf({ namespace: 'default', id: 'abc' }), 'default.abc');
     const name = fc.stringMatching(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,75}$/);
@@ -30,15 +30,15 @@ suite("containerd's names", () => {
       assert.throws(() => checkNamed({ namespace: 'n', id }), /INVALID_ID|identifier/);
   });
 
-  test('one source with one way of mounting is one volume', () => {
+  it('one source with one way of mounting is one volume', () => {
     assert.equal(sharedVolumeId('/a', 'x'), sharedVolumeId('/a', 'x'));
     assert.notEqual(sharedVolumeId('/a', 'x'), sharedVolumeId('/a', 'y'));
     assert.notEqual(sharedVolumeId('/a', 'x'), sharedVolumeId('/ax', ''));
   });
 });
 
-suite('pod annotations', () => {
-  test('each sets its part of the spec; others are not ours', () => {
+describe('pod annotations', () => {
+  it('each sets its part of the spec; others are not ours', () => {
     const spec = specFromAnnotations(
       { 'io.qshim.vcpus': '3', 'io.qshim.memory-mib': '640', 'io.qshim.accelerator': 'tcg', other: 'x' },
       { a: 'b' },
@@ -49,7 +49,7 @@ suite('pod annotations', () => {
     );
   });
 
-  test('a misspelt one, and a wrong value, are refused by name', () => {
+  it('a misspelt one, and a wrong value, are refused by name', () => {
     for (const annotations of [
       { 'io.qshim.cpus': '1' },
       { 'io.qshim.vcpus': '1.5' },
@@ -61,14 +61,14 @@ suite('pod annotations', () => {
     }
   });
 
-  test('docs/containerd.md names every annotation', async () => {
+  it('docs/containerd.md names every annotation', async () => {
     const text = await readFile(join(import.meta.dirname, '../../docs/containerd.md'), 'utf8');
     for (const { name } of ANNOTATIONS) assert.ok(text.includes(`\`${ANNOTATION_PREFIX}${name}\``), name);
   });
 });
 
-suite('root file systems and direct-assigned volumes', () => {
-  test("blockfile's mount without loop; anything but one disk is refused", () => {
+describe('root file systems and direct-assigned volumes', () => {
+  it("blockfile's mount without loop; anything but one disk is refused", () => {
     const mount = { type: 'ext4', source: '/s/1', options: ['loop', 'rw', 'noatime'] };
     assert.deepEqual(rootfsOf([mount]), { source: '/s/1', fsType: 'ext4', readOnly: false, options: ['noatime'] });
     assert.equal(rootfsOf([{ ...mount, options: ['ro'] }]).readOnly, true);
@@ -77,7 +77,7 @@ suite('root file systems and direct-assigned volumes', () => {
     }
   });
 
-  test("Kata's record turns a bind mount into the device; a record that cannot be read is not passed over", async () => {
+  it("Kata's record turns a bind mount into the device; a record that cannot be read is not passed over", async () => {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-direct-'));
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => rm(directory, { recursive: true }));
@@ -98,8 +98,8 @@ suite('root file systems and direct-assigned volumes', () => {
   });
 });
 
-suite('volumes with several users', () => {
-  test('attached for the first, detached with the last, and again for one that comes meanwhile', async () => {
+describe('volumes with several users', () => {
+  it('attached for the first, detached with the last, and again for one that comes meanwhile', async () => {
     const use = new VolumeUse();
     const calls: string[] = [];
     const attach = (): Promise<number> => Promise.resolve(calls.push('attach'));
@@ -121,7 +121,7 @@ suite('volumes with several users', () => {
     assert.deepEqual(calls, ['attach', 'attach', 'detach', 'detached', 'attach']);
   });
 
-  test('a failed attach is not counted; a failed detach can be tried again', async () => {
+  it('a failed attach is not counted; a failed detach can be tried again', async () => {
     const use = new VolumeUse();
     await assert.rejects(
       use.acquire('v', 'a', () => Promise.reject(new Error('no'))),
@@ -142,10 +142,10 @@ suite('volumes with several users', () => {
   });
 });
 
-suite('events for containerd', () => {
+describe('events for containerd', () => {
   const event = (topic: string): ForwardedEvent => ({ namespace: 'n', topic, typeUrl: 't', value: '', timeMs: 1 });
 
-  test('in order, through an absence of containerd and of the daemon; refused ones are passed over', async () => {
+  it('in order, through an absence of containerd and of the daemon; refused ones are passed over', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-events-'));
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => rm(directory, { recursive: true }));

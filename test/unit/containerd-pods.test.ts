@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Named } from '../../src/containerd/ids.ts';
@@ -58,8 +58,8 @@ function caller(): { readonly signal: AbortSignal; readonly leaving: AbortSignal
   return { signal: new AbortController().signal, leaving: new AbortController().signal };
 }
 
-suite('whose a sandbox is', () => {
-  test('a pod whose id an administrator’s sandbox has is refused, and that sandbox lives on', async () => {
+describe('whose a sandbox is', () => {
+  it('a pod whose id an administrator’s sandbox has is refused, and that sandbox lives on', async () => {
     await using rig = await Rig.make();
     rig.host.foreign('default.web');
     await assert.rejects(rig.create(), shimFailure('ALREADY_EXISTS', 'SANDBOX_EXISTS'));
@@ -67,7 +67,7 @@ suite('whose a sandbox is', () => {
     assert.deepEqual(await rig.records(), []);
   });
 
-  test('so is one whose id was taken between Create and Start; Shutdown leaves it alone as well', async () => {
+  it('so is one whose id was taken between Create and Start; Shutdown leaves it alone as well', async () => {
     await using rig = await Rig.make();
     const pod = await rig.create();
     const other = await rig.create({ id: 'other' });
@@ -80,7 +80,7 @@ suite('whose a sandbox is', () => {
     assert.deepEqual(await rig.records(), []);
   });
 
-  test('names that could mean the same pod are different pods', async () => {
+  it('names that could mean the same pod are different pods', async () => {
     await using rig = await Rig.make();
     const names = [
       { namespace: 'a', id: 'b.c' },
@@ -96,15 +96,15 @@ suite('whose a sandbox is', () => {
     await assert.rejects(rig.create({ namespace: 'default', id }), shimFailure('ALREADY_EXISTS', 'SANDBOX_EXISTS'));
   });
 
-  test('a container of its own (ctr run) does not move into a CRI pod of the same name', async () => {
+  it('a container of its own (ctr run) does not move into a CRI pod of the same name', async () => {
     await using rig = await Rig.make();
     await rig.create();
     await assert.rejects(rig.create({}, true), shimFailure('ALREADY_EXISTS', 'SANDBOX_EXISTS'));
   });
 });
 
-suite('Start of a pod', { timeout: 60_000 }, () => {
-  test('a repeat joins the VM whatever the configuration says by now, and a cancelled one ends nothing', async () => {
+describe('Start of a pod', { timeout: 60_000 }, () => {
+  it('a repeat joins the VM whatever the configuration says by now, and a cancelled one ends nothing', async () => {
     await using rig = await Rig.make();
     await rig.pods.start(await rig.create(), caller());
     await rig.restart();
@@ -117,7 +117,7 @@ suite('Start of a pod', { timeout: 60_000 }, () => {
     assert.equal(rig.pods.all().length, 1);
   });
 
-  test('the boot that fails, and the only caller who goes, leave nothing', async () => {
+  it('the boot that fails, and the only caller who goes, leave nothing', async () => {
     await using rig = await Rig.make();
     rig.host.boot = () => Promise.reject(new Error('no boot'));
     await assert.rejects(rig.pods.start(await rig.create(), caller()), /no boot/);
@@ -131,7 +131,7 @@ suite('Start of a pod', { timeout: 60_000 }, () => {
     assert.deepEqual([rig.host.sandboxes.size, rig.pods.all().length, await rig.records()], [0, 0, []]);
   });
 
-  test('the end of the daemon takes no pod away: the repeat finds it', async () => {
+  it('the end of the daemon takes no pod away: the repeat finds it', async () => {
     await using rig = await Rig.make();
     const booting = Promise.withResolvers<void>();
     rig.host.boot = () => booting.promise;
@@ -149,8 +149,8 @@ suite('Start of a pod', { timeout: 60_000 }, () => {
   });
 });
 
-suite('pods that nobody asks for again after a crash', () => {
-  test('are taken away after a while: one that was not started, and one without the container that it was for', async () => {
+describe('pods that nobody asks for again after a crash', () => {
+  it('are taken away after a while: one that was not started, and one without the container that it was for', async () => {
     await using rig = await Rig.make();
     await rig.create({ id: 'created' });
     await rig.pods.start(await rig.create({ id: 'run' }, true), caller());
@@ -168,7 +168,7 @@ suite('pods that nobody asks for again after a crash', () => {
     assert.deepEqual((await rig.records()).sort(), ['default.cri.json', 'default.repeated.json']);
   });
 
-  test('a daemon that ends meanwhile leaves them to the next', async () => {
+  it('a daemon that ends meanwhile leaves them to the next', async () => {
     await using rig = await Rig.make();
     await rig.create();
     await rig.restart();
@@ -177,11 +177,11 @@ suite('pods that nobody asks for again after a crash', () => {
   });
 });
 
-suite('volumes that Controller.Update names', () => {
+describe('volumes that Controller.Update names', () => {
   const wanted = (...ids: string[]): Map<string, RequestedSpec> => new Map(ids.map((id) => [id, {} as RequestedSpec]));
   const never = new AbortController().signal;
 
-  test('a refused change of one that is attached does not forget it', async () => {
+  it('a refused change of one that is attached does not forget it', async () => {
     await using rig = await Rig.make();
     const pod = await rig.create();
     await pod.updateVolumes(wanted('v'), never);
@@ -196,7 +196,7 @@ suite('volumes that Controller.Update names', () => {
     assert.equal(rig.host.calls.at(-1), 'detach v');
   });
 
-  test('one whose caller goes while it is being attached stays on the list; one that was never attached does not', async () => {
+  it('one whose caller goes while it is being attached stays on the list; one that was never attached does not', async () => {
     await using rig = await Rig.make();
     const pod = await rig.create();
     rig.host.onAttach = (volumeId) => {

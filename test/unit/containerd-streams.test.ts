@@ -4,7 +4,7 @@ import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { errnoOf } from '../../src/base/errors.ts';
@@ -144,8 +144,8 @@ async function carriedThroughRestarts(rig: Rig, into: number, sent: Buffer, out:
 
 const digest = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
 
-suite('streams of a process while daemons come and go in order', { timeout: 120_000 }, () => {
-  test('output that comes faster than it is read arrives byte for byte, to its end', async () => {
+describe('streams of a process while daemons come and go in order', { timeout: 120_000 }, () => {
+  it('output that comes faster than it is read arrives byte for byte, to its end', async () => {
     await using rig = await Rig.make();
     const guest = rig.open('port.out', constants.O_RDWR);
     const client = rig.open('stdout', constants.O_RDWR);
@@ -159,7 +159,7 @@ suite('streams of a process while daemons come and go in order', { timeout: 120_
     assert.equal(await rig.io.delivered(), 'all');
   });
 
-  test('a token of which a daemon has read one half is taken out; what only begins like one is output', async () => {
+  it('a token of which a daemon has read one half is taken out; what only begins like one is output', async () => {
     for (const [tail, left, ended] of [
       [TOKEN, '', true],
       [TOKEN.slice(0, 10), TOKEN.slice(0, 10), false],
@@ -180,7 +180,7 @@ suite('streams of a process while daemons come and go in order', { timeout: 120_
     }
   });
 
-  test('input that a process is slow to read arrives byte for byte', async () => {
+  it('input that a process is slow to read arrives byte for byte', async () => {
     await using rig = await Rig.make();
     const guest = rig.open('port.in', constants.O_RDONLY);
     rig.open('stdin', constants.O_RDONLY); // The relay.
@@ -191,7 +191,7 @@ suite('streams of a process while daemons come and go in order', { timeout: 120_
     assert.equal(rig.inputEnds, 0, 'nobody has closed it');
   });
 
-  test('after CloseIO the rest of the input and its end come through a restart', async () => {
+  it('after CloseIO the rest of the input and its end come through a restart', async () => {
     await using rig = await Rig.make();
     const guest = rig.open('port.in', constants.O_RDONLY);
     rig.open('stdin', constants.O_RDONLY); // The relay.
@@ -215,7 +215,7 @@ suite('streams of a process while daemons come and go in order', { timeout: 120_
     await until('the process has its end of file', () => Promise.resolve(rig.inputEnds === 1));
   });
 
-  test('nobody reads: a daemon that leaves keeps what it has read, and the next one delivers it', async () => {
+  it('nobody reads: a daemon that leaves keeps what it has read, and the next one delivers it', async () => {
     await using rig = await Rig.make();
     const guest = rig.open('port.out', constants.O_RDWR);
     const client = rig.open('stdout', constants.O_RDWR);

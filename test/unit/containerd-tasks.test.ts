@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import type { Caller } from '../../src/containerd/caller.ts';
 import { Pods } from '../../src/containerd/pods.ts';
@@ -49,8 +49,8 @@ async function rig(cleanup: AsyncDisposableStack, about: Container): Promise<Tas
   return tasks;
 }
 
-suite('repeats', () => {
-  test('an exec id that is taken is refused; the same call once more is not', async () => {
+describe('repeats', () => {
+  it('an exec id that is taken is refused; the same call once more is not', async () => {
     await using cleanup = new AsyncDisposableStack();
     const tasks = await rig(cleanup, {});
     const spec = { type_url: 'x', value: Buffer.from(JSON.stringify({ args: ['true'], cwd: '/' })) };
@@ -65,7 +65,7 @@ suite('repeats', () => {
     }
   });
 
-  test('a Start that a killed daemon did not live to record finds its process running, and starts nothing', async () => {
+  it('a Start that a killed daemon did not live to record finds its process running, and starts nothing', async () => {
     for (const ran of [true, false]) {
       await using cleanup = new AsyncDisposableStack();
       let starts = 0;
@@ -76,7 +76,7 @@ suite('repeats', () => {
     }
   });
 
-  test('a container that a failed Create could not undo is not answered as made; Create and Delete try to undo it again', async () => {
+  it('a container that a failed Create could not undo is not answered as made; Create and Delete try to undo it again', async () => {
     await using cleanup = new AsyncDisposableStack();
     let removable = false;
     const discard = (): Promise<void> => (removable ? Promise.resolve() : Promise.reject(new Error('busy')));
@@ -92,7 +92,7 @@ suite('repeats', () => {
   });
 });
 
-test('an end that is on record when its daemon is killed, and was not told, is told by the next one; once', async () => {
+it('an end that is on record when its daemon is killed, and was not told, is told by the next one; once', async () => {
   await using cleanup = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), 'qshim-tasks-'));
   cleanup.defer(() => rm(directory, { recursive: true }));

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import type { ContainerRecord } from '../../src/containerd/pod-record.ts';
@@ -115,8 +115,8 @@ class Rig implements AsyncDisposable {
   }
 }
 
-suite('a volume that some containers of a pod write to and others only read', () => {
-  test('is one disk: who only reads joins who writes, and keeps it when the writer has gone', async () => {
+describe('a volume that some containers of a pod write to and others only read', () => {
+  it('is one disk: who only reads joins who writes, and keeps it when the writer has gone', async () => {
     await using rig = await Rig.make();
     const writer = await rig.create('writer', 'rw');
     const reader = await rig.create('reader', 'ro');
@@ -128,7 +128,7 @@ suite('a volume that some containers of a pod write to and others only read', ()
     assert.deepEqual(rig.host.shared, []);
   });
 
-  test('a reader that comes first has it read-only; a writer is refused in words, and holds nothing', async () => {
+  it('a reader that comes first has it read-only; a writer is refused in words, and holds nothing', async () => {
     await using rig = await Rig.make();
     await rig.create('reader', 'ro');
     await rig.create('second', 'ro');
@@ -145,7 +145,7 @@ suite('a volume that some containers of a pod write to and others only read', ()
     assert.deepEqual(rig.host.shared, [false]);
   });
 
-  test('two mounts of it in one container are one disk, writable when one of them is', async () => {
+  it('two mounts of it in one container are one disk, writable when one of them is', async () => {
     for (const modes of [
       ['ro', 'rw'],
       ['rw', 'ro'],

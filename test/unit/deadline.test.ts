@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { getEventListeners } from 'node:events';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { Deadline, monotonicMs, sleep, waitFor } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 
 const never = (): Promise<never> => new Promise<never>(() => undefined);
 
-suite('deadline', () => {
-  test('counts down to zero, never below', async () => {
+describe('deadline', () => {
+  it('counts down to zero, never below', async () => {
     const deadline = Deadline.after(5);
     assert.equal(deadline.totalMs, 5);
     assert.ok(deadline.remainingMs <= 5);
@@ -19,8 +19,8 @@ suite('deadline', () => {
   });
 });
 
-suite('sleep', () => {
-  test('sleeps at least as long as asked, with and without a signal', async () => {
+describe('sleep', () => {
+  it('sleeps at least as long as asked, with and without a signal', async () => {
     for (const signal of [undefined, new AbortController().signal]) {
       const start = monotonicMs();
       await sleep(10, signal);
@@ -29,7 +29,7 @@ suite('sleep', () => {
     }
   });
 
-  test('ends with the reason of its signal, also of one aborted before', async () => {
+  it('ends with the reason of its signal, also of one aborted before', async () => {
     const controller = new AbortController();
     const reason = new ShimError('ABORTED', 'stop', { reason: 'SANDBOX_STOPPING' });
     const sleeping = assert.rejects(sleep(60_000, controller.signal), reason);
@@ -39,7 +39,7 @@ suite('sleep', () => {
     assert.deepEqual(getEventListeners(controller.signal, 'abort'), []);
   });
 
-  test('a reason that is no error becomes one', async () => {
+  it('a reason that is no error becomes one', async () => {
     const controller = new AbortController();
     const sleeping = assert.rejects(sleep(60_000, controller.signal), { code: 'CANCELLED', cause: 'because' });
     controller.abort('because');
@@ -47,19 +47,19 @@ suite('sleep', () => {
   });
 });
 
-suite('waitFor', () => {
-  test('settles as the work does', async () => {
+describe('waitFor', () => {
+  it('settles as the work does', async () => {
     assert.equal(await waitFor(Promise.resolve(7), {}), 7);
     assert.equal(await waitFor(Promise.resolve(7), { milliseconds: 60_000, signal: new AbortController().signal }), 7);
     await assert.rejects(waitFor(Promise.reject(new Error('work')), { milliseconds: 60_000 }), /work/);
   });
 
-  test('times out with the given error, or with DEADLINE_EXCEEDED', async () => {
+  it('times out with the given error, or with DEADLINE_EXCEEDED', async () => {
     await assert.rejects(waitFor(never(), { milliseconds: 1 }), { code: 'DEADLINE_EXCEEDED', reason: 'TIMEOUT' });
     await assert.rejects(waitFor(never(), { milliseconds: 1, onTimeout: () => new Error('mine') }), /mine/);
   });
 
-  test('ends with the reason of the signal and leaves no listener behind', async () => {
+  it('ends with the reason of the signal and leaves no listener behind', async () => {
     const controller = new AbortController();
     const { signal } = controller;
     await waitFor(Promise.resolve(1), { signal });
@@ -73,14 +73,14 @@ suite('waitFor', () => {
     await assert.rejects(waitFor(Promise.resolve(1), { signal }), reason, 'an aborted signal wins');
   });
 
-  test('work that fails when nobody waits for it is no unhandled rejection', async () => {
+  it('work that fails when nobody waits for it is no unhandled rejection', async () => {
     const reason = new Error('enough');
     // Node's test runner fails a test of which a rejection is left over.
     await assert.rejects(waitFor(Promise.reject(new Error('work')), { signal: AbortSignal.abort(reason) }), reason);
     await turn();
   });
 
-  test('the work goes on when the wait has ended', async () => {
+  it('the work goes on when the wait has ended', async () => {
     const work = Promise.withResolvers<number>();
     await assert.rejects(waitFor(work.promise, { milliseconds: 1 }));
     work.resolve(3);
@@ -88,10 +88,10 @@ suite('waitFor', () => {
   });
 });
 
-suite('a wait that is longer than a timer can be', () => {
+describe('a wait that is longer than a timer can be', () => {
   const LONG_MS = 3_000_000_000;
 
-  test('is not over at once', async () => {
+  it('is not over at once', async () => {
     const abort = new AbortController();
     const reason = new Error('enough');
     setTimeout(() => abort.abort(reason), 50);

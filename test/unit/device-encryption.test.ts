@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { completeEncryption, mappingName, type RequestedEncryption } from '../../src/volume/model/encryption.ts';
 import { qcow2File } from '../../src/volume/source/qcow2-file.ts';
@@ -42,8 +42,8 @@ function refuses(
   );
 }
 
-suite('encryption of a volume', () => {
-  test('defaults', () => {
+describe('encryption of a volume', () => {
+  it('defaults', () => {
     assert.deepEqual(completeEncryption(HOST, RAW), {
       ...HOST,
       cipher: 'aes-256',
@@ -53,7 +53,7 @@ suite('encryption of a volume', () => {
     assert.deepEqual(completeEncryption(GUEST, RAW), { ...GUEST, sectorSize: 4096 });
   });
 
-  test('an encrypted volume does not show by its discards what is in use', () => {
+  it('an encrypted volume does not show by its discards what is in use', () => {
     const requested = {
       readOnly: false,
       source: { kind: 'raw-file', path: '/v/a' },
@@ -71,7 +71,7 @@ suite('encryption of a volume', () => {
     assert.equal(completeSpec({ ...requested, encryption: GUEST }, 'a', 1).discard, 'ignore');
   });
 
-  test('what contradicts itself is refused', () => {
+  it('what contradicts itself is refused', () => {
     const host = 'spec.encryption.host_luks';
     const guest = 'spec.encryption.guest_luks2';
     refuses(HOST, 'spec.source', { ...RAW, source: qcow2File });
@@ -88,7 +88,7 @@ suite('encryption of a volume', () => {
     refuses({ ...GUEST, uuid: 'ABC' }, `${guest}.uuid`);
   });
 
-  test('a reference is a plain path or name', () => {
+  it('a reference is a plain path or name', () => {
     const field = 'spec.encryption.host_luks.key';
     for (const path of ['keys/a', '/keys/../a', '/keys/./a', '/keys/a\0']) {
       refuses({ ...HOST, key: { kind: 'file', path } }, `${field}.file`);
@@ -99,7 +99,7 @@ suite('encryption of a volume', () => {
     }
   });
 
-  test('no volume id makes the name of a mapping that the lower half of another one has', () => {
+  it('no volume id makes the name of a mapping that the lower half of another one has', () => {
     assert.equal(mappingName('data'), 'data-crypt');
     assert.equal(mappingName('a_dif').endsWith('_dif'), false);
   });

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { slotAt } from '../../src/volume/model/slots.ts';
 import {
@@ -213,18 +213,18 @@ const property = fc.asyncProperty(anyLife, (steps) => {
 /** None so far: the machine's faults were found by its table. */
 const regressions: readonly Regression[] = [];
 
-suite('volume state machine in a world that it only hears of', () => {
-  test('random lives: what the record claims is true of the world', async () => {
+describe('volume state machine in a world that it only hears of', () => {
+  it('random lives: what the record claims is true of the world', async () => {
     await assertModel(property, modelParameters(3000, true));
   });
 
   for (const { seed, path, found } of regressions) {
-    test(`regression: ${found}`, async () => {
+    it(`regression: ${found}`, async () => {
       await assertModel(property, { seed, path });
     });
   }
 
-  test('the random lives reach every state, and both ways out of DETACHING', () => {
+  it('the random lives reach every state, and both ways out of DETACHING', () => {
     const reached = new Set<string>();
     for (const steps of fc.sample(anyLife, { seed: 1, numRuns: 2000 })) {
       const life = born();

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { ID_LENGTH_MAX, checkId } from '../../src/base/ids.ts';
 import type { BlockdevProtocol } from '../../src/qmp/block-options.ts';
@@ -58,8 +58,8 @@ function deviceOf(changes: Partial<VolumeSpec>): Extract<ArgumentsOf<'device_add
   return args;
 }
 
-suite('attach plan', () => {
-  test('a plain raw file, in full', () => {
+describe('attach plan', () => {
+  it('a plain raw file, in full', () => {
     assert.deepEqual(objects({}, 'io_uring'), [
       {
         type: 'node',
@@ -132,7 +132,7 @@ suite('attach plan', () => {
     ['unsafe', { direct: false, noFlush: true, writeCache: 'on' }],
   ];
   for (const [cache, { direct, noFlush, writeCache }] of CACHE) {
-    test(`cache mode ${cache}, on both nodes and the front end`, () => {
+    it(`cache mode ${cache}, on both nodes and the front end`, () => {
       const node = nodeOf({ cache });
       assert.deepEqual(node.cache, { direct, 'no-flush': noFlush });
       assert.deepEqual(node.file.cache, { direct, 'no-flush': noFlush });
@@ -140,7 +140,7 @@ suite('attach plan', () => {
     });
   }
 
-  test('read-only reaches both nodes, and neither may become so by itself', () => {
+  it('read-only reaches both nodes, and neither may become so by itself', () => {
     for (const readOnly of [true, false]) {
       const node = nodeOf({ readOnly });
       assert.deepEqual([node['read-only'], node.file['read-only']], [readOnly, readOnly]);
@@ -148,20 +148,20 @@ suite('attach plan', () => {
     }
   });
 
-  test('only qcow2 names its backing file, and it is none', () => {
+  it('only qcow2 names its backing file, and it is none', () => {
     const node = nodeOf({ source: { kind: 'qcow2-file', path: '/volumes/a.qcow2' } });
     assert.ok(node.driver === 'qcow2');
     assert.deepEqual([node.file.driver, node.backing], ['file', null]);
     assert.ok(!('backing' in nodeOf({})), 'raw takes no backing option');
   });
 
-  test('a block device is opened as one', () => {
+  it('a block device is opened as one', () => {
     const node = nodeOf({ source: { kind: 'block-device', path: '/dev/loop7' } });
     assert.deepEqual([node.driver, node.file.driver, node.file.filename], ['raw', 'host_device', '/dev/loop7']);
     assert.ok(!('backing' in node));
   });
 
-  test('discard, detect-zeroes, sizes, queues, serial and slot reach their places', () => {
+  it('discard, detect-zeroes, sizes, queues, serial and slot reach their places', () => {
     const node = nodeOf({ discard: 'ignore', detectZeroes: 'on' });
     assert.deepEqual([node.discard, node.file.discard, node['detect-zeroes']], ['ignore', 'ignore', 'on']);
     const device = deviceOf({ discard: 'ignore', queues: 4, serial: 'S-1', logicalBlockSize: 4096 });
@@ -173,12 +173,12 @@ suite('attach plan', () => {
     assert.deepEqual([device.bus, device.addr, device.drive], ['bridge0', '0x1f', NAMES.root]);
   });
 
-  test('a mount comes last', () => {
+  it('a mount comes last', () => {
     const mount = { fsType: 'ext4', mountPoint: '/mnt', options: [], format: 'never' } as const;
     assert.deepEqual(kinds({ mount }), ['add-block-node', 'add-device', 'await-driver', 'find-in-guest', 'mount']);
   });
 
-  test('every object names what adds and what removes it, and what must be gone', () => {
+  it('every object names what adds and what removes it, and what must be gone', () => {
     for (const { id, add, remove, gone } of [...objects({}), ...objects({ encryption: LUKS })]) {
       const added: Readonly<Record<string, unknown>> = { ...add.arguments };
       assert.ok(
@@ -191,7 +191,7 @@ suite('attach plan', () => {
     }
   });
 
-  test('an encrypted disk: protocol node, secrets, image, luks node; then nothing needs the secrets', () => {
+  it('an encrypted disk: protocol node, secrets, image, luks node; then nothing needs the secrets', () => {
     assert.deepEqual(kinds({ encryption: LUKS }), [
       'fetch-key',
       'add-file-node',
@@ -211,7 +211,7 @@ suite('attach plan', () => {
     assert.equal(kinds({ encryption: { ...LUKS, format: 'never' } }).includes('create-image'), false);
   });
 
-  test('encryption in the guest comes before the mount, and asks for a key only when it is given one', () => {
+  it('encryption in the guest comes before the mount, and asks for a key only when it is given one', () => {
     const encryption = {
       kind: 'guest-luks2',
       key: { kind: 'ephemeral' },
@@ -228,8 +228,8 @@ suite('attach plan', () => {
   });
 });
 
-suite('aio candidates', () => {
-  test('auto falls back to what every host can do; native only without the page cache', () => {
+describe('aio candidates', () => {
+  it('auto falls back to what every host can do; native only without the page cache', () => {
     for (const cache of ['none', 'directsync'] as const) {
       assert.deepEqual(aioModes({ ...BASE, cache }), ['io_uring', 'native', 'threads']);
     }
@@ -238,7 +238,7 @@ suite('aio candidates', () => {
     }
   });
 
-  test('a mode that the caller chose stands alone', () => {
+  it('a mode that the caller chose stands alone', () => {
     for (const aio of ['io_uring', 'native', 'threads'] as const) {
       assert.deepEqual(aioModes({ ...BASE, cache: 'none', aio }), [aio]);
     }
@@ -253,8 +253,8 @@ const anyId = fc
   )
   .map(([first, rest]) => (first + rest.join('')).slice(0, ID_LENGTH_MAX));
 
-suite('names in QEMU', () => {
-  test('parseDeviceId is the inverse of namesFor for any legal id', () => {
+describe('names in QEMU', () => {
+  it('parseDeviceId is the inverse of namesFor for any legal id', () => {
     fc.assert(
       fc.property(anyId, fc.integer({ min: 1, max: 10 ** 9 }), (volumeId, generation) => {
         checkId('volume_id', volumeId);
@@ -263,7 +263,7 @@ suite('names in QEMU', () => {
     );
   });
 
-  test('two generations share no name, whatever the ids are', () => {
+  it('two generations share no name, whatever the ids are', () => {
     fc.assert(
       fc.property(anyId, anyId, fc.nat(1000), fc.nat(1000), (one, two, first, second) => {
         fc.pre(first !== second);
@@ -277,12 +277,12 @@ suite('names in QEMU', () => {
     );
   });
 
-  test('node names keep to 31 characters for a thousand million generations', () => {
+  it('node names keep to 31 characters for a thousand million generations', () => {
     const { root, protocol } = namesFor('x'.repeat(ID_LENGTH_MAX), 10 ** 9);
     assert.ok(root.length <= 31 && protocol.length <= 31);
   });
 
-  test('devices that are not volumes are not taken for some', () => {
+  it('devices that are not volumes are not taken for some', () => {
     for (const id of ['serial0', 'bridge0', 'vol-', 'vol-1', 'vol-1-', 'vol-x-a', 'xvol-1-a', '']) {
       assert.equal(parseDeviceId(id), undefined, id);
     }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { isDirect, type MountSpec } from '../../src/volume/model/disk.ts';
 import { completeSpec, type RequestedSpec } from '../../src/volume/spec.ts';
@@ -36,8 +36,8 @@ function refuses(changes: Partial<RequestedSpec>, field: string, reason = 'INVAL
   );
 }
 
-suite('volume spec defaults', () => {
-  test('everything that was left out is filled in', () => {
+describe('volume spec defaults', () => {
+  it('everything that was left out is filled in', () => {
     assert.deepEqual(complete({}), {
       source: { kind: 'raw-file', path: '/volumes/a.raw' },
       readOnly: false,
@@ -56,7 +56,7 @@ suite('volume spec defaults', () => {
     });
   });
 
-  test('what was said stays', () => {
+  it('what was said stays', () => {
     const said = {
       source: { kind: 'qcow2-file', path: '/v/b' },
       readOnly: false,
@@ -76,11 +76,11 @@ suite('volume spec defaults', () => {
     assert.deepEqual(complete(said), said);
   });
 
-  test('a read-only volume discards nothing by default', () => {
+  it('a read-only volume discards nothing by default', () => {
     assert.equal(complete({ readOnly: true }).discard, 'ignore');
   });
 
-  test('queues follow the vCPUs', () => {
+  it('queues follow the vCPUs', () => {
     for (const [vcpus, queues] of [
       [1, 1],
       [2, 2],
@@ -92,39 +92,39 @@ suite('volume spec defaults', () => {
     }
   });
 
-  test('the physical block size follows the logical one', () => {
+  it('the physical block size follows the logical one', () => {
     assert.equal(complete({ logicalBlockSize: 4096 }).physicalBlockSize, 4096);
   });
 
-  test('direct modes', () => {
+  it('direct modes', () => {
     const direct = (['none', 'writeback', 'writethrough', 'directsync', 'unsafe'] as const).filter(isDirect);
     assert.deepEqual(direct, ['none', 'directsync']);
   });
 });
 
-suite('volume spec contradictions', () => {
-  test('native aio needs O_DIRECT', () => {
+describe('volume spec contradictions', () => {
+  it('native aio needs O_DIRECT', () => {
     for (const cache of ['writeback', 'writethrough', 'unsafe', undefined] as const) {
       refuses({ aio: 'native', cache }, 'spec.aio');
     }
     for (const cache of ['none', 'directsync'] as const) assert.equal(complete({ aio: 'native', cache }).aio, 'native');
   });
 
-  test('detect-zeroes unmap needs discard unmap', () => {
+  it('detect-zeroes unmap needs discard unmap', () => {
     refuses({ detectZeroes: 'unmap', discard: 'ignore' }, 'spec.detect_zeroes');
     refuses({ detectZeroes: 'unmap', readOnly: true }, 'spec.detect_zeroes');
     assert.equal(complete({ detectZeroes: 'unmap' }).detectZeroes, 'unmap');
   });
 
-  test('a read-only volume cannot discard', () => refuses({ readOnly: true, discard: 'unmap' }, 'spec.discard'));
+  it('a read-only volume cannot discard', () => refuses({ readOnly: true, discard: 'unmap' }, 'spec.discard'));
 
-  test('queues are from 1 to 1024', () => {
+  it('queues are from 1 to 1024', () => {
     refuses({ queues: 1025 }, 'spec.queues');
     refuses({ queues: -1 }, 'spec.queues');
     assert.equal(complete({ queues: 1024 }).queues, 1024);
   });
 
-  test('block sizes are powers of two within their limits', () => {
+  it('block sizes are powers of two within their limits', () => {
     for (const size of [1, 256, 511, 513, 1000, 8192, -512]) {
       refuses({ logicalBlockSize: size }, 'spec.logical_block_size');
     }
@@ -136,7 +136,7 @@ suite('volume spec contradictions', () => {
     assert.equal(complete({ physicalBlockSize: 32_768 }).physicalBlockSize, 32_768);
   });
 
-  test('a source is needed, by an absolute path without detours', () => {
+  it('a source is needed, by an absolute path without detours', () => {
     refuses({ source: undefined }, 'spec.source');
     for (const path of ['', 'a.raw', './a', '/a/../b', '/a/./b', '/..', '/a\0b', `/${'x'.repeat(4095)}`]) {
       refuses({ source: { kind: 'raw-file', path } }, 'spec.source.path', 'INVALID_PATH');
@@ -146,18 +146,18 @@ suite('volume spec contradictions', () => {
     assert.equal(complete({ source: { kind: 'raw-file', path: '/a/..b/.c' } }).source.path, '/a/..b/.c');
   });
 
-  test('a serial that virtio would cut, or that needs quoting, is refused', () => {
+  it('a serial that virtio would cut, or that needs quoting, is refused', () => {
     refuses({ serial: 'x'.repeat(21) }, 'spec.serial');
     refuses({ serial: 'ü'.repeat(11) }, 'spec.serial');
     for (const serial of ['a b', 'a,b', 'a/b', 'ü', 'a\n']) refuses({ serial }, 'spec.serial');
     assert.equal(complete({ serial: 'x'.repeat(20) }).serial.length, 20);
   });
 
-  test('a serial that the caller did not choose is held to the same', () => {
+  it('a serial that the caller did not choose is held to the same', () => {
     assert.throws(() => completeSpec(NOTHING, 'x'.repeat(21), 1), { code: 'INVALID_ARGUMENT' });
   });
 
-  test('mounts', () => {
+  it('mounts', () => {
     for (const mountPoint of ['', 'data', '/a/../b']) {
       refuses({ mount: { ...MOUNT, mountPoint } }, 'spec.mount.mount_point', 'INVALID_PATH');
     }

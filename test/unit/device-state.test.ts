@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { slotAt } from '../../src/volume/model/slots.ts';
 import {
@@ -147,10 +147,10 @@ function outcome(result: Transition): Expected {
   }
 }
 
-suite('volume state machine, every state with every input', () => {
+describe('volume state machine, every state with every input', () => {
   for (const stateName of Object.keys(STATES) as StateName[]) {
     for (const inputName of Object.keys(INPUTS) as InputName[]) {
-      test(`${stateName} + ${inputName}`, () => {
+      it(`${stateName} + ${inputName}`, () => {
         const state = STATES[stateName];
         const before = structuredClone(state);
         assert.deepEqual(outcome(transition(state, INPUTS[inputName])), TABLE[stateName][inputName]);
@@ -199,7 +199,7 @@ function live(inputs: readonly StateInput[]): Step[] {
 }
 
 function holds(name: string, check: (steps: readonly Step[]) => void): void {
-  test(name, () => {
+  it(name, () => {
     fc.assert(
       fc.property(life, (inputs) => check(live(inputs))),
       { numRuns: 2000 },
@@ -207,7 +207,7 @@ function holds(name: string, check: (steps: readonly Step[]) => void): void {
   });
 }
 
-suite('volume state machine, over whole lives', () => {
+describe('volume state machine, over whole lives', () => {
   holds('REMOVED is final', (steps) => {
     for (const { before, after } of steps) if (before.state === 'removed') assert.equal(after, before);
   });

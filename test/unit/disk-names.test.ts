@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { monotonicMs } from '../../src/base/deadline.ts';
 import { DiskNames, virtioDiskName } from '../../src/guest/disk-names.ts';
 import { agentPair, type AgentPair } from '../support/agent-pair.ts';
@@ -68,15 +68,15 @@ const wanted = (slot: number, taken: readonly string[] = [], sinceMs = monotonic
 
 const count = (it: AgentPair, command: string): number => it.fake.seen.filter((name) => name === command).length;
 
-suite('names of disks', () => {
-  test('the lowest name that is not taken is asked for first, and the list not at all', async () => {
+describe('names of disks', () => {
+  it('the lowest name that is not taken is asked for first, and the list not at all', async () => {
     await using it = await guestWith(['vda', 'vdb', 'vdc']);
     assert.equal(await new DiskNames(it.agent).find(wanted(3, ['/dev/vda', '/dev/vdb'])), '/dev/vdc');
     assert.equal(it.looked.length, 1);
     assert.equal(count(it, 'guest-get-disks'), 0);
   });
 
-  test('disks that come up together share the list', async () => {
+  it('disks that come up together share the list', async () => {
     const names = Array.from({ length: 16 }, (_, index) => virtioDiskName(index));
     await using it = await guestWith(names);
     const disks = new DiskNames(it.agent);
@@ -90,7 +90,7 @@ suite('names of disks', () => {
     assert.equal(count(it, 'guest-get-disks'), 1, 'one list serves all');
   });
 
-  test('among many disks a few that come together are guessed, one look each', async () => {
+  it('among many disks a few that come together are guessed, one look each', async () => {
     const names = Array.from({ length: 40 }, (_, index) => virtioDiskName(index));
     await using it = await guestWith(names);
     const disks = new DiskNames(it.agent);
@@ -108,7 +108,7 @@ suite('names of disks', () => {
     assert.equal(count(it, 'guest-get-disks'), 0);
   });
 
-  test('what was seen before the disk came is not believed', async () => {
+  it('what was seen before the disk came is not believed', async () => {
     const names = ['vda'];
     await using it = await guestWith(names);
     const disks = new DiskNames(it.agent);
@@ -118,22 +118,22 @@ suite('names of disks', () => {
     assert.equal(await disks.find(wanted(1)), '/dev/vdc');
   });
 
-  test('a disk with another name is found in the list', async () => {
+  it('a disk with another name is found in the list', async () => {
     await using it = await guestWith(['sda']);
     assert.equal(await new DiskNames(it.agent).find(wanted(1)), '/dev/sda');
   });
 
-  test('an agent that may not read files is asked for the list', async () => {
+  it('an agent that may not read files is asked for the list', async () => {
     await using it = await guestWith(['vda', 'vdb'], { filesRefused: true });
     assert.equal(await new DiskNames(it.agent).find(wanted(2)), '/dev/vdb');
   });
 
-  test('a disk that is not there has no name', async () => {
+  it('a disk that is not there has no name', async () => {
     await using it = await guestWith(['vda']);
     assert.equal(await new DiskNames(it.agent).find(wanted(7)), undefined);
   });
 
-  test('a disk that is listed and was not read from yet has no name yet', async () => {
+  it('a disk that is listed and was not read from yet has no name yet', async () => {
     const unread = new Set(['vda', 'sda']);
     for (const name of ['vda', 'sda']) {
       await using it = await guestWith([name], { unread });
@@ -144,7 +144,7 @@ suite('names of disks', () => {
     }
   });
 
-  test('names go on behind vdz', () => {
+  it('names go on behind vdz', () => {
     assert.deepEqual([0, 25, 26, 51, 52, 701, 702].map(virtioDiskName), [
       'vda',
       'vdz',

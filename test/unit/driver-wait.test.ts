@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { setImmediate as oneTurn } from 'node:timers/promises';
 import { Deadline } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
@@ -34,8 +34,8 @@ function vmWith(statuses: Map<string, Answer>): { vm: WatchedVm; gone: AbortCont
 const volume = (id: string) => ({ id, names: { device: id } });
 const soon = (): Deadline => Deadline.after(5000);
 
-suite('waiting for drivers', () => {
-  test('each volume is told of its own driver', async () => {
+describe('waiting for drivers', () => {
+  it('each volume is told of its own driver', async () => {
     const statuses = new Map<string, Answer>([['b', LIVE]]);
     const { vm } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -45,7 +45,7 @@ suite('waiting for drivers', () => {
     assert.equal(await first, 'virtio-status');
   });
 
-  test('a driver that gives up ends its own wait only', async () => {
+  it('a driver that gives up ends its own wait only', async () => {
     const statuses = new Map<string, Answer>([['a', FAILED]]);
     const { vm } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -58,7 +58,7 @@ suite('waiting for drivers', () => {
     assert.equal(await other, 'virtio-status');
   });
 
-  test('a device that vanishes ends its own wait only', async () => {
+  it('a device that vanishes ends its own wait only', async () => {
     const statuses = new Map<string, Answer>([['a', new QmpError('x-query-virtio-status', 'GenericError', 'no such')]]);
     const { vm } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -68,7 +68,7 @@ suite('waiting for drivers', () => {
     assert.equal(await other, 'virtio-status');
   });
 
-  test('the deadline of one is not that of another', async () => {
+  it('the deadline of one is not that of another', async () => {
     const statuses = new Map<string, Answer>();
     const { vm, looks } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -84,7 +84,7 @@ suite('waiting for drivers', () => {
     assert.deepEqual(looks.slice(before), ['b'], 'whoever has left is looked at no more');
   });
 
-  test('the end of the VM ends all waits', async () => {
+  it('the end of the VM ends all waits', async () => {
     const { vm, gone } = vmWith(new Map());
     const watch = new DriverWatch(vm);
     const waits = [watch.untilLive(volume('a'), soon()), watch.untilLive(volume('b'), soon())];
@@ -93,7 +93,7 @@ suite('waiting for drivers', () => {
     for (const wait of waits) await assert.rejects(wait, reason);
   });
 
-  test('all are looked at, in whatever order they come up', async () => {
+  it('all are looked at, in whatever order they come up', async () => {
     const statuses = new Map<string, Answer>();
     const { vm, looks } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -108,7 +108,7 @@ suite('waiting for drivers', () => {
     );
   });
 
-  test('calm: when nobody waits, and when the last one that came is up', async () => {
+  it('calm: when nobody waits, and when the last one that came is up', async () => {
     const statuses = new Map<string, Answer>();
     const { vm } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -124,7 +124,7 @@ suite('waiting for drivers', () => {
     await Promise.all([waited, waits[1]]);
   });
 
-  test('calm: a driver that does not come up holds nobody up', async () => {
+  it('calm: a driver that does not come up holds nobody up', async () => {
     const statuses = new Map<string, Answer>([['a', LIVE]]);
     const { vm, gone } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -135,7 +135,7 @@ suite('waiting for drivers', () => {
     await assert.rejects(stuck, shimFailure('UNAVAILABLE', 'VM_GONE'));
   });
 
-  test('what the guest announces is a reason to look, and no proof', async () => {
+  it('what the guest announces is a reason to look, and no proof', async () => {
     const statuses = new Map<string, Answer>();
     const { vm, looks } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -150,7 +150,7 @@ suite('waiting for drivers', () => {
     assert.equal(await wait, 'virtio-status');
   });
 
-  test('with news to come it is hardly looked at before; then at once', async () => {
+  it('with news to come it is hardly looked at before; then at once', async () => {
     const statuses = new Map<string, Answer>([['a', LIVE]]);
     const { vm, looks } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -163,7 +163,7 @@ suite('waiting for drivers', () => {
     assert.deepEqual(looks, ['a']);
   });
 
-  test('news that is lost, and a driver that fails without any, are noticed all the same', async () => {
+  it('news that is lost, and a driver that fails without any, are noticed all the same', async () => {
     const statuses = new Map<string, Answer>([
       ['a', LIVE],
       ['b', FAILED],
@@ -179,7 +179,7 @@ suite('waiting for drivers', () => {
     await failed;
   });
 
-  test('one that is never up keeps nobody who waits for news from being looked at now and then', async () => {
+  it('one that is never up keeps nobody who waits for news from being looked at now and then', async () => {
     const statuses = new Map<string, Answer>([['b', LIVE]]);
     const { vm } = vmWith(statuses);
     const watch = new DriverWatch(vm);
@@ -190,7 +190,7 @@ suite('waiting for drivers', () => {
     await stuck;
   });
 
-  test('while others are announced, those who wait for their news are left alone', async (context) => {
+  it('while others are announced, those who wait for their news are left alone', async (context) => {
     // The watch's clock is the test's: how busy the machine is does not matter.
     let nowMs = 1000;
     context.mock.method(performance, 'now', () => nowMs);
@@ -210,7 +210,7 @@ suite('waiting for drivers', () => {
     await ended;
   });
 
-  test('news that will not come is no sign that others are being announced', async (context) => {
+  it('news that will not come is no sign that others are being announced', async (context) => {
     let nowMs = 1000;
     context.mock.method(performance, 'now', () => nowMs);
     const { vm } = vmWith(new Map<string, Answer>(['a', 'b'].map((id) => [id, LIVE])));
@@ -223,7 +223,7 @@ suite('waiting for drivers', () => {
     assert.equal(await unheard, 'virtio-status');
   });
 
-  test('however busy it is, whose time is nearly up is not left alone', async (context) => {
+  it('however busy it is, whose time is nearly up is not left alone', async (context) => {
     let nowMs = 1000;
     context.mock.method(performance, 'now', () => nowMs);
     const { vm } = vmWith(new Map<string, Answer>(['a', 'b'].map((id) => [id, LIVE])));
@@ -239,7 +239,7 @@ suite('waiting for drivers', () => {
     assert.equal(await unheard, 'virtio-status');
   });
 
-  test('one that is announced is looked at before those that are only due', async (context) => {
+  it('one that is announced is looked at before those that are only due', async (context) => {
     let nowMs = 1000;
     context.mock.method(performance, 'now', () => nowMs);
     const { vm, looks, gone } = vmWith(new Map<string, Answer>([['announced', LIVE]]));
@@ -257,7 +257,7 @@ suite('waiting for drivers', () => {
     await Promise.allSettled(waits);
   });
 
-  test('however busy it is, each is looked at each is looked at once a second', async (context) => {
+  it('however busy it is, each is looked at each is looked at once a second', async (context) => {
     let nowMs = 1000;
     context.mock.method(performance, 'now', () => nowMs);
     const { vm } = vmWith(new Map<string, Answer>(['a', 'b'].map((id) => [id, LIVE])));
@@ -271,7 +271,7 @@ suite('waiting for drivers', () => {
     assert.equal(await unheard, 'virtio-status');
   });
 
-  test('those without news are looked at while others wait for theirs', async () => {
+  it('those without news are looked at while others wait for theirs', async () => {
     const statuses = new Map<string, Answer>([['b', LIVE]]);
     const { vm, looks } = vmWith(statuses);
     const watch = new DriverWatch(vm);

@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { ShimError, oneSentence } from '../../src/base/errors.ts';
 import { toServiceError } from '../../src/grpc/status.ts';
 
 const TRAILER_BYTES_MAX = 16_384;
 
-suite('an error that quotes another program', () => {
+describe('an error that quotes another program', () => {
   const rows: readonly (readonly [said: string, shown: string])[] = [
     ['KVM: failed to init vcpu.', 'KVM: failed to init vcpu'],
     ['KVM internal error. Suberror: 1\nextra data[0]: 2. \n', 'KVM internal error; Suberror: 1; extra data[0]: 2'],
@@ -17,7 +17,7 @@ suite('an error that quotes another program', () => {
     ['\u00a0'.repeat(4000) + 'x', 'x'],
   ];
   for (const [said, shown] of rows) {
-    test(`is one sentence: ${JSON.stringify(said.slice(0, 40))}`, () => {
+    it(`is one sentence: ${JSON.stringify(said.slice(0, 40))}`, () => {
       assert.equal(oneSentence(said), shown);
       const { message } = new ShimError('FAILED_PRECONDITION', `QEMU says: ${said}`, { reason: 'QEMU_EXITED' });
       // As test/support/errors.ts holds every error of the daemon against the API rules.
@@ -27,8 +27,8 @@ suite('an error that quotes another program', () => {
   }
 });
 
-suite('what a hostile guest says, in an error', () => {
-  test('is cut, well-formed and without control characters', () => {
+describe('what a hostile guest says, in an error', () => {
+  it('is cut, well-formed and without control characters', () => {
     const error = new ShimError('UNAVAILABLE', `\ud800 \u001b[31mred\u0007\tand ${'x'.repeat(100_000)}`, {
       reason: 'GUEST_AGENT_GARBAGE',
       metadata: { what: `\udfff${'y'.repeat(100_000)}` },
@@ -39,7 +39,7 @@ suite('what a hostile guest says, in an error', () => {
     assert.ok(error.metadata['what'].isWellFormed());
   });
 
-  test('never costs more trailers than a client takes, and can always be encoded', () => {
+  it('never costs more trailers than a client takes, and can always be encoded', () => {
     const text = fc.oneof(
       fc.string({ unit: 'binary', maxLength: 6000 }),
       fc.string({

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -34,8 +34,8 @@ async function taken(watcher: Watcher): Promise<number[]> {
   return (await watcher.take(open())).map((event) => event.sequence);
 }
 
-suite('event log', () => {
-  test('numbers follow each other without gaps, and every watcher sees them in order', async () => {
+describe('event log', () => {
+  it('numbers follow each other without gaps, and every watcher sees them in order', async () => {
     const log = logOf();
     using one = log.watch();
     using two = log.watch();
@@ -47,7 +47,7 @@ suite('event log', () => {
     assert.equal(log.sequence, 4);
   });
 
-  test('a watcher begins with the next event unless it says otherwise', async () => {
+  it('a watcher begins with the next event unless it says otherwise', async () => {
     const log = logOf();
     emit(log, 2);
     using watcher = log.watch();
@@ -55,7 +55,7 @@ suite('event log', () => {
     assert.deepEqual(await taken(watcher), [3]);
   });
 
-  test('events that are still on their way to the disk are older than a watcher that opens now', async () => {
+  it('events that are still on their way to the disk are older than a watcher that opens now', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-events-'));
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => rm(directory, { recursive: true }));
@@ -71,7 +71,7 @@ suite('event log', () => {
     assert.deepEqual(await taken(early), [1, 2, 3]);
   });
 
-  test('an event of another version, with a reason that this one does not know, is given as it was', async () => {
+  it('an event of another version, with a reason that this one does not know, is given as it was', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-events-'));
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => rm(directory, { recursive: true }));
@@ -95,7 +95,7 @@ suite('event log', () => {
     assert.deepEqual(first?.cause, cause);
   });
 
-  test('a waiting watcher is woken by the event that comes', async () => {
+  it('a waiting watcher is woken by the event that comes', async () => {
     const log = logOf();
     using watcher = log.watch();
     const next = taken(watcher);
@@ -103,7 +103,7 @@ suite('event log', () => {
     assert.deepEqual(await next, [1]);
   });
 
-  test('what a watcher asks for afterwards is what it would have seen, or OUT_OF_RANGE', async () => {
+  it('what a watcher asks for afterwards is what it would have seen, or OUT_OF_RANGE', async () => {
     await fc.assert(
       fc.asyncProperty(fc.nat(12), fc.integer({ min: 1, max: 6 }), fc.nat(14), async (count, retainedMax, after) => {
         const log = logOf({ retainedMax, watcherQueueMax: 100 });
@@ -121,7 +121,7 @@ suite('event log', () => {
     );
   });
 
-  test('OUT_OF_RANGE says which events there are', () => {
+  it('OUT_OF_RANGE says which events there are', () => {
     const log = logOf({ retainedMax: 2 });
     emit(log, 5);
     assert.throws(
@@ -134,13 +134,13 @@ suite('event log', () => {
     );
   });
 
-  test('a refused watcher takes no place', () => {
+  it('a refused watcher takes no place', () => {
     const log = logOf({ watchersMax: 1 });
     assert.throws(() => log.watch(5), { code: 'OUT_OF_RANGE' });
     log.watch()[Symbol.dispose]();
   });
 
-  test('what a watcher asks for afterwards does not count as lagging behind; what comes then does', async () => {
+  it('what a watcher asks for afterwards does not count as lagging behind; what comes then does', async () => {
     const log = logOf({ retainedMax: 10, watcherQueueMax: 2 });
     emit(log, 10);
     using watcher = log.watch(3);
@@ -151,7 +151,7 @@ suite('event log', () => {
     await assert.rejects(taken(watcher), { reason: 'WATCHER_TOO_SLOW' });
   });
 
-  test('a slow watcher loses its own stream only, after what it could still take', async () => {
+  it('a slow watcher loses its own stream only, after what it could still take', async () => {
     const log = logOf({ watcherQueueMax: 3 });
     using slow = log.watch();
     using quick = log.watch();
@@ -170,7 +170,7 @@ suite('event log', () => {
     assert.deepEqual(await taken(quick), [6]);
   });
 
-  test('a queue that is exactly full is no overflow', async () => {
+  it('a queue that is exactly full is no overflow', async () => {
     const log = logOf({ watcherQueueMax: 3 });
     using watcher = log.watch();
     emit(log, 3);
@@ -179,7 +179,7 @@ suite('event log', () => {
     assert.deepEqual(await taken(watcher), [4, 5, 6]);
   });
 
-  test('watchers are bounded, and a place comes back when one is disposed of', () => {
+  it('watchers are bounded, and a place comes back when one is disposed of', () => {
     const log = logOf({ watchersMax: 2 });
     using _kept = log.watch();
     const other = log.watch();
@@ -188,7 +188,7 @@ suite('event log', () => {
     log.watch()[Symbol.dispose]();
   });
 
-  test('close ends every stream with its cause, after what was queued', async () => {
+  it('close ends every stream with its cause, after what was queued', async () => {
     const log = logOf();
     using waiting = log.watch();
     using behind = log.watch();
@@ -206,7 +206,7 @@ suite('event log', () => {
     await assert.rejects(queued.take(open()), cause);
   });
 
-  test('a wait ends with its signal, and the stream goes on', async () => {
+  it('a wait ends with its signal, and the stream goes on', async () => {
     const log = logOf();
     using watcher = log.watch();
     const controller = new AbortController();
@@ -219,7 +219,7 @@ suite('event log', () => {
     assert.deepEqual(await taken(watcher), [1]);
   });
 
-  test('a disposed watcher ends whoever waits on it and gets nothing more', async () => {
+  it('a disposed watcher ends whoever waits on it and gets nothing more', async () => {
     const log = logOf();
     const watcher = log.watch();
     const wait = assert.rejects(watcher.take(open()), { code: 'CANCELLED' });

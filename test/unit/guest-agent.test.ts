@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -11,8 +11,8 @@ import { silence } from '../support/fake-agent.ts';
 const TIMEOUT = failure('DEADLINE_EXCEEDED', 'GUEST_AGENT_TIMEOUT');
 const LOST = failure('UNAVAILABLE', 'GUEST_AGENT_LOST');
 
-suite('readiness', () => {
-  test('an agent that answers is ready, and a sync comes before the first command', async () => {
+describe('readiness', () => {
+  it('an agent that answers is ready, and a sync comes before the first command', async () => {
     await using it = await pair();
     assert.equal(it.agent.state, 'down');
     await it.agent.waitReady({ timeoutMs: 5000 });
@@ -22,7 +22,7 @@ suite('readiness', () => {
     assert.equal(it.fake.seen.at(-1), 'guest-ping');
   });
 
-  test('a guest that starts slowly is waited for, with few syncs in its buffer', async () => {
+  it('a guest that starts slowly is waited for, with few syncs in its buffer', async () => {
     await using it = await pair({ running: false });
     const ready = it.agent.waitReady({ timeoutMs: 10_000 });
     await sleep(700);
@@ -34,7 +34,7 @@ suite('readiness', () => {
     await it.agent.ping();
   });
 
-  test('a socket that is not there yet is waited for', async () => {
+  it('a socket that is not there yet is waited for', async () => {
     await using it = await pair();
     await it.fake.close();
     const ready = it.agent.waitReady({ timeoutMs: 10_000 });
@@ -43,7 +43,7 @@ suite('readiness', () => {
     await ready;
   });
 
-  test('a guest that never answers is a timeout, and so is a socket that never comes', async () => {
+  it('a guest that never answers is a timeout, and so is a socket that never comes', async () => {
     await using it = await pair({ running: false });
     await assert.rejects(it.agent.waitReady({ timeoutMs: 120 }), TIMEOUT);
     await it.fake.close();
@@ -51,7 +51,7 @@ suite('readiness', () => {
     assert.equal(it.agent.state, 'down');
   });
 
-  test('a caller that gives up ends its wait with its own reason', async () => {
+  it('a caller that gives up ends its wait with its own reason', async () => {
     await using it = await pair({ running: false });
     const abort = new AbortController();
     const ready = it.agent.waitReady({ timeoutMs: 10_000, signal: abort.signal });
@@ -60,7 +60,7 @@ suite('readiness', () => {
     await assert.rejects(ready, reason);
   });
 
-  test('a nudge asks at once, within the limit of what may be outstanding', async () => {
+  it('a nudge asks at once, within the limit of what may be outstanding', async () => {
     await using it = await pair({ running: false });
     const ready = it.agent.waitReady({ timeoutMs: 10_000 });
     await sleep(50);
@@ -72,8 +72,8 @@ suite('readiness', () => {
   });
 });
 
-suite('one request at a time', () => {
-  test('replies reach their requests in order', async () => {
+describe('one request at a time', () => {
+  it('replies reach their requests in order', async () => {
     await using it = await pair({
       answer: async (request) => {
         await sleep(request.execute === 'guest-ping' ? 20 : 1);
@@ -93,7 +93,7 @@ suite('one request at a time', () => {
     );
   });
 
-  test('a full queue refuses and leaves those who wait alone', async () => {
+  it('a full queue refuses and leaves those who wait alone', async () => {
     const gate = Promise.withResolvers<unknown>();
     await using it = await pair({ answer: () => gate.promise }, { queueMax: 2 });
     const waiting = [it.agent.ping(), it.agent.ping(), it.agent.ping()];
@@ -102,7 +102,7 @@ suite('one request at a time', () => {
     await Promise.all(waiting);
   });
 
-  test("the agent's own refusal is a GuestAgentError, and the next request works", async () => {
+  it("the agent's own refusal is a GuestAgentError, and the next request works", async () => {
     await using it = await pair({
       answer: (request) => {
         if (request.execute !== 'guest-get-disks') return {};
@@ -118,7 +118,7 @@ suite('one request at a time', () => {
     await it.agent.ping();
   });
 
-  test('disposing fails what waits', async () => {
+  it('disposing fails what waits', async () => {
     await using it = await pair({ answer: () => silence });
     const pings = [it.agent.ping(), it.agent.ping()];
     const failed = Promise.all(pings.map((ping) => assert.rejects(ping, failure('UNAVAILABLE', 'GUEST_AGENT_CLOSED'))));
@@ -129,8 +129,8 @@ suite('one request at a time', () => {
   });
 });
 
-suite('what comes late or wrong', () => {
-  test("a late reply is nobody's", async () => {
+describe('what comes late or wrong', () => {
+  it("a late reply is nobody's", async () => {
     const gate = Promise.withResolvers<unknown>();
     await using it = await pair(
       {
@@ -148,7 +148,7 @@ suite('what comes late or wrong', () => {
     assert.equal((await it.agent.info()).version, 'right');
   });
 
-  test('a reply that comes late on the same connection is passed over by its id', async () => {
+  it('a reply that comes late on the same connection is passed over by its id', async () => {
     await using it = await pair({
       answer: (request) => {
         request.send('{"return": {"version": "late", "supported_commands": []}, "id": 1}\n');
@@ -164,7 +164,7 @@ suite('what comes late or wrong', () => {
     ['an array', '[]\n'],
     ['binary with the sentinel', Buffer.from([0, 0xff, 1, 0x0a])],
   ] as const) {
-    test(`${what} instead of a reply fails one request`, async () => {
+    it(`${what} instead of a reply fails one request`, async () => {
       let first = true;
       await using it = await pair({
         answer: (request) => {
@@ -180,12 +180,12 @@ suite('what comes late or wrong', () => {
     });
   }
 
-  test('a reply of the wrong shape is garbage', async () => {
+  it('a reply of the wrong shape is garbage', async () => {
     await using it = await pair({ answer: () => [{ name: 7 }] });
     await assert.rejects(it.agent.disks(), failure('UNAVAILABLE', 'GUEST_AGENT_GARBAGE'));
   });
 
-  test('a line that is too long is not kept', async () => {
+  it('a line that is too long is not kept', async () => {
     let long = true;
     await using it = await pair({ answer: () => (long ? 'x'.repeat(5000) : {}) }, { lineBytesMax: 2000 });
     await assert.rejects(it.agent.ping(), failure('RESOURCE_EXHAUSTED', 'GUEST_AGENT_REPLY_TOO_LARGE'));
@@ -193,7 +193,7 @@ suite('what comes late or wrong', () => {
     await it.agent.ping();
   });
 
-  test('a guest that floods an idle port loses the connection, not the client', async () => {
+  it('a guest that floods an idle port loses the connection, not the client', async () => {
     await using it = await pair();
     await it.agent.ping();
     it.fake.send('noise\n');
@@ -202,7 +202,7 @@ suite('what comes late or wrong', () => {
     assert.equal(it.fake.connections, 2);
   });
 
-  test('left-overs before the answer to the sync are thrown away', async () => {
+  it('left-overs before the answer to the sync are thrown away', async () => {
     await using it = await pair({ running: false });
     const ready = it.agent.waitReady({ timeoutMs: 5000 });
     await sleep(30);
@@ -213,8 +213,8 @@ suite('what comes late or wrong', () => {
   });
 });
 
-suite('an agent that comes and goes', () => {
-  test('a request that dies with the agent is lost, not late', async () => {
+describe('an agent that comes and goes', () => {
+  it('a request that dies with the agent is lost, not late', async () => {
     await using it = await pair();
     it.fake.answer = () => silence;
     const ping = it.agent.ping();
@@ -228,7 +228,7 @@ suite('an agent that comes and goes', () => {
     await it.agent.ping();
   });
 
-  test('without a nudge it is found lost as well, before its time is over', async () => {
+  it('without a nudge it is found lost as well, before its time is over', async () => {
     await using it = await pair({}, { requestTimeoutMs: 60_000 });
     it.fake.answer = () => silence;
     const rejected = assert.rejects(it.agent.ping(), LOST);
@@ -238,7 +238,7 @@ suite('an agent that comes and goes', () => {
     await rejected;
   });
 
-  test('a refusal that comes after a probe is still a refusal', async () => {
+  it('a refusal that comes after a probe is still a refusal', async () => {
     const gate = Promise.withResolvers<unknown>();
     await using it = await pair({ answer: () => gate.promise });
     const ping = it.agent.ping();
@@ -252,7 +252,7 @@ suite('an agent that comes and goes', () => {
     await it.agent.ping();
   });
 
-  test('a reply that comes after a probe is still a reply', async () => {
+  it('a reply that comes after a probe is still a reply', async () => {
     const gate = Promise.withResolvers<unknown>();
     await using it = await pair({ answer: () => gate.promise });
     const ping = it.agent.ping();
@@ -265,7 +265,7 @@ suite('an agent that comes and goes', () => {
     assert.equal(it.fake.connections, 1);
   });
 
-  test('a command is not put before an agent that is down', async () => {
+  it('a command is not put before an agent that is down', async () => {
     await using it = await pair({}, { requestTimeoutMs: 200 });
     await it.agent.ping();
     it.fake.stop();
@@ -278,7 +278,7 @@ suite('an agent that comes and goes', () => {
     assert.ok(!it.fake.seen.includes('guest-exec'));
   });
 
-  test('a command that timed out unread is not run by an agent that starts later', async () => {
+  it('a command that timed out unread is not run by an agent that starts later', async () => {
     await using it = await pair({}, { requestTimeoutMs: 200 });
     await it.agent.ping();
     it.fake.stop();
@@ -290,7 +290,7 @@ suite('an agent that comes and goes', () => {
     assert.ok(!it.fake.seen.includes('guest-exec'));
   });
 
-  test('QEMU gone is UNAVAILABLE at once; QEMU back is found again', async () => {
+  it('QEMU gone is UNAVAILABLE at once; QEMU back is found again', async () => {
     await using it = await pair();
     it.fake.answer = (request) => {
       if (request.execute === 'guest-ping') it.fake.hangUp();
@@ -307,8 +307,8 @@ suite('an agent that comes and goes', () => {
   });
 });
 
-suite('a hostile guest', () => {
-  test('that answers a sync with anything but its answer loses the connection', async () => {
+describe('a hostile guest', () => {
+  it('that answers a sync with anything but its answer loses the connection', async () => {
     await using it = await pair({ running: false });
     const link = await AgentLink.connect(it.path, 65_536, silentLogger());
     const { promise: gone, resolve } = Promise.withResolvers<void>();
@@ -321,7 +321,7 @@ suite('a hostile guest', () => {
     await gone;
   });
 
-  test('that sends replies to requests which nobody made fails one request', async () => {
+  it('that sends replies to requests which nobody made fails one request', async () => {
     await using it = await pair({
       answer: ({ send }) => {
         for (let index = 0; index < 100; index += 1) send(`{"return":{},"id":"other-${index}"}\n`);
@@ -331,7 +331,7 @@ suite('a hostile guest', () => {
     await assert.rejects(it.agent.ping(), failure('UNAVAILABLE', 'GUEST_AGENT_GARBAGE'));
   });
 
-  test('that never answers a command whose caller has gone holds up the next only for the time of that command', async () => {
+  it('that never answers a command whose caller has gone holds up the next only for the time of that command', async () => {
     let hangs = true;
     await using it = await pair({ answer: () => (hangs ? silence : {}) }, { requestTimeoutMs: 30_000 });
     const abort = new AbortController();
@@ -351,7 +351,7 @@ suite('a hostile guest', () => {
     await ping;
   });
 
-  test('a command whose caller went before it was sent is never sent', async () => {
+  it('a command whose caller went before it was sent is never sent', async () => {
     await using it = await pair({ running: false });
     const abort = new AbortController();
     const first = it.agent.exec({ path: '/bin/true', timeoutMs: 30_000, signal: abort.signal });

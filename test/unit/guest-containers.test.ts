@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -20,8 +20,8 @@ import type { ContainerPlan } from '../../src/guest/containers/types.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { ociConfig } from '../support/container-rig.ts';
 
-suite('the token that ends a stream', () => {
-  test('is found however the bytes are cut, and everything before it is passed on', () => {
+describe('the token that ends a stream', () => {
+  it('is found however the bytes are cut, and everything before it is passed on', () => {
     const letters = fc.string({ unit: fc.constantFrom('a', 'b') });
     fc.assert(
       fc.property(letters, fc.array(fc.nat(40)), (before, cuts) => {
@@ -40,14 +40,14 @@ suite('the token that ends a stream', () => {
     );
   });
 
-  test('without a token nothing is kept back for ever', () => {
+  it('without a token nothing is kept back for ever', () => {
     const cutter = new TokenCut('abc');
     assert.equal(cutter.take(Buffer.from('xxab')).bytes.toString(), 'xx');
     assert.equal(cutter.rest().toString(), 'ab');
   });
 });
 
-suite('config.json in the guest’s terms', () => {
+describe('config.json in the guest’s terms', () => {
   const parts = {
     containerId: 'c',
     rootfs: '/r',
@@ -58,7 +58,7 @@ suite('config.json in the guest’s terms', () => {
   };
   const planOf = (config: object): ContainerPlan => planContainer(parseConfig(config));
 
-  test('volumes, files and what the guest makes are told apart; the rest is refused by name', () => {
+  it('volumes, files and what the guest makes are told apart; the rest is refused by name', () => {
     const mounts = [
       { destination: '/v', type: 'ext4', source: '/img', options: ['loop', 'rw', 'noatime', 'rprivate'] },
       { destination: '/etc/hosts', type: 'bind', source: '/h', options: ['rbind'] },
@@ -74,7 +74,7 @@ suite('config.json in the guest’s terms', () => {
     assert.throws(() => planOf({ ...ociConfig(['true']), hooks: { prestart: [{}] } }), /hooks\.prestart/);
   });
 
-  test('network and namespaces with a path are dropped, with what needs them; the cgroup is ours', () => {
+  it('network and namespaces with a path are dropped, with what needs them; the cgroup is ours', () => {
     const namespaces = [{ type: 'pid' }, { type: 'network' }, { type: 'uts', path: '/proc/1/ns/uts' }];
     const sysctl = { 'net.ipv4.ip_unprivileged_port_start': '0', 'kernel.hostname': 'x', 'vm.overcommit_memory': '1' };
     const plan = planOf(ociConfig(['true'], { linux: { namespaces, sysctl } }));
@@ -86,14 +86,14 @@ suite('config.json in the guest’s terms', () => {
   });
 });
 
-test('announcements that are none are passed over', () => {
+it('announcements that are none are passed over', () => {
   const record = { code: 7, uptime: 1.5, oomKilled: false };
   assert.deepEqual(parseExit('exit c/x/e t 7 1.50 0'), { key: 'c/x/e', token: 't', record });
   for (const line of ['', 'exit', 'exit c t', 'exit c t x 1 0', 'hello c t 7 1 0'])
     assert.equal(parseExit(line), undefined);
 });
 
-test('new limits are without what names things of the host', () => {
+it('new limits are without what names things of the host', () => {
   const resources = {
     cpu: { shares: 2, cpus: '0-3', mems: '0' },
     memory: { limit: 1 },
@@ -103,7 +103,7 @@ test('new limits are without what names things of the host', () => {
   assert.deepEqual(translateLimits(resources), { cpu: { shares: 2 }, memory: { limit: 1 } });
 });
 
-test('the process of an exec is in the journal as text, and gets the size that its terminal begins with', () => {
+it('the process of an exec is in the journal as text, and gets the size that its terminal begins with', () => {
   const ports = { get: () => undefined } as unknown as Ports;
   const journalled = (process: ContainerProcess): ProcessRecord => {
     const text = JSON.stringify({ eventsPort: 0, processes: [process.record()] });
@@ -127,7 +127,7 @@ test('the process of an exec is in the journal as text, and gets the size that i
   }
 });
 
-test('a create that is refused while its ports are being plugged takes them out again', async () => {
+it('a create that is refused while its ports are being plugged takes them out again', async () => {
   const plugged = new Set<number>();
   const removed: number[] = [];
   const plugging = Promise.withResolvers<void>();
@@ -171,7 +171,7 @@ test('a create that is refused while its ports are being plugged takes them out 
   assert.deepEqual(containers.list(), []);
 });
 
-test('the removal of a process in a guest that never answers ends for whoever waits, and is joined by a repeat', async () => {
+it('the removal of a process in a guest that never answers ends for whoever waits, and is joined by a repeat', async () => {
   let asked = 0;
   const exec = (): Promise<never> => {
     asked += 1;
@@ -195,7 +195,7 @@ test('the removal of a process in a guest that never answers ends for whoever wa
   assert.equal(asked, 1);
 });
 
-suite('a guest that lies', () => {
+describe('a guest that lies', () => {
   const saying = (stdout: string): GuestRuntime =>
     new GuestRuntime(
       {
@@ -217,7 +217,7 @@ suite('a guest that lies', () => {
   );
   const ports = { stdin: 0, stdout: 0, stderr: 0, terminal: 0 };
 
-  test('nothing that it says of an end, a pid or its uptime makes a record that the next daemon cannot read', async () => {
+  it('nothing that it says of an end, a pid or its uptime makes a record that the next daemon cannot read', async () => {
     await fc.assert(
       fc.asyncProperty(numbers, numbers, numbers, async (code, uptime, pid) => {
         const settled: ProcessRecord['exit'][] = [];
@@ -249,13 +249,13 @@ suite('a guest that lies', () => {
   });
 
   for (const reason of ['VOLUME_BUSY', 'MADE_UP', 'constructor', '__proto__']) {
-    test(`cannot make up why something failed (${reason})`, async () => {
+    it(`cannot make up why something failed (${reason})`, async () => {
       const refused = shimFailure('FAILED_PRECONDITION', 'CONTAINER_FAILED');
       await assert.rejects(saying(`error=${reason}\n`).pids('c'), refused);
     });
   }
 
-  test('an exit code is one byte, and a lie about one ends nothing', () => {
+  it('an exit code is one byte, and a lie about one ends nothing', () => {
     for (const code of ['256', '100000000000000000000', '-1', '1.5', '1e2']) {
       assert.equal(parseExit(`exit c t ${code} 1 0`), undefined, code);
     }

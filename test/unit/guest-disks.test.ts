@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { findDisk, holders, prepareMount, unmount, type PrepareMountRequest } from '../../src/guest/disks.ts';
 import { agentPair, type AgentPair } from '../support/agent-pair.ts';
@@ -43,8 +43,8 @@ function refused(code: string, reason: string, message: RegExp): (error: unknown
   };
 }
 
-suite('prepareMount', () => {
-  test('values go as arguments, never into the script', async () => {
+describe('prepareMount', () => {
+  it('values go as arguments, never into the script', async () => {
     const argv: unknown[] = [];
     await using it = await guest(scripted({ stdout: 'device=/dev/vdb\nformatted=1\nuuid=u-1\n' }, argv));
     assert.deepEqual(await prepareMount(it.agent, wish), { device: '/dev/vdb', formatted: true, uuid: 'u-1' });
@@ -65,12 +65,12 @@ suite('prepareMount', () => {
     );
   });
 
-  test('no uuid is no uuid', async () => {
+  it('no uuid is no uuid', async () => {
     await using it = await guest(scripted({ stdout: 'device=/dev/vdb\nformatted=0\nuuid=\n' }));
     assert.deepEqual(await prepareMount(it.agent, wish), { device: '/dev/vdb', formatted: false });
   });
 
-  test("a refusal has the script's reason and one line of its stderr", async () => {
+  it("a refusal has the script's reason and one line of its stderr", async () => {
     await using it = await guest(
       scripted({ stdout: 'device=/dev/vdb\nerror=GUEST_FS_MISMATCH\n', stderr: 'it holds\n  xfs\n', code: 1 }),
     );
@@ -80,7 +80,7 @@ suite('prepareMount', () => {
     );
   });
 
-  test('a missing tool is UNIMPLEMENTED; a missing shell as well', async () => {
+  it('a missing tool is UNIMPLEMENTED; a missing shell as well', async () => {
     const tool = { stdout: 'error=GUEST_TOOL_MISSING\n', stderr: 'mkfs.xfs', code: 1 };
     await using it = await guest(scripted(tool));
     await assert.rejects(prepareMount(it.agent, wish), refused('UNIMPLEMENTED', 'GUEST_TOOL_MISSING', /mkfs\.xfs$/));
@@ -93,13 +93,13 @@ suite('prepareMount', () => {
     ['a good end without a result', { stdout: 'device=/dev/vdb\n' }],
     ['a reason that nobody knows', { stdout: 'error=ALL_IS_WELL\n', code: 1 }],
   ] as const) {
-    test(`${what} is never success`, async () => {
+    it(`${what} is never success`, async () => {
       await using it = await guest(scripted(result));
       await assert.rejects(prepareMount(it.agent, wish), refused('FAILED_PRECONDITION', 'GUEST_MOUNT_FAILED', /./));
     });
   }
 
-  test('what cannot be a mount point, an option or a serial is refused before the guest is asked', async () => {
+  it('what cannot be a mount point, an option or a serial is refused before the guest is asked', async () => {
     await using it = await guest(() => assert.fail('the guest was asked'));
     for (const mountPoint of [
       '',
@@ -124,10 +124,10 @@ suite('prepareMount', () => {
   });
 });
 
-suite('unmount and holders', () => {
+describe('unmount and holders', () => {
   const request = { ...identity, mountPoint: '/mnt/a', force: false, timeoutMs: 5000 };
 
-  test('gone, busy and no answer', async () => {
+  it('gone, busy and no answer', async () => {
     await using gone = await guest(scripted({ stdout: 'device=/dev/vdb\nunmounted=1\n' }));
     assert.deepEqual(await unmount(gone.agent, request), { unmounted: true });
     await using busy = await guest(
@@ -150,13 +150,13 @@ suite('unmount and holders', () => {
     );
   });
 
-  test('no more than 64 are named', async () => {
+  it('no more than 64 are named', async () => {
     await using it = await guest(scripted({ stdout: 'busy=7 fd/3 x\n'.repeat(100) }));
     assert.equal((await holders(it.agent, identity)).length, 64);
   });
 });
 
-test('findDisk matches the address, and the serial where the guest knows it', async () => {
+it('findDisk matches the address, and the serial where the guest knows it', async () => {
   const disk = (name: string, slot: number, more: object = {}, partition = false): object => ({
     name,
     partition,

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -13,8 +13,8 @@ import { silence } from '../support/fake-agent.ts';
 const log = silentLogger();
 const LOST = failure('UNAVAILABLE', 'GUEST_AGENT_LOST');
 
-suite('the link', () => {
-  test('bytes that are to be wiped are zero once they are written, or cannot be', async () => {
+describe('the link', () => {
+  it('bytes that are to be wiped are zero once they are written, or cannot be', async () => {
     await using it = await pair();
     const link = await AgentLink.connect(it.path, 1000, log);
     const answer = Promise.withResolvers<void>();
@@ -31,7 +31,7 @@ suite('the link', () => {
     assert.ok(unwritten.every((byte) => byte === 0));
   });
 
-  test('only the answer to the last of several syncs says that nothing older can come', async () => {
+  it('only the answer to the last of several syncs says that nothing older can come', async () => {
     await using it = await pair();
     const link = await AgentLink.connect(it.path, 1000, log);
     const heard: string[] = [];
@@ -52,8 +52,8 @@ suite('the link', () => {
   });
 });
 
-suite('commands', () => {
-  test('disks and mounts', async () => {
+describe('commands', () => {
+  it('disks and mounts', async () => {
     const address = (bus: number, slot: number): object => ({
       'bus-type': 'virtio',
       'pci-controller': { domain: 0, bus, slot, function: 0 },
@@ -82,7 +82,7 @@ suite('commands', () => {
     ]);
   });
 
-  test('exec carries input and output exactly and polls until the end', async () => {
+  it('exec carries input and output exactly and polls until the end', async () => {
     const input = randomBytes(100_001);
     let polls = 0;
     let asked: unknown;
@@ -111,7 +111,7 @@ suite('commands', () => {
     );
   });
 
-  test('exec cuts output and says so', async () => {
+  it('exec cuts output and says so', async () => {
     await using it = await pair({
       answer: (request) =>
         request.execute === 'guest-exec' ? { pid: 1 } : { exited: true, signal: 9, 'out-data': 'YWJjZGVm' },
@@ -123,7 +123,7 @@ suite('commands', () => {
     );
   });
 
-  test("exec passes on that the agent's own limit cut the output", async () => {
+  it("exec passes on that the agent's own limit cut the output", async () => {
     await using it = await pair({
       answer: (request) =>
         request.execute === 'guest-exec' ? { pid: 1 } : { exited: true, exitcode: 0, 'err-truncated': true },
@@ -131,7 +131,7 @@ suite('commands', () => {
     assert.equal((await it.agent.exec({ path: '/x', timeoutMs: 5000 })).truncated, true);
   });
 
-  test('a caller that gives up does not take its command away from the guest', async () => {
+  it('a caller that gives up does not take its command away from the guest', async () => {
     const gate = Promise.withResolvers<unknown>();
     await using it = await pair({ answer: (request) => (request.execute === 'guest-exec' ? gate.promise : {}) });
     const abort = new AbortController();
@@ -146,7 +146,7 @@ suite('commands', () => {
     assert.equal(it.fake.connections, 1);
   });
 
-  test('exec that does not end names the process that it leaves', async () => {
+  it('exec that does not end names the process that it leaves', async () => {
     await using it = await pair({
       answer: (request) => (request.execute === 'guest-exec' ? { pid: 77 } : { exited: false }),
     });
@@ -158,7 +158,7 @@ suite('commands', () => {
     });
   });
 
-  test('exec whose agent was restarted is lost, with the pid', async () => {
+  it('exec whose agent was restarted is lost, with the pid', async () => {
     await using it = await pair({
       answer: (request) => (request.execute === 'guest-exec' ? { pid: 77 } : new Error("Invalid parameter 'pid'")),
     });
@@ -170,7 +170,7 @@ suite('commands', () => {
     });
   });
 
-  test('shutdown needs no reply, but a refusal is heard', async () => {
+  it('shutdown needs no reply, but a refusal is heard', async () => {
     await using it = await pair({ answer: () => silence });
     await it.agent.shutdown('powerdown');
     it.fake.answer = () => new Error('child process has failed to shutdown');

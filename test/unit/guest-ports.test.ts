@@ -3,7 +3,7 @@ import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { ExitListener, type AnnouncedExit } from '../../src/guest/containers/exits.ts';
 import type { Port } from '../../src/guest/containers/port.ts';
@@ -85,8 +85,8 @@ async function plugged(ports: SerialPorts, kind: Port['kind']): Promise<Port> {
   return port;
 }
 
-suite('a port that the guest has missed is plugged again', () => {
-  test('whoever reads it already goes on reading: output, and the ends of processes', async () => {
+describe('a port that the guest has missed is plugged again', () => {
+  it('whoever reads it already goes on reading: output, and the ends of processes', async () => {
     await using cleanup = new AsyncDisposableStack();
     const { ports, qemu } = await rig(cleanup);
     const [output, events] = [await plugged(ports, 'output'), await plugged(ports, 'output')];
@@ -111,7 +111,7 @@ suite('a port that the guest has missed is plugged again', () => {
     );
   });
 
-  test('what was written to it before is still there, then the end that was asked for', async () => {
+  it('what was written to it before is still there, then the end that was asked for', async () => {
     await using cleanup = new AsyncDisposableStack();
     const { ports, qemu } = await rig(cleanup);
     const port = await plugged(ports, 'input');

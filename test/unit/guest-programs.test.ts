@@ -3,7 +3,7 @@ import { globSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import { guestScript, playerProgram } from '../../src/guest/programs.ts';
@@ -14,9 +14,9 @@ import { KERNEL_PARAMETERS } from '../support/guest-image.ts';
 const folder = join(import.meta.dirname, '../../src/guest/programs');
 const names = globSync(['*.sh', 'containers/*.sh'], { cwd: folder }).map((path) => path.slice(0, -'.sh'.length));
 
-suite('scripts for the guest', () => {
+describe('scripts for the guest', () => {
   for (const name of names) {
-    test(`${name} is whole: with all that it includes, which the shell can read`, async () => {
+    it(`${name} is whole: with all that it includes, which the shell can read`, async () => {
       const text = guestScript(name);
       assert.doesNotMatch(text, /^\s*(\.|source) /m, 'the guest has none of the files');
       await execa('/bin/sh', ['-n'], { input: text });
@@ -27,25 +27,25 @@ suite('scripts for the guest', () => {
     });
   }
 
-  test('what is included twice is there once, before what needs it', () => {
+  it('what is included twice is there once, before what needs it', () => {
     const text = guestScript('unmount');
     assert.equal(text.split('find_disk() {').length, 2);
     assert.ok(text.indexOf('find_disk() {') < text.indexOf('lock_disk() {'));
   });
 
-  test('a script that is not there stops the daemon that would need it', () => {
+  it('a script that is not there stops the daemon that would need it', () => {
     assert.throws(() => guestScript('no-such-script'), { code: 'ENOENT' });
   });
 
-  test('a refusal is a fact, not a failure of the shell: no such disk', async () => {
+  it('a refusal is a fact, not a failure of the shell: no such disk', async () => {
     const args = ['-c', guestScript('holders'), 'sh', 'ffff:ff:1f.7', 'serial'];
     const { stdout, stderr, exitCode } = await execa('/bin/sh', args, { reject: false });
     assert.deepEqual([exitCode, stdout, stderr], [1, 'error=GUEST_DISK_NOT_FOUND', 'no virtio disk at ffff:ff:1f.7']);
   });
 });
 
-suite('shell scripts that lint looks at', () => {
-  test('are all of them, with a name that says so or without', async () => {
+describe('shell scripts that lint looks at', () => {
+  it('are all of them, with a name that says so or without', async () => {
     const found = await shellScripts();
     const scripts = [...names, ...globSync('lib/*.sh', { cwd: folder }).map((path) => path.slice(0, -'.sh'.length))];
     for (const name of scripts) assert.ok(found.includes(`src/guest/programs/${name}.sh`), name);
@@ -56,7 +56,7 @@ suite('shell scripts that lint looks at', () => {
   });
 });
 
-suite('without the player', () => {
+describe('without the player', () => {
   const absent = '/nonexistent/player';
   const refusal = {
     name: 'ShimError',
@@ -67,11 +67,11 @@ suite('without the player', () => {
       `ENOENT: no such file or directory, open '${absent}'`,
   };
 
-  test('it is said what is missing, and how it comes to be there', async () => {
+  it('it is said what is missing, and how it comes to be there', async () => {
     await assert.rejects(playerProgram(absent), refusal);
   });
 
-  test('no template is made, and no VM started for it', async () => {
+  it('no template is made, and no VM started for it', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-no-player-'));
     try {
       const launch: TemplateLaunch = {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import { readProcStat } from '../../src/base/proc-stat.ts';
@@ -61,14 +61,14 @@ async function rejoined(
   return { process, start, starts: () => starts };
 }
 
-suite('Start, repeated by a daemon that comes back', () => {
-  test('a container that waits for it is started', async () => {
+describe('Start, repeated by a daemon that comes back', () => {
+  it('a container that waits for it is started', async () => {
     const { process, start, starts } = await rejoined(['process=c 0 1 7 ']);
     assert.equal(await start, 7);
     assert.deepEqual([starts(), process.ran, process.state], [1, true, 'running']);
   });
 
-  test('one that the daemon before has started is not started again, and it is no error', async () => {
+  it('one that the daemon before has started is not started again, and it is no error', async () => {
     const { process, start, starts } = await rejoined(['process=c 1 1 7 ']);
     assert.equal(await start, 7);
     assert.deepEqual([starts(), process.ran, process.state], [0, true, 'running']);
@@ -77,7 +77,7 @@ suite('Start, repeated by a daemon that comes back', () => {
     assert.deepEqual([ended.starts(), ended.process.ran, ended.process.exit?.code], [0, true, 5]);
   });
 
-  test('one that ended before it ran is refused', async () => {
+  it('one that ended before it ran is refused', async () => {
     const { process, start, starts } = await rejoined(['process=c 0 0 0 137 9.50 0']);
     await assert.rejects(start, shimFailure('FAILED_PRECONDITION', 'CONTAINER_STATE'));
     assert.deepEqual([starts(), process.ran, process.exit?.code], [0, false, 137]);
@@ -85,7 +85,7 @@ suite('Start, repeated by a daemon that comes back', () => {
   });
 });
 
-suite('what the guest says of a process, as its shell has it', () => {
+describe('what the guest says of a process, as its shell has it', () => {
   /** Runs the look over one process with these files. */
   async function look(files: Readonly<Record<string, string>>, fifos: readonly string[] = []): Promise<string> {
     await using cleanup = new AsyncDisposableStack();
@@ -100,7 +100,7 @@ suite('what the guest says of a process, as its shell has it', () => {
   }
   const pid = String(process.pid);
 
-  test('a container with a terminal that its hook holds back is alive: its pid is in what crun told the hook', async () => {
+  it('a container with a terminal that its hook holds back is alive: its pid is in what crun told the hook', async () => {
     const ticks = String((await readProcStat(process.pid)).startTicks);
     const state = `{"ociVersion":"1.0","id":"tty","pid":${pid},"root":"/r","bundle":"/b","status":"created"}`;
     assert.equal(await look({ state, ticks }, ['go']), `0 1 ${pid} `);
@@ -109,7 +109,7 @@ suite('what the guest says of a process, as its shell has it', () => {
     assert.equal(await look({ pid, ticks, started: '' }), `1 1 ${pid} `);
   });
 
-  test('a start that crun has refused is none', async () => {
+  it('a start that crun has refused is none', async () => {
     assert.match(await look({ started: '', failed: '' }), /^0 0 /);
   });
 });

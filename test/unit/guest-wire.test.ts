@@ -1,12 +1,12 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { it } from 'node:test';
 import fc from 'fast-check';
 import { commandLine, LineSplitter, parseReply, syncLine } from '../../src/guest/wire.ts';
 
 const bytes = (maxLength: number): fc.Arbitrary<Buffer> =>
   fc.uint8Array({ maxLength }).map((array) => Buffer.from(array));
 
-test('lines do not depend on how the stream is cut', () => {
+it('lines do not depend on how the stream is cut', () => {
   // Few values, so that newlines and sentinels are frequent.
   const stream = fc.array(fc.constantFrom(0x0a, 0xff, 0x61, 0x62), { maxLength: 60 });
   const cuts = fc.array(fc.nat(60), { maxLength: 8 });
@@ -28,13 +28,13 @@ test('lines do not depend on how the stream is cut', () => {
   );
 });
 
-test('a sentinel drops what stands before it in the line', () => {
+it('a sentinel drops what stands before it in the line', () => {
   const [line, next] = new LineSplitter(100).push(Buffer.from('rest\xffkept\nplain\n', 'latin1'));
   assert.deepEqual([line?.bytes.toString(), line?.delimited], ['kept', true]);
   assert.deepEqual([next?.bytes.toString(), next?.delimited], ['plain', false]);
 });
 
-test('a line over the limit is reported without its content, and the next one is whole', () => {
+it('a line over the limit is reported without its content, and the next one is whole', () => {
   const splitter = new LineSplitter(4);
   const lines = [...splitter.push(Buffer.from('12345')), ...splitter.push(Buffer.from('678\nabcd\n'))];
   assert.deepEqual(
@@ -46,7 +46,7 @@ test('a line over the limit is reported without its content, and the next one is
   );
 });
 
-test('a command with bytes is the JSON that it would be with a string', () => {
+it('a command with bytes is the JSON that it would be with a string', () => {
   fc.assert(
     fc.property(bytes(200), fc.record({ path: fc.string() }), fc.boolean(), (value, args, some) => {
       const command = { name: 'guest-exec', ...(some && { args }), bytes: { field: 'input-data', value } };
@@ -61,17 +61,17 @@ test('a command with bytes is the JSON that it would be with a string', () => {
   );
 });
 
-test('a command without arguments has none', () => {
+it('a command without arguments has none', () => {
   assert.equal(commandLine({ name: 'guest-ping' }, 1).toString(), '{"execute":"guest-ping","id":1}\n');
 });
 
-test('a sync begins with the sentinel', () => {
+it('a sync begins with the sentinel', () => {
   const line = syncLine(5);
   assert.equal(line[0], 0xff);
   assert.deepEqual(JSON.parse(line.subarray(1).toString()), { execute: 'guest-sync-delimited', arguments: { id: 5 } });
 });
 
-test('replies are told from everything else', () => {
+it('replies are told from everything else', () => {
   const parse = (text: string): unknown => parseReply(Buffer.from(text));
   assert.deepEqual(parse('{"return": {}, "id": 3}'), { kind: 'return', id: 3, value: {} });
   assert.deepEqual(parse('{"error": {"class": "A", "desc": "b"}}'), {
@@ -91,7 +91,7 @@ test('replies are told from everything else', () => {
   }
 });
 
-test('whatever comes is a reply or nothing, and never an exception', () => {
+it('whatever comes is a reply or nothing, and never an exception', () => {
   fc.assert(
     fc.property(bytes(100), (value) => {
       for (const line of new LineSplitter(50).push(value)) parseReply(line.bytes);
@@ -99,7 +99,7 @@ test('whatever comes is a reply or nothing, and never an exception', () => {
   );
 });
 
-test('a line that would take JSON.parse long is no reply; a long one that would not is', () => {
+it('a line that would take JSON.parse long is no reply; a long one that would not is', () => {
   assert.equal(parseReply(Buffer.from(`{"return":${'['.repeat(300_000)}${']'.repeat(300_000)}}`)), undefined);
   assert.equal(parseReply(Buffer.from(`{"return":"${'\\n'.repeat(300_000)}"}`)), undefined);
   assert.equal(parseReply(Buffer.from(`{"return":"${'x'.repeat(3_000_000)}"}`))?.kind, 'return');

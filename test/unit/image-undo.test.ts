@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { mkdtemp, readFile, rename, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { createLogger } from '../../src/base/log.ts';
 import { luks1OverheadBytes } from '../../src/volume/model/luks1.ts';
 import { fileIdentity } from '../../src/volume/source/local.ts';
@@ -42,10 +42,10 @@ async function undo(volume: CreatingVolume, scanBytesMax = 64 * MIB): Promise<re
   });
 }
 
-suite('the undo of making an image', () => {
+describe('the undo of making an image', () => {
   for (const sourceBytes of [0, MIB, MADE_BYTES, 8 * MIB]) {
     for (const grown of [false, true]) {
-      test(`${sourceBytes} bytes, ${grown ? 'after' : 'before'} QEMU has set the size: as it was`, async () => {
+      it(`${sourceBytes} bytes, ${grown ? 'after' : 'before'} QEMU has set the size: as it was`, async () => {
         await using one = await scratch(sourceBytes);
         assert.deepEqual(one.volume.creating, { sourceBytes });
         if (grown) {
@@ -59,14 +59,14 @@ suite('the undo of making an image', () => {
     }
   }
 
-  test('without a beginning nothing is touched', async () => {
+  it('without a beginning nothing is touched', async () => {
     await using one = await scratch(MADE_BYTES);
     await writeAt(one.path, 4096, Buffer.from('header'));
     assert.deepEqual(await undo({ ...one.volume, creating: undefined }), []);
     assert.equal((await readFile(one.path)).toString('latin1', 4096, 4102), 'header');
   });
 
-  test("a file that somebody's QEMU has open: left as it is", async () => {
+  it("a file that somebody's QEMU has open: left as it is", async () => {
     await using one = await scratch(MADE_BYTES);
     await writeAt(one.path, 4096, Buffer.from('header'));
     const lock = spawn('flock', ['--exclusive', '--no-fork', one.path, 'sh', '-c', 'echo locked; read -r end']);
@@ -94,7 +94,7 @@ suite('the undo of making an image', () => {
     ['more than may be looked through', /too long/, () => Promise.resolve(), MIB],
   ];
   for (const [what, said, change, scanBytesMax] of others) {
-    test(`${what}: left as it is`, async () => {
+    it(`${what}: left as it is`, async () => {
       await using one = await scratch(MADE_BYTES);
       await writeAt(one.path, 4096, Buffer.from('header'));
       await change(one.path);

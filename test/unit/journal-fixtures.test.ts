@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { readFile, readdir } from 'node:fs/promises';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { readPods } from '../../src/containerd/pod-record.ts';
 import { EventFile } from '../../src/store/event-file.ts';
 import { readJournal, type JournalRecord } from '../../src/store/journal.ts';
@@ -16,14 +16,14 @@ async function readOne(fixture: string): Promise<JournalRecord> {
   return record;
 }
 
-suite('journals that an earlier version wrote', () => {
+describe('journals that an earlier version wrote', () => {
   for (const fixture of sandboxFixtures) {
-    test(`${fixture}: every member comes back`, async () => {
+    it(`${fixture}: every member comes back`, async () => {
       assert.deepEqual(await readOne(fixture), withoutNulls(await fixtureJson(fixture)));
     });
   }
 
-  test('they have every state, every kind of volume and every way to start', async () => {
+  it('they have every state, every kind of volume and every way to start', async () => {
     const records = await Promise.all(sandboxFixtures.map(readOne));
     const volumes = records.flatMap((record) => record.volumes);
     const processes = records.flatMap((record) => record.containers.processes);
@@ -55,9 +55,9 @@ suite('journals that an earlier version wrote', () => {
   });
 });
 
-suite("pods' records that an earlier version wrote", () => {
+describe("pods' records that an earlier version wrote", () => {
   for (const fixture of podFixtures) {
-    test(`${fixture}: every member comes back`, async () => {
+    it(`${fixture}: every member comes back`, async () => {
       await using copy = await FileCopy.ofFixture(fixture, fixture);
       assert.deepEqual(await readPods(copy.directory, copy.log), [await fixtureJson(fixture)]);
       assert.deepEqual([await readdir(copy.directory), copy.logged], [[fixture], []], 'nothing is set aside');
@@ -65,7 +65,7 @@ suite("pods' records that an earlier version wrote", () => {
   }
 });
 
-test('an event stream that an earlier version wrote: every line comes back', async () => {
+it('an event stream that an earlier version wrote: every line comes back', async () => {
   await using copy = await FileCopy.ofFixture('events.jsonl', 'events.jsonl');
   const lines = (await readFile(copy.path, 'utf8')).trimEnd().split('\n');
   const { events } = await EventFile.open(copy.path, lines.length, copy.log);

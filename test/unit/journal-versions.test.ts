@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFile, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { isJsonObject, type Format, type JsonObject } from '../../src/base/versions.ts';
 import { POD_FORMAT, PodFile, readPods, type PodRecord } from '../../src/containerd/pod-record.ts';
 import {
@@ -65,9 +65,9 @@ function volumeIn(journal: JsonObject, volumeId: string): unknown {
   return volumes.find((volume) => isJsonObject(volume) && volume['volumeId'] === volumeId);
 }
 
-suite('a journal of a later minor version', () => {
+describe('a journal of a later minor version', () => {
   for (const fixture of sandboxFixtures) {
-    test(`${fixture}: what is known is read, and what is not is written back, in every object`, async () => {
+    it(`${fixture}: what is known is read, and what is not is written back, in every object`, async () => {
       const json = await fixtureJson(fixture);
       const later = withLaterMembers(json);
       assert.ok(isJsonObject(later));
@@ -83,7 +83,7 @@ suite('a journal of a later minor version', () => {
     });
   }
 
-  test('it is logged once, with the names of some of the members', async () => {
+  it('it is logged once, with the names of some of the members', async () => {
     await using copy = await FileCopy.ofJson(withLaterMembers(await fixtureJson(MIDDLE)), 'state.json');
     const goer = await Goer.on(copy);
     await goer.written();
@@ -97,7 +97,7 @@ suite('a journal of a later minor version', () => {
     assert.ok(Number(logged['count']) > 20);
   });
 
-  test('one that has no more than this version knows is nothing to speak of', async () => {
+  it('one that has no more than this version knows is nothing to speak of', async () => {
     const json = await fixtureJson(MIDDLE);
     assert.ok(isJsonObject(json));
     await using copy = await FileCopy.ofJson({ ...json, minor: 7 }, 'state.json');
@@ -105,7 +105,7 @@ suite('a journal of a later minor version', () => {
     assert.deepEqual([goer.record.kept, copy.logged, await goer.written()], [undefined, [], json]);
   });
 
-  test('a member goes with its object: with its volume, and with a state, cause or port that another came after', async () => {
+  it('a member goes with its object: with its volume, and with a state, cause or port that another came after', async () => {
     const json = await fixtureJson('containers.json');
     const undone = await fixtureJson(MIDDLE);
     assert.ok(isJsonObject(json) && isJsonObject(undone));
@@ -152,7 +152,7 @@ suite('a journal of a later minor version', () => {
     );
   });
 
-  test('members with the names of what every object has are members like others', async () => {
+  it('members with the names of what every object has are members like others', async () => {
     const text = JSON.stringify(await fixtureJson(MIDDLE)).replace(
       '"version":1',
       '"version":1,"__proto__":{"a":1},"constructor":2',
@@ -165,8 +165,8 @@ suite('a journal of a later minor version', () => {
   });
 });
 
-suite('a journal of a later major version', () => {
-  test('stays as it is; neither does a directory with it become that of another sandbox', async () => {
+describe('a journal of a later major version', () => {
+  it('stays as it is; neither does a directory with it become that of another sandbox', async () => {
     const later = { version: 2, unlike: ['anything', 'before'] };
     await using copy = await FileCopy.ofJson(later, 'state.json');
     const refusal = {
@@ -179,7 +179,7 @@ suite('a journal of a later major version', () => {
     assert.deepEqual([await copy.json(), await readdir(copy.directory)], [later, ['state.json']]);
   });
 
-  test('a directory with any other journal, with a broken one or with none may be taken', async () => {
+  it('a directory with any other journal, with a broken one or with none may be taken', async () => {
     await using copy = await FileCopy.ofFixture(MIDDLE, 'state.json');
     await refuseLaterJournal(copy.path);
     await writeFile(copy.path, '{"version":2,');
@@ -225,8 +225,8 @@ function frozen(value: unknown): unknown {
   return Object.freeze(value);
 }
 
-suite('a journal from before there were minor versions', () => {
-  test('gets the members that it lacks, with what all sandboxes and volumes were like then', async () => {
+describe('a journal from before there were minor versions', () => {
+  it('gets the members that it lacks, with what all sandboxes and volumes were like then', async () => {
     const json = await fixtureJson('volumes-of-every-kind.json');
     await using copy = await FileCopy.ofJson(without(json, EARLY_JOURNAL), 'state.json');
     await using whole = await FileCopy.ofJson(json, 'state.json');
@@ -249,7 +249,7 @@ suite('a journal from before there were minor versions', () => {
     assert.deepEqual([await readdir(copy.directory), copy.logged], [['state.json'], []]);
   });
 
-  test("gets them in a pod's record, too", async () => {
+  it("gets them in a pod's record, too", async () => {
     const json = await fixtureJson('pod-exec-started.json');
     await using copy = await FileCopy.ofJson(without(json, EARLY_POD), 'p.json');
     const [pod] = await readPods(copy.directory, copy.log);
@@ -268,7 +268,7 @@ suite('a journal from before there were minor versions', () => {
   ];
   for (const [kind, { upgrades }, fixture, early] of FORMATS) {
     for (const { to, upgrade } of upgrades) {
-      test(`the upgrade of ${kind} to minor ${to} is pure, adds only what is missing, and takes anything`, async () => {
+      it(`the upgrade of ${kind} to minor ${to} is pure, adds only what is missing, and takes anything`, async () => {
         const json = await fixtureJson(fixture);
         assert.ok(isJsonObject(json));
         const old = frozen(without(json, early));
@@ -281,7 +281,7 @@ suite('a journal from before there were minor versions', () => {
           assert.equal(typeof upgrade(strange), 'object');
       });
     }
-    test(`minors of ${kind} count up without a gap`, () => {
+    it(`minors of ${kind} count up without a gap`, () => {
       assert.deepEqual(
         upgrades.map(({ to }) => to),
         upgrades.map((_, index) => index),
@@ -290,9 +290,9 @@ suite('a journal from before there were minor versions', () => {
   }
 });
 
-suite("pods' records of later versions", () => {
+describe("pods' records of later versions", () => {
   for (const fixture of podFixtures) {
-    test(`${fixture}, of a later minor: what is not known is written back, in every object`, async () => {
+    it(`${fixture}, of a later minor: what is not known is written back, in every object`, async () => {
       const later = withLaterMembers(await fixtureJson(fixture));
       assert.ok(isJsonObject(later));
       // Under the name that its own file has.
@@ -310,7 +310,7 @@ suite("pods' records of later versions", () => {
     });
   }
 
-  test('of a later major: left as it is, named in the log, and not written over', async () => {
+  it('of a later major: left as it is, named in the log, and not written over', async () => {
     const later = { version: 2, unlike: 'anything' };
     await using copy = await FileCopy.ofJson(later, 'p.json');
     assert.deepEqual(await readPods(copy.directory, copy.log), []);
@@ -327,7 +327,7 @@ suite("pods' records of later versions", () => {
     assert.deepEqual([await copy.json(), await readdir(copy.directory)], [later, ['p.json']]);
   });
 
-  test('one that cannot be understood is set aside, and its place is free', async () => {
+  it('one that cannot be understood is set aside, and its place is free', async () => {
     await using copy = await FileCopy.ofJson({ version: 1 }, 'p.json');
     assert.deepEqual(await readPods(copy.directory, copy.log), []);
     const [aside = ''] = await readdir(copy.directory);

@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { createLogger, silentLogger, type Logger } from '../../src/base/log.ts';
 import { reasonRead } from '../../src/base/reasons.ts';
@@ -74,8 +74,8 @@ function record(generation: number, volumes: readonly VolumeRecord[] = []): Jour
   };
 }
 
-suite('journal writes', () => {
-  test('what was written is read back; the file is for its owner only, and no temporary file stays', async () => {
+describe('journal writes', () => {
+  it('what was written is read back; the file is for its owner only, and no temporary file stays', async () => {
     await using scratch = await Scratch.make();
     await new Journal(scratch.path, () => record(1)).commit();
     assert.deepEqual(await scratch.read(), record(1));
@@ -83,7 +83,7 @@ suite('journal writes', () => {
     assert.deepEqual(await readdir(scratch.directory), ['state.json']);
   });
 
-  test('a commit resolves only with a record on disk that was rendered after the call', async () => {
+  it('a commit resolves only with a record on disk that was rendered after the call', async () => {
     await using scratch = await Scratch.make();
     let now = 0;
     const journal = new Journal(scratch.path, () => record(now));
@@ -99,7 +99,7 @@ suite('journal writes', () => {
     assert.equal((await scratch.read())?.sandbox.nextGeneration, 40);
   });
 
-  test('commits that come together share a write: two for any number at once', async () => {
+  it('commits that come together share a write: two for any number at once', async () => {
     await using scratch = await Scratch.make();
     let renders = 0;
     const journal = new Journal(scratch.path, () => record((renders += 1)));
@@ -109,7 +109,7 @@ suite('journal writes', () => {
     assert.equal(renders, 3);
   });
 
-  test('a reader never finds half a record, however often it is written', async () => {
+  it('a reader never finds half a record, however often it is written', async () => {
     await using scratch = await Scratch.make();
     let now = 0;
     const big = 'x'.repeat(300_000);
@@ -131,7 +131,7 @@ suite('journal writes', () => {
     assert.deepEqual(await readdir(scratch.directory), ['state.json'], 'nothing was set aside');
   });
 
-  test('a write that fails rejects every commit that shared it, keeps the old record, and the next one may succeed', async () => {
+  it('a write that fails rejects every commit that shared it, keeps the old record, and the next one may succeed', async () => {
     await using scratch = await Scratch.make();
     let now = 1;
     const journal = new Journal(scratch.path, () => record(now));
@@ -151,13 +151,13 @@ suite('journal writes', () => {
     assert.equal((await scratch.read())?.sandbox.nextGeneration, 2);
   });
 
-  test('a directory that vanished is JOURNAL_WRITE_FAILED, too', async () => {
+  it('a directory that vanished is JOURNAL_WRITE_FAILED, too', async () => {
     await using scratch = await Scratch.make();
     const journal = new Journal(join(scratch.directory, 'gone/state.json'), () => record(1));
     await assert.rejects(journal.commit(), { code: 'UNAVAILABLE', reason: 'JOURNAL_WRITE_FAILED' });
   });
 
-  test('a full disk fails the commit and keeps the old record', async (context) => {
+  it('a full disk fails the commit and keeps the old record', async (context) => {
     await using scratch = await Scratch.make();
     using mounted = tinyTmpfs(scratch.directory);
     if (mounted === undefined) {
@@ -261,8 +261,8 @@ const volume: fc.Arbitrary<VolumeRecord> = fc.record({
   creating: maybe(fc.record({ sourceBytes: fc.nat() })),
 });
 
-suite('journal round trip', () => {
-  test('every volume, in every state, comes back as it was', async () => {
+describe('journal round trip', () => {
+  it('every volume, in every state, comes back as it was', async () => {
     await using scratch = await Scratch.make();
     await fc.assert(
       fc.asyncProperty(fc.array(volume, { maxLength: 4 }), fc.nat(), async (volumes, generation) => {
@@ -287,7 +287,7 @@ function changed(change: (text: string) => string): string {
   return bad;
 }
 
-suite('journals that cannot be understood', () => {
+describe('journals that cannot be understood', () => {
   const CASES: readonly [string, string | Uint8Array][] = [
     ['empty', ''],
     ['half-written', changed((good) => good.slice(0, good.length / 2))],
@@ -303,7 +303,7 @@ suite('journals that cannot be understood', () => {
     ['of JSON that is no record', 'null'],
   ];
   for (const [name, content] of CASES) {
-    test(`${name}: set aside, whole, and its new name is in the log`, async () => {
+    it(`${name}: set aside, whole, and its new name is in the log`, async () => {
       await using scratch = await Scratch.make();
       await writeFile(scratch.path, content);
       assert.equal(await scratch.read(), undefined);
@@ -316,13 +316,13 @@ suite('journals that cannot be understood', () => {
     });
   }
 
-  test('no journal is nothing to set aside', async () => {
+  it('no journal is nothing to set aside', async () => {
     await using scratch = await Scratch.make();
     assert.equal(await scratch.read(), undefined);
     assert.deepEqual([await readdir(scratch.directory), scratch.logged], [[], []]);
   });
 
-  test('a journal that cannot be read at all is an error, not an empty sandbox', async () => {
+  it('a journal that cannot be read at all is an error, not an empty sandbox', async () => {
     await using scratch = await Scratch.make();
     await mkdir(scratch.path);
     await assert.rejects(readJournal(scratch.path, silentLogger()), { code: 'EISDIR' });

@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { chmod, chown, mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { pino } from 'pino';
@@ -47,8 +47,8 @@ async function bytesOf(from: KeySources, reference: KeyReference): Promise<Buffe
   return key.use((bytes) => Buffer.from(bytes));
 }
 
-suite('key material', () => {
-  test('takes the bytes over, zeroes the original, and is zeroed when disposed of', () => {
+describe('key material', () => {
+  it('takes the bytes over, zeroes the original, and is zeroed when disposed of', () => {
     const original = Buffer.from(KEY);
     let lent: Buffer;
     {
@@ -67,7 +67,7 @@ suite('key material', () => {
     );
   });
 
-  test('refused material is zeroed as well', () => {
+  it('refused material is zeroed as well', () => {
     const long = Buffer.alloc(KEY_BYTES_MAX + 1, 'k');
     assert.throws(() => KeyMaterial.take(long), shimFailure('FAILED_PRECONDITION', 'KEY_TOO_LONG'));
     assert.equal(
@@ -77,7 +77,7 @@ suite('key material', () => {
     assert.throws(() => KeyMaterial.take(Buffer.alloc(0)), shimFailure('FAILED_PRECONDITION', 'KEY_EMPTY'));
   });
 
-  test('shows nothing in text, JSON, inspection and the log', () => {
+  it('shows nothing in text, JSON, inspection and the log', () => {
     using key = KeyMaterial.take(Buffer.from('plain words'));
     const lines: string[] = [];
     pino({ level: 'trace' }, { write: (line: string) => lines.push(line) }).info({ key }, 'a key');
@@ -92,7 +92,7 @@ suite('key material', () => {
     }
   });
 
-  test('cannot be used after its end', () => {
+  it('cannot be used after its end', () => {
     const key = KeyMaterial.take(Buffer.from(KEY));
     key[Symbol.dispose]();
     assert.equal(key.length, 0);
@@ -100,8 +100,8 @@ suite('key material', () => {
   });
 });
 
-suite('key files', () => {
-  test('every byte of the file is the key', async () => {
+describe('key files', () => {
+  it('every byte of the file is the key', async () => {
     const path = await file('plain', KEY);
     assert.deepEqual(await bytesOf(sources(), { kind: 'file', path }), KEY);
   });
@@ -152,28 +152,28 @@ suite('key files', () => {
     ],
   ];
   for (const [what, make, code, reason] of refusals) {
-    test(`${what}: ${reason}`, async () => {
+    it(`${what}: ${reason}`, async () => {
       const path = await make();
       await assert.rejects(sources().fetch({ kind: 'file', path }), shimFailure(code, reason));
     });
   }
 
-  test('a file of another user is refused', { skip: !isRoot && 'needs root' }, async () => {
+  it('a file of another user is refused', { skip: !isRoot && 'needs root' }, async () => {
     const path = await file('foreign', KEY);
     await chown(path, 12345, 12345);
     const refused = shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED');
     await assert.rejects(sources().fetch({ kind: 'file', path }), refused);
   });
 
-  test('without a configured directory nothing is read', async () => {
+  it('without a configured directory nothing is read', async () => {
     const path = await file('plain', KEY);
     const refused = shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED');
     await assert.rejects(sources({ directories: [] }).fetch({ kind: 'file', path }), refused);
   });
 });
 
-suite('credentials of systemd', () => {
-  test('a file right in $CREDENTIALS_DIRECTORY', async () => {
+describe('credentials of systemd', () => {
+  it('a file right in $CREDENTIALS_DIRECTORY', async () => {
     await file('disk.key', KEY, 0o400);
     const from = sources({ credentialsDirectory: directory });
     assert.deepEqual(await bytesOf(from, { kind: 'systemd-credential', name: 'disk.key' }), KEY);
@@ -183,14 +183,14 @@ suite('credentials of systemd', () => {
     }
   });
 
-  test('none were given', async () => {
+  it('none were given', async () => {
     const missing = shimFailure('NOT_FOUND', 'KEY_NOT_FOUND');
     await assert.rejects(sources().fetch({ kind: 'systemd-credential', name: 'disk.key' }), missing);
   });
 });
 
-suite('environment', () => {
-  test('is taken out of the environment at once, and only what is listed', async () => {
+describe('environment', () => {
+  it('is taken out of the environment at once, and only what is listed', async () => {
     const environment: NodeJS.ProcessEnv = { DISK_KEY: 'words', OTHER: 'kept' };
     using from = sources({ environment, environmentNames: ['DISK_KEY', 'UNSET'] });
     assert.deepEqual(environment, { OTHER: 'kept' });
@@ -203,23 +203,23 @@ suite('environment', () => {
   });
 });
 
-suite('commands', () => {
+describe('commands', () => {
   const sh = (script: string): KeySourcesOptions['commands'] =>
     new Map([['it', { file: '/bin/sh', args: ['-c', script] }]]);
   const run = async (script: string, changes: Partial<KeySourcesOptions> = {}): Promise<Buffer> =>
     await bytesOf(sources({ commands: sh(script), ...changes }), { kind: 'command', name: 'it' });
 
-  test('what it prints is the key, every byte', async () => {
+  it('what it prints is the key, every byte', async () => {
     assert.deepEqual(await run(String.raw`printf '\000\012\377k\n'`), Buffer.from([0, 10, 255, 0x6b, 10]));
   });
 
-  test('it gets PATH and LC_ALL, and nothing else of the daemon', async () => {
+  it('it gets PATH and LC_ALL, and nothing else of the daemon', async () => {
     const environment = { PATH: '/usr/bin:/bin', SECRET: 'x' };
     const seen = (await run('env | cut -d= -f1 | sort | tr "\\n" " "', { environment })).toString();
     assert.equal(seen.replace(/(PWD|SHLVL|_) /g, ''), 'LC_ALL PATH ');
   });
 
-  test('failures have reasons, and say nothing of what it printed', async () => {
+  it('failures have reasons, and say nothing of what it printed', async () => {
     const failing = run('echo the-key; echo the-key >&2; exit 3');
     await assert.rejects(failing, (error: Error) => {
       assert.doesNotMatch(inspect(error, { depth: 9 }), /the-key/);
@@ -239,7 +239,7 @@ suite('commands', () => {
     );
   });
 
-  test('one that hangs is ended with all that it started', async () => {
+  it('one that hangs is ended with all that it started', async () => {
     const marker = join(directory, 'still-there');
     const script = `(sleep 0.6; echo x > ${marker}) & sleep 60`;
     await assert.rejects(run(script, { timeoutMs: 200 }), shimFailure('DEADLINE_EXCEEDED', 'KEY_SOURCE_TIMEOUT'));
@@ -247,19 +247,19 @@ suite('commands', () => {
     await assert.rejects(rm(marker), { code: 'ENOENT' });
   });
 
-  test('a caller that gives up ends it', async () => {
+  it('a caller that gives up ends it', async () => {
     const signal = AbortSignal.timeout(100);
     const hanging = sources({ commands: sh('sleep 60') }).fetch({ kind: 'command', name: 'it' }, { signal });
     await assert.rejects(hanging, { name: 'TimeoutError' });
   });
 
-  test('a command is an absolute path', () => {
+  it('a command is an absolute path', () => {
     const commands = new Map([['it', { file: 'sh', args: [] }]]);
     assert.throws(() => sources({ commands }), shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED'));
   });
 });
 
-test('a reference in words', () => {
+it('a reference in words', () => {
   assert.equal(describeReference({ kind: 'tang', path: '/etc/keys/a.jwe' }), 'tang:/etc/keys/a.jwe');
   assert.equal(describeReference({ kind: 'command', name: 'vault' }), 'command:vault');
 });

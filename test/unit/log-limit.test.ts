@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { appendFile, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { cutLog, olderLog } from '../../src/sandbox/log-limit.ts';
 
 await describe('a log with a limit', async () => {
@@ -12,7 +12,7 @@ await describe('a log with a limit', async () => {
   });
   after(() => rm(directory, { recursive: true }));
 
-  await test('is left alone up to its limit', async () => {
+  await it('is left alone up to its limit', async () => {
     const path = join(directory, 'small');
     await writeFile(path, 'x'.repeat(100));
     assert.equal(await cutLog(path, 100), false);
@@ -20,7 +20,7 @@ await describe('a log with a limit', async () => {
     await assert.rejects(stat(olderLog(path)), { code: 'ENOENT' });
   });
 
-  await test('beyond it keeps its last half in a second file, and goes on empty', async () => {
+  await it('beyond it keeps its last half in a second file, and goes on empty', async () => {
     const path = join(directory, 'large');
     await writeFile(olderLog(path), 'from the time before', { mode: 0o600 });
     await writeFile(path, `${'a'.repeat(60)}${'b'.repeat(50)}`);

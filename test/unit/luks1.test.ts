@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, open, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { missingCommands } from '../../scripts/lib/packages.ts';
 import type { HostLuksSpec } from '../../src/volume/model/encryption.ts';
 import { LUKS1_HEADER_BYTES, lookForLuks, luks1OverheadBytes } from '../../src/volume/model/luks1.ts';
@@ -50,8 +50,8 @@ async function sparse(name: string, bytes: number, ...writes: readonly (readonly
 
 const refused = (reason: string): ((error: unknown) => boolean) => shimFailure('FAILED_PRECONDITION', reason);
 
-suite('a source that may become an encrypted image', () => {
-  test('a hole from end to end is empty, however long, and so are zeroes that can be read', async () => {
+describe('a source that may become an encrypted image', () => {
+  it('a hole from end to end is empty, however long, and so are zeroes that can be read', async () => {
     const long = await sparse('long', 1024 * MIB);
     assert.deepEqual(await inspect(long), { sizeBytes: 1024 * MIB - 2_068_480, blank: true, unwritten: true });
     const zeroes = await sparse('zeroes', 8 * MIB, [4096, Buffer.alloc(4096)]);
@@ -59,7 +59,7 @@ suite('a source that may become an encrypted image', () => {
     await assert.rejects(inspect(zeroes, {}, MIB), refused('SOURCE_NOT_EMPTY'));
   });
 
-  test('one byte anywhere makes it not empty', async () => {
+  it('one byte anywhere makes it not empty', async () => {
     for (const offset of [0, 4 * MIB - 1, 4 * MIB, 8 * MIB - 1]) {
       const path = await sparse('byte', 8 * MIB, [offset, Buffer.from('x')]);
       await assert.rejects(inspect(path), refused('SOURCE_NOT_EMPTY'), `at ${offset}`);
@@ -69,7 +69,7 @@ suite('a source that may become an encrypted image', () => {
     await assert.rejects(inspect(short, { sizeBytes: MIB }), refused('SOURCE_NOT_EMPTY'));
   });
 
-  test('only when it was asked for, and when there is room', async () => {
+  it('only when it was asked for, and when there is room', async () => {
     await assert.rejects(inspect(await sparse('never', 8 * MIB), { format: 'never' }), refused('LUKS_NO_HEADER'));
     await assert.rejects(inspect(await sparse('small', MIB)), refused('SOURCE_TOO_SMALL'));
     // A file grows to what is asked for; it may have no length at all.
@@ -81,7 +81,7 @@ suite('a source that may become an encrypted image', () => {
   });
 });
 
-suite("headers of images that QEMU's own tool made", { skip: missingCommands(['qemu-img']).length > 0 }, () => {
+describe("headers of images that QEMU's own tool made", { skip: missingCommands(['qemu-img']).length > 0 }, () => {
   let path: string;
   let uuid: string;
   before(async () => {
@@ -109,7 +109,7 @@ suite("headers of images that QEMU's own tool made", { skip: missingCommands(['q
 
   // The room depends on the key's length only; making an image takes a second of work.
   for (const cipher of ['aes-128', 'aes-192'] as const) {
-    test(`${cipher}: the room that it takes is known beforehand`, async () => {
+    it(`${cipher}: the room that it takes is known beforehand`, async () => {
       const at = join(directory, `made-${cipher}`);
       await make(at, cipher, MIB);
       await using handle = await open(at, 'r');
@@ -118,7 +118,7 @@ suite("headers of images that QEMU's own tool made", { skip: missingCommands(['q
     });
   }
 
-  test('is read, and its UUID and size can be insisted on', async () => {
+  it('is read, and its UUID and size can be insisted on', async () => {
     const header = await readLuks1(path);
     assert.deepEqual(
       [header.cipher, header.hash, header.slots.filter(Boolean).length, header.slots.length],
@@ -136,7 +136,7 @@ suite("headers of images that QEMU's own tool made", { skip: missingCommands(['q
     await assert.rejects(inspect(path, { sizeBytes: 16 * MIB + 512 }), refused('LUKS_DEVICE_TRUNCATED'));
   });
 
-  test('a damaged header is damaged, and never empty', async () => {
+  it('a damaged header is damaged, and never empty', async () => {
     const changes: readonly ((bytes: Buffer) => void)[] = [
       (bytes) => bytes.writeUInt16BE(7, 6),
       (bytes) => bytes.fill(0, 8, 40),
@@ -164,7 +164,7 @@ suite("headers of images that QEMU's own tool made", { skip: missingCommands(['q
     return bytes;
   }
 
-  test('no length of prefix is anything but a header, or nothing', async () => {
+  it('no length of prefix is anything but a header, or nothing', async () => {
     const bytes = await start();
     for (let length = 0; length <= bytes.length; length += 1) {
       const { kind } = lookForLuks(bytes.subarray(0, length));

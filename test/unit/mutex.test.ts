@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { BoundedMutex } from '../../src/base/mutex.ts';
 
-suite('bounded mutex', () => {
-  test('one at a time, first come first served, callers and the daemon alike', async () => {
+describe('bounded mutex', () => {
+  it('one at a time, first come first served, callers and the daemon alike', async () => {
     const mutex = new BoundedMutex('m', 10);
     const order: number[] = [];
     let inside = 0;
@@ -21,7 +21,7 @@ suite('bounded mutex', () => {
     assert.equal(mutex.locked, false);
   });
 
-  test('a block that throws frees it', async () => {
+  it('a block that throws frees it', async () => {
     const mutex = new BoundedMutex('m', 1);
     const fail = async (): Promise<void> => {
       using _held = await mutex.acquire();
@@ -32,7 +32,7 @@ suite('bounded mutex', () => {
     assert.equal(mutex.locked, false);
   });
 
-  test('too many callers are refused at once; the daemon itself never is', async () => {
+  it('too many callers are refused at once; the daemon itself never is', async () => {
     const mutex = new BoundedMutex('volume v', 2);
     const held = await mutex.acquire();
     const waiting = [mutex.acquireForCaller(), mutex.acquireForCaller()];
@@ -47,7 +47,7 @@ suite('bounded mutex', () => {
     assert.equal(mutex.locked, false);
   });
 
-  test('a caller that leaves does not get its turn, and holds up nobody', async () => {
+  it('a caller that leaves does not get its turn, and holds up nobody', async () => {
     const mutex = new BoundedMutex('m', 2);
     const held = await mutex.acquire();
     const leaving = new AbortController();
@@ -63,7 +63,7 @@ suite('bounded mutex', () => {
     assert.equal(mutex.locked, false);
   });
 
-  test('a place in the queue is free again once its caller has the mutex', async () => {
+  it('a place in the queue is free again once its caller has the mutex', async () => {
     const mutex = new BoundedMutex('m', 1);
     for (let round = 0; round < 3; round += 1) {
       using _held = await mutex.acquireForCaller();
@@ -74,7 +74,7 @@ suite('bounded mutex', () => {
     }
   });
 
-  test('freeing twice does not let two in', async () => {
+  it('freeing twice does not let two in', async () => {
     const mutex = new BoundedMutex('m', 1);
     const first = await mutex.acquire();
     first[Symbol.dispose]();

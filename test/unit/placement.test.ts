@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { PlacementBook, capacityLimit, interruptMode, vectorBudget } from '../../src/volume/model/placement.ts';
 import { VOLUME_CAPACITY_MAX } from '../../src/volume/model/slots.ts';
@@ -11,8 +11,8 @@ function modesOf(book: PlacementBook, count: number, queues: number): string[] {
   return Array.from({ length: count }, (_, index) => interruptMode(book.take(index + 1, queues, false), queues));
 }
 
-suite('interrupt vectors', () => {
-  test('two vCPUs: a vector for each queue first, then shared ones, and never a line for 155 volumes', () => {
+describe('interrupt vectors', () => {
+  it('two vCPUs: a vector for each queue first, then shared ones, and never a line for 155 volumes', () => {
     const modes = modesOf(machine(2, 155), 155, 2);
     const shared = modes.indexOf('shared');
     assert.ok(shared > 40, `the first ${shared} have vectors of their own`);
@@ -20,14 +20,14 @@ suite('interrupt vectors', () => {
     assert.ok(modes.slice(shared).every((mode) => mode === 'shared'));
   });
 
-  test('one vCPU: lines once the vectors are used up', () => {
+  it('one vCPU: lines once the vectors are used up', () => {
     const modes = modesOf(machine(1, 155), 155, 1);
     const line = modes.indexOf('line');
     assert.equal(line, vectorBudget(1) / 2);
     assert.ok(modes.slice(line).every((mode) => mode === 'line'));
   });
 
-  test('what is taken is given back', () => {
+  it('what is taken is given back', () => {
     const book = machine(1, 155);
     modesOf(book, 155, 1);
     const full = book.vectorsInUse;
@@ -36,13 +36,13 @@ suite('interrupt vectors', () => {
     assert.equal(interruptMode(book.take(156, 1, false), 1), 'per-queue');
   });
 
-  test('a copy is tried out without effect', () => {
+  it('a copy is tried out without effect', () => {
     const book = machine(1, 155);
     modesOf(book.copy(), 50, 1);
     assert.equal(book.vectorsInUse, 0);
   });
 
-  test('the budget holds whatever comes and goes', () => {
+  it('the budget holds whatever comes and goes', () => {
     fc.assert(
       fc.property(
         fc.integer({ min: 1, max: 8 }),
@@ -64,21 +64,21 @@ suite('interrupt vectors', () => {
     );
   });
 
-  test('the limit is told: slots, and from when on lines are shared', () => {
+  it('the limit is told: slots, and from when on lines are shared', () => {
     assert.match(capacityLimit({ vcpus: 2, volumeCapacity: 155 }), /^5 bridges of 31 slots.*217 is the most$/);
     assert.match(capacityLimit({ vcpus: 1, volumeCapacity: 155 }), /vectors for 88 volumes, the rest share/);
   });
 });
 
-suite('iothreads', () => {
+describe('iothreads', () => {
   const names = (book: PlacementBook, generation: number, queues: number, mapping: boolean) =>
     book.take(generation, queues, mapping).iothreads;
 
-  test('none: the main loop', () => {
+  it('none: the main loop', () => {
     assert.deepEqual(names(machine(2, 31), 1, 2, true), []);
   });
 
-  test('without mapping each volume has the least used one', () => {
+  it('without mapping each volume has the least used one', () => {
     const book = machine(2, 31, 3);
     const given = [1, 2, 3, 4].map((generation) => names(book, generation, 2, false));
     assert.deepEqual(given, [['iothread0'], ['iothread1'], ['iothread2'], ['iothread0']]);
@@ -86,7 +86,7 @@ suite('iothreads', () => {
     assert.deepEqual(names(book, 5, 2, false), ['iothread1']);
   });
 
-  test('with mapping the queues are spread, over no more threads than there are queues', () => {
+  it('with mapping the queues are spread, over no more threads than there are queues', () => {
     const book = machine(4, 31, 4);
     assert.deepEqual(names(book, 1, 2, true), ['iothread0', 'iothread1']);
     assert.deepEqual(names(book, 2, 2, true), ['iothread2', 'iothread3']);

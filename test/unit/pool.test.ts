@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { configWith, type Config } from '../../src/config.ts';
 import { WarmPool } from '../../src/template/pool.ts';
@@ -129,8 +129,8 @@ class Rig implements AsyncDisposable {
   }
 }
 
-suite('WarmPool', { timeout: 60_000 }, () => {
-  test('keeps as many as asked for, made one at a time, and gives each away once', async () => {
+describe('WarmPool', { timeout: 60_000 }, () => {
+  it('keeps as many as asked for, made one at a time, and gives each away once', async () => {
     await using rig = await Rig.make({ pool_size: 2, pool_max: 8 });
     assert.equal(rig.pool.take(poolKind(spec)), undefined, 'nothing before somebody asked for such a sandbox');
     rig.refill(spec);
@@ -150,14 +150,14 @@ suite('WarmPool', { timeout: 60_000 }, () => {
     assert.equal(rig.leases, 2, 'a template is held as long as its clones run');
   });
 
-  test('is off by default', async () => {
+  it('is off by default', async () => {
     await using rig = await Rig.make({ pool_size: 0 });
     rig.refill(spec);
     await new Promise((resolve) => setTimeout(resolve, 300));
     assert.equal(rig.vms.length, 0);
   });
 
-  test('a member that has died is not given away, and leaves nothing', async () => {
+  it('a member that has died is not given away, and leaves nothing', async () => {
     await using rig = await Rig.make({ pool_size: 1, pool_max: 8 });
     rig.refill(spec);
     await rig.started(1);
@@ -167,7 +167,7 @@ suite('WarmPool', { timeout: 60_000 }, () => {
     assert.equal(rig.leases, 0);
   });
 
-  test('beyond pool_max those that were not used for longest make room', async () => {
+  it('beyond pool_max those that were not used for longest make room', async () => {
     await using rig = await Rig.make({ pool_size: 2, pool_max: 2 });
     rig.refill(spec);
     await rig.started(2);
@@ -180,7 +180,7 @@ suite('WarmPool', { timeout: 60_000 }, () => {
     await rig.pool.endTaken(member);
   });
 
-  test('members of a template that is out of date are ended', async () => {
+  it('members of a template that is out of date are ended', async () => {
     await using rig = await Rig.make({ pool_size: 1, pool_max: 8 });
     rig.refill(spec);
     await rig.started(1);
@@ -193,7 +193,7 @@ suite('WarmPool', { timeout: 60_000 }, () => {
     assert.ok(rig.alive.length === 1);
   });
 
-  test('without a template none is made; a start that fails leaves nothing, and the next use tries again', async () => {
+  it('without a template none is made; a start that fails leaves nothing, and the next use tries again', async () => {
     await using rig = await Rig.make({ pool_size: 1, pool_max: 8 });
     rig.templateKey = undefined;
     rig.refill(spec);
@@ -211,7 +211,7 @@ suite('WarmPool', { timeout: 60_000 }, () => {
     });
   });
 
-  test('a pool that ends while a member is being made ends that one too', async () => {
+  it('a pool that ends while a member is being made ends that one too', async () => {
     const rig = await Rig.make({ pool_size: 1, pool_max: 8 });
     rig.refill(spec);
     await until('a start', () => Promise.resolve(rig.startingMost === 1));

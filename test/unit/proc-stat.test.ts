@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { parseProcStat, readProcStat } from '../../src/base/proc-stat.ts';
 
 /** Fields 3 to 52, each with its own number as its value. */
 const BEHIND_NAME = ['S', ...Array.from({ length: 49 }, (_, index) => String(index + 4))].join(' ');
 
-suite('/proc/PID/stat', () => {
-  test('the fields are those of the manual, whatever the command is called', () => {
+describe('/proc/PID/stat', () => {
+  it('the fields are those of the manual, whatever the command is called', () => {
     const name = fc.string({ unit: fc.constantFrom('a', ' ', '(', ')', '\n', '1', 'S') });
     fc.assert(
       fc.property(name, (command) => {
@@ -20,7 +20,7 @@ suite('/proc/PID/stat', () => {
     );
   });
 
-  test('of this process it says what others say of it', async () => {
+  it('of this process it says what others say of it', async () => {
     const stat = await readProcStat(process.pid);
     assert.match(stat.state, /^[RSD]$/);
     assert.equal(stat.parentPid, process.ppid);
@@ -29,7 +29,7 @@ suite('/proc/PID/stat', () => {
     assert.equal(Number(execFileSync('getconf', ['PAGESIZE'])), 4096);
   });
 
-  test('there is none of a process that does not exist', async () => {
+  it('there is none of a process that does not exist', async () => {
     await assert.rejects(readProcStat(2 ** 22 + 1), { code: 'ENOENT' });
   });
 });

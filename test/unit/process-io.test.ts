@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import type { LeftBytes } from '../../src/base/fifo.ts';
@@ -17,7 +17,7 @@ import { Holds } from '../../src/relay/holds.ts';
 
 const FIFO_BYTES = 64 * 1024;
 
-suite("the end of a process's output", () => {
+describe("the end of a process's output", () => {
   let directory: string;
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), 'qshim-io-'));
@@ -54,7 +54,7 @@ suite("the end of a process's output", () => {
     return { io, path, stdout, keeper };
   }
 
-  test('is told once its reader has read the last byte, however slowly', async () => {
+  it('is told once its reader has read the last byte, however slowly', async () => {
     const { io, path, stdout } = await process_('slow');
     const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     stdout.end(Buffer.alloc(FIFO_BYTES / 2, 'x'));
@@ -73,7 +73,7 @@ suite("the end of a process's output", () => {
     await io.close();
   });
 
-  test('that nobody reads is told at once, and waits for a reader that comes later', async () => {
+  it('that nobody reads is told at once, and waits for a reader that comes later', async () => {
     const { io, path, stdout } = await process_('away');
     stdout.end('the last words\n');
     assert.equal(await io.delivered(), 'unread');
@@ -85,7 +85,7 @@ suite("the end of a process's output", () => {
     await io.close();
   });
 
-  test('of a process that is deleted unread is dropped without a wait', async () => {
+  it('of a process that is deleted unread is dropped without a wait', async () => {
     const { io, stdout, keeper, path } = await process_('dropped');
     stdout.write(Buffer.alloc(4 * FIFO_BYTES));
     await io.close('drop');

@@ -3,7 +3,7 @@ import { accessSync, constants } from 'node:fs';
 import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { AcceleratorChoice, payloadFirmware, probeAccelerator } from '../../src/qemu/accelerator.ts';
 import { bareQemuBinary, bareQemuMissing } from '../support/bare-qemu.ts';
 
@@ -35,14 +35,14 @@ async function leftovers(): Promise<string[]> {
   return (await readdir(tmpdir())).filter((name) => /^qshim-[0-9a-f]{8}-/.test(name));
 }
 
-suite('accelerator probe', () => {
-  test('the payload runs to its end under TCG', { skip: bareQemuMissing() }, async () => {
+describe('accelerator probe', () => {
+  it('the payload runs to its end under TCG', { skip: bareQemuMissing() }, async () => {
     const found = await probe(bareQemuBinary);
     assert.deepEqual([found.usable, found.reason], [true, 'a test payload ran']);
     assert.ok(found.milliseconds > 0);
   });
 
-  test('the firmware fills 64 KiB and begins at the reset vector', () => {
+  it('the firmware fills 64 KiB and begins at the reset vector', () => {
     const firmware = payloadFirmware();
     assert.equal(firmware.length, 65_536);
     const jump = firmware.subarray(0xfff0, 0xfff3);
@@ -50,7 +50,7 @@ suite('accelerator probe', () => {
     assert.equal((0xfff3 + jump.readInt16LE(1)) & 0xffff, 0, 'it jumps to the first instruction');
   });
 
-  test(
+  it(
     'a probe that cannot be made is no answer: nothing rejects, and it is made again',
     { skip: kvmMissing() },
     async () => {
@@ -70,7 +70,7 @@ suite('accelerator probe', () => {
     },
   );
 
-  test('only the exit code of the payload counts as usable', async () => {
+  it('only the exit code of the payload counts as usable', async () => {
     for (const code of [0, 1, 84, 86, 127]) {
       await using qemu = await program(`exit ${code}`);
       const found = await probe(qemu.path);
@@ -81,38 +81,38 @@ suite('accelerator probe', () => {
     assert.equal((await probe(qemu.path)).usable, true);
   });
 
-  test('what QEMU said last is part of the reason', async () => {
+  it('what QEMU said last is part of the reason', async () => {
     await using qemu = await program('echo first >&2; echo "KVM: no such thing" >&2; exit 1');
     assert.match((await probe(qemu.path)).reason, /KVM: no such thing$/);
   });
 
-  test('what QEMU said is quoted without its full stop', async () => {
+  it('what QEMU said is quoted without its full stop', async () => {
     await using qemu = await program('echo "kvm_init_vcpu: failed. Try another host." >&2; kill -ABRT $$');
     const { reason } = await probe(qemu.path);
     assert.match(reason, /SIGABRT/);
     assert.match(reason, /failed; Try another host$/);
   });
 
-  test('a payload that hangs is ended, and counts as unusable', async () => {
+  it('a payload that hangs is ended, and counts as unusable', async () => {
     await using qemu = await program('exec sleep 600');
     const found = await probe(qemu.path, 100);
     assert.deepEqual([found.usable, found.reason], [false, 'a test payload did not finish within 100 ms']);
   });
 
-  test('a QEMU that dies of a signal is not usable', async () => {
+  it('a QEMU that dies of a signal is not usable', async () => {
     await using qemu = await program('kill -ABRT $$');
     const found = await probe(qemu.path);
     assert.equal(found.usable, false);
     assert.match(found.reason, /SIGABRT/);
   });
 
-  test('a binary that is not there is an answer, not a hang', async () => {
+  it('a binary that is not there is an answer, not a hang', async () => {
     const found = await probe('/nowhere/qemu');
     assert.equal(found.usable, false);
     assert.notEqual(found.reason, '');
   });
 
-  test('it leaves nothing behind', async () => {
+  it('it leaves nothing behind', async () => {
     const before = await leftovers();
     await using qemu = await program('exit 1');
     await probe(qemu.path);
@@ -128,7 +128,7 @@ suite('accelerator probe', () => {
     );
   });
 
-  test('the choice is probed once', async () => {
+  it('the choice is probed once', async () => {
     const choice = new AcceleratorChoice('/nowhere/qemu', 1000);
     const first = choice.kvm();
     assert.equal(choice.kvm(), first);

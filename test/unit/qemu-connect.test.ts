@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { connectToStarted, type FirstConnection, type StartingUp } from '../../src/qemu/connect.ts';
 import type { QemuProcess } from '../../src/qemu/process.ts';
@@ -59,8 +59,8 @@ async function never({ signal }: StartingUp): Promise<never> {
   throw new Error('the connection was given up');
 }
 
-suite('connecting to a QEMU that was just started', { timeout: 60_000 }, () => {
-  test('waits for its socket, then for its greeting', async () => {
+describe('connecting to a QEMU that was just started', { timeout: 60_000 }, () => {
+  it('waits for its socket, then for its greeting', async () => {
     await using rig = await Rig.make('exec sleep 600');
     const connecting = rig.connect((start) => QmpClient.connect({ log: silentLogger(), ...start }));
     await using _fake = await FakeQmp.listen({ path: rig.path });
@@ -68,7 +68,7 @@ suite('connecting to a QEMU that was just started', { timeout: 60_000 }, () => {
     assert.equal(qmp.state, 'ready');
   });
 
-  test('one that ends without a socket is told with its own words, and never connected to', async () => {
+  it('one that ends without a socket is told with its own words, and never connected to', async () => {
     await using rig = await Rig.make('echo oops >&2; echo worse; exit 3');
     const metadata = { sandboxId: 's' };
     await assert.rejects(
@@ -85,7 +85,7 @@ suite('connecting to a QEMU that was just started', { timeout: 60_000 }, () => {
     );
   });
 
-  test('one that ends in the middle of it is told, whichever of the two is seen first', async () => {
+  it('one that ends in the middle of it is told, whichever of the two is seen first', async () => {
     for (const how of ['the connection breaks first', 'the end is seen first'] as const) {
       await using rig = await Rig.make('exec sleep 600');
       await rig.bound();
@@ -104,7 +104,7 @@ suite('connecting to a QEMU that was just started', { timeout: 60_000 }, () => {
     }
   });
 
-  test('the limit holds for the socket and for the connection', async () => {
+  it('the limit holds for the socket and for the connection', async () => {
     await using rig = await Rig.make('exec sleep 600');
     const late = { code: 'DEADLINE_EXCEEDED', reason: 'TIMEOUT', message: 'QEMU did not start within 20 ms' };
     await assert.rejects(rig.connect(never, { timeoutMs: 20 }), late);
@@ -114,7 +114,7 @@ suite('connecting to a QEMU that was just started', { timeout: 60_000 }, () => {
     await assert.rejects(rig.connect(never, { timeoutMs: 20, timedOut: () => Promise.reject(mine) }), mine);
   });
 
-  test('whoever gives it up hears its own reason', async () => {
+  it('whoever gives it up hears its own reason', async () => {
     await using rig = await Rig.make('exec sleep 600');
     const reason = new Error('enough');
     await assert.rejects(rig.connect(never, { signal: AbortSignal.abort(reason) }), reason);
@@ -130,7 +130,7 @@ suite('connecting to a QEMU that was just started', { timeout: 60_000 }, () => {
     await assert.rejects(connecting, reason);
   });
 
-  test('what fails while QEMU lives is the failure', async () => {
+  it('what fails while QEMU lives is the failure', async () => {
     await using rig = await Rig.make('exec sleep 600');
     await rig.bound();
     const refused = new Error('no such machine');

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { copyFile, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { readProcStat } from '../../src/base/proc-stat.ts';
 import { QemuProcess, describeExit, identify, type ProcessIdentity } from '../../src/qemu/process.ts';
@@ -23,15 +23,15 @@ async function bystander(): Promise<AsyncDisposable & { readonly identity: Proce
   return { identity, [Symbol.asyncDispose]: end };
 }
 
-suite('process identity', () => {
-  test('one that lives, the same each time', async () => {
+describe('process identity', () => {
+  it('one that lives, the same each time', async () => {
     const mine = await identify(process.pid);
     assert.ok(mine !== undefined && mine.startTicks > 0);
     assert.equal(mine.pid, process.pid);
     assert.deepEqual(await identify(process.pid), mine);
   });
 
-  test('one that does not exist, and one that is only a zombie', async () => {
+  it('one that does not exist, and one that is only a zombie', async () => {
     assert.equal(await identify(2 ** 22 + 1), undefined);
     // The shell replaces itself by a sleep, which does not reap the child that it inherits.
     const child = spawn('/bin/sh', ['-c', 'sleep 0.05 & echo $!; exec sleep 600'], {
@@ -49,7 +49,7 @@ suite('process identity', () => {
     }
   });
 
-  test('a command name with brackets and spaces does not shift the fields', async () => {
+  it('a command name with brackets and spaces does not shift the fields', async () => {
     await using scratch = await Scratch.make();
     const odd = join(scratch.directory, 'a) S 1 (b');
     await copyFile('/bin/sleep', odd);
@@ -66,8 +66,8 @@ suite('process identity', () => {
   });
 });
 
-suite('QEMU process', () => {
-  test('its exit code is seen, its output is in the log, which is for its owner only', async () => {
+describe('QEMU process', () => {
+  it('its exit code is seen, its output is in the log, which is for its owner only', async () => {
     await using scratch = await Scratch.make();
     const qemu = await scratch.shell('pwd; echo oops >&2; exit 3');
     assert.deepEqual(await qemu.exited, { code: 3, signal: undefined });
@@ -76,7 +76,7 @@ suite('QEMU process', () => {
     assert.equal((await stat(scratch.log)).mode & 0o777, 0o600);
   });
 
-  test('its signal is seen, and it leads a session of its own', async () => {
+  it('its signal is seen, and it leads a session of its own', async () => {
     await using scratch = await Scratch.make();
     const qemu = await scratch.shell('exec sleep 600');
     const { processGroup, session } = await readProcStat(qemu.pid);
@@ -86,7 +86,7 @@ suite('QEMU process', () => {
     await qemu.kill('SIGKILL');
   });
 
-  test('a binary that cannot be run is a clear error', async () => {
+  it('a binary that cannot be run is a clear error', async () => {
     await using scratch = await Scratch.make();
     await assert.rejects(QemuProcess.spawn('/nowhere/qemu', [], scratch.directory, scratch.log), {
       code: 'FAILED_PRECONDITION',
@@ -98,7 +98,7 @@ suite('QEMU process', () => {
     });
   });
 
-  test('adoption finds the process, and notices its end without being its parent', async () => {
+  it('adoption finds the process, and notices its end without being its parent', async () => {
     await using other = await bystander();
     const adopted = await QemuProcess.adopt(other.identity);
     assert.ok(adopted !== undefined);
@@ -108,7 +108,7 @@ suite('QEMU process', () => {
     assert.equal(await QemuProcess.adopt(other.identity), undefined, 'it is gone');
   });
 
-  test('a pid that belongs to another process now is neither adopted nor killed', async () => {
+  it('a pid that belongs to another process now is neither adopted nor killed', async () => {
     await using other = await bystander();
     const { pid, startTicks } = other.identity;
     assert.equal(await QemuProcess.adopt({ pid, startTicks: startTicks - 1 }), undefined);
@@ -122,7 +122,7 @@ suite('QEMU process', () => {
     assert.deepEqual(await identify(pid), other.identity, 'it still lives');
   });
 
-  test('exits are told in words', () => {
+  it('exits are told in words', () => {
     assert.equal(describeExit({ code: 1, signal: undefined }), 'QEMU exited with code 1');
     assert.equal(describeExit({ code: undefined, signal: 'SIGKILL' }), 'QEMU was ended by SIGKILL');
     assert.match(describeExit({ code: undefined, signal: undefined }), /an earlier daemon had started it/);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { createLogger, silentLogger, type Logger } from '../../src/base/log.ts';
 import { probeCapabilities, type ProbeOptions } from '../../src/qmp/capabilities.ts';
 import type { QemuCapabilities } from '../../src/qmp/qemu-capabilities.ts';
@@ -62,8 +62,8 @@ class Bench implements AsyncDisposable {
   }
 }
 
-suite('qmp capabilities', () => {
-  test('version, commands, events and features come from the greeting and the schema', async () => {
+describe('qmp capabilities', () => {
+  it('version, commands, events and features come from the greeting and the schema', async () => {
     await using bench = await Bench.make();
     const found = await bench.probe();
     assert.equal(found.versionText, '7.2.22');
@@ -78,7 +78,7 @@ suite('qmp capabilities', () => {
     assert.deepEqual(bench.warnings, []);
   });
 
-  test('what the version decides', async () => {
+  it('what the version decides', async () => {
     for (const [minor, iothreads, user] of [
       [0, true, false],
       [1, true, true],
@@ -89,7 +89,7 @@ suite('qmp capabilities', () => {
     }
   });
 
-  test('a binary without io_uring and x-query-virtio-status: the features are off, the lack is one warning', async () => {
+  it('a binary without io_uring and x-query-virtio-status: the features are off, the lack is one warning', async () => {
     await using bench = await Bench.make();
     const schema = schemaOfContract()
       .filter((info) => info.name !== 'x-query-virtio-status')
@@ -105,7 +105,7 @@ suite('qmp capabilities', () => {
     [7, 1, 99],
     [6, 2, 0],
   ] as const) {
-    test(`QEMU ${version.join('.')} is refused before anything is asked`, async () => {
+    it(`QEMU ${version.join('.')} is refused before anything is asked`, async () => {
       await using bench = await Bench.make({ version });
       await assert.rejects(bench.probe(), {
         code: 'UNIMPLEMENTED',
@@ -118,8 +118,8 @@ suite('qmp capabilities', () => {
   }
 });
 
-suite('qmp capability cache', () => {
-  test('memory answers the second probe, also without a cache directory', async () => {
+describe('qmp capability cache', () => {
+  it('memory answers the second probe, also without a cache directory', async () => {
     await using bench = await Bench.make();
     const memory = new Map<string, QemuCapabilities>();
     await using qmp = await QmpClient.connect({ path: bench.fake.path, log: silentLogger() });
@@ -129,7 +129,7 @@ suite('qmp capability cache', () => {
     assert.equal(bench.schemaQueries, 1);
   });
 
-  test('the disk answers another process, with the same content, through a symbolic link too', async () => {
+  it('the disk answers another process, with the same content, through a symbolic link too', async () => {
     await using bench = await Bench.make();
     const first = await bench.probe();
     await symlink(bench.binary, join(bench.directory, 'link'));
@@ -140,7 +140,7 @@ suite('qmp capability cache', () => {
     assert.equal((await stat(bench.cacheDir)).mode & 0o777, 0o700);
   });
 
-  test('another time, size or version of the binary is asked anew', async () => {
+  it('another time, size or version of the binary is asked anew', async () => {
     await using bench = await Bench.make();
     await bench.probe();
     await utimes(bench.binary, new Date(1_000_000), new Date(1_000_000));
@@ -171,7 +171,7 @@ suite('qmp capability cache', () => {
     ['of another binary', (text) => text.replace('"key":"', '"key":"x')],
   ];
   for (const [name, damage] of damages) {
-    test(`a file that is ${name} is ignored with a warning, and replaced`, async () => {
+    it(`a file that is ${name} is ignored with a warning, and replaced`, async () => {
       await using bench = await Bench.make();
       const first = await bench.probe();
       const path = await bench.cacheFile();
@@ -185,14 +185,14 @@ suite('qmp capability cache', () => {
     });
   }
 
-  test('a cache that cannot be written costs a warning, not the result', async () => {
+  it('a cache that cannot be written costs a warning, not the result', async () => {
     await using bench = await Bench.make();
     const found = await bench.probe({ cacheDir: join(bench.binary, 'not-a-directory') });
     assert.equal(found.ioUring, true);
     assert.ok(bench.warnings.length > 0);
   });
 
-  test('a binary that has gone is asked each time and cached nowhere', async () => {
+  it('a binary that has gone is asked each time and cached nowhere', async () => {
     await using bench = await Bench.make();
     const memory = new Map<string, QemuCapabilities>();
     const options = { binary: join(bench.directory, 'gone'), memory };

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { createLogger, silentLogger, type Logger } from '../../src/base/log.ts';
 import { QmpClient, type QmpConnectOptions } from '../../src/qmp/client.ts';
 import { QmpError } from '../../src/qmp/errors.ts';
@@ -25,8 +25,8 @@ function recordingLogger(): { log: Logger; lines: Record<string, unknown>[] } {
 
 const lost = { code: 'UNAVAILABLE', reason: 'QMP_LOST' };
 
-suite('qmp handshake', () => {
-  test('greets, negotiates and answers', async () => {
+describe('qmp handshake', () => {
+  it('greets, negotiates and answers', async () => {
     await using it = await pair();
     assert.equal(it.qmp.state, 'ready');
     assert.deepEqual(it.qmp.greeting, {
@@ -43,7 +43,7 @@ suite('qmp handshake', () => {
     assert.equal(status.status, 'running');
   });
 
-  test('a second client gets no greeting and says so; it is served once the first has gone', async () => {
+  it('a second client gets no greeting and says so; it is served once the first has gone', async () => {
     await using it = await pair();
     const options = { path: it.fake.path, log: silentLogger() };
     await assert.rejects(QmpClient.connect({ ...options, handshakeTimeoutMs: 50 }), {
@@ -56,7 +56,7 @@ suite('qmp handshake', () => {
     assert.equal(second.state, 'ready');
   });
 
-  test('a server that greets and then does not negotiate counts as not greeting', async () => {
+  it('a server that greets and then does not negotiate counts as not greeting', async () => {
     await using fake = await FakeQmp.listen();
     fake.on('qmp_capabilities', () => NO_REPLY);
     await assert.rejects(QmpClient.connect({ path: fake.path, log: silentLogger(), handshakeTimeoutMs: 50 }), {
@@ -64,7 +64,7 @@ suite('qmp handshake', () => {
     });
   });
 
-  test('refused negotiation, a wrong first line, and a malformed greeting are QMP_LOST', async () => {
+  it('refused negotiation, a wrong first line, and a malformed greeting are QMP_LOST', async () => {
     await using refusing = await FakeQmp.listen();
     refusing.on('qmp_capabilities', () => new QmpFailure('no'));
     await assert.rejects(QmpClient.connect({ path: refusing.path, log: silentLogger() }), lost);
@@ -74,7 +74,7 @@ suite('qmp handshake', () => {
     }
   });
 
-  test('no socket: QMP_CONNECT_FAILED with the errno', async () => {
+  it('no socket: QMP_CONNECT_FAILED with the errno', async () => {
     await assert.rejects(QmpClient.connect({ path: '/nonexistent/qmp.sock', log: silentLogger() }), {
       code: 'UNAVAILABLE',
       reason: 'QMP_CONNECT_FAILED',
@@ -82,7 +82,7 @@ suite('qmp handshake', () => {
     });
   });
 
-  test('the signal ends the connecting with its reason', async () => {
+  it('the signal ends the connecting with its reason', async () => {
     await using fake = await FakeQmp.listen({ greeting: null });
     const abort = new AbortController();
     const connecting = QmpClient.connect({ path: fake.path, log: silentLogger(), signal: abort.signal });
@@ -92,8 +92,8 @@ suite('qmp handshake', () => {
   });
 });
 
-suite('qmp calls', () => {
-  test('replies in any order reach their own calls', async () => {
+describe('qmp calls', () => {
+  it('replies in any order reach their own calls', async () => {
     await using it = await pair();
     const contexts: HandlerContext[] = [];
     it.fake.on('qom-get', (_args, context) => {
@@ -109,7 +109,7 @@ suite('qmp calls', () => {
     assert.deepEqual(await Promise.all(calls), ['first', 'second', 'third']);
   });
 
-  test('an error of QEMU carries its class and the command', async () => {
+  it('an error of QEMU carries its class and the command', async () => {
     await using it = await pair();
     it.fake.on('device_del', () => new QmpFailure("Device 'x' not found", 'DeviceNotFound'));
     await assert.rejects(it.qmp.run('device_del', { id: 'x' }), (error: unknown) => {
@@ -121,7 +121,7 @@ suite('qmp calls', () => {
     assert.equal(it.qmp.state, 'ready');
   });
 
-  test('a lost reply ends in QMP_REPLY_TIMEOUT; when it comes late it is counted and goes to nobody else', async () => {
+  it('a lost reply ends in QMP_REPLY_TIMEOUT; when it comes late it is counted and goes to nobody else', async () => {
     const { log, lines } = recordingLogger();
     await using it = await pair({ log });
     const contexts: HandlerContext[] = [];
@@ -145,7 +145,7 @@ suite('qmp calls', () => {
     assert.equal(lines.filter((line) => line['msg'] === 'qmp reply came after its time limit').length, 1);
   });
 
-  test('a reply with an unknown id, and a repeated one, are ignored', async () => {
+  it('a reply with an unknown id, and a repeated one, are ignored', async () => {
     await using it = await pair();
     it.fake.on('query-uuid', (_args, { reply }) => {
       reply({ UUID: 'one' });
@@ -158,7 +158,7 @@ suite('qmp calls', () => {
     assert.equal(it.qmp.state, 'ready');
   });
 
-  test('past pendingMax nothing is sent; timed-out calls keep their place until answered', async () => {
+  it('past pendingMax nothing is sent; timed-out calls keep their place until answered', async () => {
     await using it = await pair({ pendingMax: 2 });
     const contexts: HandlerContext[] = [];
     it.fake.on('stop', (_args, context) => {
@@ -176,7 +176,7 @@ suite('qmp calls', () => {
     assert.equal(it.fake.receivedOf('cont').length, 1);
   });
 
-  test('back-pressure: nothing is lost when the server reads slowly', async () => {
+  it('back-pressure: nothing is lost when the server reads slowly', async () => {
     await using it = await pair({ pendingMax: 2000 });
     it.fake.on('qom-set', (args) => ({ got: String(args['value']).length }));
     const value = 'x'.repeat(64 * 1024);
@@ -184,7 +184,7 @@ suite('qmp calls', () => {
     for (const result of await Promise.all(calls)) assert.deepEqual(result, { got: value.length });
   });
 
-  test('a call that the socket never took says that it was never sent', async () => {
+  it('a call that the socket never took says that it was never sent', async () => {
     await using it = await pair();
     it.fake.pauseReading();
     const value = 'x'.repeat(4 * 1024 * 1024);
@@ -200,7 +200,7 @@ suite('qmp calls', () => {
     assert.equal(it.fake.receivedOf('quit').length, 0);
   });
 
-  test('the log has names and ids of arguments, never a key', async () => {
+  it('the log has names and ids of arguments, never a key', async () => {
     const { log, lines } = recordingLogger();
     await using it = await pair({ log });
     await it.qmp.run('object-add', { 'qom-type': 'secret', id: 'key0', data: 'hunter2' });
@@ -211,7 +211,7 @@ suite('qmp calls', () => {
   });
 });
 
-suite('qmp connection end', () => {
+describe('qmp connection end', () => {
   const breaks: [string, (fake: FakeQmp) => void][] = [
     ['a dropped connection', (fake) => fake.drop()],
     ['a line that is not JSON', (fake) => fake.sendRaw('{"return": \r\n')],
@@ -225,7 +225,7 @@ suite('qmp connection end', () => {
     ],
   ];
   for (const [name, cut] of breaks) {
-    test(`${name} fails every call and every listener`, async () => {
+    it(`${name} fails every call and every listener`, async () => {
       await using it = await pair({ lineBytesMax: 4096 });
       it.fake.on('stop', () => NO_REPLY);
       using listener = it.qmp.listen('STOP');
@@ -243,14 +243,14 @@ suite('qmp connection end', () => {
     });
   }
 
-  test('nothing after a fatal line is believed', async () => {
+  it('nothing after a fatal line is believed', async () => {
     await using it = await pair();
     using listener = it.qmp.listen('RESUME');
     it.fake.sendRaw('oops\r\n{"timestamp": {"seconds": 1, "microseconds": 0}, "event": "RESUME"}\r\n');
     await assert.rejects(listener.next(), lost);
   });
 
-  test('events that came before the end are handed out before it', async () => {
+  it('events that came before the end are handed out before it', async () => {
     await using it = await pair();
     using listener = it.qmp.listen('STOP');
     it.fake.emit('STOP', {});
@@ -263,7 +263,7 @@ suite('qmp connection end', () => {
     await assert.rejects(listener.next(), lost);
   });
 
-  test('dispose fails what is under way, frees the socket, and can be repeated', async () => {
+  it('dispose fails what is under way, frees the socket, and can be repeated', async () => {
     await using it = await pair();
     it.fake.on('stop', () => NO_REPLY);
     const call = assert.rejects(it.qmp.run('stop'), lost);
@@ -273,7 +273,7 @@ suite('qmp connection end', () => {
     await it.qmp[Symbol.asyncDispose]();
   });
 
-  test('quit: the reply and SHUTDOWN come through although QEMU hangs up at once', async () => {
+  it('quit: the reply and SHUTDOWN come through although QEMU hangs up at once', async () => {
     await using it = await pair();
     it.fake.on('quit', (_args, { server, reply }) => {
       server.emit('SHUTDOWN', { guest: false, reason: 'host-qmp-quit' });
@@ -287,7 +287,7 @@ suite('qmp connection end', () => {
     assert.match((await it.qmp.closed).message, /QEMU closed/);
   });
 
-  test('a client can connect again after a drop', async () => {
+  it('a client can connect again after a drop', async () => {
     await using it = await pair();
     it.fake.drop();
     await it.qmp.closed;

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { checkContract, checkDeviceProperties, isAtLeast, type ContractTable } from '../../src/qmp/contract-check.ts';
 import { QMP_CONTRACT } from '../../src/qmp/contract.ts';
 import type { SchemaInfo } from '../../src/qmp/protocol.ts';
@@ -33,8 +33,8 @@ const seed = (parts: Partial<ContractTable['commands'][string]>): ContractTable 
   events: {},
 });
 
-suite('qmp contract check', () => {
-  test('finds nothing where all is there', () => {
+describe('qmp contract check', () => {
+  it('finds nothing where all is there', () => {
     const good: ContractTable = {
       commands: {
         add: { arguments: { driver: true, file: { id: true } }, returns: { id: true }, cases: { raw: true } },
@@ -69,19 +69,19 @@ suite('qmp contract check', () => {
     ['an unknown result', seed({ returns: { ids: true } }), 'add: result ids'],
   ];
   for (const [name, contract, finding] of seeds) {
-    test(`finds ${name}`, () => {
+    it(`finds ${name}`, () => {
       assert.deepEqual(checkContract(schema, version, contract), [`${finding} is not in the schema`]);
     });
   }
 
-  test('what is marked with a later version is left out until then', () => {
+  it('what is marked with a later version is left out until then', () => {
     const later = seed({ arguments: { header: 'since 9.0' } });
     assert.deepEqual(checkContract(schema, { ...version, major: 8 }, later), []);
     assert.equal(checkContract(schema, { ...version, major: 9, minor: 0 }, later).length, 1);
     assert.equal(checkContract(schema, { ...version, major: 11 }, later).length, 1);
   });
 
-  test('device properties are compared with device-list-properties', () => {
+  it('device properties are compared with device-list-properties', () => {
     const { driver, id, bus, ...properties } = QMP_CONTRACT.commands.device_add.arguments;
     assert.deepEqual([driver, id, bus], [true, true, true]);
     const listed = new Set(Object.keys(properties));
@@ -94,7 +94,7 @@ suite('qmp contract check', () => {
     ]);
   });
 
-  test('versions compare by number', () => {
+  it('versions compare by number', () => {
     assert.equal(isAtLeast({ major: 10, minor: 0, micro: 0 }, 9, 2), true);
     assert.equal(isAtLeast({ major: 7, minor: 10, micro: 0 }, 7, 2), true);
     assert.equal(isAtLeast({ major: 7, minor: 1, micro: 9 }, 7, 2), false);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
 import { FakeQemuModel, type FakeQemuModelOptions } from '../support/fake-qemu-model.ts';
@@ -31,8 +31,8 @@ const disk = (id: string, drive: string, addr: string) =>
 const generic = { errorClass: 'GenericError' };
 
 /** Each behaviour here was seen on QEMU 7.2; the contract test asks the real one the same questions. */
-suite('fake QEMU model', () => {
-  test('a disk comes and goes: refusals on the way, two events, then nothing is left', async () => {
+describe('fake QEMU model', () => {
+  it('a disk comes and goes: refusals on the way, two events, then nothing is left', async () => {
     await using it = await rig({ unplug: 'manual' });
     const { qmp, model } = it;
     await qmp.run('blockdev-add', node('n1'));
@@ -63,7 +63,7 @@ suite('fake QEMU model', () => {
     );
   });
 
-  test('a slot and a writable image have one user; two readers share', async () => {
+  it('a slot and a writable image have one user; two readers share', async () => {
     await using it = await rig({ bridges: ['br0'] });
     const { qmp } = it;
     await qmp.run('blockdev-add', node('n1', '/disks/same'));
@@ -83,7 +83,7 @@ suite('fake QEMU model', () => {
     assert.equal(bus.devices[0].pci_bridge?.devices?.length, 4);
   });
 
-  test('the driver comes up when the test says so; a reset ends an unplug', async () => {
+  it('the driver comes up when the test says so; a reset ends an unplug', async () => {
     await using it = await rig({ driver: 'manual', unplug: 'manual' });
     const { qmp, model } = it;
     const path = '/machine/peripheral/v1/virtio-backend';
@@ -105,7 +105,7 @@ suite('fake QEMU model', () => {
     await assert.rejects(qmp.run('x-query-virtio-status', { path }), generic);
   });
 
-  test('state outlives the connection, events in between are lost, a handler of the test wins', async () => {
+  it('state outlives the connection, events in between are lost, a handler of the test wins', async () => {
     await using it = await rig({ unplug: 'manual' });
     await it.qmp.run('blockdev-add', node('n1'));
     await it.qmp.run('device_add', disk('v1', 'n1', '0x1'));
@@ -120,7 +120,7 @@ suite('fake QEMU model', () => {
     assert.equal((await again.run('query-status')).status, 'io-error');
   });
 
-  test('secrets are needed and objects in use stay', async () => {
+  it('secrets are needed and objects in use stay', async () => {
     await using it = await rig();
     const { qmp } = it;
     const luks = { driver: 'luks', 'node-name': 'l1', file: 'f1', 'key-secret': 's1' } as const;

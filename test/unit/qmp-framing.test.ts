@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { LineSplitter, type SplitResult } from '../../src/qmp/framing.ts';
 
@@ -20,8 +20,8 @@ function split(bytes: Buffer, cuts: readonly number[], lineBytesMax: number): Sp
 const text = fc.string({ unit: fc.constantFrom('a', 'é', '漢', '\n', '\r', '\r\n', '"'), maxLength: 200 });
 const cuts = fc.array(fc.nat(), { maxLength: 30 });
 
-suite('qmp framing', () => {
-  test('any chunking gives the same lines, at any limit', () => {
+describe('qmp framing', () => {
+  it('any chunking gives the same lines, at any limit', () => {
     fc.assert(
       fc.property(text, cuts, fc.integer({ min: 1, max: 40 }), (content, at, lineBytesMax) => {
         const bytes = Buffer.from(content);
@@ -30,7 +30,7 @@ suite('qmp framing', () => {
     );
   });
 
-  test('lines are what stands before each newline, without one carriage return', () => {
+  it('lines are what stands before each newline, without one carriage return', () => {
     fc.assert(
       fc.property(text, cuts, (content, at) => {
         const expected = content.split('\n').slice(0, -1);
@@ -44,14 +44,14 @@ suite('qmp framing', () => {
     );
   });
 
-  test('a line of exactly the limit passes, one more byte does not', () => {
+  it('a line of exactly the limit passes, one more byte does not', () => {
     const splitter = new LineSplitter(4);
     assert.deepEqual(splitter.push(Buffer.from('abcd\n')), { lines: ['abcd'], overflow: false });
     assert.deepEqual(splitter.push(Buffer.from('ok\nabcde')), { lines: ['ok'], overflow: true });
     assert.deepEqual(splitter.push(Buffer.from('\nlater\n')), { lines: [], overflow: true });
   });
 
-  test('an endless line is refused before its end comes', () => {
+  it('an endless line is refused before its end comes', () => {
     const splitter = new LineSplitter(1000);
     const chunk = Buffer.alloc(100, 'x');
     for (let i = 0; i < 10; i += 1) assert.equal(splitter.push(chunk).overflow, false);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { waitFor } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -26,8 +26,8 @@ function linkTo(path: string, gone: AbortSignal, onConnected: () => Promise<void
   return new QmpLink({ connect: { path, log: silentLogger() }, log: silentLogger(), gone, onConnected });
 }
 
-suite('qmp link', { timeout: 60_000 }, () => {
-  test('disposed of while a connection that was made again is being looked over: it ends, and closes it', async () => {
+describe('qmp link', { timeout: 60_000 }, () => {
+  it('disposed of while a connection that was made again is being looked over: it ends, and closes it', async () => {
     await using fake = await FakeQmp.listen();
     const gone = new AbortController();
     const look = new SlowLook();
@@ -47,7 +47,7 @@ suite('qmp link', { timeout: 60_000 }, () => {
     assert.throws(() => link.current, shimFailure('UNAVAILABLE', 'QMP_LOST'));
   });
 
-  test('disposed of while the first connection is being looked over: that connection is closed, too', async () => {
+  it('disposed of while the first connection is being looked over: that connection is closed, too', async () => {
     await using fake = await FakeQmp.listen();
     const gone = new AbortController();
     const look = new SlowLook();
@@ -62,7 +62,7 @@ suite('qmp link', { timeout: 60_000 }, () => {
     await waitFor(link[Symbol.asyncDispose](), LIMIT);
   });
 
-  test('who waits for a connection that never was hears of the end of the VM', async () => {
+  it('who waits for a connection that never was hears of the end of the VM', async () => {
     const gone = new AbortController();
     const link = linkTo('/nonexistent/qmp.sock', gone.signal, () => Promise.resolve());
     const waiting = link.ready();

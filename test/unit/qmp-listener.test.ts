@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { createLogger, silentLogger } from '../../src/base/log.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
 import { FakeQmp } from '../support/fake-qmp.ts';
@@ -17,8 +17,8 @@ async function settled(qmp: QmpClient): Promise<void> {
   await qmp.run('query-version');
 }
 
-suite('qmp listeners', () => {
-  test('an event that comes before the reply is there when the call returns', async () => {
+describe('qmp listeners', () => {
+  it('an event that comes before the reply is there when the call returns', async () => {
     await using it = await pair();
     it.fake.on('device_del', (_args, { server }) => {
       server.emit('DEVICE_DELETED', { device: 'v1', path: '/machine/peripheral/v1' });
@@ -34,7 +34,7 @@ suite('qmp listeners', () => {
     assert.equal((await gone.next()).data.device, 'v1');
   });
 
-  test('the predicate takes ours from the two events of one removal', async () => {
+  it('the predicate takes ours from the two events of one removal', async () => {
     await using it = await pair();
     using gone = it.qmp.listen('DEVICE_DELETED', (event) => event.data.device === 'v1');
     it.fake.emit('DEVICE_DELETED', { path: '/machine/peripheral/v1/virtio-backend' });
@@ -46,7 +46,7 @@ suite('qmp listeners', () => {
     await assert.rejects(gone.next({ timeoutMs: 10 }), { reason: 'QMP_EVENT_TIMEOUT', code: 'DEADLINE_EXCEEDED' });
   });
 
-  test('an event that comes twice is seen twice', async () => {
+  it('an event that comes twice is seen twice', async () => {
     await using it = await pair();
     using stops = it.qmp.listen('STOP');
     it.fake.emit('STOP', {});
@@ -55,7 +55,7 @@ suite('qmp listeners', () => {
     await stops.next();
   });
 
-  test('unknown events are ignored and noted, whatever their name', async () => {
+  it('unknown events are ignored and noted, whatever their name', async () => {
     const noted: unknown[] = [];
     const write = (line: string): void => {
       const { msg, event } = JSON.parse(line) as Record<string, unknown>;
@@ -71,7 +71,7 @@ suite('qmp listeners', () => {
     assert.deepEqual(noted, names);
   });
 
-  test('listeners are independent: one wait never eats the event of another', async () => {
+  it('listeners are independent: one wait never eats the event of another', async () => {
     await using it = await pair();
     using one = it.qmp.listen('STOP');
     using two = it.qmp.listen(['STOP', 'RESUME']);
@@ -82,7 +82,7 @@ suite('qmp listeners', () => {
     assert.equal((await two.next()).event, 'RESUME');
   });
 
-  test('a wait that timed out or was aborted consumes nothing', async () => {
+  it('a wait that timed out or was aborted consumes nothing', async () => {
     await using it = await pair();
     using stops = it.qmp.listen('STOP');
     await assert.rejects(stops.next({ timeoutMs: 5 }), { reason: 'QMP_EVENT_TIMEOUT' });
@@ -95,7 +95,7 @@ suite('qmp listeners', () => {
     await stops.next({ timeoutMs: 1000 });
   });
 
-  test('a wait that is aborted while an event is dispatched leaves that event to the next wait', async () => {
+  it('a wait that is aborted while an event is dispatched leaves that event to the next wait', async () => {
     await using it = await pair();
     const abort = new AbortController();
     const trip = (): boolean => {
@@ -111,7 +111,7 @@ suite('qmp listeners', () => {
     await second.next({ timeoutMs: 1000 });
   });
 
-  test('an overflow fails the listener after what it had kept, and no other listener', async () => {
+  it('an overflow fails the listener after what it had kept, and no other listener', async () => {
     await using it = await pair();
     using small = it.qmp.listen('STOP', undefined, { queueMax: 2 });
     using other = it.qmp.listen('STOP');
@@ -128,7 +128,7 @@ suite('qmp listeners', () => {
     assert.equal(it.qmp.state, 'ready');
   });
 
-  test('a predicate that throws ends its own listener only', async () => {
+  it('a predicate that throws ends its own listener only', async () => {
     await using it = await pair();
     using bad = it.qmp.listen('STOP', () => {
       throw new Error('bug');
@@ -140,7 +140,7 @@ suite('qmp listeners', () => {
     assert.equal(it.qmp.state, 'ready');
   });
 
-  test('dispose ends a wait under way and the iteration', async () => {
+  it('dispose ends a wait under way and the iteration', async () => {
     await using it = await pair();
     const listener = it.qmp.listen('STOP');
     const wait = assert.rejects(listener.next(), { code: 'CANCELLED', reason: 'QMP_LISTENER_CLOSED' });
@@ -158,7 +158,7 @@ suite('qmp listeners', () => {
     assert.equal(seen, 2);
   });
 
-  test('leaving an iteration disposes the listener; a lost connection ends it with an error', async () => {
+  it('leaving an iteration disposes the listener; a lost connection ends it with an error', async () => {
     await using it = await pair();
     const left = it.qmp.listen('STOP');
     it.fake.emit('STOP', {});
@@ -172,7 +172,7 @@ suite('qmp listeners', () => {
     await assert.rejects(broken[Symbol.asyncIterator]().next(), { reason: 'QMP_LOST' });
   });
 
-  test('there is a bound on open listeners', async () => {
+  it('there is a bound on open listeners', async () => {
     await using it = await pair();
     using stack = new DisposableStack();
     for (let i = 0; i < 4096; i += 1) stack.use(it.qmp.listen('STOP'));

@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { mkdtemp, rename, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { silentLogger } from '../../src/base/log.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
@@ -21,8 +21,8 @@ async function deafSocket(): Promise<AsyncDisposable & { readonly directory: str
   return { directory, path, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
 }
 
-suite('qmp while qemu starts', () => {
-  test('a refusal is tried again until somebody listens', async () => {
+describe('qmp while qemu starts', () => {
+  it('a refusal is tried again until somebody listens', async () => {
     await using deaf = await deafSocket();
     const connecting = QmpClient.connect({ path: deaf.path, log: silentLogger(), startingUp: true });
     await sleep(50); // Some attempts are refused meanwhile.
@@ -33,7 +33,7 @@ suite('qmp while qemu starts', () => {
     assert.equal(qmp.state, 'ready');
   });
 
-  test('the limit and the signal end it', async () => {
+  it('the limit and the signal end it', async () => {
     await using deaf = await deafSocket();
     const options = { path: deaf.path, log: silentLogger(), startingUp: true };
     await assert.rejects(QmpClient.connect({ ...options, handshakeTimeoutMs: 50 }), { reason: 'QMP_CONNECT_FAILED' });
@@ -45,7 +45,7 @@ suite('qmp while qemu starts', () => {
     await assert.rejects(connecting, reason);
   });
 
-  test('without it, a refusal is an answer', async () => {
+  it('without it, a refusal is an answer', async () => {
     await using deaf = await deafSocket();
     await assert.rejects(QmpClient.connect({ path: deaf.path, log: silentLogger() }), { reason: 'QMP_CONNECT_FAILED' });
   });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { errorDocument } from '../../scripts/lib/error-document.ts';
 import { ShimError, invalidArgument, shimError } from '../../src/base/errors.ts';
 import {
@@ -20,13 +20,13 @@ const ROWS: readonly (readonly [reason: string, row: ReasonRow])[] = Object.entr
 const SENTENCE = /^(?:[A-Z`]|qshim).*[^.]\.$/;
 const made = await reasonsMade();
 
-suite('the table of reasons', () => {
-  test('docs/errors.md is what the table says (npm run error-docs)', async () => {
+describe('the table of reasons', () => {
+  it('docs/errors.md is what the table says (npm run error-docs)', async () => {
     const written = await readFile(join(import.meta.dirname, '../../docs/errors.md'), 'utf8');
     assert.deepEqual(written.split('\n'), errorDocument().split('\n'));
   });
 
-  test('each reason has a name of its kind, and says in a sentence each what it means and what to do', () => {
+  it('each reason has a name of its kind, and says in a sentence each what it means and what to do', () => {
     for (const [reason, { meaning, remedy }] of ROWS) {
       assert.match(reason, /^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$/);
       for (const said of [meaning, remedy]) {
@@ -36,7 +36,7 @@ suite('the table of reasons', () => {
     }
   });
 
-  test('each has a place, and a status unless it is a cause and no error', () => {
+  it('each has a place, and a status unless it is a cause and no error', () => {
     for (const [reason, { statuses, where }] of ROWS) {
       assert.ok(where.length > 0, reason);
       assert.equal(
@@ -48,7 +48,7 @@ suite('the table of reasons', () => {
     }
   });
 
-  test('each status has reasons', () => {
+  it('each status has reasons', () => {
     for (const status of Object.keys(STATUSES)) {
       assert.ok(
         ROWS.some(([, { statuses }]) => statuses.some((one) => one === status)),
@@ -58,15 +58,15 @@ suite('the table of reasons', () => {
   });
 });
 
-suite('the source and the table of reasons', () => {
-  test('every reason in the table is given somewhere in src', () => {
+describe('the source and the table of reasons', () => {
+  it('every reason in the table is given somewhere in src', () => {
     assert.deepEqual(
       Object.keys(REASONS).filter((reason) => !made.reasons.has(reason)),
       [],
     );
   });
 
-  test('a reason of several statuses is given with each of them', () => {
+  it('a reason of several statuses is given with each of them', () => {
     const several = ROWS.filter(([, { statuses }]) => statuses.length > 1);
     assert.ok(several.length > 0);
     for (const [reason, { statuses }] of several) {
@@ -74,7 +74,7 @@ suite('the source and the table of reasons', () => {
     }
   });
 
-  test('what scripts in the guest give is in the table', () => {
+  it('what scripts in the guest give is in the table', () => {
     assert.ok(made.ofScripts.has('GUEST_MOUNT_FAILED'));
     assert.deepEqual(
       [...made.ofScripts].filter((reason) => !isReason(reason)),
@@ -83,9 +83,9 @@ suite('the source and the table of reasons', () => {
   });
 });
 
-suite('types hold errors against the table', () => {
+describe('types hold errors against the table', () => {
   // Each expectation fails the type check (npm run types) when the line below it compiles.
-  test('a code takes its own reasons', () => {
+  it('a code takes its own reasons', () => {
     const errors: unknown[] = [
       new ShimError('ABORTED', 'm', { reason: 'SANDBOX_STOPPING' }),
       new ShimError('FAILED_PRECONDITION', 'm', { reason: 'SANDBOX_STOPPING' }),
@@ -109,7 +109,7 @@ suite('types hold errors against the table', () => {
     assert.equal(errors.length, 10);
   });
 
-  test('a reason that was read may be any text, one that is written may not', () => {
+  it('a reason that was read may be any text, one that is written may not', () => {
     const read: AnyReason = reasonRead('OF_ANOTHER_VERSION');
     // @ts-expect-error -- a plain text is no reason of ours
     const written: AnyReason = 'OF_ANOTHER_VERSION';
@@ -118,7 +118,7 @@ suite('types hold errors against the table', () => {
     assert.deepEqual([read, ours, isReason(read), isReason('constructor')], [written, written, false, false]);
   });
 
-  test('a reason of one status decides it', () => {
+  it('a reason of one status decides it', () => {
     const deciding = Object.keys(REASONS).filter(decides);
     assert.ok(deciding.length > 100);
     for (const reason of deciding) {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { it } from 'node:test';
 import { Metadata, Server, ServerCredentials, status, type sendUnaryData } from '@grpc/grpc-js';
 import { responseSchema } from '../../src/relay/control.ts';
 import { DaemonClient } from '../../src/relay/daemon.ts';
@@ -10,7 +10,7 @@ import { DaemonClient } from '../../src/relay/daemon.ts';
 const PATIENCE_MS = 300;
 const identity = (bytes: Buffer): Buffer => bytes;
 
-test('the relay’s patience counts from the moment at which the daemon is away, not from the call’s beginning', async () => {
+it('the relay’s patience counts from the moment at which the daemon is away, not from the call’s beginning', async () => {
   await using cleanup = new AsyncDisposableStack();
   const directory = await mkdtemp(join(tmpdir(), 'qshim-relay-'));
   cleanup.defer(() => rm(directory, { recursive: true }));
@@ -37,7 +37,7 @@ test('the relay’s patience counts from the moment at which the daemon is away,
   assert.equal(answer.toString(), 'done');
 });
 
-test('a relay of a later version, which says more, is understood', () => {
+it('a relay of a later version, which says more, is understood', () => {
   const about = { pid: 1, socket: '/s', backend: '/b', version: 99 };
   assert.deepEqual(responseSchema.parse({ ...about, more: true }), about);
 });

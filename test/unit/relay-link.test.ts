@@ -5,7 +5,7 @@ import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { RelayLink } from '../../src/containerd/relay-link.ts';
 import { RELAY_VERSION, type RelayRequest } from '../../src/relay/control.ts';
@@ -74,9 +74,9 @@ class Rig implements AsyncDisposable {
   }
 }
 
-suite('a relay that an earlier daemon has started', { timeout: 60_000 }, () => {
+describe('a relay that an earlier daemon has started', { timeout: 60_000 }, () => {
   for (const version of [RELAY_VERSION - 1, RELAY_VERSION + 1]) {
-    test(`of version ${version} stays while there are pods, and is asked to hold their FIFOs`, async () => {
+    it(`of version ${version} stays while there are pods, and is asked to hold their FIFOs`, async () => {
       await using rig = await Rig.make();
       rig.says = rig.about({ version, more: true });
       const link = await rig.open(true);
@@ -85,14 +85,14 @@ suite('a relay that an earlier daemon has started', { timeout: 60_000 }, () => {
     });
   }
 
-  test('at another socket stays as well, and that socket is the one that is served', async () => {
+  it('at another socket stays as well, and that socket is the one that is served', async () => {
     await using rig = await Rig.make();
     rig.says = rig.about({ socket: '/run/earlier.sock' });
     const link = await rig.open(true);
     assert.equal(link.socket, '/run/earlier.sock');
   });
 
-  test('of another version is replaced when there are none', async () => {
+  it('of another version is replaced when there are none', async () => {
     await using rig = await Rig.make();
     rig.says = rig.about({ version: RELAY_VERSION - 1, socket: '/run/earlier.sock' });
     const link = await rig.open(false);
@@ -100,7 +100,7 @@ suite('a relay that an earlier daemon has started', { timeout: 60_000 }, () => {
     assert.equal(link.socket, join(rig.directory, 'shim.sock'));
   });
 
-  test('that talks nonsense fails whoever waits for its answer, at once', async () => {
+  it('that talks nonsense fails whoever waits for its answer, at once', async () => {
     await using rig = await Rig.make();
     rig.says = '{"pid":"x"}';
     await assert.rejects(rig.open(true), /has closed the connection/);

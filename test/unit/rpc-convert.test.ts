@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
 import { reasonRead } from '../../src/base/reasons.ts';
@@ -121,8 +121,8 @@ function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): Vo
   };
 }
 
-suite('volumes to messages and back', () => {
-  test('a spec comes back over the wire as it went, whatever was chosen', () => {
+describe('volumes to messages and back', () => {
+  it('a spec comes back over the wire as it went, whatever was chosen', () => {
     fc.assert(
       fc.property(spec, (chosen) => {
         const message = volumeOverWire(volumeMessage(volumeIn({ state: 'removed', cause }, { spec: chosen })));
@@ -159,7 +159,7 @@ suite('volumes to messages and back', () => {
     ],
   ];
   for (const [state, expected] of STATES) {
-    test(`state ${JSON.stringify(state).slice(0, 60)}`, () => {
+    it(`state ${JSON.stringify(state).slice(0, 60)}`, () => {
       const message = volumeOverWire(volumeMessage(volumeIn(state)));
       for (const [name, value] of Object.entries(expected)) {
         assert.deepEqual({ ...message }[name], value, name);
@@ -171,7 +171,7 @@ suite('volumes to messages and back', () => {
     });
   }
 
-  test('times, timings and the aio mode that QEMU took', () => {
+  it('times, timings and the aio mode that QEMU took', () => {
     const times = { pending: 1_700_000_000_123, attached: 1_700_000_001_000, detaching: undefined, removed: 0 };
     const message = volumeOverWire(volumeMessage(volumeIn({ state: 'removed', cause }, { times, aio: 'io_uring' })));
     assert.deepEqual(message.pendingAt, { seconds: 1_700_000_000, nanos: 123_000_000 });
@@ -199,8 +199,8 @@ const EMPTY_SPEC: VolumeSpec__Output = {
   encryption: null,
 };
 
-suite('what requests may say', () => {
-  test('nothing said is nothing chosen', () => {
+describe('what requests may say', () => {
+  it('nothing said is nothing chosen', () => {
     assert.deepEqual(volumeSpecFrom(EMPTY_SPEC), {
       source: undefined,
       readOnly: false,
@@ -232,7 +232,7 @@ suite('what requests may say', () => {
     });
   });
 
-  test('each source', () => {
+  it('each source', () => {
     for (const [member, kind] of [
       ['rawFile', 'raw-file'],
       ['qcow2File', 'qcow2-file'],
@@ -243,7 +243,7 @@ suite('what requests may say', () => {
     }
   });
 
-  test('values that this version does not know are refused by field: numbers, and names of objects', () => {
+  it('values that this version does not know are refused by field: numbers, and names of objects', () => {
     const CASES: readonly [Record<string, unknown>, string][] = [
       [{ cache: 99 }, 'spec.cache'],
       [{ aio: 99 }, 'spec.aio'],
@@ -268,7 +268,7 @@ suite('what requests may say', () => {
   });
 });
 
-suite('sandboxes and events to messages', () => {
+describe('sandboxes and events to messages', () => {
   const sandboxSpec: SandboxSpec = {
     vcpus: 2,
     memoryMib: 512,
@@ -302,7 +302,7 @@ suite('sandboxes and events to messages', () => {
     start: { kind: 'clone', templateId: '0123', reason: '' },
   };
 
-  test('a sandbox, its spec included, in every state', () => {
+  it('a sandbox, its spec included, in every state', () => {
     for (const [state, expected] of [
       ['creating', 'SANDBOX_STATE_CREATING'],
       ['running', 'SANDBOX_STATE_RUNNING'],
@@ -325,7 +325,7 @@ suite('sandboxes and events to messages', () => {
     assert.deepEqual(message.createdAt, { seconds: 1, nanos: 500_000_000 });
   });
 
-  test('each accelerator and readiness comes back', () => {
+  it('each accelerator and readiness comes back', () => {
     for (const accelerator of ['auto', 'kvm', 'tcg'] as const) {
       for (const readyWhen of ['agent', 'started'] as const) {
         const chosen = { ...sandboxSpec, accelerator, readyWhen };
@@ -335,7 +335,7 @@ suite('sandboxes and events to messages', () => {
     }
   });
 
-  test('each use of templates and each kind of start comes back', () => {
+  it('each use of templates and each kind of start comes back', () => {
     for (const template of ['auto', 'off', 'required'] as const) {
       const message = sandboxOverWire(sandboxMessage({ ...sandbox, spec: { ...sandboxSpec, template } }));
       assert.equal(sandboxSpecFrom(message.spec).template, template);
@@ -350,7 +350,7 @@ suite('sandboxes and events to messages', () => {
     }
   });
 
-  test('an event', () => {
+  it('an event', () => {
     const event = {
       sequence: 12,
       timeMs: 2250,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { PROTO_FILES, generateTypes } from '../../scripts/proto.ts';
 
 const root = join(import.meta.dirname, '../..');
@@ -17,8 +17,8 @@ async function filesBelow(directory: string): Promise<Map<string, string>> {
   );
 }
 
-suite('generated types', () => {
-  test('src/grpc/generated is what proto/ says (npm run proto)', async () => {
+describe('generated types', () => {
+  it('src/grpc/generated is what proto/ says (npm run proto)', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-proto-'));
     await using cleanup = new AsyncDisposableStack();
     cleanup.defer(() => rm(directory, { recursive: true }));
@@ -30,7 +30,7 @@ suite('generated types', () => {
     for (const [name, text] of made) assert.equal(committed.get(name), text, name);
   });
 
-  test('every .proto of qshim.v1 is generated from', async () => {
+  it('every .proto of qshim.v1 is generated from', async () => {
     const there = (await readdir(join(root, 'proto/qshim/v1'))).map((name) => `qshim/v1/${name}`);
     assert.deepEqual(PROTO_FILES.filter((path) => path.startsWith('qshim/')).sort(), there.sort());
   });

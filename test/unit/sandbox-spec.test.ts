@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { configWith } from '../../src/config.ts';
 import { bridgesFor } from '../../src/volume/model/slots.ts';
 import { qemuArguments } from '../../src/qemu/argv.ts';
@@ -21,8 +21,8 @@ const NOTHING: RequestedSandboxSpec = {
   template: undefined,
 };
 
-suite('the spec of a sandbox', () => {
-  test('the configuration says how sandboxes start that do not say; without an agent they boot', () => {
+describe('the spec of a sandbox', () => {
+  it('the configuration says how sandboxes start that do not say; without an agent they boot', () => {
     for (const template of ['auto', 'off', 'required'] as const) {
       const config = configWith({ template });
       assert.equal(completeSandboxSpec(NOTHING, config).template, template);
@@ -33,13 +33,13 @@ suite('the spec of a sandbox', () => {
     }
   });
 
-  test('a clone shows by its agent that it runs: required does not go without', () => {
+  it('a clone shows by its agent that it runs: required does not go without', () => {
     const spec = { ...NOTHING, readyWhen: 'started', template: 'required' } as const;
     assert.throws(() => completeSandboxSpec(spec, configWith({})), { code: 'INVALID_ARGUMENT' });
   });
 });
 
-suite('the host name', () => {
+describe('the host name', () => {
   for (const [id, parameters, expected] of [
     ['web', '', 'web'],
     ['web_1.prod', 'quiet', 'web-1-prod'],
@@ -49,13 +49,13 @@ suite('the host name', () => {
     ['a'.repeat(64), '', 'a'.repeat(63)],
     [`${'a'.repeat(62)}._`, '', 'a'.repeat(62)],
   ] as const) {
-    test(`of ${id.slice(0, 10)} with "${parameters}" is ${expected.slice(0, 10)}`, () => {
+    it(`of ${id.slice(0, 10)} with "${parameters}" is ${expected.slice(0, 10)}`, () => {
       assert.equal(hostnameOf(id, parameters), expected);
     });
   }
 });
 
-suite('a sandbox read back from the command line of its QEMU', () => {
+describe('a sandbox read back from the command line of its QEMU', () => {
   const launch = {
     sandboxId: 'one,two',
     uuid: '6f1c24e8-0000-4000-8000-000000000000',
@@ -74,7 +74,7 @@ suite('a sandbox read back from the command line of its QEMU', () => {
   const readBack = (args: readonly string[]): ReturnType<typeof sandboxFromArguments> =>
     sandboxFromArguments(args, { pid: 7, startTicks: 8 }, 'console=ttyS0 quiet');
 
-  test('the parameters that the daemon adds are not the caller’s', () => {
+  it('the parameters that the daemon adds are not the caller’s', () => {
     const found = readBack(qemuArguments(launch));
     assert.equal(found?.spec.kernelParameters, 'extra=1');
     assert.deepEqual(found.start, { kind: 'cold', templateId: '', reason: '' });
@@ -84,7 +84,7 @@ suite('a sandbox read back from the command line of its QEMU', () => {
     );
   });
 
-  test('a clone is known by its memory, and its template by the name of that', () => {
+  it('a clone is known by its memory, and its template by the name of that', () => {
     const templateId = '0123456789abcdef'.repeat(4);
     const memory = {
       kind: 'clone',

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { parseFacts, runScript } from '../../src/guest/run-script.ts';
 import { agentPair, shimFailure } from '../support/agent-pair.ts';
 
-suite('what scripts print in a guest', () => {
-  test('is lines of key and value, in order', () => {
+describe('what scripts print in a guest', () => {
+  it('is lines of key and value, in order', () => {
     assert.deepEqual(
       [...parseFacts('a=1\nnothing\nb==\na=2\n')],
       [
@@ -14,12 +14,12 @@ suite('what scripts print in a guest', () => {
     );
   });
 
-  test('costs no more than its length: half a million lines of one key', () => {
+  it('costs no more than its length: half a million lines of one key', () => {
     assert.equal(parseFacts('a=\n'.repeat(500_000)).get('a')?.length, 500_000);
   });
 
   for (const reason of ['constructor', 'toString', '__proto__', 'NO_SUCH_REASON']) {
-    test(`a reason that is none (${reason}) becomes the one that stands for silence`, async () => {
+    it(`a reason that is none (${reason}) becomes the one that stands for silence`, async () => {
       const out = Buffer.from(`error=${reason}\n`).toString('base64');
       await using it = await agentPair({
         answer: ({ execute }) =>

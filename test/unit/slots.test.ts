@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import {
   BRIDGES_MAX,
@@ -23,8 +23,8 @@ function taken(book: SlotBook, generation: number): Slot {
   return slot;
 }
 
-suite('slot addresses', () => {
-  test('slotIndex is the inverse of slotAt, and every slot has a place of its own', () => {
+describe('slot addresses', () => {
+  it('slotIndex is the inverse of slotAt, and every slot has a place of its own', () => {
     const places = new Set<string>();
     for (let index = 0; index < VOLUME_CAPACITY_MAX; index += 1) {
       const slot = slotAt(index);
@@ -35,14 +35,14 @@ suite('slot addresses', () => {
     assert.equal(places.size, VOLUME_CAPACITY_MAX);
   });
 
-  test('the first and last slots are where they should be', () => {
+  it('the first and last slots are where they should be', () => {
     assert.deepEqual(slotAt(0), { bridge: { id: 'bridge0', address: 0x10 }, device: 1 });
     assert.deepEqual(slotAt(30), { bridge: { id: 'bridge0', address: 0x10 }, device: 31 });
     assert.deepEqual(slotAt(31), { bridge: { id: 'bridge1', address: 0x11 }, device: 1 });
     assert.deepEqual(slotAt(216), { bridge: { id: 'bridge6', address: 0x16 }, device: 31 });
   });
 
-  test('every slot of a capacity lies on a bridge that the sandbox is launched with, and none is superfluous', () => {
+  it('every slot of a capacity lies on a bridge that the sandbox is launched with, and none is superfluous', () => {
     fc.assert(
       fc.property(fc.integer({ min: 1, max: VOLUME_CAPACITY_MAX }), (capacity) => {
         const bridges = bridgesFor(capacity);
@@ -55,14 +55,14 @@ suite('slot addresses', () => {
     );
   });
 
-  test('addresses are hexadecimal: QEMU reads "10" as 16', () => {
+  it('addresses are hexadecimal: QEMU reads "10" as 16', () => {
     assert.equal(qemuAddress(1), '0x1');
     assert.equal(qemuAddress(10), '0xa');
     assert.equal(qemuAddress(31), '0x1f');
     for (let device = 1; device <= 31; device += 1) assert.equal(Number.parseInt(qemuAddress(device), 16), device);
   });
 
-  test('PCI paths are two hexadecimal digits each', () => {
+  it('PCI paths are two hexadecimal digits each', () => {
     assert.equal(pciPath(slotAt(0)), '10/01');
     assert.equal(pciPath(slotAt(VOLUME_CAPACITY_MAX - 1)), '16/1f');
     fc.assert(
@@ -73,8 +73,8 @@ suite('slot addresses', () => {
   });
 });
 
-suite('slot book', () => {
-  test('never two holders: against a plain model, for any order of takes, claims and releases', () => {
+describe('slot book', () => {
+  it('never two holders: against a plain model, for any order of takes, claims and releases', () => {
     const step = fc.oneof(
       fc.constant({ act: 'take' as const, pick: 0 }),
       fc.record({ act: fc.constantFrom('release' as const, 'steal' as const, 'claim' as const), pick: fc.nat(40) }),
@@ -115,7 +115,7 @@ suite('slot book', () => {
     );
   });
 
-  test('release by another generation has no effect', () => {
+  it('release by another generation has no effect', () => {
     const book = new SlotBook(1);
     const slot = taken(book, 7);
     book.release(slot, 6);
@@ -125,7 +125,7 @@ suite('slot book', () => {
     assert.deepEqual(book.take(8), slot);
   });
 
-  test('a claim may be repeated by its own generation only', () => {
+  it('a claim may be repeated by its own generation only', () => {
     const book = new SlotBook(2);
     assert.equal(book.claim(slotAt(1), 5), true);
     assert.equal(book.claim(slotAt(1), 5), true);
@@ -135,7 +135,7 @@ suite('slot book', () => {
     assert.equal(book.take(10), undefined);
   });
 
-  test('round robin: a slot that was just freed is taken again last', () => {
+  it('round robin: a slot that was just freed is taken again last', () => {
     fc.assert(
       fc.property(fc.integer({ min: 2, max: 40 }), fc.nat(100), (capacity, warmUp) => {
         const book = new SlotBook(capacity);

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import type { ExecRequest, ExecResult } from '../../src/guest/agent.ts';
 import { IdentityPort, installPlayer } from '../../src/guest/identity.ts';
 import { PlayerMessage, REPLY_BYTES, SYSCALL } from '../../src/guest/player.ts';
@@ -80,8 +80,8 @@ function played(message: Buffer, behindMs = 0): Buffer {
   return reply;
 }
 
-suite('identity of a clone', () => {
-  test('entropy first, then what is drawn from it; the name; only files that the guest has', async () => {
+describe('identity of a clone', () => {
+  it('entropy first, then what is drawn from it; the name; only files that the guest has', async () => {
     await using guest = await fakeGuest((message) => played(message));
     const assumed = await guest.port.assume(IDENTITY, { machineId: '/etc/machine-id' }, LIMITS);
     assert.deepEqual(assumed.randomSample, Buffer.alloc(16, 1));
@@ -103,7 +103,7 @@ suite('identity of a clone', () => {
     assert.ok(!text.includes('product_uuid'));
   });
 
-  test('a descriptor goes to the call behind the one that opened it', async () => {
+  it('a descriptor goes to the call behind the one that opened it', async () => {
     await using guest = await fakeGuest((message) => played(message));
     await guest.port.assume(IDENTITY, { productUuid: '/run/a', bootId: '/run/b' }, LIMITS);
     const calls = callsOf(guest.messages[0] ?? Buffer.alloc(0));
@@ -113,7 +113,7 @@ suite('identity of a clone', () => {
     }
   });
 
-  test('two clones are given different seeds', async () => {
+  it('two clones are given different seeds', async () => {
     await using one = await fakeGuest((message) => played(message));
     await using two = await fakeGuest((message) => played(message));
     for (const { port } of [one, two]) await port.assume(IDENTITY, {}, LIMITS);
@@ -125,7 +125,7 @@ suite('identity of a clone', () => {
     assert.notDeepEqual(seed(first), seed(second));
   });
 
-  test('a clock that is still off is set again', async () => {
+  it('a clock that is still off is set again', async () => {
     let times = 0;
     await using guest = await fakeGuest((message) => {
       times += 1;
@@ -140,7 +140,7 @@ suite('identity of a clone', () => {
     );
   });
 
-  test('a call that failed, a guest that leaves, one that is silent, one that floods: each is an error', async () => {
+  it('a call that failed, a guest that leaves, one that is silent, one that floods: each is an error', async () => {
     await using failing = await fakeGuest((message) => {
       const reply = played(message);
       reply.writeBigUInt64LE(2n, 8);
@@ -167,8 +167,8 @@ suite('identity of a clone', () => {
   });
 });
 
-suite('messages for the player', () => {
-  test('a message has bounds', () => {
+describe('messages for the player', () => {
+  it('a message has bounds', () => {
     const full = new PlayerMessage();
     for (let call = 0; call < 32; call += 1) full.call(SYSCALL.write, [call]);
     assert.throws(() => full.call(SYSCALL.write, [0]), RangeError);
@@ -176,7 +176,7 @@ suite('messages for the player', () => {
     assert.throws(() => full.reply(REPLY_BYTES), RangeError);
   });
 
-  test('negative numbers and large words are written as the kernel reads them', () => {
+  it('negative numbers and large words are written as the kernel reads them', () => {
     const message = new PlayerMessage();
     message.call(SYSCALL.openat, [-100, 0xffff_ffff_ffff_fff0n]);
     const [call] = callsOf(message.bytes());
@@ -184,7 +184,7 @@ suite('messages for the player', () => {
   });
 });
 
-suite('installation of the player', () => {
+describe('installation of the player', () => {
   const player = Buffer.from('its bytes');
   const agent = (result: Partial<ExecResult>) => ({
     requests: [] as ExecRequest[],
@@ -195,7 +195,7 @@ suite('installation of the player', () => {
     },
   });
 
-  test('it tells which files the guest has', async () => {
+  it('it tells which files the guest has', async () => {
     const some = agent({ stdout: Buffer.from('bootId=/run/qshim-bootId\nmachineId=/etc/machine-id\n') });
     assert.deepEqual(await installPlayer(some, player, 'port.name', LIMITS), {
       bootId: '/run/qshim-bootId',
@@ -207,7 +207,7 @@ suite('installation of the player', () => {
     assert.deepEqual(await installPlayer(agent({}), player, 'port.name', LIMITS), {});
   });
 
-  test('a guest that cannot is named as unfit, with its reason', async () => {
+  it('a guest that cannot is named as unfit, with its reason', async () => {
     const unfit = agent({ exitCode: 1, stdout: Buffer.from('error=no port named port.name\n') });
     await assert.rejects(installPlayer(unfit, player, 'port.name', LIMITS), {
       code: 'FAILED_PRECONDITION',

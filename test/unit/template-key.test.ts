@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { bridgesFor } from '../../src/volume/model/slots.ts';
 import { qemuArguments, type Launch } from '../../src/qemu/argv.ts';
 import type { FileIdentity } from '../../src/qemu/file-identity.ts';
@@ -56,20 +56,20 @@ function variants(): Map<string, TemplateInputs> {
   return found;
 }
 
-suite('template key', () => {
-  test('same inputs, same key, fit for a file name', () => {
+describe('template key', () => {
+  it('same inputs, same key, fit for a file name', () => {
     assert.equal(templateKey(INPUTS), templateKey(structuredClone(INPUTS)));
     assert.match(templateKey(INPUTS), /^[0-9a-f]{64}$/);
   });
 
-  test('each thing that matters changes it, and no two changes give the same key', () => {
+  it('each thing that matters changes it, and no two changes give the same key', () => {
     const keys = new Map([['unchanged', templateKey(INPUTS)]]);
     for (const [what, inputs] of variants()) keys.set(what, templateKey(inputs));
     assert.equal(keys.size, 1 + 9 + 15 + 3);
     assert.equal(new Set(keys.values()).size, keys.size, JSON.stringify([...keys]));
   });
 
-  test('the parts of one input do not run into those of the next', () => {
+  it('the parts of one input do not run into those of the next', () => {
     const swapped = { ...INPUTS, kernel: INPUTS.initrd, initrd: INPUTS.kernel };
     assert.notEqual(templateKey(swapped), templateKey(INPUTS));
     assert.notEqual(
@@ -78,7 +78,7 @@ suite('template key', () => {
     );
   });
 
-  test('a file is the same only in the same version', () => {
+  it('a file is the same only in the same version', () => {
     assert.ok(sameFile(file('/a'), file('/a')));
     for (const member of ['path', 'device', 'inode', 'bytes', 'modifiedNs'] as const) {
       assert.ok(!sameFile(file('/a'), { ...file('/a'), [member]: '9' }), member);
@@ -86,18 +86,18 @@ suite('template key', () => {
   });
 });
 
-suite('QEMU arguments of templates and clones', () => {
+describe('QEMU arguments of templates and clones', () => {
   const plain: Launch = { ...INPUTS.launch, sandboxId: 'one', uuid: 'u', files: sandboxFiles('/run/s/one') };
   const withMemory = (kind: 'template' | 'clone'): readonly string[] =>
     qemuArguments({ ...plain, memory: { kind, file: '/dev/shm/a,b', identitySocket: '/run/s/one/ident.sock' } });
 
-  test('a plain launch has none of it, whether it says so or says nothing', () => {
+  it('a plain launch has none of it, whether it says so or says nothing', () => {
     const args = qemuArguments(plain);
     assert.deepEqual(qemuArguments({ ...plain, memory: { kind: 'anonymous' } }), args);
     assert.ok(!args.some((arg) => /memory|incoming|identity/.test(arg)), args.join(' '));
   });
 
-  test('the template writes to the file, the clone reads it and waits; else they are the same machine', () => {
+  it('the template writes to the file, the clone reads it and waits; else they are the same machine', () => {
     const [template, clone] = [withMemory('template'), withMemory('clone')];
     const object = 'memory-backend-file,id=memory0,size=512M,mem-path=/dev/shm/a,,b,share=';
     assert.ok(template.includes(`${object}on`), template.join(' '));

@@ -5,7 +5,7 @@ import { createConnection, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { buffer } from 'node:stream/consumers';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { restoreState, saveState, type MigrateOptions } from '../../src/template/migrate.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
@@ -44,8 +44,8 @@ function sends(at: Rig, status: 'completed' | 'failed'): void {
   });
 }
 
-suite('saving a state', () => {
-  test('the VM is stopped first; all that QEMU writes is in the file', async () => {
+describe('saving a state', () => {
+  it('the VM is stopped first; all that QEMU writes is in the file', async () => {
     await using at = await rig();
     sends(at, 'completed');
     assert.equal(await saveState(at.qmp, at.options), STATE.length);
@@ -54,7 +54,7 @@ suite('saving a state', () => {
     assert.deepEqual(await readdir(at.directory), ['file'], 'the socket has gone');
   });
 
-  test('a failure that QEMU tells, a refusal and a silence are errors, and nothing goes on listening', async () => {
+  it('a failure that QEMU tells, a refusal and a silence are errors, and nothing goes on listening', async () => {
     await using failing = await rig();
     sends(failing, 'failed');
     const reason = 'TEMPLATE_SAVE_FAILED';
@@ -71,7 +71,7 @@ suite('saving a state', () => {
   });
 });
 
-suite('restoring a state', () => {
+describe('restoring a state', () => {
   /** QEMU's side of `migrate-incoming`: listens, reads `bytes` and closes. */
   async function takes(at: Rig, bytes: number, then: () => void): Promise<AsyncDisposable> {
     const server = createServer((socket) => {
@@ -89,7 +89,7 @@ suite('restoring a state', () => {
     return server;
   }
 
-  test('the VM goes on once QEMU has said that it is complete, not before', async () => {
+  it('the VM goes on once QEMU has said that it is complete, not before', async () => {
     await using at = await rig();
     await writeFile(at.options.stateFile, STATE);
     const received = Promise.withResolvers<Buffer>();
@@ -107,7 +107,7 @@ suite('restoring a state', () => {
     assert.deepEqual(names(at), ['migrate-set-capabilities', 'migrate-incoming', 'cont']);
   });
 
-  test('QEMU that hangs up when it has what it needs is no failure', async () => {
+  it('QEMU that hangs up when it has what it needs is no failure', async () => {
     await using at = await rig();
     await writeFile(at.options.stateFile, STATE);
     await using _server = await takes(at, 1000, () => at.fake.emit('MIGRATION', { status: 'completed' }));
@@ -115,7 +115,7 @@ suite('restoring a state', () => {
     assert.ok(names(at).includes('cont'));
   });
 
-  test('QEMU that says so, or ends: it failed, and the VM is not let run', async () => {
+  it('QEMU that says so, or ends: it failed, and the VM is not let run', async () => {
     for (const end of [(at: Rig) => at.fake.emit('MIGRATION', { status: 'failed' }), (at: Rig) => at.fake.drop()]) {
       await using at = await rig();
       await writeFile(at.options.stateFile, STATE);
@@ -128,7 +128,7 @@ suite('restoring a state', () => {
     }
   });
 
-  test('silence ends at the limit', async () => {
+  it('silence ends at the limit', async () => {
     await using at = await rig(30);
     await writeFile(at.options.stateFile, STATE);
     await using _server = await takes(at, STATE.length, () => undefined);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, mkdtemp, readFile, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -46,8 +46,8 @@ async function make({ memoryFile, stateFile }: TemplateTarget): Promise<Record<s
 
 const keysOf = (store: TemplateStore): string[] => store.list().map(({ key }) => key);
 
-suite('template store', () => {
-  test('there is none until it was made; then it has its files and notes', async () => {
+describe('template store', () => {
+  it('there is none until it was made; then it has its files and notes', async () => {
     await using at = await place();
     await using store = await at.open();
     assert.equal(await store.lookup(A), undefined);
@@ -61,7 +61,7 @@ suite('template store', () => {
     assert.deepEqual(await readdir(at.directory), [A], 'nothing unfinished is left');
   });
 
-  test('callers that come while it is made wait for that one; it is not made again', async () => {
+  it('callers that come while it is made wait for that one; it is not made again', async () => {
     await using at = await place();
     await using store = await at.open();
     const go = Promise.withResolvers<void>();
@@ -93,7 +93,7 @@ suite('template store', () => {
     ['state cut short', (directory: string) => truncate(join(directory, 'state'), 100)],
     ['state gone', (directory: string) => rm(join(directory, 'state'))],
   ] as const) {
-    test(`${what}: it is not handed out, and removed`, async () => {
+    it(`${what}: it is not handed out, and removed`, async () => {
       await using at = await place();
       await using store = await at.open();
       await store.build(build(A));
@@ -106,7 +106,7 @@ suite('template store', () => {
     });
   }
 
-  test('inputs that change while it is made: it is thrown away', async () => {
+  it('inputs that change while it is made: it is thrown away', async () => {
     await using at = await place();
     await using store = await at.open();
     const changing = build(A, { keyNow: () => Promise.resolve(B) });
@@ -116,7 +116,7 @@ suite('template store', () => {
     assert.deepEqual(await readdir(at.directory), []);
   });
 
-  test('a failure leaves nothing, and is not repeated for a while', async () => {
+  it('a failure leaves nothing, and is not repeated for a while', async () => {
     await using at = await place();
     await using store = await at.open({ retryAfterMs: 60_000 });
     let tries = 0;
@@ -138,7 +138,7 @@ suite('template store', () => {
     assert.ok(lease);
   });
 
-  test('above the limit the least recently used goes first', async () => {
+  it('above the limit the least recently used goes first', async () => {
     await using at = await place();
     await using store = await at.open({ bytesMax: 2 * ONE });
     await store.build(build(A));
@@ -149,7 +149,7 @@ suite('template store', () => {
     assert.deepEqual((await readdir(at.directory)).sort(), [A, C]);
   });
 
-  test('what is in use stays, however often its lease is given back', async () => {
+  it('what is in use stays, however often its lease is given back', async () => {
     await using at = await place();
     await using store = await at.open({ bytesMax: 2 * ONE });
     await store.build(build(A));
@@ -166,7 +166,7 @@ suite('template store', () => {
     assert.deepEqual(keysOf(store), [C, D]);
   });
 
-  test('one that alone is above the limit, or for which there is no room, is refused', async () => {
+  it('one that alone is above the limit, or for which there is no room, is refused', async () => {
     await using at = await place();
     await using store = await at.open({ bytesMax: ONE - 1 });
     await assert.rejects(store.build(build(A)), { code: 'RESOURCE_EXHAUSTED', reason: 'TEMPLATE_TOO_LARGE' });
@@ -183,7 +183,7 @@ suite('template store', () => {
     assert.deepEqual(await readdir(at.directory), []);
   });
 
-  test('a template from which no clone could be started is discarded', async () => {
+  it('a template from which no clone could be started is discarded', async () => {
     await using at = await place();
     await using store = await at.open();
     await store.build(build(A));
@@ -192,7 +192,7 @@ suite('template store', () => {
     await assert.rejects(store.build(build(A)), { message: 'restore failed' });
   });
 
-  test('closing ends what is being made', async () => {
+  it('closing ends what is being made', async () => {
     await using at = await place();
     const store = await at.open();
     const begun = Promise.withResolvers<void>();
@@ -217,8 +217,8 @@ suite('template store', () => {
   });
 });
 
-suite('template store, opened again', () => {
-  test('whole templates stay, the oldest the first to go', async () => {
+describe('template store, opened again', () => {
+  it('whole templates stay, the oldest the first to go', async () => {
     await using at = await place();
     const before = await at.open();
     for (const key of [B, A, C]) {
@@ -235,7 +235,7 @@ suite('template store, opened again', () => {
     assert.ok(lease);
   });
 
-  test('what was too much and in use goes with its last user', async () => {
+  it('what was too much and in use goes with its last user', async () => {
     await using at = await place();
     const before = await at.open();
     await before.build(build(A));
@@ -254,7 +254,7 @@ suite('template store, opened again', () => {
     assert.deepEqual(await readdir(at.directory), []);
   });
 
-  test('what a maker that died has left is told before it is removed', async () => {
+  it('what a maker that died has left is told before it is removed', async () => {
     await using at = await place();
     const left = `building-${process.pid}-1-00000000`;
     await mkdir(join(at.directory, left), { recursive: true, mode: 0o700 });
@@ -268,7 +268,7 @@ suite('template store, opened again', () => {
     assert.deepEqual(await readdir(at.directory), []);
   });
 
-  test('what is damaged, of another format or without a record is removed', async () => {
+  it('what is damaged, of another format or without a record is removed', async () => {
     await using at = await place();
     const before = await at.open();
     for (const key of [A, B, C]) await before.build(build(key));
@@ -283,7 +283,7 @@ suite('template store, opened again', () => {
     assert.deepEqual(await readdir(at.directory), []);
   });
 
-  test('a record under another key is not believed', async () => {
+  it('a record under another key is not believed', async () => {
     await using at = await place();
     const before = await at.open();
     await before.build(build(A));
@@ -298,7 +298,7 @@ suite('template store, opened again', () => {
     assert.equal(await store.lookup(C), undefined, 'nor one that comes later');
   });
 
-  test('what a maker that has died left is removed; what one that lives makes, and what is not ours, stays', async () => {
+  it('what a maker that has died left is removed; what one that lives makes, and what is not ours, stays', async () => {
     await using at = await place();
     await (await at.open())[Symbol.asyncDispose]();
     const self = await identify(process.pid);
@@ -310,7 +310,7 @@ suite('template store, opened again', () => {
     assert.deepEqual((await readdir(at.directory)).sort(), [living, 'notes'].sort());
   });
 
-  test('two stores on one directory: each finds what the other made, and two that make the same get on', async () => {
+  it('two stores on one directory: each finds what the other made, and two that make the same get on', async () => {
     await using at = await place();
     await using one = await at.open();
     await using two = await at.open();
@@ -333,7 +333,7 @@ suite('template store, opened again', () => {
     assert.deepEqual((await readdir(at.directory)).sort(), [A, B]);
   });
 
-  test('a directory that others may enter, or that is a link, is refused', async () => {
+  it('a directory that others may enter, or that is a link, is refused', async () => {
     await using at = await place();
     await mkdir(at.directory);
     await chmod(at.directory, 0o755);

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, suite, test } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { Metadata, status } from '@grpc/grpc-js';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
@@ -17,14 +17,14 @@ import type { Response__Output } from '../../src/grpc/generated/ttrpc/Response.t
 import { toServiceError } from '../../src/grpc/status.ts';
 import { until } from '../support/until.ts';
 
-suite('frames of ttrpc', () => {
+describe('frames of ttrpc', () => {
   const frame = fc.record({
     streamId: fc.integer({ min: 0, max: 0xffffffff }),
     type: fc.integer({ min: 0, max: 255 }),
     data: fc.uint8Array({ maxLength: 300 }).map((bytes) => Buffer.from(bytes)),
   });
 
-  test('however the bytes are cut, the same frames come out', () => {
+  it('however the bytes are cut, the same frames come out', () => {
     const cuts = fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1 });
     fc.assert(
       fc.property(fc.array(frame, { maxLength: 8 }), cuts, (frames, lengths) => {
@@ -44,12 +44,12 @@ suite('frames of ttrpc', () => {
     );
   });
 
-  test('the header is big-endian: length, stream, type, flags', () => {
+  it('the header is big-endian: length, stream, type, flags', () => {
     const bytes = encodeFrame(0x01020304, MESSAGE.response, Buffer.alloc(0x0506));
     assert.equal(bytes.subarray(0, HEADER_BYTES).toString('hex'), '00000506010203040200');
   });
 
-  test('data that is too long is passed over, and what follows is read', () => {
+  it('data that is too long is passed over, and what follows is read', () => {
     const reader = new FrameReader();
     const header = Buffer.alloc(HEADER_BYTES);
     header.writeUInt32BE(DATA_BYTES_MAX + 1, 0);
@@ -65,12 +65,12 @@ suite('frames of ttrpc', () => {
     assert.throws(() => encodeFrame(1, MESSAGE.request, Buffer.alloc(DATA_BYTES_MAX + 1)), RangeError);
   });
 
-  test('what is not ttrpc is refused at its first byte', () => {
+  it('what is not ttrpc is refused at its first byte', () => {
     assert.throws(() => new FrameReader().take(Buffer.from('PRI * HTTP/2.0')), /cannot begin with byte 80/);
   });
 });
 
-suite('ttrpc calls, passed on as gRPC ones', () => {
+describe('ttrpc calls, passed on as gRPC ones', () => {
   let directory: string;
   let socket: string;
   let proxy: TtrpcProxy;
@@ -86,7 +86,7 @@ suite('ttrpc calls, passed on as gRPC ones', () => {
     await rm(directory, { recursive: true });
   });
 
-  test('a call of version 2 and of version 3 arrives with payload, namespace and deadline', async () => {
+  it('a call of version 2 and of version 3 arrives with payload, namespace and deadline', async () => {
     const calls: PassedCall[] = [];
     answer = (call) => {
       calls.push(call);
@@ -116,7 +116,7 @@ suite('ttrpc calls, passed on as gRPC ones', () => {
     assert.equal(calls.at(-1)?.deadline, Infinity);
   });
 
-  test('answers come as they are ready, a held Wait keeps nobody waiting', async () => {
+  it('answers come as they are ready, a held Wait keeps nobody waiting', async () => {
     const held = Promise.withResolvers<Buffer>();
     answer = ({ path }) => (path.endsWith('/Wait') ? held.promise : Promise.resolve(Buffer.from('now')));
     using client = await Caller.connect(socket);
@@ -126,7 +126,7 @@ suite('ttrpc calls, passed on as gRPC ones', () => {
     assert.equal((await wait).payload.toString(), 'then');
   });
 
-  test("the daemon's error arrives whole; one that grpc-js made, with code and words", async () => {
+  it("the daemon's error arrives whole; one that grpc-js made, with code and words", async () => {
     using client = await Caller.connect(socket);
     answer = () =>
       Promise.reject(toServiceError(new ShimError('NOT_FOUND', 'no such thing', { reason: 'CONTAINER_NOT_FOUND' })));
@@ -141,7 +141,7 @@ suite('ttrpc calls, passed on as gRPC ones', () => {
     assert.deepEqual([local.status?.code, local.status?.message], [status.DEADLINE_EXCEEDED, 'late']);
   });
 
-  test('what is not served, malformed or too long is answered, and the connection goes on', async () => {
+  it('what is not served, malformed or too long is answered, and the connection goes on', async () => {
     answer = () => Promise.resolve(Buffer.from('fine'));
     using client = await Caller.connect(socket);
     const codeOf = async (response: Promise<Response__Output>): Promise<number | undefined> =>
@@ -160,7 +160,7 @@ suite('ttrpc calls, passed on as gRPC ones', () => {
     assert.equal((await client.call(CONNECT)).payload.toString(), 'fine');
   });
 
-  test('a caller that goes ends its calls; one that does not speak ttrpc is cut off', async () => {
+  it('a caller that goes ends its calls; one that does not speak ttrpc is cut off', async () => {
     let signal: AbortSignal | undefined;
     answer = ({ cancelled }) => {
       signal = cancelled;

@@ -4,7 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { suite, test } from 'node:test';
+import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { silentLogger } from '../../src/base/log.ts';
 import { DiskArrivals } from '../../src/guest/disk-arrivals.ts';
@@ -26,8 +26,8 @@ function uevent(action: string, path: string, variables: Readonly<Record<string,
   return event;
 }
 
-suite('uevents as bytes', () => {
-  test('messages come out whole, however the bytes are cut', () => {
+describe('uevents as bytes', () => {
+  it('messages come out whole, however the bytes are cut', () => {
     const bytes = Buffer.concat([
       message('add', pathOf('vda'), { SUBSYSTEM: 'block', DEVNAME: 'vda' }),
       message('remove', pathOf('vda')),
@@ -49,7 +49,7 @@ suite('uevents as bytes', () => {
     );
   });
 
-  test('a message that was begun and not ended is passed over, and so is what belongs to none', () => {
+  it('a message that was begun and not ended is passed over, and so is what belongs to none', () => {
     const splitter = new UeventSplitter();
     const half = message('add', pathOf('vda')).subarray(0, 90);
     const events = splitter.push(
@@ -61,13 +61,13 @@ suite('uevents as bytes', () => {
     );
   });
 
-  test('what no kernel sends is refused', () => {
+  it('what no kernel sends is refused', () => {
     assert.throws(() => new UeventSplitter().push(Buffer.alloc(5000, 'x')), /a string of more than/);
     const many = Object.fromEntries(Array.from({ length: 200 }, (_, index) => [`N${index}`, '']));
     assert.throws(() => new UeventSplitter().push(message('add', '/devices/x', many)), /variables/);
   });
 
-  test('random bytes never make it fail in another way', () => {
+  it('random bytes never make it fail in another way', () => {
     fc.assert(
       fc.property(fc.array(fc.uint8Array({ maxLength: 300 })), (chunks) => {
         const splitter = new UeventSplitter();
@@ -77,14 +77,14 @@ suite('uevents as bytes', () => {
   });
 });
 
-suite('arrivals of disks', () => {
+describe('arrivals of disks', () => {
   function inSync(): DiskArrivals {
     const arrivals = new DiskArrivals();
     arrivals.synced(arrivals.mark());
     return arrivals;
   }
 
-  test('an announcement names the disk that was expected at its address, and no other', async () => {
+  it('an announcement names the disk that was expected at its address, and no other', async () => {
     const arrivals = inSync();
     const one = arrivals.expect(ADDRESS);
     const other = arrivals.expect('0000:02:01.0');
@@ -94,7 +94,7 @@ suite('arrivals of disks', () => {
     assert.deepEqual([one.certain, other.certain], [true, true]);
   });
 
-  test('partitions, changes, other devices and repeats that somebody caused name nothing', async () => {
+  it('partitions, changes, other devices and repeats that somebody caused name nothing', async () => {
     const arrivals = inSync();
     const expected = arrivals.expect(ADDRESS);
     arrivals.take(uevent('add', `${pathOf('vda')}/vda1`));
@@ -106,7 +106,7 @@ suite('arrivals of disks', () => {
     assert.equal(await expected.announced, '/dev/vdc');
   });
 
-  test('before the stream is known to be whole nothing is certain', async () => {
+  it('before the stream is known to be whole nothing is certain', async () => {
     const arrivals = new DiskArrivals();
     const early = arrivals.expect(ADDRESS);
     assert.deepEqual([early.certain, await early.announced], [false, undefined]);
@@ -121,7 +121,7 @@ suite('arrivals of disks', () => {
     assert.equal(await next.announced, undefined);
   });
 
-  test('an address is certain again once its last disk was seen to leave', async () => {
+  it('an address is certain again once its last disk was seen to leave', async () => {
     const arrivals = inSync();
     const first = arrivals.expect(ADDRESS);
     arrivals.take(uevent('add', pathOf('vda')));
@@ -139,7 +139,7 @@ suite('arrivals of disks', () => {
     assert.equal(await third.announced, '/dev/vdc');
   });
 
-  test('late news of the disk before is never the name of the next', async () => {
+  it('late news of the disk before is never the name of the next', async () => {
     const arrivals = inSync();
     const first = arrivals.expect(ADDRESS);
     first.end();
@@ -150,7 +150,7 @@ suite('arrivals of disks', () => {
     assert.deepEqual([second.certain, await second.announced], [false, undefined]);
   });
 
-  test('a debt that is never paid is forgiven by a mark that was asked for later, and by no earlier one', () => {
+  it('a debt that is never paid is forgiven by a mark that was asked for later, and by no earlier one', () => {
     const arrivals = inSync();
     const earlier = arrivals.mark();
     // A device that QEMU refused, or that the guest's driver gave up on: nobody will ever announce it.
@@ -163,7 +163,7 @@ suite('arrivals of disks', () => {
     assert.equal(arrivals.expect(ADDRESS).certain, true);
   });
 
-  test('a disk that was attached unseen and is seen to leave owes nothing', () => {
+  it('a disk that was attached unseen and is seen to leave owes nothing', () => {
     const arrivals = new DiskArrivals();
     const early = arrivals.expect(ADDRESS);
     arrivals.synced(arrivals.mark());
@@ -172,7 +172,7 @@ suite('arrivals of disks', () => {
     assert.equal(arrivals.expect(ADDRESS).certain, true);
   });
 
-  test('whatever order disks come, leave and are told of in: a certain name is the right one', async () => {
+  it('whatever order disks come, leave and are told of in: a certain name is the right one', async () => {
     // Disks at one address, one after the other; each is announced once and told to have left once, in order, at any time later.
     // The stream is doubted now and then; a mark goes through it like all other news.
     const step = fc.constantFrom('attach', 'detach', 'news', 'news', 'lost', 'mark');
@@ -214,7 +214,7 @@ suite('arrivals of disks', () => {
     );
   });
 
-  test('nothing is kept of addresses that nobody asked about', () => {
+  it('nothing is kept of addresses that nobody asked about', () => {
     const arrivals = inSync();
     for (let index = 0; index < 1000; index += 1) {
       arrivals.take(uevent('add', pathOf('vda', `${index.toString(16).padStart(8, '0')}:00:00.0`)));
@@ -223,7 +223,7 @@ suite('arrivals of disks', () => {
     assert.equal(expected.certain, true, 'what was said of it before was not remembered');
   });
 
-  test('a reset or a broken stream ends all waiting, and what was announced counts no more', async () => {
+  it('a reset or a broken stream ends all waiting, and what was announced counts no more', async () => {
     const arrivals = inSync();
     const waiting = arrivals.expect(ADDRESS);
     const known = arrivals.expect('0000:02:01.0');
@@ -242,7 +242,7 @@ suite('arrivals of disks', () => {
   });
 });
 
-suite('the stream', () => {
+describe('the stream', () => {
   async function pair(): Promise<
     AsyncDisposable & { stream: UeventStream; guest: Socket; events: Uevent[]; lost: Promise<void> }
   > {
@@ -273,7 +273,7 @@ suite('the stream', () => {
   }
   const limits = { milliseconds: 5000, signal: new AbortController().signal };
 
-  test('a mark is seen by its own id', async () => {
+  it('a mark is seen by its own id', async () => {
     await using both = await pair();
     const marked = both.stream.marked('1-2', limits);
     const other = both.stream.marked('3-4', { ...limits, milliseconds: 50 });
@@ -282,7 +282,7 @@ suite('the stream', () => {
     assert.equal(both.events.length, 1);
   });
 
-  test('a guest that sends what no kernel does loses the connection; whoever waits hears of it', async () => {
+  it('a guest that sends what no kernel does loses the connection; whoever waits hears of it', async () => {
     await using both = await pair();
     const marked = both.stream.marked('1-2', limits);
     both.guest.write(Buffer.alloc(8000, 'x'));
@@ -291,7 +291,7 @@ suite('the stream', () => {
     assert.equal(both.stream.open, false);
   });
 
-  test('a guest that floods the port loses the connection', async () => {
+  it('a guest that floods the port loses the connection', async () => {
     await using both = await pair();
     const flood = Buffer.concat(Array.from({ length: 400 }, () => message('change', '/devices/virtual/mem/null')));
     const write = (): void => {
