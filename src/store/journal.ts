@@ -100,7 +100,10 @@ export class Journal {
 /** Of a sandbox that has none, and of a journal from before there were any. */
 export const NO_CONTAINERS: ContainersRecord = { eventsPort: 0, processes: [] };
 
-/** Gives journals from before there were minors what was added meanwhile: what all sandboxes and volumes were like until then. */
+/**
+ * Gives journals from before there were minors what was added meanwhile: what all sandboxes and volumes were like until then. The
+ * first ones left out what had no value; a spec without its `mount` would not be equal to the one of a repeated Attach.
+ */
 function completed(journal: JsonObject): JsonObject {
   const whole: JsonObject = { ports: [], containers: NO_CONTAINERS, ...journal };
   return {
@@ -112,7 +115,7 @@ function completed(journal: JsonObject): JsonObject {
     ),
     volumes: withEach(whole['volumes'], (volume) =>
       withChanged(withMissing(volume, { placement: { vectors: 2, iothreads: [] } }), 'spec', (spec) =>
-        withMissing(spec, { writeErrors: 'enospc', readErrors: 'report' }),
+        withMissing(spec, { writeErrors: 'enospc', readErrors: 'report', mount: null, encryption: null }),
       ),
     ),
   };

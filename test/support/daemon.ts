@@ -143,6 +143,8 @@ export interface DaemonOptions {
   readonly uid?: number;
   /** Arguments of node itself, such as `--import FILE`. */
   readonly nodeArguments?: readonly string[];
+  /** Another version's code to run, instead of this one's: the directory that has its src/. */
+  readonly tree?: string;
   /** Besides the test's own environment. */
   readonly environment?: Readonly<Record<string, string>>;
 }
@@ -196,7 +198,12 @@ export class TestDaemon implements AsyncDisposable {
     const flags = Object.entries(settings).map(([name, value]) => `--${name.replaceAll('_', '-')}=${value}`);
     const child = spawn(
       process.execPath,
-      ['--disable-warning=ExperimentalWarning', ...(options.nodeArguments ?? []), join(root, 'src/main.ts'), ...flags],
+      [
+        '--disable-warning=ExperimentalWarning',
+        ...(options.nodeArguments ?? []),
+        join(options.tree ?? root, 'src/main.ts'),
+        ...flags,
+      ],
       {
         stdio: ['ignore', log.fd, log.fd],
         env: { ...process.env, ...options.environment },

@@ -9,7 +9,8 @@ const names = (await readdir(FIXTURES)).filter((name) => name.endsWith('.json'))
 
 /** What daemons of earlier versions wrote; test/fixtures/journal-v1/README.md says how it was recorded. */
 export const podFixtures = names.filter((name) => name.startsWith('pod-'));
-export const sandboxFixtures = names.filter((name) => !name.startsWith('pod-'));
+export const earlyFixtures = names.filter((name) => name.startsWith('early-'));
+export const sandboxFixtures = names.filter((name) => !podFixtures.includes(name) && !earlyFixtures.includes(name));
 
 /** A fixture as it lies in its file. */
 export async function fixtureJson(name: string): Promise<unknown> {

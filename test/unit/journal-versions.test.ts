@@ -12,7 +12,14 @@ import {
   type JournalRecord,
 } from '../../src/store/journal.ts';
 import type { VolumeRecord } from '../../src/volume/record.ts';
-import { FileCopy, fixtureJson, podFixtures, sandboxFixtures, withLaterMembers } from '../support/journal-fixtures.ts';
+import {
+  FileCopy,
+  earlyFixtures,
+  fixtureJson,
+  podFixtures,
+  sandboxFixtures,
+  withLaterMembers,
+} from '../support/journal-fixtures.ts';
 
 /** Journals and pods' records of versions that this daemon is not of: earlier ones, and later ones. */
 
@@ -188,17 +195,20 @@ describe('a journal of a later major version', () => {
   });
 });
 
-/** Members that came while there were no minors, by their places. */
-const EARLY_JOURNAL: readonly string[] = [
-  'ports',
-  'containers',
-  'sandbox.start',
-  'sandbox.spec.iothreads',
-  'sandbox.spec.template',
-  'volumes.placement',
-  'volumes.spec.writeErrors',
-  'volumes.spec.readErrors',
-];
+/** Members that came while there were no minors, by their places, and what they are where they are missing. */
+const EARLY_DEFAULTS: Readonly<Record<string, unknown>> = {
+  ports: [],
+  containers: { eventsPort: 0, processes: [] },
+  'sandbox.start': { kind: 'cold', templateId: '', reason: '' },
+  'sandbox.spec.iothreads': 0,
+  'sandbox.spec.template': 'auto',
+  'volumes.placement': { vectors: 2, iothreads: [] },
+  'volumes.spec.writeErrors': 'enospc',
+  'volumes.spec.readErrors': 'report',
+  'volumes.spec.mount': null,
+  'volumes.spec.encryption': null,
+};
+const EARLY_JOURNAL = Object.keys(EARLY_DEFAULTS);
 const EARLY_POD: readonly string[] = [
   'begun',
   'containers.stdinClosed',
@@ -207,6 +217,16 @@ const EARLY_POD: readonly string[] = [
   'containers.execs.started',
   'containers.execs.ready',
 ];
+
+const MISSING = Symbol('missing');
+
+/** The members of this name, of every element of lists on the way. */
+function membersAt(value: unknown, names: readonly string[]): readonly unknown[] {
+  if (Array.isArray(value) && names.length > 0) return value.flatMap((element) => membersAt(element, names));
+  const [name, ...rest] = names;
+  if (name === undefined) return [value];
+  return isJsonObject(value) && Object.hasOwn(value, name) ? membersAt(value[name], rest) : [MISSING];
+}
 
 function without(value: unknown, places: readonly string[], path = ''): unknown {
   if (Array.isArray(value)) return value.map((element) => without(element, places, path));
@@ -226,28 +246,21 @@ function frozen(value: unknown): unknown {
 }
 
 describe('a journal from before there were minor versions', () => {
-  it('gets the members that it lacks, with what all sandboxes and volumes were like then', async () => {
-    const json = await fixtureJson('volumes-of-every-kind.json');
-    await using copy = await FileCopy.ofJson(without(json, EARLY_JOURNAL), 'state.json');
-    await using whole = await FileCopy.ofJson(json, 'state.json');
-    const expected = await read(whole);
-    assert.deepEqual(await read(copy), {
-      ...expected,
-      sandbox: {
-        ...expected.sandbox,
-        spec: { ...expected.sandbox.spec, iothreads: 0, template: 'auto' },
-        start: { kind: 'cold', templateId: '', reason: '' },
-      },
-      volumes: expected.volumes.map((volume) => ({
-        ...volume,
-        placement: { vectors: 2, iothreads: [] },
-        spec: { ...volume.spec, writeErrors: 'enospc', readErrors: 'report' },
-      })),
-      ports: [],
-      containers: { eventsPort: 0, processes: [] },
+  for (const fixture of [...earlyFixtures, 'volumes-of-every-kind.json']) {
+    it(`${fixture}: gets the members that it lacks, with what all sandboxes and volumes were like then`, async () => {
+      const recorded = await fixtureJson(fixture);
+      // The first is as it was recorded; of the one that has everything, all that came later is taken away.
+      const json = earlyFixtures.includes(fixture) ? recorded : without(recorded, EARLY_JOURNAL);
+      await using copy = await FileCopy.ofJson(json, 'state.json');
+      const written = await (await Goer.on(copy)).written();
+      assert.deepEqual([await readdir(copy.directory), copy.logged], [['state.json'], []]);
+      assert.deepEqual(without(written, EARLY_JOURNAL), without(json, EARLY_JOURNAL));
+      for (const [place, missing] of Object.entries(EARLY_DEFAULTS)) {
+        const expected = membersAt(json, place.split('.')).map((value) => (value === MISSING ? missing : value));
+        assert.deepEqual(membersAt(written, place.split('.')), expected, place);
+      }
     });
-    assert.deepEqual([await readdir(copy.directory), copy.logged], [['state.json'], []]);
-  });
+  }
 
   it("gets them in a pod's record, too", async () => {
     const json = await fixtureJson('pod-exec-started.json');
