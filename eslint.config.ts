@@ -22,8 +22,8 @@ const mayImport: Record<string, readonly string[]> = {
   api: ['grpc', 'sandbox', 'volume', 'store', 'keys/reference.ts', 'base', 'config.ts'],
   containerd: ['grpc', 'api/convert.ts', 'relay', 'sandbox', 'volume', 'guest', 'base', 'config.ts'],
   relay: ['grpc/schema.ts', 'grpc/generated', 'base'],
-  cli: ['grpc/generated', 'grpc/schema.ts', 'doctor/finding.ts', 'base'],
-  doctor: ['qmp', 'qemu', 'base'],
+  cli: ['grpc/generated', 'grpc/schema.ts', 'doctor/finding.ts', 'volume/source/registry.ts', 'base'],
+  doctor: ['volume/source/registry.ts', 'qmp', 'qemu', 'base'],
 };
 
 const zones = Object.entries(mayImport).map(([folder, allowed]) => ({

@@ -149,8 +149,10 @@ function describe(error: Error): string {
 
 if (wanted('lint')) {
   await check('lint: eslint', 'eslint', ['.']);
+  await check('lint: import circles', 'depcruise', ['src']);
   await check('lint: prettier', 'prettier', ['--check', '.']);
   await check('lint: knip', 'knip', []);
+  await check('lint: knip, of the product alone', 'knip', ['--production']);
   for (const { command, args, missing } of await shellChecks()) {
     if (missing === undefined) {
       await check(`lint: ${command}`, command, args);

@@ -339,6 +339,13 @@ export const REASONS = {
     meaning: 'The sandbox has as many volumes as its capacity allows.',
     remedy: 'Detach a volume, or create sandboxes with a larger `volume_capacity`.',
   },
+  SOURCE_KIND_UNSUPPORTED: {
+    statuses: ['UNIMPLEMENTED'],
+    where: ['api'],
+    meaning: "The sandbox's QEMU has no block driver for this kind of source.",
+    remedy:
+      'Use another kind of source, or a QEMU that has the driver (`qshim doctor` lists the kinds that can be opened).',
+  },
   OPERATION_IN_PROGRESS: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],

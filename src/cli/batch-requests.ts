@@ -2,10 +2,9 @@
 import type { VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
 import type { VolumeToAttach } from '../grpc/generated/qshim/v1/VolumeToAttach.ts';
 import { messageOf } from '../base/errors.ts';
+import { SOURCES } from '../volume/source/registry.ts';
 import { usageFailure } from './cli-failure.ts';
 import { absolutePath } from './options.ts';
-
-const SOURCES = ['rawFile', 'qcow2File', 'blockDevice'] as const;
 
 /**
  * Reads a list of volumes: a JSON array of `{ "volumeId": ..., "spec": { ... } }`, in the shape that `--json` prints.
@@ -35,11 +34,9 @@ function volumeFrom(entry: unknown, what: string, cwd: string): VolumeToAttach {
 }
 
 function withAbsolutePath(spec: Readonly<Record<string, unknown>>, cwd: string): VolumeSpec {
-  const sources = SOURCES.flatMap((name) => {
-    const source = spec[name];
-    return isObject(source) && typeof source['path'] === 'string' && source['path'] !== ''
-      ? [[name, { ...source, path: absolutePath(cwd, source['path']) }]]
-      : [];
+  const sources = SOURCES.flatMap(({ messageName, command }) => {
+    const source = spec[messageName];
+    return isObject(source) ? [[messageName, command.absolute(source, (path) => absolutePath(cwd, path))]] : [];
   });
   return { ...spec, ...(Object.fromEntries(sources) as VolumeSpec) };
 }

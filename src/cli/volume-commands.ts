@@ -1,4 +1,5 @@
 /** `qshim volume ...` */
+import { SOURCES } from '../volume/source/registry.ts';
 import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
 import type { ListVolumesResponse__Output } from '../grpc/generated/qshim/v1/ListVolumesResponse.ts';
 import type { Volume__Output } from '../grpc/generated/qshim/v1/Volume.ts';
@@ -35,21 +36,27 @@ export function addVolumeCommands(program: CommandUnknownOpts, session: Session)
   addGetAndList(volume, session);
 }
 
+/** An option for each kind of source; they exclude each other. */
+function addSources(attach: CommandUnknownOpts): void {
+  for (const { command } of SOURCES) {
+    const others = SOURCES.filter((other) => other.command !== command).map((other) => other.command.option);
+    attach.addOption(
+      new Option(`--${command.option} ${command.value}`, command.description)
+        .conflicts(others)
+        .helpGroup('Source (one of):'),
+    );
+  }
+}
+
 function addAttach(parent: CommandUnknownOpts, session: Session): void {
-  parent
-    .command('attach')
+  const attach = parent.command('attach');
+  addSources(attach);
+  attach
     .description(
       "Hot-plug a volume and wait until the guest's driver is live on it. Repeating it with the same options answers as the first time did.",
     )
     .argument('<sandbox>', 'id of the sandbox')
     .argument('<id>', 'id of your choice for the volume, unique in the sandbox')
-    .addOption(new Option('--raw <path>', 'raw image file').conflicts(['qcow2', 'block']).helpGroup('Source (one of):'))
-    .addOption(
-      new Option('--qcow2 <path>', 'qcow2 image without a backing file')
-        .conflicts(['raw', 'block'])
-        .helpGroup('Source (one of):'),
-    )
-    .addOption(new Option('--block <path>', 'block device').conflicts(['raw', 'qcow2']).helpGroup('Source (one of):'))
     .option('--read-only', 'the guest may not write (default: it may)')
     .addOption(
       new Option('--cache <mode>', 'host page cache and flushing (default: writeback)').choices(keysOf(CACHE_MODES)),
@@ -132,10 +139,15 @@ Examples:
   qshim volume attach sb1 logs --block /dev/vg0/logs --mount /mnt/logs --fs-type xfs --format if-empty
   qshim volume attach sb1 safe --raw ./safe.img --encrypt guest-luks2 --key file:/etc/qshim/keys/safe --luks-create if-empty`,
     )
-    .action(async (sandboxId, volumeId, options) => {
+    .action(async (sandboxId, volumeId, options, command) => {
       const work = workOn(`attaching ${volumeId} to ${sandboxId}`, sandboxId, volumeId);
       await session.run(work, async (api) => {
-        const request = attachRequest(sandboxId, volumeId, options, session.surroundings.cwd);
+        const request = attachRequest(
+          sandboxId,
+          volumeId,
+          { ...options, sources: command.opts() },
+          session.surroundings.cwd,
+        );
         const attached = await session.waiting(work, () =>
           api.call<Volume__Output>((callOptions, done) => api.volumes.Attach(request, callOptions, done)),
         );

@@ -4,6 +4,8 @@ import type { Encryption } from '../grpc/generated/qshim/v1/Encryption.ts';
 import type { KeyReference } from '../grpc/generated/qshim/v1/KeyReference.ts';
 import type { Mount } from '../grpc/generated/qshim/v1/Mount.ts';
 import type { VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
+import { messageOf } from '../base/errors.ts';
+import { SOURCES } from '../volume/source/registry.ts';
 import { usageFailure } from './cli-failure.ts';
 import { absolutePath, present } from './options.ts';
 
@@ -63,9 +65,8 @@ export const LUKS_CREATES = ['never', 'if-empty', 'only'] as const satisfies rea
 export const FS_TYPES = ['ext4', 'xfs'] as const;
 
 export interface AttachOptions {
-  readonly raw?: string | undefined;
-  readonly qcow2?: string | undefined;
-  readonly block?: string | undefined;
+  /** By the names of the sources' options; others are passed over. */
+  readonly sources: Readonly<Record<string, unknown>>;
   readonly readOnly?: true | undefined;
   readonly cache?: keyof typeof CACHE_MODES | undefined;
   readonly aio?: keyof typeof AIO_MODES | undefined;
@@ -123,13 +124,21 @@ export function attachRequest(
   return { sandboxId, volumeId, spec, ...present({ timeoutMs: options.timeout }) };
 }
 
-function sourceOf({ raw, qcow2, block }: AttachOptions, cwd: string): VolumeSpec {
-  if ([raw, qcow2, block].filter((path) => path !== undefined).length !== 1) {
-    throw usageFailure('give exactly one of --raw PATH, --qcow2 PATH and --block PATH');
+function sourceOf({ sources }: AttachOptions, cwd: string): VolumeSpec {
+  const given = SOURCES.flatMap(({ messageName, command }) => {
+    const text = sources[command.option];
+    return typeof text === 'string' ? [{ messageName, command, text }] : [];
+  });
+  const [source, ...more] = given;
+  if (source === undefined || more.length > 0) {
+    const all = SOURCES.map(({ command }) => `--${command.option} ${command.value.slice(1, -1).toUpperCase()}`);
+    throw usageFailure(`give exactly one of ${all.slice(0, -1).join(', ')} and ${all.at(-1) ?? ''}`);
   }
-  if (raw !== undefined) return { rawFile: { path: absolutePath(cwd, raw) } };
-  if (qcow2 !== undefined) return { qcow2File: { path: absolutePath(cwd, qcow2) } };
-  return { blockDevice: { path: absolutePath(cwd, block ?? '') } };
+  try {
+    return { [source.messageName]: source.command.fromText(source.text, (path) => absolutePath(cwd, path)) };
+  } catch (error) {
+    throw usageFailure(`--${source.command.option} ${source.text}: ${messageOf(error)}`);
+  }
 }
 
 const KEY_KINDS = {

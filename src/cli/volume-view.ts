@@ -1,4 +1,5 @@
 /** Volumes as people see them. */
+import { moduleByMessageName } from '../volume/source/registry.ts';
 import type { Volume__Output as Volume } from '../grpc/generated/qshim/v1/Volume.ts';
 import type { VolumeSpec__Output as VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
 import { table } from './table.ts';
@@ -140,10 +141,9 @@ function blockSize(bytes: number | undefined): string {
 }
 
 function sourceText(spec: VolumeSpec | null): string {
-  if (spec?.rawFile) return `raw ${visible(spec.rawFile.path)}`;
-  if (spec?.qcow2File) return `qcow2 ${visible(spec.qcow2File.path)}`;
-  if (spec?.blockDevice) return `block ${visible(spec.blockDevice.path)}`;
-  return NOTHING;
+  const module = spec?.source === undefined ? undefined : moduleByMessageName(spec.source);
+  const message = spec?.source === undefined ? undefined : spec[spec.source];
+  return module === undefined || !message ? NOTHING : visible(module.command.show(message));
 }
 
 function mountText(spec: VolumeSpec | null, formatted: boolean): string {

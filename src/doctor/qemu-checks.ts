@@ -4,6 +4,7 @@ import type { Logger } from '../base/log.ts';
 import { probeAccelerator } from '../qemu/accelerator.ts';
 import { chooseAllocator } from '../qemu/allocator.ts';
 import { probeAio, type AioProbe } from '../qemu/aio.ts';
+import { SOURCES } from '../volume/source/registry.ts';
 import type { Finding } from './finding.ts';
 
 /** The baseline: the oldest QEMU that the whole test suite passes on. */
@@ -47,7 +48,7 @@ export async function checkQemu(binary: string): Promise<QemuCheck> {
     const failed: Finding = { check: 'qemu features', status: 'failure', detail: messageOf(error).slice(0, 300) };
     return { runs: true, findings: [versionFinding, failed] };
   }
-  return { runs: true, findings: [versionFinding, featuresFinding(missing)] };
+  return { runs: true, findings: [versionFinding, featuresFinding(missing), await sourcesFinding(binary)] };
 }
 
 /** What `-version` says against the baseline: "QEMU emulator version 7.2.22 (Debian ...)". */
@@ -90,6 +91,27 @@ function featuresFinding(missing: readonly string[]): Finding {
     detail: `missing: ${missing.join(', ')}`,
     remedy: 'this QEMU was built without them: install the full qemu-system-x86 package',
   };
+}
+
+/** Which kinds of sources this QEMU can open, by its own list of block drivers. */
+async function sourcesFinding(binary: string): Promise<Finding> {
+  const check = 'volume sources';
+  try {
+    const text = await help(binary, ['-drive', 'format=help']);
+    const lacking = SOURCES.flatMap(({ apiName, demands }) => {
+      const missing = missingWords(text, demands.blockDrivers);
+      return missing.length === 0 ? [] : [`${apiName} (no block driver ${missing.join(', ')})`];
+    });
+    if (lacking.length === 0) return { check, status: 'ok', detail: SOURCES.map(({ apiName }) => apiName).join(', ') };
+    return {
+      check,
+      status: 'warning',
+      detail: `this QEMU cannot open ${lacking.join('; ')}`,
+      remedy: 'volumes of these kinds are refused: install a QEMU that has the drivers, if you need them',
+    };
+  } catch (error) {
+    return { check, status: 'warning', detail: `cannot be tried: ${messageOf(error).slice(0, 300)}` };
+  }
 }
 
 /** Whether KVM runs a payload; without it everything works, slowly. */

@@ -239,6 +239,10 @@ export class Sandbox implements VolumeHost {
     return this.#life.capabilities;
   }
 
+  get blockDrivers(): ReadonlySet<string> | undefined {
+    return this.capabilities?.blockDrivers;
+  }
+
   get virtioStatus(): boolean {
     return this.capabilities?.virtioStatus ?? false;
   }

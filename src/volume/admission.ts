@@ -2,7 +2,7 @@ import { ShimError } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
 import { asShimError } from '../qmp/errors.ts';
 import type { Inspection, InspectionConfig } from './source/module.ts';
-import type { SourceSpec } from './source/registry.ts';
+import { moduleOf, type SourceSpec } from './source/registry.ts';
 import { completeSpec, defaultSerial, inspectSource, type RequestedSpec, type VolumeSpec } from './spec.ts';
 import type { VolumeStore, Wanted } from './store.ts';
 import type { Volume } from './volume.ts';
@@ -14,6 +14,8 @@ export interface Admitting {
   readonly vcpus: number;
   readonly volumes: VolumeStore;
   readonly config: InspectionConfig;
+  /** Of its QEMU; undefined while that is not known. */
+  readonly blockDrivers: ReadonlySet<string> | undefined;
 }
 
 export interface Request {
@@ -57,6 +59,7 @@ export async function* reasonsAgainst(
   if (notRunning !== undefined) yield notRunning;
   const { spec } = admission;
   if (spec === undefined) return;
+  yield* refusalOfKind(sandbox, spec);
   const isNew = yield* caught(() => {
     admission.repeated = sandbox.volumes.repeated(volumeId, spec);
   });
@@ -83,6 +86,23 @@ export function refusalUnlessRunning({ id, state }: Pick<Admitting, 'id' | 'stat
     reason: state === 'stopping' ? 'SANDBOX_STOPPING' : 'SANDBOX_NOT_RUNNING',
     metadata: { sandboxId: id, state },
   });
+}
+
+/** A kind of source that this sandbox's QEMU cannot open. */
+function refusalOfKind({ id, blockDrivers }: Admitting, { source }: VolumeSpec): readonly ShimError[] {
+  const { apiName, demands } = moduleOf(source);
+  const missing = demands.blockDrivers.filter((driver) => blockDrivers?.has(driver) === false);
+  if (missing.length === 0) return [];
+  return [
+    new ShimError(
+      'UNIMPLEMENTED',
+      `the QEMU of sandbox ${id} has no block driver ${missing.join(', ')} for ${apiName}`,
+      {
+        reason: 'SOURCE_KIND_UNSUPPORTED',
+        metadata: { sandboxId: id, field: 'spec.source', value: apiName, missing: missing.join(',') },
+      },
+    ),
+  ];
 }
 
 function isRepeat({ repeated }: Admission): boolean {

@@ -94,9 +94,9 @@ describe('attach', () => {
   it('each source has its own field and an absolute path', () => {
     const spec = (options: Parameters<typeof attachRequest>[2]): unknown =>
       attachRequest('sb1', 'v', options, '/cwd').spec;
-    assert.deepEqual(spec({ raw: 'a' }), { rawFile: { path: '/cwd/a' } });
-    assert.deepEqual(spec({ qcow2: '../a' }), { qcow2File: { path: '/a' } });
-    assert.deepEqual(spec({ block: '/dev/x' }), { blockDevice: { path: '/dev/x' } });
+    assert.deepEqual(spec({ sources: { raw: 'a' } }), { rawFile: { path: '/cwd/a' } });
+    assert.deepEqual(spec({ sources: { qcow2: '../a' } }), { qcow2File: { path: '/a' } });
+    assert.deepEqual(spec({ sources: { block: '/dev/x' } }), { blockDevice: { path: '/dev/x' } });
   });
 
   it('every option reaches its field', () => {
@@ -104,7 +104,7 @@ describe('attach', () => {
       'sb1',
       'v',
       {
-        raw: '/r',
+        sources: { raw: '/r' },
         readOnly: true,
         cache: 'directsync',
         aio: 'io_uring',
@@ -149,9 +149,9 @@ describe('attach', () => {
 
   it('contradictions are usage errors', () => {
     const usage = (error: unknown): boolean => error instanceof CliFailure && error.exitCode === 2;
-    assert.throws(() => attachRequest('s', 'v', {}, '/'), usage);
-    assert.throws(() => attachRequest('s', 'v', { raw: 'a', block: 'b' }, '/'), usage);
-    assert.throws(() => attachRequest('s', 'v', { raw: 'a', fsType: 'xfs' }, '/'), usage);
-    assert.throws(() => attachRequest('s', 'v', { raw: 'a', format: 'never' }, '/'), usage);
+    assert.throws(() => attachRequest('s', 'v', { sources: {} }, '/'), usage);
+    assert.throws(() => attachRequest('s', 'v', { sources: { raw: 'a', block: 'b' } }, '/'), usage);
+    assert.throws(() => attachRequest('s', 'v', { sources: { raw: 'a' }, fsType: 'xfs' }, '/'), usage);
+    assert.throws(() => attachRequest('s', 'v', { sources: { raw: 'a' }, format: 'never' }, '/'), usage);
   });
 });

@@ -7,7 +7,7 @@ import type { BlockdevProtocol } from '../../qmp/block-options.ts';
 import { inspectLuks, type LuksSource } from '../luks-image.ts';
 import { checkHostPath, isDirect, type AioMode, type DiskSpec } from '../model/disk.ts';
 import { commonNode } from '../model/nodes.ts';
-import type { Inspection, InspectionConfig, IntendedUse } from './module.ts';
+import type { Inspection, InspectionConfig, IntendedUse, SourceCommand } from './module.ts';
 
 /** What sources that have a path on the host have in common. */
 
@@ -25,8 +25,24 @@ export interface LocalSource {
   readonly path: string;
 }
 
+/** The path in a message of the API; empty when there is none. */
 export function pathOf(message: object): string {
-  return messageSchema.parse(message).path ?? '';
+  return messageSchema.safeParse(message).data?.path ?? '';
+}
+
+/** How the command names a source that has a path. */
+export function localCommand(option: string, description: string): SourceCommand {
+  return {
+    option,
+    value: '<path>',
+    description,
+    fromText: (path, absolute) => ({ path: absolute(path) }),
+    absolute: (message, absolute) => {
+      const path = pathOf(message);
+      return path === '' ? message : { ...message, path: absolute(path) };
+    },
+    show: (message) => `${option} ${pathOf(message)}`,
+  };
 }
 
 /** @throws ShimError INVALID_ARGUMENT / INVALID_PATH */

@@ -52,6 +52,21 @@ export interface SeenNodes {
   readonly protocol: BlockNodeInfo;
 }
 
+/** The kind as the `qshim` command shows it and asks for it. Pure: what a value means, the daemon decides. */
+export interface SourceCommand {
+  /** Name of the option of `qshim volume attach`, without the dashes. */
+  readonly option: string;
+  /** As help shows its value, `<path>`. */
+  readonly value: string;
+  readonly description: string;
+  /** The message of the API for a value of the option. @throws Error that says what is wrong with it */
+  fromText(text: string, absolute: (path: string) => string): object;
+  /** A message from a list of volumes, with paths that do not depend on where the command runs. */
+  absolute(message: object, absolute: (path: string) => string): object;
+  /** In one or two words, for tables. */
+  show(message: object): string;
+}
+
 /**
  * One kind of source: everything that is different about it, in one place. The registry (registry.ts) hands it to the API's
  * conversion, the journal, attach, recovery, doctor and the command line; none of them asks for the kind.
@@ -67,13 +82,7 @@ export interface SourceModule<S extends { readonly kind: string }> {
   readonly messageName: string;
   /** As the journal keeps it. */
   readonly schema: z.ZodType<S>;
-  /** The option of `qshim volume attach`. */
-  readonly option: {
-    readonly flags: string;
-    readonly description: string;
-    /** @throws Error that says what is wrong with the text */
-    readonly parse: (text: string) => object;
-  };
+  readonly command: SourceCommand;
   readonly demands: Demands;
   /** Whether QEMU can open a LUKS image in it, and qshim can look at its header. */
   readonly carriesHostLuks: boolean;
