@@ -10,7 +10,7 @@ import { call } from '../support/daemon.ts';
 import { isServiceError, refusal } from '../support/errors.ts';
 import { NO_REPLY, QmpFailure, type Arguments, type ReceivedCommand } from '../support/fake-qmp.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
-import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
 
 /** The real daemon against a scripted QEMU: what an attach says to it, in which order, and what it makes of the answers. */
 
@@ -92,6 +92,27 @@ describe('attach: the order of things', { timeout: 120_000 }, () => {
     const removed = await Promise.all(ids.map((id) => rig.detach(id)));
     for (const { state } of removed) assert.equal(state, 'VOLUME_STATE_REMOVED');
     assert.deepEqual(vm.held, []);
+  });
+
+  it('what a VM that is being stopped refuses is told as the stop', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    const held = vm.hold('blockdev-add');
+    const attach = refusal(rig.attach('a'));
+    await held.came;
+    const stopped = rig.client.stopSandbox({ sandboxId: 'one' });
+    await eventually('it stops', async () =>
+      (await rig.client.getSandbox('one')).state === 'SANDBOX_STATE_STOPPING' ? true : undefined,
+    );
+    // A QEMU that shuts down takes its block nodes away while it still answers.
+    vm.qmp.on('device_add', () => {
+      throw new QmpFailure("Property 'virtio-blk-device.drive' can't find value 'vol-1-fmt'");
+    });
+    held.release();
+    const seen = await attach;
+    assert.deepEqual([seen.code, seen.reason], ['ABORTED', 'SANDBOX_STOPPING']);
+    vm.exit(0);
+    await stopped;
   });
 
   it('repeats while it is under way join it: one sequence, the same answer for all', async () => {
