@@ -91,10 +91,7 @@ interface Stop {
 
 /** Where a sandbox is in its life, with what is known only there. */
 type Life =
-  | (Alive & {
-      readonly state: 'creating';
-      /** The start failed, and its directory is still there. */ readonly directoryLeft: boolean;
-    })
+  | (Alive & { readonly state: 'creating' })
   | (Alive & { readonly state: 'running' })
   | (Alive & { readonly state: 'stopping'; readonly cause: Cause | undefined; readonly stop: Stop | undefined })
   | {
@@ -151,7 +148,8 @@ export class Sandbox implements VolumeHost {
   /** Ends the QMP link: QEMU is gone, or the daemon leaves it. */
   readonly #ended = new AbortController();
   readonly #stopped = Promise.withResolvers<void>();
-  #life: Life = { ...UNSEEN, state: 'creating', directoryLeft: false };
+  #life: Life = { ...UNSEEN, state: 'creating' };
+  #directoryLeft = false;
   #launched: Launched = {
     accelerator: 'tcg',
     acceleratorReason: '',
@@ -269,7 +267,7 @@ export class Sandbox implements VolumeHost {
 
   /** The start failed, and the state directory could not be removed then. */
   get directoryLeft(): boolean {
-    return this.#life.state === 'creating' && this.#life.directoryLeft;
+    return this.#directoryLeft;
   }
 
   get #alive(): Alive {
@@ -310,9 +308,9 @@ export class Sandbox implements VolumeHost {
     this.#launched = { ...this.#launched, ...how };
   }
 
-  /** The directory of a start that failed could not be removed. */
+  /** The directory of a start that failed could not be removed. Its QEMU may have ended already. */
   leftDirectory(): void {
-    if (this.#life.state === 'creating') this.#life = { ...this.#life, directoryLeft: true };
+    this.#directoryLeft = true;
   }
 
   /** QMP is connected, and this is what QEMU can do and does. */
@@ -364,7 +362,7 @@ export class Sandbox implements VolumeHost {
 
   /** Tells everybody that it is being made. */
   begin(): void {
-    this.#enter({ ...this.#alive, state: 'creating', directoryLeft: false });
+    this.#enter({ ...this.#alive, state: 'creating' });
   }
 
   /**
@@ -535,7 +533,7 @@ export class Sandbox implements VolumeHost {
 function restored(state: SandboxState, cause: Cause | undefined): Life {
   switch (state) {
     case 'creating':
-      return { ...UNSEEN, state, directoryLeft: false };
+      return { ...UNSEEN, state };
     case 'running':
       return { ...UNSEEN, state };
     case 'stopping':
