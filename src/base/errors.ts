@@ -1,5 +1,5 @@
 /**
- * Errors that cross module borders. Domain code throws `ShimError`; only `rpc/` knows how a code becomes a gRPC status.
+ * Errors that cross module borders. Domain code throws `ShimError`; only `grpc/` knows how a code becomes a gRPC status.
  * What each code and each reason means is in `reasons.ts`, and in docs/errors.md, which is made of it.
  */
 

@@ -4,7 +4,7 @@
  * status. `npm run error-docs` makes docs/errors.md of it; `ShimError` takes its types from it.
  */
 
-/** The gRPC statuses that qshim uses, and when. `rpc/status.ts` maps the names to numbers. */
+/** The gRPC statuses that qshim uses, and when. `grpc/status.ts` maps the names to numbers. */
 export const STATUSES = {
   INVALID_ARGUMENT: 'The request is malformed or contradicts itself.',
   NOT_FOUND: 'There is no such sandbox, volume, container or key.',

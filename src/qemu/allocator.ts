@@ -6,7 +6,7 @@ import { messageOf } from '../base/errors.ts';
  * QEMU draws up its map of the guest's memory anew at every change of a device's regions, some dozens of times for each disk that
  * comes or goes, and throws the old ones away: hundreds of KiB each once there are many disks. glibc gives such memory back to
  * the kernel at once (QEMU calls malloc_trim besides), only to fault it in again. An allocator that keeps it for a while makes
- * `device_add` two to four times as fast; see README, "How fast".
+ * `device_add` two to four times as fast; see docs/benchmarks.md.
  */
 
 const TRY_TIMEOUT_MS = 10_000;

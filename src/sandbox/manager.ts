@@ -50,7 +50,7 @@ export function directoryName(sandboxId: string): string {
   return `${sandboxId.slice(0, DIRECTORY_NAME_MAX - HASH_DIGITS - 1)}-${hash}`;
 }
 
-/** All sandboxes of the daemon: what `rpc/` calls. Ids are checked here, and every call is idempotent on them. */
+/** All sandboxes of the daemon: what `api/` and `containerd/` call. Ids are checked here, and every call is idempotent on them. */
 export class SandboxManager {
   readonly #environment: SandboxEnvironment;
   readonly #sandboxes = new Map<string, Sandbox>();

@@ -40,7 +40,7 @@ export function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && 'details' in error && 'metadata' in error;
 }
 
-/** Decodes an error of the daemon and holds it against the rules that are the same for all: the API rules in ARCHITECTURE.md, and docs/errors.md. */
+/** Decodes an error of the daemon and holds it against the rules that are the same for all: the rules in docs/api.md, and docs/errors.md. */
 export function decodeRefusal(error: unknown): Refusal {
   assert.ok(isServiceError(error) && error.metadata instanceof Metadata, `not a gRPC error: ${String(error)}`);
   const [details, ...more] = error.metadata.get(DETAILS_KEY);
