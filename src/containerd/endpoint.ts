@@ -11,6 +11,14 @@ import { TaskService } from './task.ts';
 import { EventsClient } from './wire/events-client.ts';
 import { ContainerdServer } from './wire/server.ts';
 
+/**
+ * What serves containerd (docs/containers.md):
+ *
+ *     containerd ─▶ relay ─▶ wire/server.ts ─┬─ controller.ts ─▶ pods.ts ─▶ SandboxManager
+ *                                            └─ task.ts ─▶ task-create.ts, execs.ts ─▶ live-process.ts ─▶ the guest
+ *     containerd ◀─ forwarder.ts ◀─ task-events.ts ◀────────────────────────────────────────┘
+ */
+
 /** How long a pod that an earlier daemon was in the middle of making waits to be asked for again: longer than the relay's patience. */
 const ABANDONED_GRACE_MS = 120_000;
 

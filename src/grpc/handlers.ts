@@ -15,6 +15,13 @@ import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { toServiceError } from './status.ts';
 
+/**
+ * gRPC, whichever service it is:
+ *
+ *     socket.ts: claimed, bound ─▶ server ─▶ handlers.ts: count, decode, cancel ─▶ a service (api/, containerd/wire/)
+ *     schema.ts: the protos                       └─ an error ─▶ status.ts ─▶ status, ErrorInfo
+ */
+
 /** Marks a request that could not be decoded, so that the handler can answer INVALID_ARGUMENT in our words. */
 class MalformedRequest {
   readonly problem: string;

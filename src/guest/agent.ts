@@ -23,6 +23,15 @@ import { GuestAgentError, type AgentCommand } from './wire.ts';
 export type { GuestDisk, GuestMount, PciAddress } from './replies.ts';
 export { GuestAgentError } from './wire.ts';
 
+/**
+ * What the daemon asks of a guest, and what it hears from it:
+ *
+ *     disks.ts, luks.ts ─ run-script.ts, programs.ts ─▶ agent.ts ─▶ channel.ts: one at a time ─▶ link.ts ─▶ the agent
+ *     disk-names.ts ──────────────────────────────────────▲           replies.ts, wire.ts: what comes back, checked
+ *     the guest's kernel ─▶ uevents.ts ─▶ disk-arrivals.ts ─▶ guest-events.ts
+ *     containers/ has its own picture (containers.ts); identity.ts and player.ts make a clone a machine of its own
+ */
+
 /** What QGA captures of stdout and of stderr at most (GUEST_EXEC_MAX_OUTPUT). */
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 const INPUT_BYTES_MAX = 16 * 1024 * 1024;

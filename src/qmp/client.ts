@@ -11,6 +11,15 @@ import { EventQueue, type QmpListener } from './listener.ts';
 import { parseMessage, type QmpMessage } from './message.ts';
 import type { ArgumentsOf, QmpCommandName, QmpEvent, QmpEventName, QmpGreeting, ReturnsOf } from './protocol.ts';
 
+/**
+ * One connection to one QEMU:
+ *
+ *     run ─▶ calls.ts: an id, a time limit ─▶ socket ─▶ QEMU
+ *     QEMU ─▶ framing.ts: lines ─▶ message.ts ─┬─ reply ─▶ calls.ts: the call of that id
+ *                                              └─ event ─▶ listener.ts: each that listens for it
+ *     link.ts makes the next connection when this one breaks; protocol.ts has the types, contract.ts the same as data
+ */
+
 const PENDING_MAX = 512;
 const LISTENERS_MAX = 4096;
 const QUEUE_MAX = 1024;

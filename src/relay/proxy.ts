@@ -9,6 +9,14 @@ import {
 import type { DaemonClient } from './daemon.ts';
 import { METHODS } from './methods.ts';
 
+/**
+ * The relay, between containerd and whichever daemon runs:
+ *
+ *     containerd ─┬─ gRPC ──▶ proxy.ts ───────┬─▶ daemon.ts ─▶ qshimd, and the next one when this one goes
+ *                 └─ ttrpc ─▶ ttrpc-proxy.ts ─┘
+ *     qshimd ─ control.ts ─▶ holds.ts: FIFOs that stay open
+ */
+
 const identity = (bytes: Buffer): Buffer => bytes;
 
 /**

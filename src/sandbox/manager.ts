@@ -38,6 +38,16 @@ import type { Sandbox, SandboxSnapshot } from './sandbox.ts';
 import { completeSandboxSpec, poolKind, type RequestedSandboxSpec, type SandboxSpec } from './spec.ts';
 import { stopSandbox } from './stop.ts';
 
+/**
+ * The daemon's sandboxes, by their ids:
+ *
+ *     start  ─▶ adopt.ts ─▶ sandboxes that ran on
+ *     create ─▶ boot.ts ─┬─ pool-start.ts: a member of the warm pool
+ *                        ├─ clone.ts: a template
+ *                        └─ a boot              stop ─▶ stop.ts
+ *     attach ─▶ volume/admission.ts ─▶ volumes.add ─▶ volume/attach.ts     detach ─▶ volume/detach.ts
+ */
+
 /** Longest id that names its own directory; sockets lie below it and their paths may have 107 bytes. */
 const DIRECTORY_NAME_MAX = 36;
 const HASH_DIGITS = 12;

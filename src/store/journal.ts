@@ -24,6 +24,14 @@ import { volumeRecordSchema } from '../volume/record.ts';
 import { unknownMembers, withUnknownMembers, type Kept } from './unknown-members.ts';
 
 /**
+ * What outlives the daemon:
+ *
+ *     Sandbox ─ commit ─▶ journal.ts ─ versions, unknown-members.ts ─▶ state.json
+ *     anybody ─ emit ─▶ events.ts ─▶ event-file.ts: events.jsonl ─▶ then the watchers
+ *     the next daemon ─ readJournal ─▶ upgrades ─▶ JournalRecord
+ */
+
+/**
  * Versions (base/versions.ts has the rules). What today's daemon writes is 1.0, and so has no `minor`: the versions before there
  * were minors refuse members that they do not know. Whoever adds a member adds an upgrade to the end of the chain, which gives it
  * to journals that lack it; from then on `minor` is written, and those versions set the journal aside and go by QEMU.

@@ -14,6 +14,15 @@ import { sandboxFiles } from '../qemu/files.ts';
 import { endQemuOf } from '../qemu/find.ts';
 import { VM_DIRECTORY, makeTemplate, type TemplateLaunch } from './vm.ts';
 
+/**
+ * Templates, from the making of one to a sandbox:
+ *
+ *     templates.ts ─ key.ts: its name ─▶ store.ts ─ is it there? ─▶ lease ─▶ clone.ts ─▶ a VM of its own identity
+ *          │                                ▲                                  ▲
+ *          └─ missing ─▶ vm.ts: boot, save ─┘          pool.ts: clones made ahead of time
+ *                        (migrate.ts, record.ts)
+ */
+
 const MIB = 1_048_576;
 /** f_type of statfs(2) for tmpfs, and for ramfs. */
 const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x0102_1994, 0x8584_58f6]);

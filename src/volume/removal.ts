@@ -12,6 +12,15 @@ import { deviceOf, type DeviceObject, type QemuObject } from './model/objects.ts
 import type { Volume } from './volume.ts';
 
 /**
+ * The way out of QEMU, the same for Detach, undo and adoption:
+ *
+ *     listen ─▶ device_del ─▶ DEVICE_DELETED, or a look ─▶ the rest, last one first ─▶ look (qemu/inventory.ts)
+ *        ▲                                                                                   │
+ *        └───────────────── something is listed: pause, and ask again ◀──────────────────────┤
+ *                                                        nothing is: all-gone, REMOVED ◀─────┘
+ */
+
+/**
  * Drives a volume out of QEMU, whatever of it is there, to a proven end: its objects, the last one first, and the look that
  * finds none of them. It serves Detach, the undo of a failed attach, and adoption alike, because it begins by looking, not by
  * remembering. It asks again for as long as the VM lives, and returns once the volume is REMOVED.

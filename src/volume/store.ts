@@ -16,6 +16,14 @@ import { moduleOf, type SourceSpec } from './source/registry.ts';
 import type { Inspection } from './source/module.ts';
 import type { VolumeSpec } from './spec.ts';
 
+/**
+ * Who has what in one sandbox, and the only door to what is known of a volume:
+ *
+ *     add ─▶ claim (claims.ts), slot (model/slots.ts), vectors (model/placement.ts), generation ─▶ Volume, PENDING
+ *     apply(volume, input) ─▶ volume.observe ─▶ model/facts.ts ─▶ model/state.ts
+ *           └─▶ log line, event; on REMOVED slot, vectors and claim are free again
+ */
+
 /** Where changes are told. */
 export interface VolumeEvents {
   emit(event: NewEvent): void;

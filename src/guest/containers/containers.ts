@@ -16,6 +16,14 @@ import { GuestRuntime, type ExitRecord } from './runtime.ts';
 import { translateLimits, translateProcess } from './translate.ts';
 import type { ContainerSpec, ContainerStats, ExecSpec, GuestContainers, GuestProcess, ProcessExit } from './types.ts';
 
+/**
+ * Containers in one guest:
+ *
+ *     config.json ─▶ oci.ts, translate.ts, plan.ts ─▶ bundle.ts ─▶ runtime.ts ─ scripts ─▶ crun, conmon
+ *     containers.ts ─▶ process-table.ts, process.ts ─▶ ports (sandbox/ports.ts) ─▶ streams.ts: bytes in and out
+ *     exits.ts ◀─ the events port ◀─ the guest         records.ts ─▶ the journal ─▶ rejoin.ts: the next daemon
+ */
+
 /** Of a process that ended before it ran, and of one that could not be run: as shells have it. */
 const NEVER_RAN_CODE = 137;
 const NOT_STARTED_CODE = 127;

@@ -5,6 +5,13 @@ import type { Operation } from '../model/operation.ts';
 import type { Volume } from '../volume.ts';
 
 /**
+ * Operations on volumes that stay attached:
+ *
+ *     resize.ts, key-slots.ts ─▶ operate ─▶ store.begin (the slot) ─▶ commit ─▶ work ─▶ the slot is free
+ *     a daemon that comes back ─▶ resume.ts ─▶ operateAgain
+ */
+
+/**
  * Does something to a volume that stays attached, in the volume's one slot for that (model/operation.ts). The journal says so
  * before `work` begins, and until it has ended: a daemon that comes back takes it up again (resume.ts). The same operation again
  * joins the one under way.
