@@ -43,7 +43,8 @@ export function tolerant(definition: ServiceDefinition): ServiceDefinition {
         ...method,
         requestDeserialize: (bytes: Buffer): unknown => {
           try {
-            // A plain view, not a Buffer: protobufjs's reader for Buffers takes a string that is cut off as a shorter one.
+            // A plain view, not a Buffer: protobufjs's reader for Buffers takes a string that is cut off as a shorter
+            // one.
             return method.requestDeserialize(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) as Buffer);
           } catch (error) {
             return new MalformedRequest(messageOf(error));

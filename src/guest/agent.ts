@@ -122,7 +122,9 @@ export class GuestAgent implements AsyncDisposable {
     await this.#channel.request(options);
   }
 
-  /** A hint, from VSERPORT_CHANGE, that the agent may have come or gone: asks it at once. Never needed, only quicker. */
+  /**
+   * A hint, from VSERPORT_CHANGE, that the agent may have come or gone: asks it at once. Never needed, only quicker.
+   */
   nudge(): void {
     this.#channel.nudge();
   }
@@ -181,7 +183,9 @@ export class GuestAgent implements AsyncDisposable {
     }
   }
 
-  /** Makes sure that the next request finds a link that was answered on just now; never fails, and is not waited for. */
+  /**
+   * Makes sure that the next request finds a link that was answered on just now; never fails, and is not waited for.
+   */
   warmUp(): void {
     this.#channel.warmUp();
   }

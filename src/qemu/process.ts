@@ -96,7 +96,9 @@ export class QemuProcess {
     }
   }
 
-  /** Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now. */
+  /**
+   * Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now.
+   */
   static async adopt(identity: ProcessIdentity): Promise<QemuProcess | undefined> {
     if (!(await isAlive(identity))) return undefined;
     return new QemuProcess(identity, watchUntilGone(identity), false);

@@ -20,8 +20,8 @@ import { METHODS } from './methods.ts';
 const identity = (bytes: Buffer): Buffer => bytes;
 
 /**
- * Passes containerd's gRPC calls on to the daemon, undecoded. To containerd a connection that breaks is the end of every
- * container behind it (CRI records exit code 255 and kills what still runs); this one lasts.
+ * Passes containerd's gRPC calls on to the daemon, undecoded. To containerd a connection that breaks is the end of
+ * every container behind it (CRI records exit code 255 and kills what still runs); this one lasts.
  */
 export class GrpcProxy {
   readonly #server = new Server({ 'grpc.max_receive_message_length': -1, 'grpc.max_send_message_length': -1 });

@@ -60,7 +60,10 @@ export function directoryName(sandboxId: string): string {
   return `${sandboxId.slice(0, DIRECTORY_NAME_MAX - HASH_DIGITS - 1)}-${hash}`;
 }
 
-/** All sandboxes of the daemon: what `api/` and `containerd/` call. Ids are checked here, and every call is idempotent on them. */
+/**
+ * All sandboxes of the daemon: what `api/` and `containerd/` call. Ids are checked here, and every call is idempotent
+ * on them.
+ */
 export class SandboxManager {
   readonly #environment: SandboxEnvironment;
   readonly #sandboxes = new Map<string, Sandbox>();
@@ -170,8 +173,8 @@ export class SandboxManager {
 
   /**
    * Follows a boot to its end; one that fails leaves nothing behind.
-   * INVARIANT: until then the id is not free. Else the last record of this sandbox could be written over the first of the
-   * next one of its name, and watchers would hear of the end of the one after the beginning of the other.
+   * INVARIANT: until then the id is not free. Else the last record of this sandbox could be written over the first of
+   * the next one of its name, and watchers would hear of the end of the one after the beginning of the other.
    */
   #follow(sandbox: Sandbox, boot: Promise<void>): void {
     const { id } = sandbox;

@@ -37,8 +37,8 @@ export type FoundTemplate = { readonly lease: TemplateLease } | { readonly lease
 /**
  * The daemon's templates: which one fits a sandbox, and the making of those that are missing.
  *
- * INVARIANTS: at most one template's VM runs at a time. It dies with the daemon where the host can see to that; where it
- * cannot, the next daemon ends it before it serves.
+ * INVARIANTS: at most one template's VM runs at a time. It dies with the daemon where the host can see to that; where
+ * it cannot, the next daemon ends it before it serves.
  */
 export class Templates implements AsyncDisposable {
   readonly #config: Config;
@@ -61,7 +61,9 @@ export class Templates implements AsyncDisposable {
     this.#problem = problem;
   }
 
-  /** Opens the store. A directory that will not do is no reason not to serve: then every sandbox boots, and says why. */
+  /**
+   * Opens the store. A directory that will not do is no reason not to serve: then every sandbox boots, and says why.
+   */
   static async open(config: Config, log: Logger): Promise<Templates> {
     let problem = '';
     const store = await openStore(config, log).catch((error: unknown) => {
@@ -73,7 +75,8 @@ export class Templates implements AsyncDisposable {
   }
 
   /**
-   * The template for a launch, to be disposed of when its clone has ended. With `required`, makes it when there is none.
+   * The template for a launch, to be disposed of when its clone has ended. With `required`, makes it when there is
+   * none.
    * @param signal ends the waiting for one that is being made
    * @throws with `required` only: what the making throws (TemplateStore.build); ShimError FAILED_PRECONDITION /
    *   TEMPLATE_UNAVAILABLE when this host has no templates

@@ -30,11 +30,12 @@ const NOT_STARTED_CODE = 127;
 const LOST_CODE = 255;
 
 /**
- * All containers of one sandbox. This class owns every change of a process; what it does in the guest is runtime.ts, what it plugs
- * is sandbox/ports.ts.
+ * All containers of one sandbox. This class owns every change of a process; what it does in the guest is runtime.ts,
+ * what it plugs is sandbox/ports.ts.
  *
- * INVARIANT: a process is in the journal before anything of it is in QEMU or in the guest, and until all of it is gone. A daemon
- * that comes back undoes what was being made, finishes what was being deleted, and asks the guest about the rest (rejoin.ts).
+ * INVARIANT: a process is in the journal before anything of it is in QEMU or in the guest, and until all of it is gone.
+ * A daemon that comes back undoes what was being made, finishes what was being deleted, and asks the guest about the
+ * rest (rejoin.ts).
  */
 export class Containers implements GuestContainers, ProcessActions {
   readonly runtime: GuestRuntime;

@@ -12,11 +12,11 @@ import type { Volume } from '../volume.ts';
  */
 
 /**
- * Does something to a volume that stays attached, in the volume's one slot for that (model/operation.ts). The journal says so
- * before `work` begins, and until it has ended: a daemon that comes back takes it up again (resume.ts). The same operation again
- * joins the one under way.
- * @throws ShimError FAILED_PRECONDITION / OPERATION_IN_PROGRESS that names the other one; UNAVAILABLE / JOURNAL_WRITE_FAILED; what
- *   `work` throws
+ * Does something to a volume that stays attached, in the volume's one slot for that (model/operation.ts). The journal
+ * says so before `work` begins, and until it has ended: a daemon that comes back takes it up again (resume.ts). The
+ * same operation again joins the one under way.
+ * @throws ShimError FAILED_PRECONDITION / OPERATION_IN_PROGRESS that names the other one; UNAVAILABLE /
+ *   JOURNAL_WRITE_FAILED; what `work` throws
  */
 export async function operate(
   host: VolumeHost,
