@@ -1,6 +1,6 @@
 /**
- * `npm run adoption`: how long a new daemon takes to find the sandboxes of one that was killed, and to confirm the state of
- * each of their volumes, on a real QEMU.
+ * `npm run adoption`: how long a new daemon takes to find the sandboxes of one that was killed, and to confirm the
+ * state of each of their volumes, on a real QEMU.
  */
 import { Command } from '@commander-js/extra-typings';
 import { Adoption } from '../test/soak/adoption.ts';

@@ -1,6 +1,6 @@
 /**
- * `npm run bench`: how fast qshim is, beside a bare QMP script and beside libvirt, in one run on one machine, with one guest
- * image. Those that are compared take turns, so that a machine that is busy for a while is busy for all of them.
+ * `npm run bench`: how fast qshim is, beside a bare QMP script and beside libvirt, in one run on one machine, with one
+ * guest image. Those that are compared take turns, so that a machine that is busy for a while is busy for all of them.
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { availableParallelism, cpus, release, tmpdir, totalmem, loadavg } from 'node:os';

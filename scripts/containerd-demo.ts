@@ -1,6 +1,7 @@
 /**
- * `npm run demo:containerd`: a real containerd from Debian runs a pod in a qshim sandbox: a container on a hot-plugged root file
- * system, a volume attached to the running pod through containerd, the daemon killed under it. Leaves nothing behind.
+ * `npm run demo:containerd`: a real containerd from Debian runs a pod in a qshim sandbox: a container on a hot-plugged
+ * root file system, a volume attached to the running pod through containerd, the daemon killed under it. Leaves nothing
+ * behind.
  */
 import { release } from 'node:os';
 import { podConfig } from '../test/support/containerd/cri.ts';

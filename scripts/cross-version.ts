@@ -1,6 +1,6 @@
 /**
- * `npm run cross-version -- --from REF`: sandboxes that a daemon of another version has made, adopted by this one, and the other
- * way round, on a real QEMU.
+ * `npm run cross-version -- --from REF`: sandboxes that a daemon of another version has made, adopted by this one, and
+ * the other way round, on a real QEMU.
  */
 import { Command } from '@commander-js/extra-typings';
 import { Crossing, type Check } from '../test/versions/crossing.ts';

@@ -1,6 +1,6 @@
 /**
- * `npm run kill9 -- --kills N --seed S`: kill -9 of the daemon in the midst of attaches and detaches on a real QEMU, again
- * and again. No volume may be lost or leaked, no state wrong, and the VMs must not notice.
+ * `npm run kill9 -- --kills N --seed S`: kill -9 of the daemon in the midst of attaches and detaches on a real QEMU,
+ * again and again. No volume may be lost or leaked, no state wrong, and the VMs must not notice.
  */
 import { Command } from '@commander-js/extra-typings';
 import { Kill9 } from '../test/soak/kill9.ts';

@@ -1,6 +1,6 @@
 /**
- * The part of `npm run lint` that is about shell: shellcheck and shfmt. With `--write`, what `npm run format` does about it.
- * A check whose tool is missing, and cannot be installed by this user, is skipped, and says so.
+ * The part of `npm run lint` that is about shell: shellcheck and shfmt. With `--write`, what `npm run format` does
+ * about it. A check whose tool is missing, and cannot be installed by this user, is skipped, and says so.
  */
 import { parseArgs } from 'node:util';
 import { execa } from 'execa';

@@ -1,4 +1,7 @@
-/** Generates src/grpc/generated from proto/ (`npm run proto`); the result is committed, and a unit test holds it current. */
+/**
+ * Generates src/grpc/generated from proto/ (`npm run proto`); the result is committed, and a unit test holds it
+ * current.
+ */
 import { rm } from 'node:fs/promises';
 import { execa } from 'execa';
 

@@ -37,7 +37,10 @@ const KINDS: readonly Kind[] = [
   { name: 'containerd', needsVm: true, concurrency: 1, timeoutMs: 900_000, onlyWhenAsked: true },
 ];
 
-/** The part of the real-QEMU tests that `npm test` runs a second time, with clones: everything that a guest takes part in. */
+/**
+ * The part of the real-QEMU tests that `npm test` runs a second time, with clones: everything that a guest takes part
+ * in.
+ */
 const ALSO_AS_CLONES: readonly string[] = [
   'volumes.test.ts',
   'options.test.ts',

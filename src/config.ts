@@ -178,7 +178,7 @@ const configSchema = z.strictObject({
     .array(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'is not the name of an environment variable'))
     .default([])
     .describe(
-      'Environment variables of the daemon that hold keys, taken out of it at the start. Less safe than files: see README.',
+      'Environment variables of the daemon that hold keys, taken out of it at the start. Less safe than files: see docs/encryption.md.',
     ),
   key_commands: z
     .array(z.string().regex(/^[A-Za-z0-9_.-]+=\/[^\0]*$/, 'must be NAME=/PROGRAM ARGUMENT ...'))

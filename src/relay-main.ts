@@ -10,9 +10,9 @@ import { TtrpcProxy } from './relay/ttrpc-proxy.ts';
 import { claimSocket } from './grpc/socket.ts';
 
 /**
- * The relay: a small process between containerd and the daemon that outlives the daemon. It passes calls on and holds FIFOs open,
- * and nothing else, so that there is nothing in it that would have to be restarted. The daemon starts it, finds it again, and
- * ends it when it has no pods.
+ * The relay: a small process between containerd and the daemon that outlives the daemon. It passes calls on and holds
+ * FIFOs open, and nothing else, so that there is nothing in it that would have to be restarted. The daemon starts it,
+ * finds it again, and ends it when it has no pods.
  */
 async function main(): Promise<void> {
   const [socket, backend, control] = process.argv.slice(2);

@@ -13,14 +13,17 @@ import type { TaskClient } from './grpc/generated/containerd/task/v3/Task.ts';
 import type { RuntimeInfo } from './grpc/generated/containerd/types/RuntimeInfo.ts';
 
 /**
- * `containerd-shim-qshim-v2`: what containerd runs for the runtime io.containerd.qshim.v2. The work is the daemon's; this only
- * tells where it is (`start`), and takes away what is left of a container (`delete`). containerd reads both standard output and
- * standard error: not a word more may be written.
+ * `containerd-shim-qshim-v2`: what containerd runs for the runtime io.containerd.qshim.v2. The work is the daemon's;
+ * this only tells where it is (`start`), and takes away what is left of a container (`delete`). containerd reads both
+ * standard output and standard error: not a word more may be written.
  */
 
 const DEFAULT_CONFIG_FILE = '/etc/qshim/config.toml';
 const RUNTIME_NAME = 'io.containerd.qshim.v2';
-/** The newest that containerd 1.7 takes, and the newest that 2.1 names (MAX_SHIM_VERSION): containerd.task.v2.Task over ttrpc. */
+/**
+ * The newest that containerd 1.7 takes, and the newest that 2.1 names (MAX_SHIM_VERSION): containerd.task.v2.Task over
+ * ttrpc.
+ */
 const PROTOCOL_VERSION = 2;
 const SIGKILL = 9;
 const EXIT_UNKNOWN = 255;
@@ -42,8 +45,8 @@ async function socketPath(): Promise<string> {
 }
 
 /**
- * containerd 1.7 reads the same answer again, after a restart, from the file `address` in the bundle, which is the working
- * directory. containerd 2 keeps an own copy (bootstrap.json).
+ * containerd 1.7 reads the same answer again, after a restart, from the file `address` in the bundle, which is the
+ * working directory. containerd 2 keeps an own copy (bootstrap.json).
  */
 async function start(): Promise<void> {
   const path = ttrpcSocketOf(await socketPath());

@@ -88,8 +88,8 @@ export async function ensureGuest(options: { readonly force?: boolean } = {}): P
 }
 
 /**
- * Builds the image's files into `directory` from package files that are there already. The same inputs and the same compiler
- * give the same bytes.
+ * Builds the image's files into `directory` from package files that are there already. The same inputs and the same
+ * compiler give the same bytes.
  */
 export async function buildImage(
   debs: readonly Deb[],
@@ -131,8 +131,8 @@ function imageAt(directory: string, manifest: Manifest): GuestImage {
 }
 
 /**
- * True when the image's files are whole, its recipe is today's, and compiler and apt's packages are the same: as far as there
- * are any on this machine.
+ * True when the image's files are whole, its recipe is today's, and compiler and apt's packages are the same: as far as
+ * there are any on this machine.
  */
 async function isCurrent(manifest: Manifest, recipe: string): Promise<boolean> {
   if (manifest.recipe !== recipe) return false;

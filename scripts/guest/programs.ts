@@ -5,8 +5,8 @@ import { execa } from 'execa';
 import { ensureCommands, ensurePackages } from '../lib/packages.ts';
 
 /**
- * The programs in C that run in guests: `player`, which the daemon puts into a template's guest, and `qshim-uevents`, which the
- * image has in /usr/sbin.
+ * The programs in C that run in guests: `player`, which the daemon puts into a template's guest, and `qshim-uevents`,
+ * which the image has in /usr/sbin.
  */
 export const programNames = ['player', 'qshim-uevents'] as const;
 
@@ -26,7 +26,9 @@ export async function ensureCompiler(): Promise<void> {
   await ensurePackages(['linux-libc-dev'], () => Promise.resolve(existsSync('/usr/include/linux/filter.h')));
 }
 
-/** Compiler and linker, with their packages' versions; undefined when there is none. The same ones give the same bytes. */
+/**
+ * Compiler and linker, with their packages' versions; undefined when there is none. The same ones give the same bytes.
+ */
 export async function compilerVersion(): Promise<string | undefined> {
   const versions: string[] = [];
   for (const command of ['gcc', 'ld']) {

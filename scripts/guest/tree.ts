@@ -20,7 +20,9 @@ import { bootModules, contents, demandModules, directories, links } from './cont
 const libraryDirectory = '/usr/lib/x86_64-linux-gnu';
 const loaderName = 'ld-linux-x86-64.so.2';
 
-/** Unpacks package files into one directory in which /bin, /sbin, /lib and /lib64 are links into /usr. No root needed. */
+/**
+ * Unpacks package files into one directory in which /bin, /sbin, /lib and /lib64 are links into /usr. No root needed.
+ */
 export async function unpackDebs(debPaths: readonly string[], stage: string): Promise<void> {
   for (const name of ['bin', 'sbin', 'lib', 'lib64']) {
     await mkdir(join(stage, 'usr', name), { recursive: true });
@@ -41,8 +43,8 @@ export interface TreeSources {
 }
 
 /**
- * Lays out the guest's root file system in `tree`. Returns the kernel's version. The same inputs give the same tree: names,
- * modes, contents and times.
+ * Lays out the guest's root file system in `tree`. Returns the kernel's version. The same inputs give the same tree:
+ * names, modes, contents and times.
  */
 export async function layOutTree({ stage, programs, rootfs }: TreeSources, tree: string): Promise<string> {
   for (const directory of directories) await mkdir(join(tree, directory), { recursive: true });

@@ -13,7 +13,7 @@ export function errorDocument(): string {
     '',
     'An error of qshim is a gRPC status with a `google.rpc.ErrorInfo` of domain `qshim` in `grpc-status-details-bin`: a reason, and metadata',
     'that names what it is about. A problem in the answer to a batch has the same members.',
-    '[README.md](../README.md#talking-to-the-api-with-other-clients) shows how a client reads them.',
+    '[api.md](api.md#talking-to-the-api-with-other-clients) shows how a client reads them.',
     '',
     '- Branch on the status or the reason, never on the message. A reason keeps its name and its statuses.',
     '- Later versions have more reasons: take one that you do not know by its status.',

@@ -12,6 +12,14 @@ import type { VolumesHandlers } from '../grpc/generated/qshim/v1/Volumes.ts';
 import { streaming, unary, type CallContext, type Edge } from '../grpc/handlers.ts';
 import { keySlotsHandlers } from './key-slots-service.ts';
 
+/**
+ * qshim.v1:
+ *
+ *     server.ts ─▶ services.ts, key-slots-service.ts ─ convert*.ts ─▶ SandboxManager
+ *                        ▲                                                │
+ *                        └─────────── convert*.ts ◀─ snapshots, events ───┘
+ */
+
 const DURATION_MS_MAX = 86_400_000;
 
 export function sandboxesHandlers(manager: SandboxManager, edge: Edge): SandboxesHandlers {

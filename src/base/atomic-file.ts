@@ -2,10 +2,12 @@ import { open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
 /**
- * Replaces a file's contents: temporary file, fsync, rename, fsync of the directory. A reader finds the old contents or the new
- * ones, never half of one, and nothing but the file is left. Mode 0600. Not for two writers of one path at once.
+ * Replaces a file's contents: temporary file, fsync, rename, fsync of the directory. A reader finds the old contents or
+ * the new ones, never half of one, and nothing but the file is left. Mode 0600. Not for two writers of one path at
+ * once.
  *
- * Each step is a trip through the thread pool, on the way of every attach: file and directory are opened, and closed, side by side.
+ * Each step is a trip through the thread pool, on the way of every attach: file and directory are opened, and closed,
+ * side by side.
  * @throws the system error
  */
 export async function writeAtomically(path: string, text: string): Promise<void> {

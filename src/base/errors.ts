@@ -1,6 +1,6 @@
 /**
- * Errors that cross module borders. Domain code throws `ShimError`; only `rpc/` knows how a code becomes a gRPC status.
- * What each code and each reason means is in `reasons.ts`, and in docs/errors.md, which is made of it.
+ * Errors that cross module borders. Domain code throws `ShimError`; only `grpc/` knows how a code becomes a gRPC
+ * status. What each code and each reason means is in `reasons.ts`, and in docs/errors.md, which is made of it.
  */
 
 import { REASONS, type DecidingReason, type Reason, type ReasonWith, type ShimCode } from './reasons.ts';
@@ -30,8 +30,8 @@ const CONTROLS = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g;
  * An error with a status code, a stable reason and one sentence for people.
  *
  * Messages and metadata may hold what a hostile guest said. They end up in records, events, logs, gRPC trailers and on
- * terminals, so they are made short and harmless here: well-formed Unicode, and messages, which are for people, as one sentence
- * without control characters. Metadata is for programs, and has the characters that there were.
+ * terminals, so they are made short and harmless here: well-formed Unicode, and messages, which are for people, as one
+ * sentence without control characters. Metadata is for programs, and has the characters that there were.
  */
 export class ShimError extends Error {
   readonly code: ShimCode;
@@ -84,8 +84,8 @@ export function messageOf(error: unknown): string {
 }
 
 /**
- * Text that quotes another program as one sentence without its full stop: lines and sentences are joined by semicolons. QEMU, the
- * kernel's tools and the guest end theirs as they like.
+ * Text that quotes another program as one sentence without its full stop: lines and sentences are joined by semicolons.
+ * QEMU, the kernel's tools and the guest end theirs as they like.
  */
 export function oneSentence(text: string): string {
   const joined = text

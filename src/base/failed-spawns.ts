@@ -8,9 +8,9 @@ const CHANNEL = 'child_process';
 const NO_DESCRIPTOR: ReadonlySet<string | undefined> = new Set(['EMFILE', 'ENFILE']);
 
 /**
- * Listens for the error of every child process that is begun while this lasts. With no descriptor left Node gives such a
- * process no streams, by which execa fails before it listens: nobody would, and an error that nobody listens for ends this
- * process. Whoever began the child hears of it all the same, by what execa throws.
+ * Listens for the error of every child process that is begun while this lasts. With no descriptor left Node gives such
+ * a process no streams, by which execa fails before it listens: nobody would, and an error that nobody listens for ends
+ * this process. Whoever began the child hears of it all the same, by what execa throws.
  */
 export function surviveFailedSpawns(log: Logger): Disposable {
   const onError = (error: unknown): void => {

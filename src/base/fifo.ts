@@ -13,8 +13,8 @@ export interface LeftBytes {
 }
 
 /**
- * Reads a FIFO, which is opened at the first read, and only as fast as the stream is read: the rest waits in the FIFO. At most
- * 64 KiB are taken ahead, all of them in this stream, none in the socket below: `leave` knows them all.
+ * Reads a FIFO, which is opened at the first read, and only as fast as the stream is read: the rest waits in the FIFO.
+ * At most 64 KiB are taken ahead, all of them in this stream, none in the socket below: `leave` knows them all.
  */
 export class FifoStream extends Readable {
   readonly #source: number | (() => number);
@@ -23,7 +23,10 @@ export class FifoStream extends Readable {
   #resting = false;
   #over = false;
 
-  /** @param source a descriptor, opened without blocking, which becomes the stream's own; or what gives one at the first read */
+  /**
+   * @param source a descriptor, opened without blocking, which becomes the stream's own; or what gives one at the
+   *   first read
+   */
   constructor(source: number | (() => number)) {
     super({ highWaterMark: CHUNK_BYTES });
     this.#source = source;
@@ -73,7 +76,9 @@ export class FifoStream extends Readable {
     return this.push(bytes);
   }
 
-  /** Gives what was held back, when the stream is left; may read, without waiting (`readNow`), what it takes to know. */
+  /**
+   * Gives what was held back, when the stream is left; may read, without waiting (`readNow`), what it takes to know.
+   */
   protected decide(): LeftBytes {
     return { bytes: Buffer.alloc(0), ended: false };
   }
@@ -94,7 +99,8 @@ export class FifoStream extends Readable {
     this.#fd = fd;
     const buffer = Buffer.alloc(CHUNK_BYTES);
     const callback = (bytes: number): boolean => {
-      // A copy: the buffer is filled again. False stops the reading at once; a socket that is paused reads one more into itself.
+      // A copy: the buffer is filled again. False stops the reading at once; a socket that is paused reads one more
+      // into itself.
       this.#resting = !this.pass(Buffer.from(buffer.subarray(0, bytes)));
       return !this.#resting;
     };
@@ -105,7 +111,10 @@ export class FifoStream extends Readable {
     return socket;
   }
 
-  /** poll(2) is silent of a last writer that went before this side was opened; read(2) is not. @returns false: enough for now */
+  /**
+   * poll(2) is silent of a last writer that went before this side was opened; read(2) is not.
+   * @returns false: enough for now
+   */
   #readFirst(): boolean {
     const first = this.readNow(CHUNK_BYTES);
     if (first === undefined) return true;

@@ -1,10 +1,10 @@
 /**
- * Every reason that qshim gives, in one table: `google.rpc.ErrorInfo.reason` of an error, `reason` of a record's or an event's
- * cause, and what the command and the daemon say of themselves. Programs branch on reasons, so a reason keeps its name and its
- * status. `npm run error-docs` makes docs/errors.md of it; `ShimError` takes its types from it.
+ * Every reason that qshim gives, in one table: `google.rpc.ErrorInfo.reason` of an error, `reason` of a record's or an
+ * event's cause, and what the command and the daemon say of themselves. Programs branch on reasons, so a reason keeps
+ * its name and its status. `npm run error-docs` makes docs/errors.md of it; `ShimError` takes its types from it.
  */
 
-/** The gRPC statuses that qshim uses, and when. `rpc/status.ts` maps the names to numbers. */
+/** The gRPC statuses that qshim uses, and when. `grpc/status.ts` maps the names to numbers. */
 export const STATUSES = {
   INVALID_ARGUMENT: 'The request is malformed or contradicts itself.',
   NOT_FOUND: 'There is no such sandbox, volume, container or key.',
@@ -1315,9 +1315,9 @@ export type DecidingReason = {
 declare const read: unique symbol;
 
 /**
- * A reason of this version, or one that was read: from a journal or an event file that another version wrote, or from the answer of
- * another daemon. Whoever reads cannot know all of those, and must not refuse a record for a reason that it does not know. What
- * qshim itself gives must be in the table, so a plain string is none.
+ * A reason of this version, or one that was read: from a journal or an event file that another version wrote, or from
+ * the answer of another daemon. Whoever reads cannot know all of those, and must not refuse a record for a reason that
+ * it does not know. What qshim itself gives must be in the table, so a plain string is none.
  */
 export type AnyReason = Reason | (string & { readonly [read]: true });
 

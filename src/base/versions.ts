@@ -2,8 +2,8 @@
  * Versions of what a daemon leaves on disk for the next one, which may be an older one.
  *
  * `version` is the major, `minor` counts within it and is left out while it is 0.
- * - A later minor has members that this daemon may not know. It reads the rest, keeps what it does not know, and writes its own
- *   minor: what it adds lacks the new members, so the later daemon's upgrades must run again.
+ * - A later minor has members that this daemon may not know. It reads the rest, keeps what it does not know, and
+ *   writes its own minor: what it adds lacks the new members, so the later daemon's upgrades must run again.
  * - A later major cannot be read. The file stays as it is: a later daemon can read it.
  * - An earlier minor comes up through the chain of upgrades.
  * So only members may come with a minor. Whatever else changes, such as a new value of a member, needs a new major.
@@ -13,15 +13,18 @@ export type JsonObject = Readonly<Record<string, unknown>>;
 
 /**
  * One step of a chain, up to minor version `to`.
- * INVARIANTS: `upgrade` is pure. It adds what is missing and leaves what is there, since the file may have been of this minor before
- * an older daemon wrote it. It takes any JSON: whether the file makes sense is checked at the end of the chain.
+ * INVARIANTS: `upgrade` is pure. It adds what is missing and leaves what is there, since the file may have been of this
+ * minor before an older daemon wrote it. It takes any JSON: whether the file makes sense is checked at the end of the
+ * chain.
  */
 export interface Upgrade {
   readonly to: number;
   readonly upgrade: (file: JsonObject) => JsonObject;
 }
 
-/** A kind of file: its major, and the chain of upgrades within that, whose last step leads to this daemon's own minor. */
+/**
+ * A kind of file: its major, and the chain of upgrades within that, whose last step leads to this daemon's own minor.
+ */
 export interface Format {
   readonly major: number;
   readonly upgrades: readonly Upgrade[];
@@ -38,8 +41,8 @@ export function laterMajor(file: unknown, { major }: Format): number | undefined
 }
 
 /**
- * Brings a file of this major to this daemon's minor. A file without a minor runs through the whole chain: it is of minor 0, or of
- * before there were any.
+ * Brings a file of this major to this daemon's minor. A file without a minor runs through the whole chain: it is of
+ * minor 0, or of before there were any.
  * @throws Error when it says of itself that it is no such file
  */
 export function upgraded(file: unknown, format: Format): { readonly file: JsonObject; readonly later: boolean } {

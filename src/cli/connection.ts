@@ -1,4 +1,6 @@
-/** The command's gRPC channel to the daemon. Loading this module loads gRPC, so commands import it only when they call. */
+/**
+ * The command's gRPC channel to the daemon. Loading this module loads gRPC, so commands import it only when they call.
+ */
 import {
   credentials,
   makeGenericClientConstructor,

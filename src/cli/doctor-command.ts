@@ -1,4 +1,6 @@
-/** `qshim doctor`: the checks of this host come from src/doctor by injection; only the question to the daemon is ours. */
+/**
+ * `qshim doctor`: the checks of this host come from src/doctor by injection; only the question to the daemon is ours.
+ */
 import type { CommandUnknownOpts } from '@commander-js/extra-typings';
 import { resolve } from 'node:path';
 import type { Finding } from '../doctor/finding.ts';
@@ -48,7 +50,9 @@ export function addDoctorCommand(program: CommandUnknownOpts, session: Session):
     });
 }
 
-/** Whether the daemon answers grpc.health.v1 over the socket. No daemon is a warning: it may not have been started yet. */
+/**
+ * Whether the daemon answers grpc.health.v1 over the socket. No daemon is a warning: it may not have been started yet.
+ */
 async function daemonFinding(session: Session): Promise<Finding> {
   const check = 'daemon';
   const options = session.connectionOptions;

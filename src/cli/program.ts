@@ -1,4 +1,9 @@
-/** The tree of commands, and one run of it. */
+/**
+ * The tree of commands, and one run of it.
+ *
+ *     words ─▶ program.ts ─▶ *-commands.ts ─ *-requests.ts ─▶ session.ts ─ connection.ts ─▶ qshimd
+ *                                  └─ *-view.ts, table.ts ◀─ the answer; failure.ts, hints.ts ◀─ an error
+ */
 import { Argument, Command, CommanderError, type CommandUnknownOpts } from '@commander-js/extra-typings';
 import { CliFailure, usageFailure } from './cli-failure.ts';
 import { complete, completionScript, locate, SHELLS } from './completion.ts';

@@ -51,7 +51,9 @@ export function durationText(milliseconds: number): string {
   return `${milliseconds < 100 ? milliseconds.toFixed(1) : milliseconds.toFixed(0)} ms`;
 }
 
-/** google.protobuf.Timestamp in RFC 3339 with the fraction it has (3, 6 or 9 digits), as protobuf's JSON mapping does. */
+/**
+ * google.protobuf.Timestamp in RFC 3339 with the fraction it has (3, 6 or 9 digits), as protobuf's JSON mapping does.
+ */
 export function timestampText(time: Timestamp): string {
   const at = new Date(time.seconds * 1000);
   // Outside the range of Date there is no calendar text; the number is still true.

@@ -149,7 +149,10 @@ const KEY_KINDS = {
   command: 'command',
 } as const;
 
-/** `file:/etc/keys/a`, `credential:NAME`, `env:NAME`, `command:NAME`, `tang:/etc/keys/a.jwe`. @throws CliFailure of usage */
+/**
+ * `file:/etc/keys/a`, `credential:NAME`, `env:NAME`, `command:NAME`, `tang:/etc/keys/a.jwe`.
+ * @throws CliFailure of usage
+ */
 export function keyReferenceOf(text: string, cwd: string): KeyReference {
   const colon = text.indexOf(':');
   const word = text.slice(0, colon);

@@ -85,10 +85,10 @@ const DEFAULTS: RequestedSandboxSpec = {
 };
 
 /**
- * The sandbox that a pod's annotations ask for; zeroes and empty strings mean the configured default. Ranges are checked where
- * sandboxes are made (sandbox/spec.ts).
- * @throws ShimError INVALID_ARGUMENT for a wrong value, and for an annotation of ours that does not exist: a misspelt one would
- *   otherwise be a pod of another size than was asked for
+ * The sandbox that a pod's annotations ask for; zeroes and empty strings mean the configured default. Ranges are
+ * checked where sandboxes are made (sandbox/spec.ts).
+ * @throws ShimError INVALID_ARGUMENT for a wrong value, and for an annotation of ours that does not exist: a misspelt
+ *   one would otherwise be a pod of another size than was asked for
  */
 export function specFromAnnotations(
   annotations: Readonly<Record<string, string>>,

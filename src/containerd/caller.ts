@@ -6,7 +6,9 @@ export interface Caller {
   readonly namespace: string;
   /** Aborted when the caller gave up. */
   readonly signal: AbortSignal;
-  /** Aborted when the daemon ends: held calls (Wait) are then answered UNAVAILABLE, and asked again of the next daemon. */
+  /**
+   * Aborted when the daemon ends: held calls (Wait) are then answered UNAVAILABLE, and asked again of the next daemon.
+   */
   readonly leaving: AbortSignal;
 }
 

@@ -14,7 +14,9 @@ import type { Pods } from './pods.ts';
 import { processMetrics } from './process-metrics.ts';
 import { metricsAny, podSandboxConfig, podVolumes, timestampOf } from './wire/messages.ts';
 
-/** The version of containerd's shim protocol that is spoken; only with 3 does containerd group containers in a sandbox. */
+/**
+ * The version of containerd's shim protocol that is spoken; only with 3 does containerd group containers in a sandbox.
+ */
 export const SHIM_VERSION = 3;
 /** Extension of `Update` that names volumes. */
 const VOLUMES_EXTENSION = 'volumes';
@@ -30,8 +32,8 @@ interface ControllerOptions {
 }
 
 /**
- * `containerd.services.sandbox.v1.Controller` (sandboxer of type "sandbox" among containerd's proxy plugins), free of the
- * transport. Create takes note of the pod, Start boots its VM, Shutdown leaves nothing.
+ * `containerd.services.sandbox.v1.Controller` (sandboxer of type "sandbox" among containerd's proxy plugins), free of
+ * the transport. Create takes note of the pod, Start boots its VM, Shutdown leaves nothing.
  */
 export class SandboxController {
   readonly #pods: Pods;

@@ -11,7 +11,18 @@ import { TaskService } from './task.ts';
 import { EventsClient } from './wire/events-client.ts';
 import { ContainerdServer } from './wire/server.ts';
 
-/** How long a pod that an earlier daemon was in the middle of making waits to be asked for again: longer than the relay's patience. */
+/**
+ * What serves containerd (docs/containers.md):
+ *
+ *     containerd ─▶ relay ─▶ wire/server.ts ─┬─ controller.ts ─▶ pods.ts ─▶ SandboxManager
+ *                                            └─ task.ts ─▶ task-create.ts, execs.ts ─▶ live-process.ts ─▶ the guest
+ *     containerd ◀─ forwarder.ts ◀─ task-events.ts ◀────────────────────────────────────────┘
+ */
+
+/**
+ * How long a pod that an earlier daemon was in the middle of making waits to be asked for again: longer than the
+ * relay's patience.
+ */
 const ABANDONED_GRACE_MS = 120_000;
 
 /** All that serves containerd, put together: there is one of it in a daemon whose `containerd_socket` is set. */
@@ -23,8 +34,8 @@ export class ContainerdEndpoint implements AsyncDisposable {
   }
 
   /**
-   * Takes up what an earlier daemon has left, then listens. containerd's own connection ends at the relay, which is there
-   * before and after this daemon.
+   * Takes up what an earlier daemon has left, then listens. containerd's own connection ends at the relay, which is
+   * there before and after this daemon.
    * @throws ShimError UNAVAILABLE / RELAY_NOT_STARTED; FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN
    */
   static async open(manager: SandboxManager, config: Config, log: Logger): Promise<ContainerdEndpoint> {

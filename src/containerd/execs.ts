@@ -24,8 +24,8 @@ interface Parts {
 /**
  * How an exec comes to be, and how one that did not is undone.
  *
- * INVARIANT: an exec is on record before the guest or the relay have anything of it, and until they have nothing of it any more;
- * it is `ready` on disk before containerd hears of it.
+ * INVARIANT: an exec is on record before the guest or the relay have anything of it, and until they have nothing of it
+ * any more; it is `ready` on disk before containerd hears of it.
  */
 export class Execs {
   readonly #parts: Parts;
@@ -37,10 +37,10 @@ export class Execs {
   }
 
   /**
-   * The same once more, from a caller that has not heard the first answer, joins it or is answered as the first time. It ends with
-   * its caller; what it has begun goes on.
-   * @throws ShimError ALREADY_EXISTS / CONTAINER_EXISTS for another process under an id that is taken; INVALID_ARGUMENT /
-   *   INVALID_CONFIG_JSON for what is no process; UNAVAILABLE / EXEC_NOT_UNDONE
+   * The same once more, from a caller that has not heard the first answer, joins it or is answered as the first time.
+   * It ends with its caller; what it has begun goes on.
+   * @throws ShimError ALREADY_EXISTS / CONTAINER_EXISTS for another process under an id that is taken;
+   *   INVALID_ARGUMENT / INVALID_CONFIG_JSON for what is no process; UNAVAILABLE / EXEC_NOT_UNDONE
    */
   async make(request: ExecProcessRequest__Output, { pod, container }: PodContainer, { signal }: Caller): Promise<void> {
     const { execId: id, stdin, stdout, stderr, terminal } = request;
@@ -86,7 +86,9 @@ export class Execs {
     await events.publish(taskEvent(pod.record.namespace, 'TaskExecAdded', added));
   }
 
-  /** Never throws: what could not be undone stays on record as not ready, and is undone when somebody asks for it again. */
+  /**
+   * Never throws: what could not be undone stays on record as not ready, and is undone when somebody asks for it again.
+   */
   async undo(pod: Pod, container: ContainerRecord, exec: ExecRecord): Promise<void> {
     exec.ready = false;
     await this.#parts.relay.release(processKey(pod, container.id, exec.id));

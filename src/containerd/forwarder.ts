@@ -31,8 +31,9 @@ interface ForwarderOptions {
 }
 
 /**
- * Events for containerd, in order, each until containerd has taken it: it may be away for a while. They wait on disk, so that a
- * daemon that ends meanwhile leaves them to the next one. After a crash the last ones may be sent twice, never lost.
+ * Events for containerd, in order, each until containerd has taken it: it may be away for a while. They wait on disk,
+ * so that a daemon that ends meanwhile leaves them to the next one. After a crash the last ones may be sent twice,
+ * never lost.
  */
 export class EventForwarder implements AsyncDisposable {
   readonly #options: ForwarderOptions;

@@ -14,9 +14,10 @@ export interface FifoKeeper {
 }
 
 /**
- * The FIFOs have the last bytes, and the daemon has closed them; their readers shall have them, too. A FIFO that only has a writer
- * tells whether somebody reads: until then the writer stays, and the bytes with it (containerd is away). Then the writer goes,
- * the reader comes to the end of the file, and closes its own end: that it has read everything is seen, not assumed.
+ * The FIFOs have the last bytes, and the daemon has closed them; their readers shall have them, too. A FIFO that only
+ * has a writer tells whether somebody reads: until then the writer stays, and the bytes with it (containerd is away).
+ * Then the writer goes, the reader comes to the end of the file, and closes its own end: that it has read everything is
+ * seen, not assumed.
  * @param nobodyReads called when one has no reader
  * @throws the signal's reason
  */

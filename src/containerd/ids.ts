@@ -28,8 +28,8 @@ export function checkNamed(name: Named): Named {
 }
 
 /**
- * The sandbox of a pod: the pod's id in CRI's namespace, else `NAMESPACE.ID`; with a hash of both where that is too long, or where
- * dots of their own leave open which is which.
+ * The sandbox of a pod: the pod's id in CRI's namespace, else `NAMESPACE.ID`; with a hash of both where that is too
+ * long, or where dots of their own leave open which is which.
  */
 export function sandboxIdOf({ namespace, id }: Named): string {
   const ofCri = namespace === CRI_NAMESPACE;

@@ -18,8 +18,9 @@ const STATUSES: Readonly<Record<GuestProcess['state'], Status>> = {
 };
 
 /**
- * A container's init process, or one of its execs, as this daemon serves it: the record that outlives the daemon, the process in
- * the guest, and the joined streams. Its end is recorded, then told to containerd, exactly once in this daemon's life.
+ * A container's init process, or one of its execs, as this daemon serves it: the record that outlives the daemon, the
+ * process in the guest, and the joined streams. Its end is recorded, then told to containerd, exactly once in this
+ * daemon's life.
  */
 export class LiveProcess {
   readonly pod: Pod;
@@ -98,8 +99,8 @@ export class LiveProcess {
   }
 
   /**
-   * Tells of the end, once containerd has everything that the process wrote: its clients stop reading when they hear of the
-   * end, and megabytes may still be on their way out of the guest then.
+   * Tells of the end, once containerd has everything that the process wrote: its clients stop reading when they hear of
+   * the end, and megabytes may still be on their way out of the guest then.
    */
   async #end({ code, atMs, oomKilled }: ProcessExit): Promise<void> {
     await this.#starting?.catch(() => undefined);

@@ -15,8 +15,8 @@ interface Parts {
 /**
  * All processes that the daemon serves, by key.
  *
- * INVARIANT: what is listed here, and what is parting, has its streams open; nothing else has. A process is listed until it is
- * deleted, its container is, or its pod.
+ * INVARIANT: what is listed here, and what is parting, has its streams open; nothing else has. A process is listed
+ * until it is deleted, its container is, or its pod.
  */
 export class LiveProcesses {
   readonly #parts: Parts;
@@ -72,8 +72,8 @@ export class LiveProcesses {
   }
 
   /**
-   * For one whose container or pod has gone with it inside: nobody finds it any more, and once its end has been told (what it wrote
-   * is delivered, or nobody reads it) its streams are closed.
+   * For one whose container or pod has gone with it inside: nobody finds it any more, and once its end has been told
+   * (what it wrote is delivered, or nobody reads it) its streams are closed.
    */
   part(live: LiveProcess): void {
     this.#live.delete(live.key);

@@ -17,12 +17,12 @@ import {
 } from '../base/versions.ts';
 
 /**
- * What is kept of a pod besides its sandbox, so that a daemon that comes back can answer containerd as the one before it would
- * have: one JSON file a pod, written like a sandbox's journal. What the guest knows of processes is not in it; exits are, once
- * they have been seen, since the guest and its VM may be gone when containerd asks.
+ * What is kept of a pod besides its sandbox, so that a daemon that comes back can answer containerd as the one before
+ * it would have: one JSON file a pod, written like a sandbox's journal. What the guest knows of processes is not in it;
+ * exits are, once they have been seen, since the guest and its VM may be gone when containerd asks.
  *
- * Versions as of a journal (base/versions.ts), and as there what today's daemon writes is 1.0. Members that this version does not
- * know stay in the objects that are read, which are the ones that are changed and written.
+ * Versions as of a journal (base/versions.ts), and as there what today's daemon writes is 1.0. Members that this
+ * version does not know stay in the objects that are read, which are the ones that are changed and written.
  */
 export const POD_FORMAT: Format & { readonly major: 1 } = { major: 1, upgrades: [{ to: 0, upgrade: completed }] };
 
@@ -32,7 +32,9 @@ function keeping<T extends z.ZodRawShape>(shape: T): z.ZodObject<T> {
 }
 
 const exitSchema = keeping({ code: z.int(), atMs: z.number() });
-/** In base64: what a daemon that left had read of a stream, and could not deliver; and whether the stream ends with it. */
+/**
+ * In base64: what a daemon that left had read of a stream, and could not deliver; and whether the stream ends with it.
+ */
 const leftSchema = keeping({ bytes: z.string(), ended: z.boolean() });
 const processSchema = keeping({
   /** FIFO paths as containerd gave them; empty for none. */
@@ -189,8 +191,8 @@ function refuseLater(path: string, json: unknown): void {
 }
 
 /**
- * Every pod that an earlier daemon has left a record of. A file that cannot be understood is set aside and named in the log; one
- * that only a later daemon can read stays as it is.
+ * Every pod that an earlier daemon has left a record of. A file that cannot be understood is set aside and named in the
+ * log; one that only a later daemon can read stays as it is.
  */
 export async function readPods(directory: string, log: Logger): Promise<readonly PodRecord[]> {
   await mkdir(directory, { recursive: true, mode: 0o700 });

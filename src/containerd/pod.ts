@@ -124,9 +124,10 @@ export class Pod {
   }
 
   /**
-   * Boots the sandbox, or joins a boot. When the boot fails nothing of the pod is left: containerd forgets a pod whose Start
-   * failed, and never asks for it again. For the same reason a pod whose last caller has gone before the answer is taken away.
-   * A pod that has been started stays, whatever becomes of a repeat; and one whose daemon ends is asked for again of the next.
+   * Boots the sandbox, or joins a boot. When the boot fails nothing of the pod is left: containerd forgets a pod whose
+   * Start failed, and never asks for it again. For the same reason a pod whose last caller has gone before the answer
+   * is taken away. A pod that has been started stays, whatever becomes of a repeat; and one whose daemon ends is asked
+   * for again of the next.
    * @throws ShimError ALREADY_EXISTS / SANDBOX_EXISTS for a sandbox of that id that is not the pod's: it is left alone
    */
   async start({ signal, leaving }: Pick<Caller, 'signal' | 'leaving'>): Promise<SandboxSnapshot> {
@@ -224,7 +225,8 @@ export class Pod {
   /** Attaches a volume on behalf of a container, or joins those that use it already. */
   attach(user: string, volumeId: string, spec: RequestedSpec, signal?: AbortSignal): Promise<VolumeSnapshot> {
     const options = { timeoutMs: 0, ...(signal === undefined ? {} : { callerWait: signal }) };
-    // One that somebody else has attached under this id is not the user's; one that goes on after its caller has gone is.
+    // One that somebody else has attached under this id is not the user's; one that goes on after its caller has gone
+    // is.
     const mayStay = (error: unknown): boolean =>
       !isShimError(error, 'ALREADY_EXISTS') && this.volume(volumeId) !== undefined;
     const attach = (): Promise<VolumeSnapshot> => this.#manager.attach(this.sandboxId, volumeId, spec, options);
@@ -256,8 +258,8 @@ export class Pod {
   }
 
   /**
-   * Brings the volumes that Controller.Update has asked for to `wanted`: attaches what is new, detaches what is not named any
-   * more. What could be done stays done when something fails.
+   * Brings the volumes that Controller.Update has asked for to `wanted`: attaches what is new, detaches what is not
+   * named any more. What could be done stays done when something fails.
    */
   async updateVolumes(wanted: ReadonlyMap<string, RequestedSpec>, signal: AbortSignal): Promise<void> {
     const gone = this.record.updateVolumes.filter((volumeId) => !wanted.has(volumeId));

@@ -41,7 +41,8 @@ export class Pods {
 
   /**
    * Takes note of a pod; `start` boots it. A repeat answers as the first time.
-   * @throws ShimError INVALID_ARGUMENT for ids and annotations; ALREADY_EXISTS / SANDBOX_EXISTS when the sandbox's id is taken
+   * @throws ShimError INVALID_ARGUMENT for ids and annotations; ALREADY_EXISTS / SANDBOX_EXISTS when the sandbox's id
+   *   is taken
    */
   async create(
     name: Named,
@@ -95,8 +96,8 @@ export class Pods {
   }
 
   /**
-   * Takes away the pods that an earlier daemon was in the middle of making, unless somebody has asked for them again by then: a
-   * caller who has heard no answer does so at once, and one who is gone never will.
+   * Takes away the pods that an earlier daemon was in the middle of making, unless somebody has asked for them again by
+   * then: a caller who has heard no answer does so at once, and one who is gone never will.
    */
   async clearAbandoned(graceMs: number, leaving: AbortSignal): Promise<void> {
     const left = this.all().filter((pod) => pod.abandoned);

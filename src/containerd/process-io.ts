@@ -29,10 +29,12 @@ interface Ends {
 /**
  * Joins a process's streams in the guest to containerd's FIFOs, byte for byte and no faster than either side takes.
  *
- * - Outputs are opened for reading and writing, so that a containerd that restarts breaks no pipe; bytes wait in the FIFO.
- * - The daemon holds a writer of its own on stdin: the process has its end of file once containerd has called CloseIO **and** no
- *   client has the FIFO open for writing.
- * - What a daemon that leaves has read and cannot deliver is in the process's record, and the first that the next one delivers.
+ * - Outputs are opened for reading and writing, so that a containerd that restarts breaks no pipe; bytes wait in the
+ *   FIFO.
+ * - The daemon holds a writer of its own on stdin: the process has its end of file once containerd has called CloseIO
+ *   **and** no client has the FIFO open for writing.
+ * - What a daemon that leaves has read and cannot deliver is in the process's record, and the first that the next one
+ *   delivers.
  */
 export class ProcessIo {
   readonly #record: ProcessRecord;
@@ -54,7 +56,8 @@ export class ProcessIo {
 
   /**
    * Opens the FIFOs that containerd has made.
-   * @throws ShimError FAILED_PRECONDITION / STREAM_NOT_USABLE; UNIMPLEMENTED / STREAM_NOT_SUPPORTED for logging binaries
+   * @throws ShimError FAILED_PRECONDITION / STREAM_NOT_USABLE; UNIMPLEMENTED / STREAM_NOT_SUPPORTED for logging
+   *   binaries
    */
   static open(record: ProcessRecord, log: Logger): ProcessIo {
     using undo = new DisposableStack();
@@ -122,8 +125,8 @@ export class ProcessIo {
   }
 
   /**
-   * For a process that has ended: waits until containerd has read all that it wrote. Not for ever: nobody may have the FIFOs
-   * open, or nothing has moved for a while (`unread`). `left`: the daemon leaves, and the next one delivers.
+   * For a process that has ended: waits until containerd has read all that it wrote. Not for ever: nobody may have the
+   * FIFOs open, or nothing has moved for a while (`unread`). `left`: the daemon leaves, and the next one delivers.
    */
   async delivered(): Promise<'all' | 'unread' | 'left'> {
     for (let before = -1; before !== this.#moved;) {
@@ -138,8 +141,8 @@ export class ProcessIo {
   }
 
   /**
-   * Ends the joining: the process is deleted, or the daemon leaves. What was read is delivered first, as far as the other side takes
-   * it, and the record names the rest; nothing of that when it is known that nobody reads.
+   * Ends the joining: the process is deleted, or the daemon leaves. What was read is delivered first, as far as the
+   * other side takes it, and the record names the rest; nothing of that when it is known that nobody reads.
    */
   async close(how: 'deliver' | 'drop' = 'deliver'): Promise<void> {
     this.#leaving = true;
@@ -214,8 +217,8 @@ function inBase64({ bytes, ended }: LeftBytes): { readonly bytes: string; readon
 }
 
 /**
- * After CloseIO without a writer of the daemon's own: the end comes with that of the last client. What cannot be opened any more
- * then has nothing to say.
+ * After CloseIO without a writer of the daemon's own: the end comes with that of the last client. What cannot be opened
+ * any more then has nothing to say.
  */
 function openStdin(record: ProcessRecord): Ends['stdin'] {
   const { stdin, stdinClosed, left } = record;

@@ -10,8 +10,8 @@ export interface Leavable extends Readable {
 }
 
 /**
- * Carries bytes from one FIFO into another. One write is in progress at a time, and it is one that a FIFO takes as a whole or not
- * at all: so it is known at every moment which bytes are delivered.
+ * Carries bytes from one FIFO into another. One write is in progress at a time, and it is one that a FIFO takes as a
+ * whole or not at all: so it is known at every moment which bytes are delivered.
  */
 export class Pump {
   readonly #from: Leavable;
@@ -31,7 +31,10 @@ export class Pump {
     this.#moved = moved;
   }
 
-  /** @returns true once all is delivered, to the end; false when it was left before. @throws what either stream failed with */
+  /**
+   * @returns true once all is delivered, to the end; false when it was left before.
+   * @throws what either stream failed with
+   */
   async run(): Promise<boolean> {
     await this.#deliver();
     if (!this.#ended && !this.#left) await this.#carry();

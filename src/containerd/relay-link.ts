@@ -27,7 +27,9 @@ interface RelayPlace {
   readonly log: Logger;
 }
 
-/** The daemon's side of its relay (relay-main.ts): finds the one that runs, or starts one, and again should it ever die. */
+/**
+ * The daemon's side of its relay (relay-main.ts): finds the one that runs, or starts one, and again should it ever die.
+ */
 export class RelayLink {
   readonly #place: RelayPlace;
   readonly #held = new Map<string, readonly HeldFifo[]>();
@@ -52,7 +54,9 @@ export class RelayLink {
     return this.#socket;
   }
 
-  /** Holds a process's FIFOs open beyond this daemon's life. Best effort: without it only a restart would be noticed. */
+  /**
+   * Holds a process's FIFOs open beyond this daemon's life. Best effort: without it only a restart would be noticed.
+   */
   async hold(key: string, fifos: readonly HeldFifo[]): Promise<void> {
     this.#held.set(key, fifos);
     await this.#say({ do: 'hold', key, fifos: [...fifos] });
@@ -109,7 +113,10 @@ interface Found {
   readonly socket: string;
 }
 
-/** A relay that differs makes room, but never for as long as there are pods: every version knows what is asked of it here. */
+/**
+ * A relay that differs makes room, but never for as long as there are pods: every version knows what is asked of it
+ * here.
+ */
 async function findOrStart(place: RelayPlace): Promise<Found> {
   const control = join(place.directory, 'relay.sock');
   const found = await Connection.open(control).catch(() => undefined);

@@ -26,8 +26,8 @@ interface RootfsMount {
 }
 
 /**
- * A container's root file system, as the snapshotter describes it: one block mount. `loop` is how a host would mount it; a VM
- * gets the file itself.
+ * A container's root file system, as the snapshotter describes it: one block mount. `loop` is how a host would mount
+ * it; a VM gets the file itself.
  * @throws ShimError FAILED_PRECONDITION / ROOTFS_NOT_A_DISK that says which snapshotters give disks
  */
 export function rootfsOf(mounts: readonly RootfsMount[]): HostFileSystem {
@@ -74,7 +74,10 @@ export async function volumeOf(path: string, readOnly: boolean, mount: Requested
   };
 }
 
-/** The node of a host's block device, by its numbers (sysfs: /sys/dev/block/MAJOR:MINOR is a link that ends in its name). */
+/**
+ * The node of a host's block device, by its numbers (sysfs: /sys/dev/block/MAJOR:MINOR is a link that ends in its
+ * name).
+ */
 export async function blockDeviceNode(major: number, minor: number): Promise<string> {
   try {
     return join('/dev', basename(await readlink(`/sys/dev/block/${major}:${minor}`)).replaceAll('!', '/'));
@@ -96,10 +99,11 @@ const recordSchema = z.object({
 });
 
 /**
- * config.json with each mount of a direct-assigned volume replaced by a mount of the device itself. The record is Kata's:
- * `DIRECTORY/<base64url(volumePath)>/mountInfo.json`, written by `kata-runtime direct-volume add` or a CSI driver.
- * @throws ShimError INVALID_ARGUMENT / INVALID_DIRECT_VOLUME for a record that is there and cannot be understood: the mount is
- *   not taken for something else
+ * config.json with each mount of a direct-assigned volume replaced by a mount of the device itself. The record is
+ * Kata's: `DIRECTORY/<base64url(volumePath)>/mountInfo.json`, written by `kata-runtime direct-volume add` or a CSI
+ * driver.
+ * @throws ShimError INVALID_ARGUMENT / INVALID_DIRECT_VOLUME for a record that is there and cannot be understood: the
+ *   mount is not taken for something else
  */
 export async function withDirectVolumes(config: OciConfig, directory: string): Promise<OciConfig> {
   const mounts = await Promise.all(

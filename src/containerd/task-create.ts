@@ -14,7 +14,10 @@ import { blockDeviceNode, rootfsOf, volumeOf, withDirectVolumes, type HostFileSy
 
 const CONFIG_BYTES_MAX = 4 * 1024 * 1024;
 
-/** config.json of a bundle, once for all that is done with it. @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG_JSON */
+/**
+ * config.json of a bundle, once for all that is done with it.
+ * @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG_JSON
+ */
 export async function readConfig(bundle: string): Promise<OciConfig> {
   return parseConfig(await readJson(bundle));
 }
@@ -46,8 +49,8 @@ interface CreateParts {
 }
 
 /**
- * Gives the pod's VM the disks that a container needs, then makes the container in the guest. The container's record names
- * each volume, on disk, before it is attached; who made the record gives the volumes back when this throws.
+ * Gives the pod's VM the disks that a container needs, then makes the container in the guest. The container's record
+ * names each volume, on disk, before it is attached; who made the record gives the volumes back when this throws.
  */
 export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   const { pod, container } = parts;
@@ -115,8 +118,8 @@ async function attachMounted(
 }
 
 /**
- * Attaches a volume or joins its users, who may be the other of readers and writers: a reader takes a writable one, since the bind
- * in its container is read-only.
+ * Attaches a volume or joins its users, who may be the other of readers and writers: a reader takes a writable one,
+ * since the bind in its container is read-only.
  * @throws ShimError ALREADY_EXISTS / VOLUME_READ_ONLY for a writer of a volume that the guest has read-only
  */
 async function attachShared(
@@ -143,8 +146,8 @@ async function attachShared(
 }
 
 /**
- * What makes two mounts of one source the same volume. The constant is where earlier versions, of whose volumes pods may still have
- * some, had whether it is only read.
+ * What makes two mounts of one source the same volume. The constant is where earlier versions, of whose volumes pods
+ * may still have some, had whether it is only read.
  */
 function mountKey({ fsType, options }: HostFileSystem): string {
   return JSON.stringify([fsType, false, [...options].sort()]);

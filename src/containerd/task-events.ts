@@ -10,7 +10,10 @@ import type { TaskStart } from '../grpc/generated/containerd/events/TaskStart.ts
 import type { ForwardedEvent } from './forwarder.ts';
 import { messageCodec } from './wire/schema.ts';
 
-/** containerd's events about tasks (package containerd.events), and the topics that its own runtime publishes them under. */
+/**
+ * containerd's events about tasks (package containerd.events), and the topics that its own runtime publishes them
+ * under.
+ */
 interface TaskEvents {
   readonly TaskCreate: TaskCreate;
   readonly TaskStart: TaskStart;

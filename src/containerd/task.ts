@@ -47,8 +47,8 @@ interface TaskOptions {
 }
 
 /**
- * `containerd.task.v3.Task`, free of the transport. A process id that containerd is told is always that of the pod's QEMU: a
- * number of the guest's would name a stranger on this host.
+ * `containerd.task.v3.Task`, free of the transport. A process id that containerd is told is always that of the pod's
+ * QEMU: a number of the guest's would name a stranger on this host.
  */
 export class TaskService {
   readonly #options: TaskOptions;

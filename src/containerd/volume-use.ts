@@ -1,9 +1,9 @@
 /**
- * Who uses which volume of a pod: several containers may share one, and it goes when its last user does (Kata #12689: the first
- * one to end must not take it from the others).
+ * Who uses which volume of a pod: several containers may share one, and it goes when its last user does (Kata #12689:
+ * the first one to end must not take it from the others).
  *
- * INVARIANT: a volume is attached only while it has users, and detached only when it has none; a user that comes while the
- * volume is on its way out waits until it is gone.
+ * INVARIANT: a volume is attached only while it has users, and detached only when it has none; a user that comes while
+ * the volume is on its way out waits until it is gone.
  */
 export class VolumeUse {
   readonly #users = new Map<string, Set<string>>();
@@ -15,8 +15,8 @@ export class VolumeUse {
   }
 
   /**
-   * Counts `user`, then attaches; `attach` is the caller's, and idempotent. A failure is not counted, unless the user was counted
-   * before, or the volume may come to be attached all the same.
+   * Counts `user`, then attaches; `attach` is the caller's, and idempotent. A failure is not counted, unless the user
+   * was counted before, or the volume may come to be attached all the same.
    */
   async acquire<T>(
     volumeId: string,
@@ -41,7 +41,10 @@ export class VolumeUse {
     return this.#users.get(volumeId)?.has(user) === true;
   }
 
-  /** Gives up one use; the last one detaches. A detach that fails leaves the user counted, so that it can be tried again. */
+  /**
+   * Gives up one use; the last one detaches. A detach that fails leaves the user counted, so that it can be tried
+   * again.
+   */
   async release(volumeId: string, user: string, detach: () => Promise<void>): Promise<void> {
     const users = this.#users.get(volumeId);
     if (users?.has(user) !== true) return;

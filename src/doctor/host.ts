@@ -1,4 +1,9 @@
-/** The checks of `qshim doctor` that look at this host. Each tries the thing instead of guessing from what is installed. */
+/**
+ * The checks of `qshim doctor` that look at this host. Each tries the thing instead of guessing from what is installed.
+ *
+ *     cli-main.ts ─▶ examineHost ─▶ qemu-checks.ts, folder-checks.ts, resource-checks.ts ─▶ findings (finding.ts)
+ *                └─▶ examineContainerd (containerd-checks.ts)
+ */
 import type { Logger } from '../base/log.ts';
 import type { Finding } from './finding.ts';
 import { checkAllowedRoots, checkFolderLock, checkPrivateFolder, checkReadableFile } from './folder-checks.ts';

@@ -15,6 +15,13 @@ import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { toServiceError } from './status.ts';
 
+/**
+ * gRPC, whichever service it is:
+ *
+ *     socket.ts: claimed, bound ─▶ server ─▶ handlers.ts: count, decode, cancel ─▶ a service (api/, containerd/wire/)
+ *     schema.ts: the protos                       └─ an error ─▶ status.ts ─▶ status, ErrorInfo
+ */
+
 /** Marks a request that could not be decoded, so that the handler can answer INVALID_ARGUMENT in our words. */
 class MalformedRequest {
   readonly problem: string;
@@ -36,7 +43,8 @@ export function tolerant(definition: ServiceDefinition): ServiceDefinition {
         ...method,
         requestDeserialize: (bytes: Buffer): unknown => {
           try {
-            // A plain view, not a Buffer: protobufjs's reader for Buffers takes a string that is cut off as a shorter one.
+            // A plain view, not a Buffer: protobufjs's reader for Buffers takes a string that is cut off as a shorter
+            // one.
             return method.requestDeserialize(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length) as Buffer);
           } catch (error) {
             return new MalformedRequest(messageOf(error));

@@ -12,8 +12,8 @@ const LOCK_SOCKET = 'lock.sock';
 const HOLDER = /^qshimd ([0-9]+)\n/;
 
 /**
- * Claims a socket path (claimSocket) and binds it, as one step: of processes that begin this at once over a socket that is
- * stale, one finds it so; each of the others finds the socket of the one before it.
+ * Claims a socket path (claimSocket) and binds it, as one step: of processes that begin this at once over a socket that
+ * is stale, one finds it so; each of the others finds the socket of the one before it.
  * @throws what claimSocket and `bind` throw; ShimError FAILED_PRECONDITION / DIRECTORY_NOT_LOCKED
  */
 export async function bindSocket(path: string, bind: () => Promise<void>): Promise<void> {
@@ -24,8 +24,8 @@ export async function bindSocket(path: string, bind: () => Promise<void>): Promi
 }
 
 /**
- * One daemon at a time for a state directory. The lock is a listening socket, so it cannot outlive its process, and it tells
- * who holds it.
+ * One daemon at a time for a state directory. The lock is a listening socket, so it cannot outlive its process, and it
+ * tells who holds it.
  * @throws what bindSocket throws
  */
 export async function lockStateDirectory(directory: string): Promise<AsyncDisposable> {
@@ -47,9 +47,10 @@ export async function lockStateDirectory(directory: string): Promise<AsyncDispos
 }
 
 /**
- * Waits for the turn in a directory, which lasts until the answer is disposed of. It is a lock (flock(2)) on the directory
- * itself: nothing is written that could be stale, and the kernel lets go of it when the process ends. Node cannot ask for
- * one; the program of that name can, for the lock belongs to the open file that both share, and stays when the program ends.
+ * Waits for the turn in a directory, which lasts until the answer is disposed of. It is a lock (flock(2)) on the
+ * directory itself: nothing is written that could be stale, and the kernel lets go of it when the process ends. Node
+ * cannot ask for one; the program of that name can, for the lock belongs to the open file that both share, and stays
+ * when the program ends.
  */
 async function turnIn(directory: string): Promise<AsyncDisposable> {
   await using stack = new AsyncDisposableStack();
@@ -73,8 +74,8 @@ async function turnIn(directory: string): Promise<AsyncDisposable> {
 }
 
 /**
- * Makes a socket path free to bind: its directory exists with mode 0700, and no socket is left there from a process that
- * is gone. A socket that somebody answers on is never touched.
+ * Makes a socket path free to bind: its directory exists with mode 0700, and no socket is left there from a process
+ * that is gone. A socket that somebody answers on is never touched.
  * @throws ShimError FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN, NOT_A_SOCKET
  */
 export async function claimSocket(path: string): Promise<void> {

@@ -23,6 +23,15 @@ import { GuestAgentError, type AgentCommand } from './wire.ts';
 export type { GuestDisk, GuestMount, PciAddress } from './replies.ts';
 export { GuestAgentError } from './wire.ts';
 
+/**
+ * What the daemon asks of a guest, and what it hears from it:
+ *
+ *     disks.ts, luks.ts ─ run-script.ts, programs.ts ─▶ agent.ts ─▶ channel.ts: one at a time ─▶ link.ts ─▶ the agent
+ *     disk-names.ts ──────────────────────────────────────▲           replies.ts, wire.ts: what comes back, checked
+ *     the guest's kernel ─▶ uevents.ts ─▶ disk-arrivals.ts ─▶ guest-events.ts
+ *     containers/ has its own picture (containers.ts); identity.ts and player.ts make a clone a machine of its own
+ */
+
 /** What QGA captures of stdout and of stderr at most (GUEST_EXEC_MAX_OUTPUT). */
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 const INPUT_BYTES_MAX = 16 * 1024 * 1024;
@@ -113,7 +122,9 @@ export class GuestAgent implements AsyncDisposable {
     await this.#channel.request(options);
   }
 
-  /** A hint, from VSERPORT_CHANGE, that the agent may have come or gone: asks it at once. Never needed, only quicker. */
+  /**
+   * A hint, from VSERPORT_CHANGE, that the agent may have come or gone: asks it at once. Never needed, only quicker.
+   */
   nudge(): void {
     this.#channel.nudge();
   }
@@ -172,7 +183,9 @@ export class GuestAgent implements AsyncDisposable {
     }
   }
 
-  /** Makes sure that the next request finds a link that was answered on just now; never fails, and is not waited for. */
+  /**
+   * Makes sure that the next request finds a link that was answered on just now; never fails, and is not waited for.
+   */
   warmUp(): void {
     this.#channel.warmUp();
   }

@@ -59,8 +59,9 @@ interface Job {
  * Asks the agent one thing at a time, first come first served.
  *
  * INVARIANTS: a command is written only right after the agent has answered on the same link (a sync, or a reply less
- * than a second ago), so a command is not left lying in front of a guest that is down; after anything unexpected the next command
- * waits for a sync whose id was drawn for it, and everything before is thrown away, so a late reply belongs to nobody.
+ * than a second ago), so a command is not left lying in front of a guest that is down; after anything unexpected the
+ * next command waits for a sync whose id was drawn for it, and everything before is thrown away, so a late reply
+ * belongs to nobody.
  */
 export class AgentChannel implements AsyncDisposable {
   readonly #options: AgentChannelOptions;

@@ -9,8 +9,8 @@ interface Place {
   present: string | undefined;
   tenant: DiskArrival | undefined;
   /**
-   * Tenants that ended before their disks were seen to leave, oldest first: the next announcements are theirs. Each is the
-   * number of marks that had been asked for by then.
+   * Tenants that ended before their disks were seen to leave, oldest first: the next announcements are theirs. Each is
+   * the number of marks that had been asked for by then.
    */
   debts: number[];
 }
@@ -18,12 +18,13 @@ interface Place {
 /**
  * Which disks the guest's kernel has announced, by PCI address: the guest's own name of a disk, without asking anybody.
  *
- * Announcements take their time, so one that comes may be about the disk that was there before. It cannot be told by what it
- * says, but by what is owed: the kernel announces each disk once, and once that it left.
+ * Announcements take their time, so one that comes may be about the disk that was there before. It cannot be told by
+ * what it says, but by what is owed: the kernel announces each disk once, and once that it left.
  *
- * INVARIANT: an arrival is `certain` only if, when it began, everything that the kernel had to say of its address was in: the stream
- * was whole (`synced`), and the last disk there was seen to leave, or a mark has come that was asked for after QEMU had shown it to
- * be gone. Others have to be asked about. Addresses where nothing of ours was ever expected are not kept: a guest could name any.
+ * INVARIANT: an arrival is `certain` only if, when it began, everything that the kernel had to say of its address was
+ * in: the stream was whole (`synced`), and the last disk there was seen to leave, or a mark has come that was asked for
+ * after QEMU had shown it to be gone. Others have to be asked about. Addresses where nothing of ours was ever expected
+ * are not kept: a guest could name any.
  */
 export class DiskArrivals {
   readonly #places = new Map<string, Place>();
@@ -41,8 +42,8 @@ export class DiskArrivals {
   }
 
   /**
-   * A mark has come: the stream is whole from now on, and what the kernel had said before the mark was asked for has come, or
-   * is lost. A disk that QEMU had shown to be gone by then is not spoken of any more.
+   * A mark has come: the stream is whole from now on, and what the kernel had said before the mark was asked for has
+   * come, or is lost. A disk that QEMU had shown to be gone by then is not spoken of any more.
    */
   synced(mark: number): void {
     this.#inSync = true;
@@ -71,7 +72,8 @@ export class DiskArrivals {
   }
 
   /**
-   * Listens for the disk that is about to come at an address ("0000:01:1f.0"). Whoever asks ends it when the disk is gone.
+   * Listens for the disk that is about to come at an address ("0000:01:1f.0"). Whoever asks ends it when the disk is
+   * gone.
    * @param mayBeThere the disk may have been announced before this was asked
    */
   expect(address: string, mayBeThere = false): DiskArrival {
@@ -117,7 +119,10 @@ export class DiskArrivals {
 
 /** One disk that is to come. */
 export class DiskArrival {
-  /** The device node, once the kernel has announced the disk; undefined when that will not be known from here. Never rejects. */
+  /**
+   * The device node, once the kernel has announced the disk; undefined when that will not be known from here. Never
+   * rejects.
+   */
   readonly announced: Promise<string | undefined>;
   readonly #settle: (device: string | undefined) => void;
   readonly #end: () => void;

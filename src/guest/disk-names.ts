@@ -12,7 +12,9 @@ const LETTERS = 26;
 /** So many disks are guessed at a time, and one more for each so many disks that a list would name. */
 const GUESSES_AT_ONCE = 2;
 const DISKS_PER_GUESS = 8;
-/** Wrong guesses before all disks are listed: as many as a large batch may cause, or disks that qshim does not know of. */
+/**
+ * Wrong guesses before all disks are listed: as many as a large batch may cause, or disks that qshim does not know of.
+ */
 const MISSES_MAX = 64;
 
 /** What lies behind a name: the address of its PCI function, or undefined when there is no such disk. */
@@ -32,10 +34,11 @@ export interface WantedDisk extends DiskIdentity {
 /**
  * The guest's names of its virtio disks, found at a cost that does not grow with their number.
  *
- * Listing all disks (guest-get-disks) takes the agent longer with each of them. But Linux gives a new virtio disk the lowest
- * free name. So that name is guessed, and the guess is held against what the guest itself says: the "uevent" file of the PCI
- * function behind the disk has its address. Disks that come up together may take each other's guess; what is seen for one of
- * them serves the others. When the guesses lead to nothing, or many disks come at once, the list is asked for.
+ * Listing all disks (guest-get-disks) takes the agent longer with each of them. But Linux gives a new virtio disk the
+ * lowest free name. So that name is guessed, and the guess is held against what the guest itself says: the "uevent"
+ * file of the PCI function behind the disk has its address. Disks that come up together may take each other's guess;
+ * what is seen for one of them serves the others. When the guesses lead to nothing, or many disks come at once, the
+ * list is asked for.
  */
 export class DiskNames {
   readonly #agent: GuestAgent;
@@ -54,8 +57,8 @@ export class DiskNames {
   }
 
   /**
-   * The device node of the disk at an address, e.g. "/dev/vdb"; undefined while the guest has none there, or none that it has
-   * read from yet.
+   * The device node of the disk at an address, e.g. "/dev/vdb"; undefined while the guest has none there, or none that
+   * it has read from yet.
    * @throws what GuestAgent.disks throws
    */
   async find(wanted: WantedDisk): Promise<string | undefined> {
@@ -64,8 +67,8 @@ export class DiskNames {
       // The others of a batch come in the same turn.
       this.#turn ??= setImmediate().finally(() => (this.#turn = undefined));
       await this.#turn;
-      // A guess costs three questions, the list one that takes the guest longer the more disks it has, and serves all who
-      // wait for it: for a batch it is the cheaper of the two.
+      // A guess costs three questions, the list one that takes the guest longer the more disks it has, and serves all
+      // who wait for it: for a batch it is the cheaper of the two.
       const many = this.#finding > GUESSES_AT_ONCE + wanted.taken.size / DISKS_PER_GUESS;
       const name =
         (many ? undefined : await this.#guess(wanted)) ?? (await findDisk({ disks: () => this.#listed() }, wanted));
@@ -110,10 +113,10 @@ export class DiskNames {
   }
 
   /**
-   * Whether Linux has read from a disk. It lists a disk, and makes its node, a moment before anybody can open it; then it looks for
-   * partitions (block/genhd.c, device_add_disk), and this is how that shows without opening the disk: the agent has one thread,
-   * and whoever opens a disk that is being looked through waits until its storage has answered. An agent that cannot tell says
-   * nothing against it.
+   * Whether Linux has read from a disk. It lists a disk, and makes its node, a moment before anybody can open it; then
+   * it looks for partitions (block/genhd.c, device_add_disk), and this is how that shows without opening the disk: the
+   * agent has one thread, and whoever opens a disk that is being looked through waits until its storage has answered.
+   * An agent that cannot tell says nothing against it.
    */
   async #isRead(device: string): Promise<boolean> {
     try {

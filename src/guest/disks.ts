@@ -29,7 +29,10 @@ export interface PrepareMountRequest extends DiskIdentity {
   /** `if_empty`: a disk without any signature that is zero at both ends is formatted. Nothing else ever is. */
   readonly format: 'never' | 'if_empty';
   readonly readOnly: boolean;
-  /** The host has proven that nobody ever wrote to it, though what the guest reads is noise. blkid is asked all the same. */
+  /**
+   * The host has proven that nobody ever wrote to it, though what the guest reads is noise. blkid is asked all the
+   * same.
+   */
   readonly unwritten?: boolean;
   readonly timeoutMs: number;
 }
@@ -91,7 +94,9 @@ export async function prepareMount(agent: GuestAgent, request: PrepareMountReque
   return { device, formatted: formatted === '1', ...(uuid !== undefined && uuid !== '' && { uuid }) };
 }
 
-/** `mountedAt`: where it is still mounted for the agent. Of several mounts, some may be gone although the disk is busy. */
+/**
+ * `mountedAt`: where it is still mounted for the agent. Of several mounts, some may be gone although the disk is busy.
+ */
 export type Unmounted =
   | { readonly unmounted: true }
   | { readonly unmounted: false; readonly busy: readonly BusyProcess[]; readonly mountedAt: readonly string[] };

@@ -33,8 +33,8 @@ export interface EventHost {
 }
 
 /**
- * The guest kernel's announcements, on a port of their own. They make waiting for a disk cheap, and are never needed: a guest
- * without a writer on that port is looked at and asked instead (driver-wait.ts, disk-names.ts).
+ * The guest kernel's announcements, on a port of their own. They make waiting for a disk cheap, and are never needed: a
+ * guest without a writer on that port is looked at and asked instead (driver-wait.ts, disk-names.ts).
  */
 export class GuestEvents implements AsyncDisposable {
   readonly #disks = new DiskArrivals();
@@ -50,8 +50,9 @@ export class GuestEvents implements AsyncDisposable {
   }
 
   /**
-   * Listens, once the agent of this boot has answered. The kernel is made to announce a random id: when that has come, the whole
-   * way is known to work, and everything older has come before it. Never rejects; why it does not work is in the log.
+   * Listens, once the agent of this boot has answered. The kernel is made to announce a random id: when that has come,
+   * the whole way is known to work, and everything older has come before it. Never rejects; why it does not work is in
+   * the log.
    */
   begin(): Promise<void> {
     this.#beginning ??= this.#begin().finally(() => {
@@ -71,8 +72,8 @@ export class GuestEvents implements AsyncDisposable {
   }
 
   /**
-   * A disk whose driver is live was not announced in time. A mark tells whether nothing comes any more, or it is the disk that is
-   * slow: Linux announces a disk once it has looked for partitions on it.
+   * A disk whose driver is live was not announced in time. A mark tells whether nothing comes any more, or it is the
+   * disk that is slow: Linux announces a disk once it has looked for partitions on it.
    */
   missed(arrival: DiskArrival): void {
     this.#host.log.debug('a disk was not announced in time');

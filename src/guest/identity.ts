@@ -8,13 +8,13 @@ import { PLAYER_HELLO, PlayerMessage, REPLY_BYTES, SYSCALL, readReply } from './
 import { guestScript } from './programs.ts';
 
 /**
- * What makes a clone a machine of its own. Two guests that were restored from one saved state draw the same random numbers,
- * have the same name and id, and their clocks stand where the template's stood.
+ * What makes a clone a machine of its own. Two guests that were restored from one saved state draw the same random
+ * numbers, have the same name and id, and their clocks stand where the template's stood.
  *
  * Entropy: on Linux 6.1 the kernel's generator hands out numbers from a key that it renews once a minute at most. Bytes
- * written to /dev/urandom, virtio-rng and RNDADDENTROPY reach only the pool behind it, and a guest without a vmgenid driver
- * does not notice that it was cloned. RNDRESEEDCRNG makes the key anew from the pool, at once; so fresh bytes are added
- * first, and that call comes second.
+ * written to /dev/urandom, virtio-rng and RNDADDENTROPY reach only the pool behind it, and a guest without a vmgenid
+ * driver does not notice that it was cloned. RNDRESEEDCRNG makes the key anew from the pool, at once; so fresh bytes
+ * are added first, and that call comes second.
  */
 
 const INSTALL = guestScript('install-player');
@@ -64,7 +64,8 @@ interface Limits {
 }
 
 /**
- * Starts the player in a template's guest. Before: connect to its port, or it ends at once. After: wait for its greeting.
+ * Starts the player in a template's guest. Before: connect to its port, or it ends at once. After: wait for its
+ * greeting.
  * @param player the program: playerProgram()
  * @throws ShimError FAILED_PRECONDITION / TEMPLATE_GUEST_UNFIT, or what GuestAgent.exec throws
  */

@@ -13,8 +13,9 @@ import {
 } from './run-script.ts';
 
 /**
- * Confidential storage: LUKS2 inside the guest, on a disk that the host hands over raw. aes-xts-plain64, on request dm-integrity (hmac-sha256, no journal, no wipe). Each function is one guest-exec, finds the disk by
- * PCI address and serial, and waits for an earlier one on the same disk.
+ * Confidential storage: LUKS2 inside the guest, on a disk that the host hands over raw. aes-xts-plain64, on request
+ * dm-integrity (hmac-sha256, no journal, no wipe). Each function is one guest-exec, finds the disk by PCI address and
+ * serial, and waits for an earlier one on the same disk.
  */
 
 const OPEN_LUKS2 = guestScript('open-luks2');
@@ -88,9 +89,9 @@ export interface OpenedLuks2 extends Luks2Mapping {
  * that disk (an earlier call that was not heard to the end) is used if the key opens it. When anything fails after the
  * mapping was made, the mapping is taken away again.
  * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, GUEST_DISK_NOT_EMPTY,
- * LUKS_NO_HEADER, LUKS_DEVICE_SWAPPED, LUKS_WRONG_KEY (or a key slot whose bytes are damaged: nobody can tell), LUKS_HEADER_DAMAGED,
- * LUKS_VERSION_UNSUPPORTED, LUKS_DEVICE_TRUNCATED, LUKS_INTEGRITY_ERROR, LUKS_INTEGRITY_MISMATCH, LUKS_DISK_IN_USE,
- * LUKS_NAME_IN_USE, LUKS_FORMAT_FAILED, LUKS_OPEN_FAILED, and with `mount` what prepareMount throws;
+ * LUKS_NO_HEADER, LUKS_DEVICE_SWAPPED, LUKS_WRONG_KEY (or a key slot whose bytes are damaged: nobody can tell),
+ * LUKS_HEADER_DAMAGED, LUKS_VERSION_UNSUPPORTED, LUKS_DEVICE_TRUNCATED, LUKS_INTEGRITY_ERROR, LUKS_INTEGRITY_MISMATCH,
+ * LUKS_DISK_IN_USE, LUKS_NAME_IN_USE, LUKS_FORMAT_FAILED, LUKS_OPEN_FAILED, and with `mount` what prepareMount throws;
  * UNIMPLEMENTED: GUEST_DM_CRYPT_MISSING, GUEST_TOOL_MISSING; RESOURCE_EXHAUSTED/LUKS_OUT_OF_MEMORY; INVALID_ARGUMENT;
  * and what GuestAgent.exec throws. After GUEST_EXEC_TIMEOUT the work goes on in the guest, and a second call waits for
  * it.
@@ -134,7 +135,8 @@ export interface CloseLuks2Request extends LuksDisk {
 /**
  * `closed: true` is said when no mapping of that name and nothing else on the disk was there afterwards.
  * `released`: the mapping still has its name and its users, but neither its key nor the disk any more (by force).
- * `open`: it is there. `mountedAt`: what is still mounted from it or from the disk, for the agent; some mounts may be gone.
+ * `open`: it is there. `mountedAt`: what is still mounted from it or from the disk, for the agent; some mounts may be
+ * gone.
  */
 export type ClosedLuks2 =
   | { readonly closed: true }
@@ -148,7 +150,8 @@ export type ClosedLuks2 =
 
 /**
  * Unmounts what lies on the mapping and closes it. One that is not open is closed.
- * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, LUKS_NAME_IN_USE, LUKS_CLOSE_FAILED;
+ * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, LUKS_NAME_IN_USE,
+ *   LUKS_CLOSE_FAILED;
  * UNIMPLEMENTED/GUEST_TOOL_MISSING; and what GuestAgent.exec throws
  */
 export async function closeLuks2(agent: GuestAgent, request: CloseLuks2Request): Promise<ClosedLuks2> {
@@ -256,8 +259,8 @@ async function withKey<T>(key: LuksKey, work: (input: { readonly input?: Buffer 
 }
 
 /**
- * From the line of `dmsetup table` (kernel: admin-guide/device-mapper/dm-crypt): start, sectors, `crypt`, cipher, key or
- * its reference, IV offset, device, offset, count and names of options.
+ * From the line of `dmsetup table` (kernel: admin-guide/device-mapper/dm-crypt): start, sectors, `crypt`, cipher, key
+ * or its reference, IV offset, device, offset, count and names of options.
  */
 function toMapping(facts: Facts): Luks2Mapping | undefined {
   const [device] = facts.get('mapped') ?? [];

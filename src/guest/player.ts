@@ -1,12 +1,14 @@
 /**
- * Messages for the player (programs/player.c), a program that plays a list of system calls. It is started in a template's guest
- * and waits there in a read from a virtio-serial port. A clone wakes up inside that read: one message gives it all that makes it
- * a machine of its own, where starting a process (guest-exec) would take twenty times as long under emulation.
+ * Messages for the player (programs/player.c), a program that plays a list of system calls. It is started in a
+ * template's guest and waits there in a read from a virtio-serial port. A clone wakes up inside that read: one message
+ * gives it all that makes it a machine of its own, where starting a process (guest-exec) would take twenty times as
+ * long under emulation.
  *
  * A message is at most 16 KiB: four words (total bytes, calls left, last result, bytes of the reply), room for
  * what calls give back, CALLS_MAX calls of eight words (number, six arguments, where the result is stored), data.
- * All words are 64 bit, little endian, and point into the player's own buffer at BUFFER_ADDRESS. The player stops at the first
- * call that fails and answers with the message's first bytes as they are then. It ends when the host closes the port.
+ * All words are 64 bit, little endian, and point into the player's own buffer at BUFFER_ADDRESS. The player stops at
+ * the first call that fails and answers with the message's first bytes as they are then. It ends when the host closes
+ * the port.
  */
 
 /** Where a message lies in the player's memory (programs/program.ld). */

@@ -7,9 +7,9 @@ import { ShimError, messageOf } from '../base/errors.ts';
  * What runs in guests are files: src/guest/programs has shell scripts, which guest-exec runs through
  * `sh -c SCRIPT sh ARGUMENT...`, and programs in C, which the guest's build compiles.
  *
- * The scripts are plain shell, with busybox or the full tools. A guest-exec costs 10 to 40 ms under TCG and so does each
- * program, so one script does a whole operation and leaves to the shell what the shell can do. Arguments are never pasted into
- * the text.
+ * The scripts are plain shell, with busybox or the full tools. A guest-exec costs 10 to 40 ms under TCG and so does
+ * each program, so one script does a whole operation and leaves to the shell what the shell can do. Arguments are never
+ * pasted into the text.
  */
 
 const SCRIPTS = join(import.meta.dirname, 'programs');
@@ -18,8 +18,8 @@ const INCLUDE = /^\. \.\/(\S+)$/gm;
 const PLAYER = join(import.meta.dirname, '../../build/guest/programs/player');
 
 /**
- * The text of a script with the files that it includes, each once, where it is first included. For constants of modules: a
- * daemon whose files are replaced while it runs goes on with those that it started with.
+ * The text of a script with the files that it includes, each once, where it is first included. For constants of
+ * modules: a daemon whose files are replaced while it runs goes on with those that it started with.
  * @param name of a file in src/guest/programs, without `.sh`
  * @throws the system error when it, or what it includes, cannot be read
  */

@@ -87,7 +87,9 @@ export function busyProcesses(facts: Facts): readonly BusyProcess[] {
   return found.slice(0, BUSY_MAX);
 }
 
-/** The lines `left=POINT`: where the disk is still mounted in the agent's own mount namespace. Escaped as in mountinfo. */
+/**
+ * The lines `left=POINT`: where the disk is still mounted in the agent's own mount namespace. Escaped as in mountinfo.
+ */
 export function mountPointsLeft(facts: Facts): readonly string[] {
   return (facts.get('left') ?? []).map((point) =>
     point.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))),

@@ -4,9 +4,10 @@ import { errnoOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 
 /**
- * What the guest's kernel announces of its devices (Linux, lib/kobject_uevent.c), as it comes through a virtio-serial port: one
- * message is "ACTION@DEVPATH" and then "NAME=value" for each variable, every string with a zero byte behind it. A message on
- * the netlink socket is a datagram; on the port they follow each other without a mark, but SEQNUM is always the last variable.
+ * What the guest's kernel announces of its devices (Linux, lib/kobject_uevent.c), as it comes through a virtio-serial
+ * port: one message is "ACTION@DEVPATH" and then "NAME=value" for each variable, every string with a zero byte behind
+ * it. A message on the netlink socket is a datagram; on the port they follow each other without a mark, but SEQNUM is
+ * always the last variable.
  */
 export interface Uevent {
   /** "add", "remove", "change", ... */
@@ -24,7 +25,10 @@ const HEADER = /^([a-z]+)@(\/.*)$/s;
 const BYTES_PER_SECOND_MAX = 512 * 1024;
 const SECOND_MS = 1000;
 
-/** Cuts a byte stream into messages. What does not belong to one (the writer was started anew in the middle) is passed over. */
+/**
+ * Cuts a byte stream into messages. What does not belong to one (the writer was started anew in the middle) is passed
+ * over.
+ */
 export class UeventSplitter {
   #rest: Buffer = Buffer.of();
   #header: { readonly action: string; readonly path: string } | undefined;
@@ -71,8 +75,8 @@ export interface UeventListener {
 }
 
 /**
- * One connection to the chardev socket behind the port. The guest is not trusted: one that sends what no kernel does, or floods
- * the port, loses the connection, and with it nothing but speed.
+ * One connection to the chardev socket behind the port. The guest is not trusted: one that sends what no kernel does,
+ * or floods the port, loses the connection, and with it nothing but speed.
  */
 export class UeventStream implements AsyncDisposable {
   readonly #socket: Socket;
@@ -114,7 +118,9 @@ export class UeventStream implements AsyncDisposable {
     return !this.#socket.destroyed;
   }
 
-  /** True once the kernel's synthetic event of this id has come, false when it has not in time. Ask before it is caused. */
+  /**
+   * True once the kernel's synthetic event of this id has come, false when it has not in time. Ask before it is caused.
+   */
   async marked(
     uuid: string,
     limits: { readonly milliseconds: number; readonly signal: AbortSignal },

@@ -25,9 +25,9 @@ export interface SecretFile {
 }
 
 /**
- * Reads a whole small file into a Buffer of its exact size, which is the caller's to zero. It is opened without following
- * a symbolic link at the end and checked through the descriptor, so that what was checked is what is read: regular, owned
- * by root or by the daemon, and closed to everybody else (mode & 077 is 0 for a key).
+ * Reads a whole small file into a Buffer of its exact size, which is the caller's to zero. It is opened without
+ * following a symbolic link at the end and checked through the descriptor, so that what was checked is what is read:
+ * regular, owned by root or by the daemon, and closed to everybody else (mode & 077 is 0 for a key).
  * @throws ShimError KEY_NOT_FOUND, KEY_SOURCE_REFUSED, KEY_SOURCE_DOWN (reading failed), KEY_EMPTY, KEY_TOO_LONG
  */
 export async function readSecretFile(wanted: SecretFile): Promise<Buffer> {

@@ -5,6 +5,14 @@ import { readSecretFile } from './key-file.ts';
 import { KEY_BYTES_MAX, KeyMaterial } from './material.ts';
 import { describeReference, type KeyReference } from './reference.ts';
 
+/**
+ * From a reference to a key, for as long as somebody holds it:
+ *
+ *     reference.ts ─▶ KeySources.fetch ─┬─ file, credential ─▶ key-file.ts
+ *                                       ├─ environment ──────▶ taken at the start ─▶ KeyMaterial (material.ts), zeroed
+ *                                       └─ command, tang ────▶ key-command.ts
+ */
+
 /** Gives the key that a reference stands for. The caller owns it: `using key = await source.fetch(...)`. */
 export interface KeySource {
   /** @throws ShimError with a reason of keys/errors.ts, or the signal's reason */

@@ -97,8 +97,8 @@ function lastLine(text: string): string {
 }
 
 /**
- * Remembers the answer: a host does not gain or lose KVM while the daemon runs. A probe that could not be made is no answer,
- * and is made again when somebody asks next.
+ * Remembers the answer: a host does not gain or lose KVM while the daemon runs. A probe that could not be made is no
+ * answer, and is made again when somebody asks next.
  */
 export class AcceleratorChoice {
   readonly #binary: string;

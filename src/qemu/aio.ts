@@ -16,8 +16,8 @@ export interface AioProbe {
 const PROBE_FILE_BYTES = 1_048_576;
 
 /**
- * Finds out which aio modes work on this host by having QEMU open a small file with each. A QEMU that knows io_uring may
- * still be refused it by the kernel (kernel.io_uring_disabled, seccomp), which shows only when it is tried.
+ * Finds out which aio modes work on this host by having QEMU open a small file with each. A QEMU that knows io_uring
+ * may still be refused it by the kernel (kernel.io_uring_disabled, seccomp), which shows only when it is tried.
  * @throws ShimError when QEMU itself cannot be started or spoken to
  */
 export async function probeAio(options: {

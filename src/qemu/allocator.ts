@@ -3,10 +3,10 @@ import { execa } from 'execa';
 import { messageOf } from '../base/errors.ts';
 
 /**
- * QEMU draws up its map of the guest's memory anew at every change of a device's regions, some dozens of times for each disk that
- * comes or goes, and throws the old ones away: hundreds of KiB each once there are many disks. glibc gives such memory back to
- * the kernel at once (QEMU calls malloc_trim besides), only to fault it in again. An allocator that keeps it for a while makes
- * `device_add` two to four times as fast; see README, "How fast".
+ * QEMU draws up its map of the guest's memory anew at every change of a device's regions, some dozens of times for each
+ * disk that comes or goes, and throws the old ones away: hundreds of KiB each once there are many disks. glibc gives
+ * such memory back to the kernel at once (QEMU calls malloc_trim besides), only to fault it in again. An allocator that
+ * keeps it for a while makes `device_add` two to four times as fast; see docs/benchmarks.md.
  */
 
 const TRY_TIMEOUT_MS = 10_000;
@@ -45,8 +45,8 @@ export interface AllocatorChoice {
 }
 
 /**
- * Which allocator QEMU gets, found out by running it: the dynamic loader passes over a library that it cannot find, but one whose
- * own libraries are missing (QEMU from another distribution's root) keeps QEMU from running.
+ * Which allocator QEMU gets, found out by running it: the dynamic loader passes over a library that it cannot find, but
+ * one whose own libraries are missing (QEMU from another distribution's root) keeps QEMU from running.
  * @param setting the option `qemu_allocator`: `auto`, `system`, or the path of a library
  */
 export async function chooseAllocator(binary: string, setting: string): Promise<AllocatorChoice> {

@@ -28,9 +28,9 @@ export interface Launch {
 }
 
 /**
- * `anonymous`: QEMU's own. `template`: a file on tmpfs, shared, so that what the guest writes is in the file. `clone`: the
- * same file, privately: the guest sees a template's memory and what it writes is its own; QEMU waits for `migrate-incoming`.
- * Both have one more port, through which a clone is given an identity of its own.
+ * `anonymous`: QEMU's own. `template`: a file on tmpfs, shared, so that what the guest writes is in the file. `clone`:
+ * the same file, privately: the guest sees a template's memory and what it writes is its own; QEMU waits for
+ * `migrate-incoming`. Both have one more port, through which a clone is given an identity of its own.
  */
 export type GuestMemory =
   | { readonly kind: 'anonymous' }
@@ -64,7 +64,9 @@ export const IDENTITY_PORT_NAME = 'org.qshim.identity.0';
 /** Name of the virtio-serial port on which the guest passes on its kernel's announcements (guest/uevents.ts). */
 export const UEVENT_PORT_NAME = 'org.qshim.uevents.0';
 
-/** Options of `-sandbox`: no obsolete calls, no privilege changes, no fork or exec, no affinity or scheduling changes. */
+/**
+ * Options of `-sandbox`: no obsolete calls, no privilege changes, no fork or exec, no affinity or scheduling changes.
+ */
 const SECCOMP = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
 
 /** Arguments for qemu-system-x86_64. Values are escaped, so ids and paths may hold commas. */

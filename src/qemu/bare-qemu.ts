@@ -23,8 +23,8 @@ export interface BareQemuConfig {
 }
 
 /**
- * Runs `work` with a QEMU that has no machine: for images that no sandbox has open. It dies with this process, and is gone,
- * with its directory, when this returns.
+ * Runs `work` with a QEMU that has no machine: for images that no sandbox has open. It dies with this process, and is
+ * gone, with its directory, when this returns.
  * @throws ShimError FAILED_PRECONDITION / QEMU_EXITED when it does not start; what `work` throws
  */
 export async function withBareQemu<T>(
@@ -58,8 +58,8 @@ export async function withBareQemu<T>(
 }
 
 /**
- * Ends and removes what withBareQemu had begun in a daemon that was killed. To be called before this daemon begins any: the
- * state directory is locked to it, so what is there is nobody's.
+ * Ends and removes what withBareQemu had begun in a daemon that was killed. To be called before this daemon begins any:
+ * the state directory is locked to it, so what is there is nobody's.
  */
 export async function clearBareQemus({ state_dir }: Pick<BareQemuConfig, 'state_dir'>, log: Logger): Promise<void> {
   for (const name of await readdir(state_dir)) {

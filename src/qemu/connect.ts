@@ -36,9 +36,10 @@ export interface FirstConnection<T> {
 }
 
 /**
- * Connects to a QEMU that was just started, as soon as it listens. When QEMU ends first, that is the failure to tell, whichever
- * trace of it is seen first: its socket is there before it has read its kernel.
- * @throws ShimError FAILED_PRECONDITION / QEMU_EXITED, with QEMU's own words; `timedOut`; the signal's reason; what `connect` throws
+ * Connects to a QEMU that was just started, as soon as it listens. When QEMU ends first, that is the failure to tell,
+ * whichever trace of it is seen first: its socket is there before it has read its kernel.
+ * @throws ShimError FAILED_PRECONDITION / QEMU_EXITED, with QEMU's own words; `timedOut`; the signal's reason; what
+ *   `connect` throws
  */
 export async function connectToStarted<T>(first: FirstConnection<T>): Promise<T> {
   const { qemu, path, timeoutMs, signal: givenUp } = first;

@@ -21,7 +21,9 @@ export async function findQemu(
   return undefined;
 }
 
-/** Ends the QEMU that serves this QMP socket, and answers with its pid once it is gone; undefined when there is none. */
+/**
+ * Ends the QEMU that serves this QMP socket, and answers with its pid once it is gone; undefined when there is none.
+ */
 export async function endQemuOf(qmpSocket: string): Promise<number | undefined> {
   const found = await findQemu(qmpSocket);
   const qemu = found && (await QemuProcess.adopt(found.identity));

@@ -12,14 +12,18 @@ export type InventoryList = 'device' | 'node' | 'object' | 'job' | 'chardev';
 type Names = ReadonlySet<string>;
 
 /**
- * What QEMU lists, looked at now: the proof that something is there, or is gone. Every look begins after it was asked for; looks
- * that are asked for while one is under way share the next one, since the lists are long when there are many volumes.
+ * What QEMU lists, looked at now: the proof that something is there, or is gone. Every look begins after it was asked
+ * for; looks that are asked for while one is under way share the next one, since the lists are long when there are many
+ * volumes.
  */
 export class Inventory {
   readonly #link: { ready(): Promise<Pick<QmpClient, 'run'>> };
   readonly #looks: Readonly<Record<InventoryList, Coalesced<Names>>>;
 
-  /** @param link the VM's connection; QEMU works in order, so a look that is sent after a command sees what became of it */
+  /**
+   * @param link the VM's connection; QEMU works in order, so a look that is sent after a command sees what became of
+   *   it
+   */
   constructor(link: { ready(): Promise<Pick<QmpClient, 'run'>> }) {
     this.#link = link;
     const look = (list: InventoryList): Coalesced<Names> =>

@@ -5,6 +5,14 @@ import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { readProcStat, type ProcStat } from '../base/proc-stat.ts';
 import { allocatorEnvironment } from './allocator.ts';
 
+/**
+ * QEMU as a process, and what it lists:
+ *
+ *     argv.ts: the command line ─▶ process.ts: spawn ─▶ connect.ts: its QMP socket ─▶ inventory.ts: what it has
+ *     find.ts: /proc ─▶ process.ts: adopt                     bare-qemu.ts: one without a machine, for images
+ *     accelerator.ts, aio.ts, allocator.ts, acpi-hotplug.ts: what works here, tried out
+ */
+
 /** How a QEMU process ended. An adopted process is not our child: its code is not to be had, and is left out. */
 export interface ExitInfo {
   readonly code: number | undefined;
@@ -88,7 +96,9 @@ export class QemuProcess {
     }
   }
 
-  /** Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now. */
+  /**
+   * Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now.
+   */
   static async adopt(identity: ProcessIdentity): Promise<QemuProcess | undefined> {
     if (!(await isAlive(identity))) return undefined;
     return new QemuProcess(identity, watchUntilGone(identity), false);

@@ -31,8 +31,8 @@ export type QmpReply = Extract<QmpMessage, { kind: 'return' | 'error' }>;
 /**
  * The calls on their way: ids, time limits, and the bytes that wait for the socket.
  *
- * INVARIANT: `#pending` and `#late` are disjoint, and together at most `pendingMax`. A call that timed out keeps its place
- * until its reply comes, since QEMU may still be holding it: a monitor that answers nothing fills up and says so.
+ * INVARIANT: `#pending` and `#late` are disjoint, and together at most `pendingMax`. A call that timed out keeps its
+ * place until its reply comes, since QEMU may still be holding it: a monitor that answers nothing fills up and says so.
  */
 export class PendingCalls {
   readonly #pendingMax: number;

@@ -11,6 +11,15 @@ import { EventQueue, type QmpListener } from './listener.ts';
 import { parseMessage, type QmpMessage } from './message.ts';
 import type { ArgumentsOf, QmpCommandName, QmpEvent, QmpEventName, QmpGreeting, ReturnsOf } from './protocol.ts';
 
+/**
+ * One connection to one QEMU:
+ *
+ *     run ─▶ calls.ts: an id, a time limit ─▶ socket ─▶ QEMU
+ *     QEMU ─▶ framing.ts: lines ─▶ message.ts ─┬─ reply ─▶ calls.ts: the call of that id
+ *                                              └─ event ─▶ listener.ts: each that listens for it
+ *     link.ts makes the next connection when this one breaks; protocol.ts has the types, contract.ts the same as data
+ */
+
 const PENDING_MAX = 512;
 const LISTENERS_MAX = 4096;
 const QUEUE_MAX = 1024;
@@ -32,7 +41,9 @@ export interface QmpConnectOptions {
   readonly handshakeTimeoutMs?: number;
   /** For each call that sets no limit of its own. 30000. */
   readonly replyTimeoutMs?: number;
-  /** QEMU was just started: it binds its socket a moment before it listens, so a refusal is tried again until the limit. */
+  /**
+   * QEMU was just started: it binds its socket a moment before it listens, so a refusal is tried again until the limit.
+   */
   readonly startingUp?: boolean;
   /** Ends the connecting only, not the client. */
   readonly signal?: AbortSignal;
@@ -58,8 +69,8 @@ interface EventSink {
 }
 
 /**
- * A QMP client on one unix socket. Calls are pipelined and matched by id; events reach listeners in wire order, before any
- * reply that came after them. Events are not replayed: whoever connects anew compares with what QEMU lists.
+ * A QMP client on one unix socket. Calls are pipelined and matched by id; events reach listeners in wire order, before
+ * any reply that came after them. Events are not replayed: whoever connects anew compares with what QEMU lists.
  *
  * INVARIANT: every call and every wait ends. When the connection does, all of them fail with UNAVAILABLE / QMP_LOST.
  */
@@ -159,20 +170,22 @@ export class QmpClient implements AsyncDisposable {
   /**
    * Sends one command and gives its answer. A reply is not an outcome: what device_del begins, an event ends.
    * @throws QmpError when QEMU refuses: branch on `errorClass`
-   * @throws ShimError DEADLINE_EXCEEDED / QMP_REPLY_TIMEOUT: whether QEMU did it is unknown unless metadata.sent is "false"
+   * @throws ShimError DEADLINE_EXCEEDED / QMP_REPLY_TIMEOUT: whether QEMU did it is unknown unless metadata.sent is
+   *   "false"
    * @throws ShimError UNAVAILABLE / QMP_LOST, also at once when the connection has ended
    * @throws ShimError RESOURCE_EXHAUSTED / QMP_QUEUE_FULL: nothing was sent
    */
   async run<C extends QmpCommandName>(command: C, ...parameters: RunParameters<C>): Promise<ReturnsOf<C>> {
     const [args, options] = parameters;
     const value = await this.#calls.send(command, args, options?.timeoutMs);
-    // The wire is not checked against the type here: the contract test holds each member that is read against the binary.
+    // The wire is not checked against the type here: the contract test holds each member that is read against the
+    // binary.
     return value;
   }
 
   /**
-   * Opens a listener: do it before the command whose effect it waits for, with `using`. On an ended connection its `next`
-   * fails at once.
+   * Opens a listener: do it before the command whose effect it waits for, with `using`. On an ended connection its
+   * `next` fails at once.
    * @param predicate picks among the events; it must be quick and must not throw
    * @throws ShimError RESOURCE_EXHAUSTED / QMP_LISTENERS_FULL
    */

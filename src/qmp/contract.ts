@@ -5,7 +5,9 @@
 import type { ArgumentsOf, QmpCommands, QmpEvents, ReturnsOf } from './protocol.ts';
 
 type Since = `since ${number}.${number}`;
-/** A property of the disk's driver or of the port's: QEMU's schema does not describe it, `device-list-properties` does. */
+/**
+ * A property of the disk's driver or of the port's: QEMU's schema does not describe it, `device-list-properties` does.
+ */
 type DeviceProperty = 'device property' | `device property ${Since}` | 'port property';
 /** A member whose own members are not looked at: plain values, and `recursive` for a type that contains itself. */
 type Leaf = true | Since | DeviceProperty;

@@ -29,7 +29,8 @@ const errorSchema = z.object({ class: z.string(), desc: z.string() });
 
 /**
  * Reads one line. Numbers past 2^53 lose digits, which no member that qshim reads can reach.
- * @throws ShimError UNAVAILABLE / QMP_LOST when the line is not a JSON object, or a greeting, event or error is malformed
+ * @throws ShimError UNAVAILABLE / QMP_LOST when the line is not a JSON object, or a greeting, event or error is
+ *   malformed
  */
 export function parseMessage(line: string): QmpMessage {
   const object = parseObject(line);

@@ -1,7 +1,7 @@
 /**
- * QMP (the QEMU Machine Protocol) as qshim speaks it: the commands that it sends, with the arguments that it fills in and
- * the members of the answers that it reads, and the events that it listens to. `contract.ts` repeats this as data; the
- * contract test holds that data against the real binary. Names are QAPI's own.
+ * QMP (the QEMU Machine Protocol) as qshim speaks it: the commands that it sends, with the arguments that it fills in
+ * and the members of the answers that it reads, and the events that it listens to. `contract.ts` repeats this as data;
+ * the contract test holds that data against the real binary. Names are QAPI's own.
  */
 import type { BlockdevAmendLuks, BlockdevCreateOptions, BlockdevOptions } from './block-options.ts';
 
@@ -44,9 +44,9 @@ type OnOffAuto = 'on' | 'off' | 'auto';
 type BlockdevOnError = 'report' | 'ignore' | 'enospc' | 'stop' | 'auto';
 
 /**
- * device_add of a virtio disk. QEMU's schema describes only `driver`, `bus` and `id`; the rest are device properties, which
- * `device-list-properties` names and which QEMU ignores or converts in silence when their JSON type is wrong. So these
- * types are the only check there is before the call.
+ * device_add of a virtio disk. QEMU's schema describes only `driver`, `bus` and `id`; the rest are device properties,
+ * which `device-list-properties` names and which QEMU ignores or converts in silence when their JSON type is wrong. So
+ * these types are the only check there is before the call.
  */
 export interface VirtioBlkPciArguments {
   readonly driver: 'virtio-blk-pci';
@@ -170,8 +170,8 @@ export interface VirtioStatus {
     readonly 'unknown-statuses'?: number;
   };
   /**
-   * What the driver acknowledged, written like the status bits. SeaBIOS drives disks too while it looks for something to
-   * boot, and sets DRIVER_OK, which stays until the kernel's driver resets the device seconds later. It never takes
+   * What the driver acknowledged, written like the status bits. SeaBIOS drives disks too while it looks for something
+   * to boot, and sets DRIVER_OK, which stays until the kernel's driver resets the device seconds later. It never takes
    * VIRTIO_RING_F_INDIRECT_DESC or VIRTIO_RING_F_EVENT_IDX (`transports`); Linux takes both when they are offered.
    */
   readonly 'guest-features': {

@@ -2,8 +2,8 @@ import { z } from 'zod';
 
 /**
  * What the daemon and its relay say to each other: one JSON object a line, each request answered by one line, in order.
- * A relay outlives daemons, and meets later ones: what is here stays as it is, more may be said, and what is new is asked only of a
- * relay of a version that knows it.
+ * A relay outlives daemons, and meets later ones: what is here stays as it is, more may be said, and what is new is
+ * asked only of a relay of a version that knows it.
  */
 
 const fifoSchema = z.object({ path: z.string(), mode: z.enum(['reader', 'both', 'writer']) });
@@ -29,7 +29,10 @@ export type RelayResponse = z.infer<typeof responseSchema>;
 /** Raised when this conversation, or what the relay passes on, changes. */
 export const RELAY_VERSION = 2;
 
-/** Where the relay answers ttrpc, for containerds without a sandbox Controller: beside its gRPC socket, as containerd's own. */
+/**
+ * Where the relay answers ttrpc, for containerds without a sandbox Controller: beside its gRPC socket, as containerd's
+ * own.
+ */
 export function ttrpcSocketOf(socket: string): string {
   return `${socket}.ttrpc`;
 }

@@ -35,8 +35,9 @@ export interface PassedCall {
 const identity = (bytes: Buffer): Buffer => bytes;
 
 /**
- * Makes calls of the daemon. When it goes away in the middle of one, the call is made again of the next daemon, and the caller
- * notices nothing but the time: all calls are unary, and answering a repeat like the first one is the daemon's duty.
+ * Makes calls of the daemon. When it goes away in the middle of one, the call is made again of the next daemon, and the
+ * caller notices nothing but the time: all calls are unary, and answering a repeat like the first one is the daemon's
+ * duty.
  */
 export class DaemonClient {
   readonly #client: Client;

@@ -4,8 +4,8 @@ import { closeSync, constants, openSync } from 'node:fs';
 export interface HeldFifo {
   readonly path: string;
   /**
-   * `reader`: writers get no broken pipe (stdin). `both`: readers get no end of file either (stdout, stderr). `writer`: only the
-   * latter, so that a FIFO without a reader can be told.
+   * `reader`: writers get no broken pipe (stdin). `both`: readers get no end of file either (stdout, stderr). `writer`:
+   * only the latter, so that a FIFO without a reader can be told.
    */
   readonly mode: keyof typeof FLAGS;
 }
@@ -13,8 +13,8 @@ export interface HeldFifo {
 const FLAGS = { reader: constants.O_RDONLY, both: constants.O_RDWR, writer: constants.O_WRONLY } as const;
 
 /**
- * FIFOs that are held open for processes, by key. Nothing is read or written here: the ends that a daemon takes with it when it
- * dies would otherwise be the end of the stream for containerd.
+ * FIFOs that are held open for processes, by key. Nothing is read or written here: the ends that a daemon takes with it
+ * when it dies would otherwise be the end of the stream for containerd.
  */
 export class Holds {
   readonly #held = new Map<string, number[]>();

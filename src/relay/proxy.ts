@@ -9,11 +9,19 @@ import {
 import type { DaemonClient } from './daemon.ts';
 import { METHODS } from './methods.ts';
 
+/**
+ * The relay, between containerd and whichever daemon runs:
+ *
+ *     containerd ─┬─ gRPC ──▶ proxy.ts ───────┬─▶ daemon.ts ─▶ qshimd, and the next one when this one goes
+ *                 └─ ttrpc ─▶ ttrpc-proxy.ts ─┘
+ *     qshimd ─ control.ts ─▶ holds.ts: FIFOs that stay open
+ */
+
 const identity = (bytes: Buffer): Buffer => bytes;
 
 /**
- * Passes containerd's gRPC calls on to the daemon, undecoded. To containerd a connection that breaks is the end of every
- * container behind it (CRI records exit code 255 and kills what still runs); this one lasts.
+ * Passes containerd's gRPC calls on to the daemon, undecoded. To containerd a connection that breaks is the end of
+ * every container behind it (CRI records exit code 255 and kills what still runs); this one lasts.
  */
 export class GrpcProxy {
   readonly #server = new Server({ 'grpc.max_receive_message_length': -1, 'grpc.max_send_message_length': -1 });

@@ -1,6 +1,7 @@
 /**
- * The framing of ttrpc, containerd's small RPC protocol for shims (PROTOCOL.md of containerd/ttrpc, version 1.2). A frame is a
- * header of ten bytes and its data: length of the data (32 bits, big-endian), stream id (32 bits), message type, flags. Pure.
+ * The framing of ttrpc, containerd's small RPC protocol for shims (PROTOCOL.md of containerd/ttrpc, version 1.2). A
+ * frame is a header of ten bytes and its data: length of the data (32 bits, big-endian), stream id (32 bits), message
+ * type, flags. Pure.
  */
 
 export const HEADER_BYTES = 10;
@@ -25,7 +26,10 @@ export class FrameReader {
   #data: Buffer | undefined;
   #dataBytes = 0;
 
-  /** @returns the frames that end in this piece. @throws Error when this is not ttrpc: then nothing that follows makes sense */
+  /**
+   * @returns the frames that end in this piece.
+   * @throws Error when this is not ttrpc: then nothing that follows makes sense
+   */
   take(piece: Buffer): readonly Frame[] {
     const frames: Frame[] = [];
     let rest = piece;

@@ -15,7 +15,10 @@ const TASK_SERVICES: readonly string[] = ['containerd.task.v2.Task', TASK_SERVIC
 /** How containerd names the namespace of a call, in ttrpc and in gRPC. */
 const NAMESPACE_KEY = 'containerd-namespace-ttrpc';
 const NAMESPACE_HEADER = 'containerd-namespace';
-/** Calls in progress on one connection, which is one container's: a Wait for each of its processes, and a few short ones. */
+/**
+ * Calls in progress on one connection, which is one container's: a Wait for each of its processes, and a few short
+ * ones.
+ */
 const CALLS_MAX = 1024;
 
 /** An error that the relay itself answers. */

@@ -21,9 +21,9 @@ export interface Adopted {
 }
 
 /**
- * Takes over every sandbox that an earlier daemon left in the state directory, all at once. Names that begin with a dot are not
- * sandboxes: containerd's state is in one. A directory that has neither a
- * readable journal nor a QEMU is left alone, and named in the log.
+ * Takes over every sandbox that an earlier daemon left in the state directory, all at once. Names that begin with a dot
+ * are not sandboxes: containerd's state is in one. A directory that has neither a readable journal nor a QEMU is left
+ * alone, and named in the log.
  */
 export async function adoptAll(environment: SandboxEnvironment): Promise<readonly Adopted[]> {
   const { config, log } = environment;
@@ -79,7 +79,10 @@ async function adopt(environment: SandboxEnvironment, directory: string): Promis
   return { sandbox, booting: undefined };
 }
 
-/** A boot may fail before the other sandboxes are adopted, and so before anybody waits for it: that must not end the daemon. */
+/**
+ * A boot may fail before the other sandboxes are adopted, and so before anybody waits for it: that must not end the
+ * daemon.
+ */
 function followed(booting: Promise<void>): Promise<void> {
   booting.catch(() => undefined);
   return booting;
@@ -93,7 +96,9 @@ async function holdTemplate(sandbox: Sandbox, { templates }: SandboxEnvironment)
   if (lease !== undefined) sandbox.holdTemplate(lease);
 }
 
-/** Waits for the first look at QEMU, for as long as a reply may take: a VM that is stopped must not hold up the others. */
+/**
+ * Waits for the first look at QEMU, for as long as a reply may take: a VM that is stopped must not hold up the others.
+ */
 async function lookedAt(sandbox: Sandbox): Promise<void> {
   try {
     await sandbox.link.within(sandbox.config.qmp_reply_timeout_ms, sandbox.gone);
@@ -106,8 +111,8 @@ async function lookedAt(sandbox: Sandbox): Promise<void> {
 async function endPoolMember(directory: string, log: Logger): Promise<boolean> {
   if (!basename(directory).startsWith(POOL_DIRECTORY_PREFIX)) return false;
   const names = await readdir(directory);
-  // A journal that could not be read was set aside under another name. One that was never finished (state.json.new) means
-  // that Create had not been answered: it is still a member.
+  // A journal that could not be read was set aside under another name. One that was never finished (state.json.new)
+  // means that Create had not been answered: it is still a member.
   const isJournal = (name: string): boolean =>
     name === JOURNAL_FILE || name.startsWith(`${JOURNAL_FILE}${CORRUPT_MARK}`);
   if (names.some((name) => name === SANDBOX_ID_FILE || isJournal(name))) return false;

@@ -33,8 +33,8 @@ export function newUuid(): string {
  * Starts a sandbox that was just made: from a template where its spec wants one and there is one, else by a boot. When
  * it fails, the process and the state directory are gone before this throws.
  * @throws ShimError FAILED_PRECONDITION (KVM_UNUSABLE, QEMU_EXITED, ACPI_HOTPLUG_OFF, BOOT_IMAGE_NOT_FOUND),
- *   INVALID_ARGUMENT / WRONG_FILE_TYPE and PERMISSION_DENIED for boot images, DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT, UNIMPLEMENTED / QEMU_TOO_OLD;
- *   where a template is required, what kept it from being used
+ *   INVALID_ARGUMENT / WRONG_FILE_TYPE and PERMISSION_DENIED for boot images, DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT,
+ *   UNIMPLEMENTED / QEMU_TOO_OLD; where a template is required, what kept it from being used
  * @param member the clone in whose directory the sandbox was made, to be used if it still fits
  */
 export async function bootSandbox(
@@ -80,7 +80,8 @@ async function startWarm(
 }
 
 /**
- * Goes on with a boot whose daemon was killed: QEMU runs, and nobody has heard of the guest yet. Ends as bootSandbox does.
+ * Goes on with a boot whose daemon was killed: QEMU runs, and nobody has heard of the guest yet. Ends as bootSandbox
+ * does.
  * @throws as bootSandbox
  */
 export async function resumeBoot(sandbox: Sandbox, qemu: QemuProcess): Promise<void> {
@@ -92,7 +93,8 @@ export async function resumeBoot(sandbox: Sandbox, qemu: QemuProcess): Promise<v
 }
 
 /**
- * Begins anew what was to be a clone when its daemon was killed: how far it had come cannot be seen. Ends as bootSandbox does.
+ * Begins anew what was to be a clone when its daemon was killed: how far it had come cannot be seen. Ends as
+ * bootSandbox does.
  * @throws as bootSandbox
  */
 export async function restartClone(
@@ -136,7 +138,9 @@ async function completeBoot(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatc
   await sandbox.enterRunning(watch.timings);
 }
 
-/** Never throws, so that a caller hears why the start failed: what resists is left to the manager, which goes on trying. */
+/**
+ * Never throws, so that a caller hears why the start failed: what resists is left to the manager, which goes on trying.
+ */
 async function removeDirectory(sandbox: Sandbox): Promise<void> {
   const { directory } = sandbox.files;
   try {
@@ -148,8 +152,8 @@ async function removeDirectory(sandbox: Sandbox): Promise<void> {
 }
 
 /**
- * A VM whose adoption failed (no descriptor left, a read error) still lives in its directory, and must be found again; so must a
- * sandbox whose journal only a later daemon can read, whether its VM lives or not.
+ * A VM whose adoption failed (no descriptor left, a read error) still lives in its directory, and must be found again;
+ * so must a sandbox whose journal only a later daemon can read, whether its VM lives or not.
  */
 async function refuseIfInUse(sandbox: Sandbox): Promise<void> {
   const { directory, qmpSocket } = sandbox.files;

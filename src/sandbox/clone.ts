@@ -21,10 +21,10 @@ const BAD_TEMPLATE: ReadonlySet<Reason> = new Set([
 ]);
 
 /**
- * Starts the sandbox as a clone. False when it has to boot instead: why is in `sandbox.start`, and nothing of the attempt
- * is left but its time.
- * @throws where a template is required, what keeps it from being used; ShimError FAILED_PRECONDITION / CLONE_FAILED; the
- *   reason of `sandbox.ended`; UNAVAILABLE / JOURNAL_WRITE_FAILED
+ * Starts the sandbox as a clone. False when it has to boot instead: why is in `sandbox.start`, and nothing of the
+ * attempt is left but its time.
+ * @throws where a template is required, what keeps it from being used; ShimError FAILED_PRECONDITION / CLONE_FAILED;
+ *   the reason of `sandbox.ended`; UNAVAILABLE / JOURNAL_WRITE_FAILED
  */
 export async function startFromTemplate(
   sandbox: Sandbox,

@@ -6,8 +6,8 @@ import { olderLog } from './log-limit.ts';
 const CHUNK_BYTES = 65_536;
 
 /**
- * What the guest wrote to its console: everything so far that is within the log's limit, and with `follow` what comes, until the VM ends or the caller
- * has enough.
+ * What the guest wrote to its console: everything so far that is within the log's limit, and with `follow` what comes,
+ * until the VM ends or the caller has enough.
  */
 export async function* followConsole(
   sandbox: { readonly files: { readonly consoleLog: string }; readonly ended: AbortSignal },

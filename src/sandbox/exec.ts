@@ -33,8 +33,8 @@ export class GuestCommands {
 
   /**
    * Runs one command in the guest.
-   * @throws ShimError FAILED_PRECONDITION / GUEST_AGENT_NOT_READY, GUEST_EXEC_REFUSED; RESOURCE_EXHAUSTED / TOO_MANY_COMMANDS;
-   *   DEADLINE_EXCEEDED / GUEST_EXEC_TIMEOUT (the command goes on in the guest)
+   * @throws ShimError FAILED_PRECONDITION / GUEST_AGENT_NOT_READY, GUEST_EXEC_REFUSED; RESOURCE_EXHAUSTED /
+   *   TOO_MANY_COMMANDS; DEADLINE_EXCEEDED / GUEST_EXEC_TIMEOUT (the command goes on in the guest)
    */
   async run(command: GuestCommand): Promise<ExecResult> {
     if (!command.path.startsWith('/'))

@@ -63,7 +63,9 @@ export async function endQemu(sandbox: Sandbox, qemu: QemuProcess): Promise<void
   await sandbox.stopped;
 }
 
-/** The kernel and ramdisk to boot. Those that the configuration names are trusted; a caller's must lie in allowed_roots. */
+/**
+ * The kernel and ramdisk to boot. Those that the configuration names are trusted; a caller's must lie in allowed_roots.
+ */
 async function bootImages(
   spec: SandboxSpec,
   config: SandboxEnvironment['config'],

@@ -18,8 +18,8 @@ export function olderLog(path: string): string {
 
 /**
  * Cuts a log that has grown beyond its limit: its last half goes to `olderLog`, over what was there, and the log begins
- * anew. Its writer appends (O_APPEND), so that it goes on at the new end. What it writes between the copy and the cut is
- * lost.
+ * anew. Its writer appends (O_APPEND), so that it goes on at the new end. What it writes between the copy and the cut
+ * is lost.
  * @returns whether the log was cut
  */
 export async function cutLog(path: string, bytesMax: number): Promise<boolean> {

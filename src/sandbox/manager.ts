@@ -38,6 +38,16 @@ import type { Sandbox, SandboxSnapshot } from './sandbox.ts';
 import { completeSandboxSpec, poolKind, type RequestedSandboxSpec, type SandboxSpec } from './spec.ts';
 import { stopSandbox } from './stop.ts';
 
+/**
+ * The daemon's sandboxes, by their ids:
+ *
+ *     start  ─▶ adopt.ts ─▶ sandboxes that ran on
+ *     create ─▶ boot.ts ─┬─ pool-start.ts: a member of the warm pool
+ *                        ├─ clone.ts: a template
+ *                        └─ a boot              stop ─▶ stop.ts
+ *     attach ─▶ volume/admission.ts ─▶ volumes.add ─▶ volume/attach.ts     detach ─▶ volume/detach.ts
+ */
+
 /** Longest id that names its own directory; sockets lie below it and their paths may have 107 bytes. */
 const DIRECTORY_NAME_MAX = 36;
 const HASH_DIGITS = 12;
@@ -50,7 +60,10 @@ export function directoryName(sandboxId: string): string {
   return `${sandboxId.slice(0, DIRECTORY_NAME_MAX - HASH_DIGITS - 1)}-${hash}`;
 }
 
-/** All sandboxes of the daemon: what `rpc/` calls. Ids are checked here, and every call is idempotent on them. */
+/**
+ * All sandboxes of the daemon: what `api/` and `containerd/` call. Ids are checked here, and every call is idempotent
+ * on them.
+ */
 export class SandboxManager {
   readonly #environment: SandboxEnvironment;
   readonly #sandboxes = new Map<string, Sandbox>();
@@ -160,8 +173,8 @@ export class SandboxManager {
 
   /**
    * Follows a boot to its end; one that fails leaves nothing behind.
-   * INVARIANT: until then the id is not free. Else the last record of this sandbox could be written over the first of the
-   * next one of its name, and watchers would hear of the end of the one after the beginning of the other.
+   * INVARIANT: until then the id is not free. Else the last record of this sandbox could be written over the first of
+   * the next one of its name, and watchers would hear of the end of the one after the beginning of the other.
    */
   #follow(sandbox: Sandbox, boot: Promise<void>): void {
     const { id } = sandbox;

@@ -20,8 +20,8 @@ const WATCHED = [
 type Watched = (typeof WATCHED)[number];
 
 /**
- * Begins to observe a VM over a new QMP connection: first the listener, then the look at how things stand, so that nothing
- * falls between the two. Events of the time without a connection are not replayed; the look stands in for them.
+ * Begins to observe a VM over a new QMP connection: first the listener, then the look at how things stand, so that
+ * nothing falls between the two. Events of the time without a connection are not replayed; the look stands in for them.
  */
 export async function observe(sandbox: Sandbox, client: QmpClient): Promise<void> {
   const events = client.listen(WATCHED);

@@ -29,12 +29,13 @@ const QUIET_LABEL = /^port-([0-9]+)(?:-chr|-hold)?$/;
 /**
  * The virtio-serial ports of one VM beside the agent's, hot-plugged for the streams of containers.
  *
- * Behind a port lie FIFOs in the sandbox's directory. QEMU opens them for reading and writing (chardev `pipe`), so that no
- * bytes are lost and no process in the guest sees an end of file while no daemon runs. An input has to be able to end: there
- * QEMU reads through a chardev `file`, and a second chardev without a device (`hold`) keeps a writer open until the end is
- * asked for; then the last writer goes, and the guest reads end of file after the last byte.
+ * Behind a port lie FIFOs in the sandbox's directory. QEMU opens them for reading and writing (chardev `pipe`), so that
+ * no bytes are lost and no process in the guest sees an end of file while no daemon runs. An input has to be able to
+ * end: there QEMU reads through a chardev `file`, and a second chardev without a device (`hold`) keeps a writer open
+ * until the end is asked for; then the last writer goes, and the guest reads end of file after the last byte.
  *
- * INVARIANT: a port is in `#ports`, and in the journal, before QEMU hears of it, and until QEMU was seen not to have it.
+ * INVARIANT: a port is in `#ports`, and in the journal, before QEMU hears of it, and until QEMU was seen not to have
+ * it.
  */
 export class SerialPorts implements Ports {
   readonly #host: PortHost;
@@ -266,8 +267,8 @@ class PortState implements Port {
 }
 
 /**
- * Opens FIFOs for reading and writing, which waits for nobody (fifo(7)). While QEMU lets go of them, a reader sees no end of file
- * so, a writer no broken pipe, and what is in them stays.
+ * Opens FIFOs for reading and writing, which waits for nobody (fifo(7)). While QEMU lets go of them, a reader sees no
+ * end of file so, a writer no broken pipe, and what is in them stays.
  */
 function holdOpen(paths: readonly string[]): Disposable {
   using undo = new DisposableStack();
@@ -287,7 +288,10 @@ function holdOf(nr: number): string {
   return `port-${nr}-hold`;
 }
 
-/** False only when QEMU has no such device; other refusals ("already in the process of unplug") leave an earlier request. */
+/**
+ * False only when QEMU has no such device; other refusals ("already in the process of unplug") leave an earlier
+ * request.
+ */
 async function askUnplug(qmp: QmpClient, id: string): Promise<boolean> {
   try {
     await qmp.run('device_del', { id });

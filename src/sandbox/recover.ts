@@ -4,8 +4,8 @@ import type { ProcessIdentity } from '../qemu/process.ts';
 import type { JournalSandbox } from '../store/journal.ts';
 
 /**
- * Adoption without a journal: what can be known of a sandbox from its QEMU process. Used when the journal is missing or cannot
- * be understood. Labels are lost; what QEMU has of volumes is read back by volume/recover.ts.
+ * Adoption without a journal: what can be known of a sandbox from its QEMU process. Used when the journal is missing or
+ * cannot be understood. Labels are lost; what QEMU has of volumes is read back by volume/recover.ts.
  */
 
 const OWN_HOSTNAME = new RegExp(`^${HOSTNAME_PARAMETER.replaceAll('.', '\\.')}\\S+ ?`);

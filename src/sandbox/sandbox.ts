@@ -118,8 +118,9 @@ interface Launched {
 }
 
 /**
- * One VM and what is known of it. Nobody else writes here: what others see they tell by a method that is named after it. The phases
- * of its life have files of their own (boot.ts, adopt.ts, stop.ts), as has the work on its volumes (volume/).
+ * One VM and what is known of it. Nobody else writes here: what others see they tell by a method that is named after
+ * it. The phases of its life have files of their own (boot.ts, adopt.ts, stop.ts), as has the work on its volumes
+ * (volume/).
  *
  *     create ─▶ boot.ts ─▶ own(qemu) ─▶ link ─▶ observe.ts ─▶ enter running
  *     volumes ─▶ VolumeHost, which this class implements            │

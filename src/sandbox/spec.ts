@@ -85,7 +85,10 @@ export function completeSandboxSpec(
   return spec;
 }
 
-/** Which sandboxes can have the same members of the warm pool. Whether a member still fits is seen by its template's key. */
+/**
+ * Which sandboxes can have the same members of the warm pool. Whether a member still fits is seen by its template's
+ * key.
+ */
 export function poolKind({
   labels: _labels,
   readyWhen: _readyWhen,

@@ -3,8 +3,8 @@ import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import type { Sandbox } from './sandbox.ts';
 
 /**
- * Stops a sandbox: the guest's agent is asked, then its ACPI power button pressed, then QEMU is ended (SIGTERM, which lets
- * it flush, then SIGKILL). Each step has its own deadline. Joins a stop in progress; with `force`, hurries it.
+ * Stops a sandbox: the guest's agent is asked, then its ACPI power button pressed, then QEMU is ended (SIGTERM, which
+ * lets it flush, then SIGKILL). Each step has its own deadline. Joins a stop in progress; with `force`, hurries it.
  * @throws ShimError UNAVAILABLE / QEMU_NOT_KILLED when even SIGKILL has not been seen to work in time
  */
 export async function stopSandbox(

@@ -36,7 +36,10 @@ export class EventFile {
     this.#log = log;
   }
 
-  /** Opens the file and reads what it retains, oldest first. Lines that cannot be understood (a write cut short) are dropped. */
+  /**
+   * Opens the file and reads what it retains, oldest first. Lines that cannot be understood (a write cut short) are
+   * dropped.
+   */
   static async open(
     path: string,
     retainedMax: number,

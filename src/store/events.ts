@@ -51,7 +51,10 @@ export class EventLog {
     return this.#delivered;
   }
 
-  /** The newest retained event about the state of a volume's generation (or, without a volume, about the sandbox itself). */
+  /**
+   * The newest retained event about the state of a volume's generation (or, without a volume, about the sandbox
+   * itself).
+   */
   latest(sandboxId: string, volumeId: string | undefined, generation: number): ShimEvent | undefined {
     return [...this.#retained, ...this.#waiting].findLast(
       (event) =>
@@ -64,8 +67,8 @@ export class EventLog {
 
   /**
    * Numbers an event and delivers it.
-   * INVARIANT: with a file, an event is on disk before any watcher sees it. Else a daemon that is killed in between would
-   * give its number to another event, and a watcher that goes on from that number would miss one.
+   * INVARIANT: with a file, an event is on disk before any watcher sees it. Else a daemon that is killed in between
+   * would give its number to another event, and a watcher that goes on from that number would miss one.
    */
   emit(event: NewEvent): void {
     this.#emitted += 1;
@@ -102,8 +105,8 @@ export class EventLog {
   }
 
   /**
-   * Opens a stream of events, beginning after `afterSequence` (undefined: with the next one to be emitted; those that are
-   * still on their way to the disk are older than the state that the watcher can see now).
+   * Opens a stream of events, beginning after `afterSequence` (undefined: with the next one to be emitted; those that
+   * are still on their way to the disk are older than the state that the watcher can see now).
    * @throws ShimError OUT_OF_RANGE / EVENTS_LOST when events after that number are no longer retained
    * @throws ShimError RESOURCE_EXHAUSTED / TOO_MANY_WATCHERS
    */

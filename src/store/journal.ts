@@ -24,19 +24,28 @@ import { volumeRecordSchema } from '../volume/record.ts';
 import { unknownMembers, withUnknownMembers, type Kept } from './unknown-members.ts';
 
 /**
- * Versions (base/versions.ts has the rules). What today's daemon writes is 1.0, and so has no `minor`: the versions before there
- * were minors refuse members that they do not know. Whoever adds a member adds an upgrade to the end of the chain, which gives it
- * to journals that lack it; from then on `minor` is written, and those versions set the journal aside and go by QEMU.
+ * What outlives the daemon:
  *
- * What a later version has added is read past: the daemon knows nothing of it. `JournalRecord.kept` takes it to the Journal of the
- * sandbox (`goOn`), which puts it back into everything that it writes, into the object that it was in, as long as there is that
- * object (unknown-members.ts).
+ *     Sandbox ─ commit ─▶ journal.ts ─ versions, unknown-members.ts ─▶ state.json
+ *     anybody ─ emit ─▶ events.ts ─▶ event-file.ts: events.jsonl ─▶ then the watchers
+ *     the next daemon ─ readJournal ─▶ upgrades ─▶ JournalRecord
+ */
+
+/**
+ * Versions (base/versions.ts has the rules). What today's daemon writes is 1.0, and so has no `minor`: the versions
+ * before there were minors refuse members that they do not know. Whoever adds a member adds an upgrade to the end of
+ * the chain, which gives it to journals that lack it; from then on `minor` is written, and those versions set the
+ * journal aside and go by QEMU.
+ *
+ * What a later version has added is read past: the daemon knows nothing of it. `JournalRecord.kept` takes it to the
+ * Journal of the sandbox (`goOn`), which puts it back into everything that it writes, into the object that it was in,
+ * as long as there is that object (unknown-members.ts).
  */
 export const JOURNAL_FORMAT: Format & { readonly major: 1 } = { major: 1, upgrades: [{ to: 0, upgrade: completed }] };
 
 /**
- * The durable intent of one sandbox: `state.json` in its state directory. Written to a temporary file, fsynced, renamed,
- * directory fsynced: a reader finds the old record or the new one, never half of one.
+ * The durable intent of one sandbox: `state.json` in its state directory. Written to a temporary file, fsynced,
+ * renamed, directory fsynced: a reader finds the old record or the new one, never half of one.
  *
  * INVARIANT: whoever is about to change QEMU awaits `commit()` first, so that a daemon that comes back knows of it.
  * Commits that come while one is being written share the next one: a batch of attaches costs two writes, not twenty.
@@ -101,8 +110,9 @@ export class Journal {
 export const NO_CONTAINERS: ContainersRecord = { eventsPort: 0, processes: [] };
 
 /**
- * Gives journals from before there were minors what was added meanwhile: what all sandboxes and volumes were like until then. The
- * first ones left out what had no value; a spec without its `mount` would not be equal to the one of a repeated Attach.
+ * Gives journals from before there were minors what was added meanwhile: what all sandboxes and volumes were like until
+ * then. The first ones left out what had no value; a spec without its `mount` would not be equal to the one of a
+ * repeated Attach.
  */
 function completed(journal: JsonObject): JsonObject {
   const whole: JsonObject = { ports: [], containers: NO_CONTAINERS, ...journal };
@@ -122,8 +132,8 @@ function completed(journal: JsonObject): JsonObject {
 }
 
 /**
- * JSON has no undefined: it is written as null and read back as undefined, so that the member is there either way. A spec
- * that came back without its `mount` would no longer be deeply equal to the same request.
+ * JSON has no undefined: it is written as null and read back as undefined, so that the member is there either way. A
+ * spec that came back without its `mount` would no longer be deeply equal to the same request.
  */
 function withoutGaps(_key: string, value: unknown): unknown {
   return value === undefined ? null : value;

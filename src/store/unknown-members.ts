@@ -1,8 +1,8 @@
 import { isJsonObject } from '../base/versions.ts';
 
 /**
- * Members of a journal that this version does not know, and that a later one has written: they are written back with the object
- * that they belong to, as long as there is that object.
+ * Members of a journal that this version does not know, and that a later one has written: they are written back with
+ * the object that they belong to, as long as there is that object.
  */
 
 /** The journal as it was last read or written, and what this version knows of it. */
@@ -12,8 +12,9 @@ export interface Kept {
 }
 
 /**
- * By which members an object in this place is told from another: a new cause is not the old one changed. In places that are not
- * named here an object stays the same object, whatever becomes of its members. Of lists only those named here keep anything.
+ * By which members an object in this place is told from another: a new cause is not the old one changed. In places that
+ * are not named here an object stays the same object, whatever becomes of its members. Of lists only those named here
+ * keep anything.
  */
 const IDENTITY: Readonly<Record<string, readonly string[]>> = {
   volumes: ['volumeId', 'generation'],

@@ -32,8 +32,8 @@ export interface CloneVmOptions {
 }
 
 /**
- * Starts a clone's QEMU in a directory that is there, up to the answer of the guest's agent. When it fails, that QEMU has
- * ended.
+ * Starts a clone's QEMU in a directory that is there, up to the answer of the guest's agent. When it fails, that QEMU
+ * has ended.
  * @throws what QemuProcess.spawn, connectQmp and startClone throw
  */
 export async function startCloneVm(options: CloneVmOptions): Promise<CloneVm> {

@@ -11,8 +11,8 @@ import type { QmpListener } from '../qmp/listener.ts';
 
 /**
  * Saving a VM's device state and restoring it in another QEMU, with the memory left where it is (capability
- * x-ignore-shared). QEMU 7.2 knows no `file:` for a migration, and qshim's seccomp filter forbids it `exec:`; so the state
- * goes through a unix socket, and this process copies it from and to the file.
+ * x-ignore-shared). QEMU 7.2 knows no `file:` for a migration, and qshim's seccomp filter forbids it `exec:`; so the
+ * state goes through a unix socket, and this process copies it from and to the file.
  */
 
 export interface MigrateOptions {
@@ -37,10 +37,11 @@ type Migration = QmpListener<'MIGRATION'>;
 type Client = Pick<QmpClient, 'run' | 'listen'>;
 
 /**
- * Stops a VM whose memory is a shared file, and writes the rest of its state to `stateFile`. The VM stays stopped: end it
- * before the memory file is used.
+ * Stops a VM whose memory is a shared file, and writes the rest of its state to `stateFile`. The VM stays stopped: end
+ * it before the memory file is used.
  * @returns bytes of the state
- * @throws ShimError FAILED_PRECONDITION / TEMPLATE_SAVE_FAILED, DEADLINE_EXCEEDED / TEMPLATE_TIMEOUT, the signal's reason
+ * @throws ShimError FAILED_PRECONDITION / TEMPLATE_SAVE_FAILED, DEADLINE_EXCEEDED / TEMPLATE_TIMEOUT, the signal's
+ *   reason
  */
 export async function saveState(client: Client, options: MigrateOptions): Promise<number> {
   const { stateFile, socketPath } = options;

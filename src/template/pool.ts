@@ -43,11 +43,12 @@ interface Shelf {
 const REFILL_PAUSE_MS = 200;
 
 /**
- * The warm pool: clones that were started ahead of time, `pool_size` of them for each kind of sandbox that was asked for
- * lately, `pool_max` in all.
+ * The warm pool: clones that were started ahead of time, `pool_size` of them for each kind of sandbox that was asked
+ * for lately, `pool_max` in all.
  *
  * INVARIANTS: one member is made at a time. A member belongs to the pool until `take` hands it out, and whoever has it
- * ends it. A member's directory has no journal until it has become a sandbox: a daemon that comes back ends what has none.
+ * ends it. A member's directory has no journal until it has become a sandbox: a daemon that comes back ends what has
+ * none.
  */
 export class WarmPool implements AsyncDisposable {
   readonly #config: Config;
@@ -103,8 +104,8 @@ export class WarmPool implements AsyncDisposable {
   }
 
   /**
-   * Ends a member that was taken and will not do, and removes its directory. Never rejects. The client of its agent is the
-   * sandbox's by now, and stays.
+   * Ends a member that was taken and will not do, and removes its directory. Never rejects. The client of its agent is
+   * the sandbox's by now, and stays.
    */
   endTaken(member: PoolMember): Promise<void> {
     return this.#end(member, undefined);

@@ -139,8 +139,8 @@ export class TemplateStore implements AsyncDisposable {
 
   /**
    * Makes the template unless it is there. Callers that ask for one that is being made wait for that.
-   * @throws ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_SPACE, TEMPLATE_TOO_LARGE; ABORTED / TEMPLATE_INPUTS_CHANGED; what
-   *   `make` throws; and for retryAfterMs after a failure, the same again
+   * @throws ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_SPACE, TEMPLATE_TOO_LARGE; ABORTED / TEMPLATE_INPUTS_CHANGED;
+   *   what `make` throws; and for retryAfterMs after a failure, the same again
    */
   async build(build: TemplateBuild): Promise<void> {
     const { key } = build;

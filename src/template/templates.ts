@@ -14,6 +14,15 @@ import { sandboxFiles } from '../qemu/files.ts';
 import { endQemuOf } from '../qemu/find.ts';
 import { VM_DIRECTORY, makeTemplate, type TemplateLaunch } from './vm.ts';
 
+/**
+ * Templates, from the making of one to a sandbox:
+ *
+ *     templates.ts ─ key.ts: its name ─▶ store.ts ─ is it there? ─▶ lease ─▶ clone.ts ─▶ a VM of its own identity
+ *          │                                ▲                                  ▲
+ *          └─ missing ─▶ vm.ts: boot, save ─┘          pool.ts: clones made ahead of time
+ *                        (migrate.ts, record.ts)
+ */
+
 const MIB = 1_048_576;
 /** f_type of statfs(2) for tmpfs, and for ramfs. */
 const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x0102_1994, 0x8584_58f6]);
@@ -28,8 +37,8 @@ export type FoundTemplate = { readonly lease: TemplateLease } | { readonly lease
 /**
  * The daemon's templates: which one fits a sandbox, and the making of those that are missing.
  *
- * INVARIANTS: at most one template's VM runs at a time. It dies with the daemon where the host can see to that; where it
- * cannot, the next daemon ends it before it serves.
+ * INVARIANTS: at most one template's VM runs at a time. It dies with the daemon where the host can see to that; where
+ * it cannot, the next daemon ends it before it serves.
  */
 export class Templates implements AsyncDisposable {
   readonly #config: Config;
@@ -52,7 +61,9 @@ export class Templates implements AsyncDisposable {
     this.#problem = problem;
   }
 
-  /** Opens the store. A directory that will not do is no reason not to serve: then every sandbox boots, and says why. */
+  /**
+   * Opens the store. A directory that will not do is no reason not to serve: then every sandbox boots, and says why.
+   */
   static async open(config: Config, log: Logger): Promise<Templates> {
     let problem = '';
     const store = await openStore(config, log).catch((error: unknown) => {
@@ -64,7 +75,8 @@ export class Templates implements AsyncDisposable {
   }
 
   /**
-   * The template for a launch, to be disposed of when its clone has ended. With `required`, makes it when there is none.
+   * The template for a launch, to be disposed of when its clone has ended. With `required`, makes it when there is
+   * none.
    * @param signal ends the waiting for one that is being made
    * @throws with `required` only: what the making throws (TemplateStore.build); ShimError FAILED_PRECONDITION /
    *   TEMPLATE_UNAVAILABLE when this host has no templates

@@ -67,10 +67,10 @@ const notesSchema = z.object({
 });
 
 /**
- * Boots a VM until its guest agent answers and the guest has come to rest, has it wait for an identity, and saves it. For
- * TemplateStore.build. When this settles, QEMU has ended and nothing but the two files is left in the directory.
- * @throws ShimError FAILED_PRECONDITION / TEMPLATE_UNAVAILABLE (no player), TEMPLATE_GUEST_UNFIT, TEMPLATE_SAVE_FAILED, QEMU_EXITED; DEADLINE_EXCEEDED; the
- *   signal's reason
+ * Boots a VM until its guest agent answers and the guest has come to rest, has it wait for an identity, and saves it.
+ * For TemplateStore.build. When this settles, QEMU has ended and nothing but the two files is left in the directory.
+ * @throws ShimError FAILED_PRECONDITION / TEMPLATE_UNAVAILABLE (no player), TEMPLATE_GUEST_UNFIT,
+ *   TEMPLATE_SAVE_FAILED, QEMU_EXITED; DEADLINE_EXCEEDED; the signal's reason
  */
 export async function makeTemplate(target: TemplateTarget, options: MakeTemplateOptions): Promise<TemplateNotes> {
   // Before anything is started: without it there is no template.
@@ -141,8 +141,8 @@ export async function connectQmp(
 }
 
 /**
- * Waits until the guest has little to do, for a few seconds at most: what it still does after its agent answers (drivers,
- * services) would otherwise be done again by every clone.
+ * Waits until the guest has little to do, for a few seconds at most: what it still does after its agent answers
+ * (drivers, services) would otherwise be done again by every clone.
  */
 async function atRest(pid: number, signal: AbortSignal): Promise<void> {
   const deadline = Deadline.after(QUIET_WAIT_MS);
@@ -186,7 +186,8 @@ export interface StartedClone {
 /**
  * Makes a running machine of its own out of a clone's QEMU: restores the template's state, lets it run, gives it its
  * identity, and returns once the guest agent has answered. When this throws, that QEMU is of no use: end it.
- * @throws ShimError FAILED_PRECONDITION / TEMPLATE_RESTORE_FAILED; UNAVAILABLE / CLONE_IDENTITY_FAILED; DEADLINE_EXCEEDED
+ * @throws ShimError FAILED_PRECONDITION / TEMPLATE_RESTORE_FAILED; UNAVAILABLE / CLONE_IDENTITY_FAILED;
+ *   DEADLINE_EXCEEDED
  */
 export async function startClone(clone: Clone, limits: Limits): Promise<StartedClone> {
   const { qmp, agent, files, lease, watch } = clone;

@@ -15,8 +15,8 @@ import { inspectSource } from './spec.ts';
 import type { Volume } from './volume.ts';
 
 /**
- * Adds a volume's objects to QEMU, in the order of its list. Called under the volume's mutex. What was added when one of them is
- * refused stays: removal.ts takes it away.
+ * Adds a volume's objects to QEMU, in the order of its list. Called under the volume's mutex. What was added when one
+ * of them is refused stays: removal.ts takes it away.
  */
 
 /** QEMU works on the key for each slot in use, and answers nothing meanwhile. */
@@ -68,8 +68,9 @@ function hasNode({ added }: Adding, objects: readonly QemuObject[]): boolean {
 }
 
 /**
- * Nodes and front end may be sent all at once, when QEMU is known to open sources so: it works in order, and the front end finds
- * its node, or is refused with it. A refused device_add holds QEMU up (drain_call_rcu), so a first try goes step by step.
+ * Nodes and front end may be sent all at once, when QEMU is known to open sources so: it works in order, and the front
+ * end finds its node, or is refused with it. A refused device_add holds QEMU up (drain_call_rcu), so a first try goes
+ * step by step.
  */
 function mayGoTogether(host: VolumeHost, objects: readonly QemuObject[], aio: AioMode | undefined): boolean {
   const plain = objects.every(({ type }) => type === 'node' || type === 'device');
@@ -140,8 +141,8 @@ function noteAdded({ host, volume, added }: Adding, object: QemuObject, aio: Aio
 }
 
 /**
- * A source was looked at before this volume had the claim on it: another volume may have come, written and left in between.
- * What is made because nothing was ever written there, rests on a second look, now that nobody else may write.
+ * A source was looked at before this volume had the claim on it: another volume may have come, written and left in
+ * between. What is made because nothing was ever written there, rests on a second look, now that nobody else may write.
  */
 async function refuseIfWrittenSince({ config }: VolumeHost, volume: Volume): Promise<void> {
   const { look, spec, identity, resolved } = volume;

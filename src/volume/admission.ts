@@ -37,9 +37,9 @@ export function beginAdmission({ volumeId }: Request): Admission {
 }
 
 /**
- * Every reason against a request, in the order in which they are told: Attach throws the first, Plan shows all, a batch does either
- * for each of its members. Fills in `admission` on the way. Looks at the host; changes nothing. A reason may be gone, or another
- * come, by the time of the deed: VolumeStore.add asks once more, without an await in between.
+ * Every reason against a request, in the order in which they are told: Attach throws the first, Plan shows all, a batch
+ * does either for each of its members. Fills in `admission` on the way. Looks at the host; changes nothing. A reason
+ * may be gone, or another come, by the time of the deed: VolumeStore.add asks once more, without an await in between.
  * @param others members of the same request that come before it
  */
 export async function* reasonsAgainst(

@@ -22,7 +22,9 @@ const FIND_IN_GUEST_MS = 2000;
 const LISTED_MAX_MS = 10_000;
 const UNDO_UNMOUNT_MS = 10_000;
 const FIND_PAUSE_MIN_MS = 3;
-/** How long after its driver was seen to be live a disk may take to be announced; Linux sets DRIVER_OK a moment before. */
+/**
+ * How long after its driver was seen to be live a disk may take to be announced; Linux sets DRIVER_OK a moment before.
+ */
 const ANNOUNCED_MAX_MS = 500;
 const FIND_PAUSE_MAX_MS = 50;
 
@@ -34,8 +36,9 @@ const FIND_PAUSE_MAX_MS = 50;
  */
 
 /**
- * Attaches a PENDING volume: block node, front end, then the wait for the guest. Ends with the volume ATTACHED, or, when a
- * step fails, with all of it undone and the volume REMOVED. Runs to its end whatever its callers do (locking rule 6).
+ * Attaches a PENDING volume: block node, front end, then the wait for the guest. Ends with the volume ATTACHED, or,
+ * when a step fails, with all of it undone and the volume REMOVED. Runs to its end whatever its callers do (locking
+ * rule 6).
  * @throws ShimError the first failure; when the undo could not be finished in time, it goes on after this has thrown
  */
 export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: number): Promise<void> {
@@ -53,8 +56,8 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
     // A connection breaks a moment before the process that broke it is seen to have ended: that is what to tell.
     throw problem.reason === 'QMP_LOST' && host.gone.aborted ? asShimError(host.gone.reason) : problem;
   }
-  // The caller hears ATTACHED once the record says so too: the next daemon must neither ask for the key of a volume that is in
-  // use, nor undo it because its guest is slow. The volume is what it is even when this cannot be written.
+  // The caller hears ATTACHED once the record says so too: the next daemon must neither ask for the key of a volume
+  // that is in use, nor undo it because its guest is slow. The volume is what it is even when this cannot be written.
   await host.commit().catch((error: unknown) => {
     host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'ATTACHED is not in the journal yet');
   });
@@ -74,7 +77,8 @@ async function addToQemu(
   // Nothing has been asked of QEMU yet, so a connection that is being made again is waited for.
   const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
   await expectDisk(host, volume, qmp);
-  // While QEMU works, the agent can be found out to be there; unless it will not be asked, and would only take the guest's time.
+  // While QEMU works, the agent can be found out to be there; unless it will not be asked, and would only take the
+  // guest's time.
   if (host.agentReady && willAskAgent(volume)) host.agent.warmUp();
   await addVolume(host, qmp, volume, key, watch);
 }
@@ -84,7 +88,10 @@ function willAskAgent(volume: Volume): boolean {
   return !named || volume.spec.mount !== undefined || guestEncryption(volume) !== undefined;
 }
 
-/** Listens before the device is there. Without an address, which a guest that still boots has not given, nothing is expected. */
+/**
+ * Listens before the device is there. Without an address, which a guest that still boots has not given, nothing is
+ * expected.
+ */
 async function expectDisk(host: VolumeHost, volume: Volume, qmp: QmpClient, mayBeThere = false): Promise<void> {
   const address = await host.addresses.of(qmp, volume.identity.slot);
   if (address === undefined) return;
@@ -92,8 +99,8 @@ async function expectDisk(host: VolumeHost, volume: Volume, qmp: QmpClient, mayB
 }
 
 /**
- * Settles the volume in the guest, and takes note of it: ATTACHED. What was seen in a boot that a reset has ended meanwhile is
- * made and looked at anew.
+ * Settles the volume in the guest, and takes note of it: ATTACHED. What was seen in a boot that a reset has ended
+ * meanwhile is made and looked at anew.
  * @throws ShimError as the guest's part does; FAILED_PRECONDITION / DEVICE_VANISHED; the reason of `host.gone`
  */
 export async function settle(
@@ -258,8 +265,8 @@ async function onceListed<T>(host: VolumeHost, attachDeadline: Deadline, act: ()
 }
 
 /**
- * The guest's own name for the disk, when an agent is there to tell it. The driver is known to be live already, so an agent
- * that does not answer, or lists nothing, is no reason to fail: the name is left out.
+ * The guest's own name for the disk, when an agent is there to tell it. The driver is known to be live already, so an
+ * agent that does not answer, or lists nothing, is no reason to fail: the name is left out.
  */
 async function findInGuest(
   host: VolumeHost,
@@ -302,7 +309,9 @@ async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, ti
   });
 }
 
-/** What failed half-way in the guest may have mounted, or made a mapping; what is left of it must not survive the disk. */
+/**
+ * What failed half-way in the guest may have mounted, or made a mapping; what is left of it must not survive the disk.
+ */
 export async function releaseBestEffort(host: VolumeHost, volume: Volume): Promise<void> {
   const { mount, serial } = volume.spec;
   if (!volume.made.mount && !volume.made.mapping) return;

@@ -13,8 +13,9 @@ import type { VolumeStore, Wanted } from './store.ts';
 import type { VolumeSnapshot } from './volume.ts';
 
 /**
- * Several volumes in one call. A batch takes no lock over its members (locking rule 3): each goes its own way, at the same
- * time, so that their commands share the QMP connection, their records the journal's writes, and their waits the guest.
+ * Several volumes in one call. A batch takes no lock over its members (locking rule 3): each goes its own way, at the
+ * same time, so that their commands share the QMP connection, their records the journal's writes, and their waits the
+ * guest.
  */
 
 export interface BatchResult {
@@ -33,7 +34,8 @@ export interface BatchHost {
 
 /**
  * Attaches all, at once.
- * @param options.atomic if one fails, those that this call attached are detached again, and their problem is BATCH_UNDONE
+ * @param options.atomic if one fails, those that this call attached are detached again, and their problem is
+ *   BATCH_UNDONE
  * @param options.callerWait ends only the caller's waiting, never a batch half-way
  */
 export async function attachMany(
@@ -105,8 +107,8 @@ export interface VolumePlan {
 }
 
 /**
- * What attachMany would do: slots, block graph, exact commands, and every reason why it would fail. Looks at files; sends
- * nothing to QEMU. Between a plan and the deed things may change.
+ * What attachMany would do: slots, block graph, exact commands, and every reason why it would fail. Looks at files;
+ * sends nothing to QEMU. Between a plan and the deed things may change.
  */
 export async function planAttach(sandbox: Admitting, requests: readonly Request[]): Promise<readonly VolumePlan[]> {
   const { volumes } = sandbox;

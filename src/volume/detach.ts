@@ -72,7 +72,9 @@ function turnNotCome(host: VolumeHost, volume: Volume, timeoutMs: number): ShimE
   );
 }
 
-/** The removal to wait for, undefined when the volume is removed already. Wrapped, so that this does not wait for it. */
+/**
+ * The removal to wait for, undefined when the volume is removed already. Wrapped, so that this does not wait for it.
+ */
 async function beginDetach(
   host: VolumeHost,
   volume: Volume,
@@ -129,8 +131,8 @@ async function carryOut(host: VolumeHost, volume: Volume): Promise<void> {
 }
 
 /**
- * Back to ATTACHED, unless the device has gone all the same: an earlier daemon may have asked for that. True when refused.
- * Asked again until QEMU has answered, as a removal is: a DETACHING volume with nobody at it would stay so.
+ * Back to ATTACHED, unless the device has gone all the same: an earlier daemon may have asked for that. True when
+ * refused. Asked again until QEMU has answered, as a removal is: a DETACHING volume with nobody at it would stay so.
  * @throws the reason of `host.gone`
  */
 async function refuse(host: VolumeHost, volume: Volume, error: ShimError): Promise<boolean> {
@@ -161,8 +163,8 @@ function isForced(volume: Volume): boolean {
 }
 
 /**
- * Nothing is changed, in the guest or in QEMU, before the intent is on disk. Looking may begin at once: the guest is asked
- * while the record is being written.
+ * Nothing is changed, in the guest or in QEMU, before the intent is on disk. Looking may begin at once: the guest is
+ * asked while the record is being written.
  */
 async function recordAndAsk(host: VolumeHost, volume: Volume): Promise<void> {
   const recorded = host.commit();
@@ -172,20 +174,25 @@ async function recordAndAsk(host: VolumeHost, volume: Volume): Promise<void> {
   if (answer.status === 'rejected') throw answer.reason;
 }
 
-/** True when something in the guest is qshim's own to take away first, and asking therefore changes it: a mount, an open encryption. */
+/**
+ * True when something in the guest is qshim's own to take away first, and asking therefore changes it: a mount, an open
+ * encryption.
+ */
 function holdsInGuest(volume: Volume): boolean {
   return volume.made.mount || volume.made.mapping;
 }
 
-/** DEVICE_DELETED does not mean that the guest was finished: a disk leaves under a running write. So the guest is asked. */
+/**
+ * DEVICE_DELETED does not mean that the guest was finished: a disk leaves under a running write. So the guest is asked.
+ */
 async function askGuest(host: VolumeHost, volume: Volume): Promise<void> {
   if (volume.state.state === 'detaching' && volume.state.deviceGone) return;
   if (holdsInGuest(volume)) {
     try {
       await letGoInGuest(host, volume);
     } catch (error) {
-      // A guest that has let go of the disk has nothing mounted from it. The unplug was asked for before, by a daemon that
-      // did not live to see it.
+      // A guest that has let go of the disk has nothing mounted from it. The unplug was asked for before, by a daemon
+      // that did not live to see it.
       if (!isShimError(error) || error.reason !== 'GUEST_DISK_NOT_FOUND') throw error;
     }
     return;
@@ -250,7 +257,9 @@ function isMounted({ spec }: Volume, mountedAt: readonly string[]): boolean {
   return spec.mount !== undefined && mountedAt.includes(spec.mount.mountPoint);
 }
 
-/** A disk that qshim did not mount itself but that has become somebody's file system is not taken away from under it. */
+/**
+ * A disk that qshim did not mount itself but that has become somebody's file system is not taken away from under it.
+ */
 async function refuseIfMounted(host: VolumeHost, volume: Volume): Promise<void> {
   const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   if (address === undefined) return;

@@ -11,7 +11,10 @@ const PAUSE_MAX_MS = 100;
 const LATENESS_MAX = 0.02;
 /** How often a driver is looked for whose disk the guest's kernel is to announce: it may fail, or the news be lost. */
 const LOOK_UNASKED_MS = 100;
-/** The same while others are announced: the guest takes its disks one after the other, and the turn of this one will come. */
+/**
+ * The same while others are announced: the guest takes its disks one after the other, and the turn of this one will
+ * come.
+ */
 const LOOK_UNASKED_BUSY_MS = 1000;
 /** A guest in which no driver has come up for so long is not busy with bringing them up. */
 const CALM_MS = 100;
@@ -41,14 +44,15 @@ interface Waiting {
  * Waits until guests' drivers are live. QEMU has no event for it, so its view of the device is read: the driver sets
  * DRIVER_OK in the virtio status when its queues are up, and FAILED when it gives up.
  *
- * Where the guest's kernel announces its disks (guest-events.ts), one look follows the announcement, and hardly any come before: QEMU
- * reads a command byte by byte, at some microseconds each, which a host with few CPUs takes from the guest. What is announced
- * is a reason to look and no proof, since the guest says it.
+ * Where the guest's kernel announces its disks (guest-events.ts), one look follows the announcement, and hardly any
+ * come before: QEMU reads a command byte by byte, at some microseconds each, which a host with few CPUs takes from the
+ * guest. What is announced is a reason to look and no proof, since the guest says it.
  *
- * Where it does not, one loop serves all volumes of a VM that are being attached. A guest brings them up in the order in which they came, so each
- * time the loop looks at the first, on to the next for as long as they are live, and at one of the others in turn: a batch costs
- * little more than a single volume does. Each look keeps the guest from QEMU for a moment, so the pauses grow with the time that
- * was waited: a guest that comes up fast is noticed within a millisecond, and one that takes its time is not disturbed.
+ * Where it does not, one loop serves all volumes of a VM that are being attached. A guest brings them up in the order
+ * in which they came, so each time the loop looks at the first, on to the next for as long as they are live, and at one
+ * of the others in turn: a batch costs little more than a single volume does. Each look keeps the guest from QEMU for a
+ * moment, so the pauses grow with the time that was waited: a guest that comes up fast is noticed within a millisecond,
+ * and one that takes its time is not disturbed.
  */
 export class DriverWatch implements Drivers {
   readonly #host: WatchedVm;
@@ -69,9 +73,10 @@ export class DriverWatch implements Drivers {
   }
 
   /**
-   * @param news resolves when it is time to look, with the disk's device node, or with undefined when that will not be said; left
-   *   out: it is looked at all the time
-   * @throws ShimError FAILED_PRECONDITION / GUEST_DRIVER_FAILED, DEVICE_VANISHED; DEADLINE_EXCEEDED / GUEST_DRIVER_TIMEOUT
+   * @param news resolves when it is time to look, with the disk's device node, or with undefined when that will not
+   *   be said; left out: it is looked at all the time
+   * @throws ShimError FAILED_PRECONDITION / GUEST_DRIVER_FAILED, DEVICE_VANISHED; DEADLINE_EXCEEDED /
+   *   GUEST_DRIVER_TIMEOUT
    */
   async untilLive(
     volume: WatchedVolume,
@@ -108,8 +113,8 @@ export class DriverWatch implements Drivers {
   }
 
   /**
-   * Resolves, after a second at most, when the guest is done with bringing up drivers, as far as this watch knows: none is waited
-   * for, or none has come up lately. What the guest's agent is asked before, it answers in the drivers' time.
+   * Resolves, after a second at most, when the guest is done with bringing up drivers, as far as this watch knows: none
+   * is waited for, or none has come up lately. What the guest's agent is asked before, it answers in the drivers' time.
    */
   async untilCalm(): Promise<void> {
     const endMs = monotonicMs() + CALM_WAIT_MAX_MS;

@@ -10,8 +10,8 @@ export interface GuestPciAddress {
 }
 
 /**
- * Bus numbers are given by the guest's firmware, not by QEMU. They are read from the bridges' own registers (query-pci),
- * once for each boot of the guest.
+ * Bus numbers are given by the guest's firmware, not by QEMU. They are read from the bridges' own registers
+ * (query-pci), once for each boot of the guest.
  */
 export class GuestAddresses {
   readonly #busOfBridge = new Map<string, number>();

@@ -54,8 +54,8 @@ function viewOf(opened: OpenedLuks2): EncryptionView {
 }
 
 /**
- * Unmounts what lies on the mapping, and closes it. `released`: by force, the mapping has lost key and disk, and only its
- * name is still there.
+ * Unmounts what lies on the mapping, and closes it. `released`: by force, the mapping has lost key and disk, and only
+ * its name is still there.
  * @throws ShimError as closeLuks2
  */
 export async function closeInGuest(

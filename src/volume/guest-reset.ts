@@ -5,8 +5,9 @@ import type { VolumeHost } from './host.ts';
 import type { Volume } from './volume.ts';
 
 /**
- * After a reset of the guest: what the last boot had seen of a volume is dropped, and looked at anew. The driver first; once
- * the agent has answered, the guest's name of the disk. A mount is not made again, so that it is no evidence any more.
+ * After a reset of the guest: what the last boot had seen of a volume is dropped, and looked at anew. The driver first;
+ * once the agent has answered, the guest's name of the disk. A mount is not made again, so that it is no evidence any
+ * more.
  * @param agent settles when the agent of the new boot has answered, or will not
  */
 export async function lookAgain(host: VolumeHost, volume: Volume, agent: Promise<void>): Promise<void> {

@@ -14,8 +14,8 @@ export function secretNames({ generation }: Pick<QemuNames, 'generation'>): {
 }
 
 /**
- * What a `host_luks` volume is in QEMU instead of a format node: a protocol node of its own, an image if there is none yet, and
- * the luks node that opens it. The secrets go as soon as the image is open: QEMU needs neither any more.
+ * What a `host_luks` volume is in QEMU instead of a format node: a protocol node of its own, an image if there is none
+ * yet, and the luks node that opens it. The secrets go as soon as the image is open: QEMU needs neither any more.
  * @param creates an image is to be made, if the source turns out to be empty
  */
 export function hostLuksObjects(

@@ -8,9 +8,10 @@ import type { ImageCreation } from './model/encryption.ts';
 import type { VolumeSpec } from './spec.ts';
 
 /**
- * The undo of making a `host_luks` image. What was seen to be empty before is made empty again, by whoever comes to it: the
- * attach that failed, the end of the VM, or a later daemon that finds in the journal that an image was begun.
- * INVARIANT: `volume.creating` is on disk before QEMU writes a byte of the image, and off it before a guest gets the disk.
+ * The undo of making a `host_luks` image. What was seen to be empty before is made empty again, by whoever comes to it:
+ * the attach that failed, the end of the VM, or a later daemon that finds in the journal that an image was begun.
+ * INVARIANT: `volume.creating` is on disk before QEMU writes a byte of the image, and off it before a guest gets the
+ * disk.
  */
 
 /** Before it QEMU puts the header alone. */
@@ -36,9 +37,9 @@ export async function beforeCreation(resolvedPath: string): Promise<ImageCreatio
 }
 
 /**
- * Makes the source empty again if an image was begun in it and not finished. To be called while the claim on the source is
- * still held, and once QEMU does not have it any more. What cannot be told for certain to be that image, and nothing but it, is left
- * as it is, and named in the log. Never throws. Afterwards nothing of it is begun any more.
+ * Makes the source empty again if an image was begun in it and not finished. To be called while the claim on the source
+ * is still held, and once QEMU does not have it any more. What cannot be told for certain to be that image, and nothing
+ * but it, is left as it is, and named in the log. Never throws. Afterwards nothing of it is begun any more.
  */
 export async function undoCreation(
   volume: CreatingVolume,
@@ -85,7 +86,10 @@ async function emptyAgain(
   return undefined;
 }
 
-/** QEMU, whoever's, locks what it has open (OFD locks, proc(5)). Inodes of other file systems may have the same number: then it is left. */
+/**
+ * QEMU, whoever's, locks what it has open (OFD locks, proc(5)). Inodes of other file systems may have the same number:
+ * then it is left.
+ */
 async function isLocked(inode: number): Promise<boolean> {
   const locks = await readFile('/proc/locks', 'utf8');
   return locks.split('\n').some((line) => line.split(/\s+/).some((field) => field.endsWith(`:${inode}`)));

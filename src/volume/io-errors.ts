@@ -15,7 +15,9 @@ export class IoErrors {
     this.#host = host;
   }
 
-  /** Takes note of an I/O error (BLOCK_IO_ERROR, at most one a second): the volume's health changes, watchers are told. */
+  /**
+   * Takes note of an I/O error (BLOCK_IO_ERROR, at most one a second): the volume's health changes, watchers are told.
+   */
   failed(event: QmpEvent<'BLOCK_IO_ERROR'>): void {
     const { volumes, log } = this.#host;
     const { device, operation, action, reason, nospace } = event.data;
@@ -37,8 +39,9 @@ export class IoErrors {
   }
 
   /**
-   * Lets a VM that paused for want of space go on once there is room on the file systems of all volumes that pause it. There
-   * is no event for free space, so it is looked for. A write that fails again pauses the VM again, and this begins anew.
+   * Lets a VM that paused for want of space go on once there is room on the file systems of all volumes that pause it.
+   * There is no event for free space, so it is looked for. A write that fails again pauses the VM again, and this
+   * begins anew.
    */
   resumeWhenThereIsRoom(): void {
     if (this.#waitsForRoom) return;

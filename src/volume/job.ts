@@ -9,7 +9,8 @@ const POLL_MS = 500;
 const CLOCK_TRIES_MAX = 8;
 
 /**
- * Runs a job that derives a key, again when QEMU could not measure how fast it does that: nothing has been written then.
+ * Runs a job that derives a key, again when QEMU could not measure how fast it does that: nothing has been written
+ * then.
  * @throws as runJob
  */
 export async function runKeyJob(...parameters: Parameters<typeof runJob>): Promise<void> {
@@ -27,7 +28,8 @@ export async function runKeyJob(...parameters: Parameters<typeof runJob>): Promi
 /**
  * Starts a QEMU job and follows it to its end. It is gone from QEMU afterwards.
  * @param progress called with every change of its status, and while it runs
- * @throws ShimError FAILED_PRECONDITION / QEMU_JOB_FAILED with what QEMU says; the signal's reason, and then the job goes on
+ * @throws ShimError FAILED_PRECONDITION / QEMU_JOB_FAILED with what QEMU says; the signal's reason, and then the job
+ *   goes on
  */
 async function runJob(
   qmp: QmpClient,

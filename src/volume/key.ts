@@ -10,8 +10,8 @@ export function keyReference({ encryption }: VolumeSpec): KeyReference | undefin
 }
 
 /**
- * Fetches the key that opens a volume, if it needs one. It is asked for before anything is changed: a source that is down
- * leaves nothing behind. Whoever calls this disposes of it.
+ * Fetches the key that opens a volume, if it needs one. It is asked for before anything is changed: a source that is
+ * down leaves nothing behind. Whoever calls this disposes of it.
  * @throws ShimError with a reason of keys/errors.ts
  */
 export async function fetchKey(host: VolumeHost, spec: VolumeSpec): Promise<KeyMaterial | undefined> {

@@ -11,8 +11,8 @@ import { moduleOf, type SourceSpec } from './source/registry.ts';
 import type { VolumeSpec } from './spec.ts';
 
 /**
- * What a volume is in QEMU, and what is done in the guest afterwards, as data: made purely, shown by Plan, carried out by
- * add.ts and attach.ts, undone by removal.ts.
+ * What a volume is in QEMU, and what is done in the guest afterwards, as data: made purely, shown by Plan, carried out
+ * by add.ts and attach.ts, undone by removal.ts.
  */
 
 /** All that the list depends on. */

@@ -16,9 +16,9 @@ import { fetchKey } from './key.ts';
 import type { Volume } from './volume.ts';
 
 /**
- * Compares the records with what QEMU really has, after a connection was made anew or a daemon came back, and brings every
- * record to the nearest true state: what is there is finished, what is not is undone. Nothing is taken from a guest that
- * was not asked for.
+ * Compares the records with what QEMU really has, after a connection was made anew or a daemon came back, and brings
+ * every record to the nearest true state: what is there is finished, what is not is undone. Nothing is taken from a
+ * guest that was not asked for.
  */
 export async function reconcile(host: VolumeHost, client: QmpClient): Promise<void> {
   await recoverVolumes(host, client);
@@ -49,8 +49,8 @@ async function reconcileVolume(host: VolumeHost, volume: Volume, present: boolea
 }
 
 /**
- * Takes note that a volume's device is gone from QEMU. What is left of an ATTACHED one is cleared away; an attach that is
- * under way undoes itself, and a removal goes on from there.
+ * Takes note that a volume's device is gone from QEMU. What is left of an ATTACHED one is cleared away; an attach that
+ * is under way undoes itself, and a removal goes on from there.
  */
 export async function deviceVanished(host: VolumeHost, volume: Volume): Promise<void> {
   using _held = await volume.mutex.acquire();

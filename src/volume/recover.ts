@@ -13,9 +13,9 @@ import { moduleOf, recogniseSource } from './source/registry.ts';
 import type { Volume } from './volume.ts';
 
 /**
- * Volumes without a journal: what QEMU has and the records do not. Mounts and the original spelling of paths are lost; no volume
- * is. Each is put back as PENDING, so that it becomes ATTACHED only once its driver has been seen; what belongs to no volume is
- * removed.
+ * Volumes without a journal: what QEMU has and the records do not. Mounts and the original spelling of paths are lost;
+ * no volume is. Each is put back as PENDING, so that it becomes ATTACHED only once its driver has been seen; what
+ * belongs to no volume is removed.
  */
 export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<void> {
   const [devices, nodes] = await Promise.all([
@@ -47,8 +47,8 @@ function namesOf(volume: Volume): readonly string[] {
 }
 
 /**
- * Removes what is named as a volume's, and belongs to none: nodes without a device, secrets of an interrupted change of keys. A node
- * that another stands on goes after it, or with it; so this goes round until nothing more goes.
+ * Removes what is named as a volume's, and belongs to none: nodes without a device, secrets of an interrupted change of
+ * keys. A node that another stands on goes after it, or with it; so this goes round until nothing more goes.
  */
 async function removeLeftOvers(host: VolumeHost, qmp: QmpClient, known: ReadonlySet<string>): Promise<void> {
   const strays = async (list: InventoryList): Promise<readonly string[]> =>

@@ -12,9 +12,18 @@ import { deviceOf, type DeviceObject, type QemuObject } from './model/objects.ts
 import type { Volume } from './volume.ts';
 
 /**
- * Drives a volume out of QEMU, whatever of it is there, to a proven end: its objects, the last one first, and the look that
- * finds none of them. It serves Detach, the undo of a failed attach, and adoption alike, because it begins by looking, not by
- * remembering. It asks again for as long as the VM lives, and returns once the volume is REMOVED.
+ * The way out of QEMU, the same for Detach, undo and adoption:
+ *
+ *     listen ─▶ device_del ─▶ DEVICE_DELETED, or a look ─▶ the rest, last one first ─▶ look (qemu/inventory.ts)
+ *        ▲                                                                                   │
+ *        └───────────────── something is listed: pause, and ask again ◀──────────────────────┤
+ *                                                        nothing is: all-gone, REMOVED ◀─────┘
+ */
+
+/**
+ * Drives a volume out of QEMU, whatever of it is there, to a proven end: its objects, the last one first, and the look
+ * that finds none of them. It serves Detach, the undo of a failed attach, and adoption alike, because it begins by
+ * looking, not by remembering. It asks again for as long as the VM lives, and returns once the volume is REMOVED.
  * @param watch takes the time of the removal; its phases become the volume's timings
  * @throws the reason of `host.gone` when the VM goes first; the VM's end then removes the volume
  */
@@ -108,11 +117,13 @@ function isPartOf(path: string, device: string): boolean {
 }
 
 /**
- * Waits until the device is seen to be gone: by its own DEVICE_DELETED, or by QEMU's list. False when neither was seen in time.
+ * Waits until the device is seen to be gone: by its own DEVICE_DELETED, or by QEMU's list. False when neither was seen
+ * in time.
  *
- * A virtio-blk-pci sends the event twice. The first comes from its back end, without a `device`, as soon as the guest has let
- * go: from then on QEMU lists the device no more, and has closed what it had open. The device's own comes when its memory is
- * freed, up to 50 ms later (QEMU lets RCU callbacks pile up). So the first is a reason to look, and nothing more.
+ * A virtio-blk-pci sends the event twice. The first comes from its back end, without a `device`, as soon as the guest
+ * has let go: from then on QEMU lists the device no more, and has closed what it had open. The device's own comes when
+ * its memory is freed, up to 50 ms later (QEMU lets RCU callbacks pile up). So the first is a reason to look, and
+ * nothing more.
  */
 async function goneWithin(
   host: VolumeHost,
@@ -138,11 +149,13 @@ export async function hasDevice({ inventory }: Pick<VolumeHost, 'inventory'>, de
   return (await inventory.names('device')).has(device);
 }
 
-/** Removes all but the front end, and looks: true only when QEMU lists none of the objects, nor a part of one, any more. */
+/**
+ * Removes all but the front end, and looks: true only when QEMU lists none of the objects, nor a part of one, any more.
+ */
 async function removeRestAndProve(host: VolumeHost, qmp: QmpClient, objects: readonly QemuObject[]): Promise<boolean> {
   const rest = objects.filter(({ type }) => type !== 'device').reverse();
-  // That something may be gone already, or be in use still, is not an error: the look decides. QEMU works in order, so a look that is
-  // sent after the commands sees what became of them.
+  // That something may be gone already, or be in use still, is not an error: the look decides. QEMU works in order, so
+  // a look that is sent after the commands sees what became of them.
   const removals = rest.map(({ remove }) =>
     qmp.run(remove.command, remove.arguments).catch((error: unknown) => {
       if (!isQmpError(error)) throw error;

@@ -19,10 +19,10 @@ export interface SecretNames {
 }
 
 /**
- * Gives QEMU a key. It goes over QMP encrypted (AES-256-CBC) under a master key that is drawn for this once and goes another way:
- * in a file in memory that has no name, gone as soon as QEMU has read it or this process has ended, however that ends. So neither
- * what is recorded of QMP nor what is found in a directory yields the key, and a daemon that comes back needs no master key, and
- * has none to clear away.
+ * Gives QEMU a key. It goes over QMP encrypted (AES-256-CBC) under a master key that is drawn for this once and goes
+ * another way: in a file in memory that has no name, gone as soon as QEMU has read it or this process has ended,
+ * however that ends. So neither what is recorded of QMP nor what is found in a directory yields the key, and a daemon
+ * that comes back needs no master key, and has none to clear away.
  */
 export class SecretHandover implements AsyncDisposable {
   readonly #qmp: QmpClient;

@@ -22,7 +22,9 @@ import { maybe } from './model/maybe.ts';
 import type { Inspection, InspectionConfig, IntendedUse } from './source/module.ts';
 import { SOURCES, moduleOf, sourceSchema, type SourceSpec } from './source/registry.ts';
 
-/** A volume as the caller asked for it, with every default filled in. Two specs are the same when they are deeply equal. */
+/**
+ * A volume as the caller asked for it, with every default filled in. Two specs are the same when they are deeply equal.
+ */
 export interface VolumeSpec extends DiskSpec {
   readonly source: SourceSpec;
   readonly mount: MountSpec | undefined;

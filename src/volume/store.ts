@@ -16,6 +16,14 @@ import { moduleOf, type SourceSpec } from './source/registry.ts';
 import type { Inspection } from './source/module.ts';
 import type { VolumeSpec } from './spec.ts';
 
+/**
+ * Who has what in one sandbox, and the only door to what is known of a volume:
+ *
+ *     add ─▶ claim (claims.ts), slot (model/slots.ts), vectors (model/placement.ts), generation ─▶ Volume, PENDING
+ *     apply(volume, input) ─▶ volume.observe ─▶ model/facts.ts ─▶ model/state.ts
+ *           └─▶ log line, event; on REMOVED slot, vectors and claim are free again
+ */
+
 /** Where changes are told. */
 export interface VolumeEvents {
   emit(event: NewEvent): void;
@@ -38,9 +46,9 @@ export interface VolumeStoreOptions {
 }
 
 /**
- * The volumes of one sandbox: who has which slot, name and source. This is the allocator of locking rule 2, and its lock is
- * JavaScript's own: every method runs to its end without an await, so nothing can come in between and it can never be
- * held across QEMU or the guest.
+ * The volumes of one sandbox: who has which slot, name and source. This is the allocator of locking rule 2, and its
+ * lock is JavaScript's own: every method runs to its end without an await, so nothing can come in between and it can
+ * never be held across QEMU or the guest.
  */
 export class VolumeStore {
   readonly #options: VolumeStoreOptions;
@@ -90,7 +98,8 @@ export class VolumeStore {
 
   /**
    * The volume that an Attach of this id and spec repeats, if any.
-   * @throws ShimError ALREADY_EXISTS when the id is attached with another spec; FAILED_PRECONDITION while it is leaving,
+   * @throws ShimError ALREADY_EXISTS when the id is attached with another spec; FAILED_PRECONDITION while it is
+   *   leaving,
    * or / VOLUME_NOT_MOUNTED, LUKS_NOT_OPEN
    */
   repeated(volumeId: string, spec: VolumeSpec): Volume | undefined {
@@ -124,8 +133,8 @@ export class VolumeStore {
   }
 
   /**
-   * A volume that is attached without what its spec says of the guest is no success for a repeated Attach: a detach that was
-   * refused half-way, or a reset of the guest, has taken away the mount or closed the encryption.
+   * A volume that is attached without what its spec says of the guest is no success for a repeated Attach: a detach
+   * that was refused half-way, or a reset of the guest, has taken away the mount or closed the encryption.
    */
   #refuseHalf({ id, spec, state }: Volume): void {
     if (state.state !== 'attached') return;
@@ -258,8 +267,8 @@ export class VolumeStore {
   }
 
   /**
-   * Applies one input: the only place where what is known of a volume changes. Logs, announces and frees what REMOVED frees.
-   * Callers hold the volume's mutex (locking rule 1).
+   * Applies one input: the only place where what is known of a volume changes. Logs, announces and frees what REMOVED
+   * frees. Callers hold the volume's mutex (locking rule 1).
    */
   apply(volume: Volume, input: VolumeInput): Observed['result'] {
     const before = volume.state;

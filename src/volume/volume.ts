@@ -61,7 +61,8 @@ export interface VolumeSnapshot extends VolumeIdentity {
 }
 
 /**
- * One generation of a volume: what never changes, what is known (model/facts.ts), and the work that is under way for it.
+ * One generation of a volume: what never changes, what is known (model/facts.ts), and the work that is under way for
+ * it.
  *
  * INVARIANT: what is known changes only through VolumeStore.apply, under `mutex`.
  */
@@ -194,7 +195,10 @@ export class Volume {
     return observed;
   }
 
-  /** Its disk, as the guest's kernel announces it; from before QEMU gets the device. Not there for what was found in QEMU. */
+  /**
+   * Its disk, as the guest's kernel announces it; from before QEMU gets the device. Not there for what was found in
+   * QEMU.
+   */
   get arrival(): DiskArrival | undefined {
     return this.#arrival;
   }

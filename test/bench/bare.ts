@@ -15,8 +15,8 @@ export interface BareDisk {
 }
 
 /**
- * The floor: QMP spoken by a script that does only what is needed, with no journal, no checks, no proof, and all it knows in
- * its head. On a sandbox of qshim it uses the spare monitor, so that both work on the same VM.
+ * The floor: QMP spoken by a script that does only what is needed, with no journal, no checks, no proof, and all it
+ * knows in its head. On a sandbox of qshim it uses the spare monitor, so that both work on the same VM.
  */
 export class BareScript implements AsyncDisposable {
   readonly #qmp: QmpClient;

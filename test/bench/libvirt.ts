@@ -7,7 +7,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { INITRD, KERNEL, KERNEL_PARAMETERS } from '../support/guest-image.ts';
 import { UEVENT_PORT } from './uevents.ts';
 
-/** A user that owns nothing: libvirtd runs as it in session mode, so that every path of it lies in a directory of ours. */
+/**
+ * A user that owns nothing: libvirtd runs as it in session mode, so that every path of it lies in a directory of ours.
+ */
 const USER_ID = 65_534;
 const START_MS = 20_000;
 const DETACH_SEEN_MS = 30_000;
@@ -15,9 +17,9 @@ const LISTED_MS = 30_000;
 const LOOK_PAUSE_MS = 1;
 
 /**
- * A libvirtd of our own, in session mode, with all its files in one directory, and one client session that stays open: a
- * python3-libvirt process, as a control plane would have one. Disposing destroys the domains, ends both and removes the
- * directory.
+ * A libvirtd of our own, in session mode, with all its files in one directory, and one client session that stays open:
+ * a python3-libvirt process, as a control plane would have one. Disposing destroys the domains, ends both and removes
+ * the directory.
  */
 export class Libvirt implements AsyncDisposable {
   readonly directory: string;

@@ -8,7 +8,9 @@ const FIRST = 5;
 const LAST = 20;
 const SETTLE_MS = 3000;
 
-/** Resident memory of the process that manages: qshimd and libvirtd, with 1, 5 and 20 VMs. The VMs' own is not in it. */
+/**
+ * Resident memory of the process that manages: qshimd and libvirtd, with 1, 5 and 20 VMs. The VMs' own is not in it.
+ */
 export async function memory(bench: Bench): Promise<Section> {
   const samples = new Samples();
   await using stack = new AsyncDisposableStack();

@@ -19,8 +19,8 @@ const REFILL_MS = 1000;
 const WHOLE = 'RunPodSandbox to the first output of its container';
 
 /**
- * Pods through CRI, by a real containerd 2.1: from kubelet's first call to the first line in the container's log. The two
- * containerds, one of them before a daemon with a warm pool, serve by turns.
+ * Pods through CRI, by a real containerd 2.1: from kubelet's first call to the first line in the container's log. The
+ * two containerds, one of them before a daemon with a warm pool, serve by turns.
  */
 export async function pods(bench: Bench): Promise<Section> {
   const samples = new Samples();

@@ -11,7 +11,9 @@ export interface Bench {
   readonly diskDirectory: string;
   readonly quick: boolean;
   readonly say: (line: string) => void;
-  /** Directories that a run which is cut short clears away, with the processes that have them on their command lines. */
+  /**
+   * Directories that a run which is cut short clears away, with the processes that have them on their command lines.
+   */
   readonly clearedWhenInterrupted: string[];
 }
 
@@ -40,7 +42,10 @@ export async function residentKib(pid: number): Promise<number> {
   return Number(/^VmRSS:\s+([0-9]+)/m.exec(status)?.[1]);
 }
 
-/** Ends every process whose command line names a directory of the bench, and removes the directory: for an interrupted run. */
+/**
+ * Ends every process whose command line names a directory of the bench, and removes the directory: for an interrupted
+ * run.
+ */
 export function clearAway(directories: readonly string[]): void {
   for (const name of readdirSync('/proc')) {
     if (!/^[0-9]+$/.test(name) || Number(name) === process.pid) continue;

@@ -10,7 +10,10 @@ const VCPUS = 1;
 const REFILL_MS = 1500;
 const TRIES_MAX = 20;
 
-/** From nothing to a guest whose agent answers: cold boots, clones of a template, the warm pool, libvirt; and QEMU's own start. */
+/**
+ * From nothing to a guest whose agent answers: cold boots, clones of a template, the warm pool, libvirt; and QEMU's own
+ * start.
+ */
 export async function start(bench: Bench): Promise<Section> {
   const samples = new Samples();
   await using stack = new AsyncDisposableStack();
@@ -76,7 +79,9 @@ export async function start(bench: Bench): Promise<Section> {
   };
 }
 
-/** How long a sandbox from the pool took. One that came before its pool was filled does not count, and is made again. */
+/**
+ * How long a sandbox from the pool took. One that came before its pool was filled does not count, and is made again.
+ */
 async function fromPool({ client }: TestDaemon): Promise<number> {
   for (let tries = 0; tries < TRIES_MAX; tries += 1) {
     await sleep(REFILL_MS);

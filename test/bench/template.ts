@@ -1,12 +1,12 @@
 /**
- * How fast a sandbox from a template is, and one from the warm pool, beside a cold boot and beside QEMU's own start. Run by
- * hand:
+ * How fast a sandbox from a template is, and one from the warm pool, beside a cold boot and beside QEMU's own start.
+ * Run by hand:
  *
  *   node test/bench/template.ts [rounds]
  *
- * All but QEMU's own start (spawn to QMP's greeting) go through the daemon's gRPC Create, to its answer. Prints one line of
- * JSON a round, the medians, and the phases of the clones. In every round the four take turns, so that a machine that is
- * busy for a while is busy for all of them.
+ * All but QEMU's own start (spawn to QMP's greeting) go through the daemon's gRPC Create, to its answer. Prints one
+ * line of JSON a round, the medians, and the phases of the clones. In every round the four take turns, so that a
+ * machine that is busy for a while is busy for all of them.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { monotonicMs, sleep } from '../../src/base/deadline.ts';

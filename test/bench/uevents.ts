@@ -1,12 +1,14 @@
 import { silentLogger } from '../../src/base/log.ts';
 import { UeventStream } from '../../src/guest/uevents.ts';
 
-/** The name of a virtio-serial port for the benchmark alone: the sandbox's own has one socket, and the daemon holds it. */
+/**
+ * The name of a virtio-serial port for the benchmark alone: the sandbox's own has one socket, and the daemon holds it.
+ */
 export const UEVENT_PORT = 'bench.uevents';
 
 /**
- * Starts the guest's forwarder of uevents on the port of that name; it finds the port as it would without udev. Every contestant's
- * guest runs it, so what it costs, all pay.
+ * Starts the guest's forwarder of uevents on the port of that name; it finds the port as it would without udev. Every
+ * contestant's guest runs it, so what it costs, all pay.
  */
 export const UEVENT_SCRIPT = `
 for name in /sys/class/virtio-ports/*/name; do

@@ -13,8 +13,8 @@ import type { FakeVm } from '../support/fake-qemu.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
 
 /**
- * Every bound, met and passed: one too many is refused with its reason, those within the bound do not notice, and when the
- * load is gone all is as before.
+ * Every bound, met and passed: one too many is refused with its reason, those within the bound do not notice, and when
+ * the load is gone all is as before.
  */
 
 const EXHAUSTED = 'RESOURCE_EXHAUSTED';

@@ -12,7 +12,9 @@ import { NO_REPLY, QmpFailure, type Arguments, type ReceivedCommand } from '../s
 import type { FakeVm } from '../support/fake-qemu.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
 
-/** The real daemon against a scripted QEMU: what an attach says to it, in which order, and what it makes of the answers. */
+/**
+ * The real daemon against a scripted QEMU: what an attach says to it, in which order, and what it makes of the answers.
+ */
 
 /** Refused with this code and reason; the attach is undone, and its record, slot and QEMU show it. */
 async function undone(

@@ -7,7 +7,10 @@ import type { FakeVm } from '../support/fake-qemu.ts';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 
-/** The real daemon against a scripted QEMU and guest: mounts and encryption that qshim made are undone before a disk leaves. */
+/**
+ * The real daemon against a scripted QEMU and guest: mounts and encryption that qshim made are undone before a disk
+ * leaves.
+ */
 
 describe('detach: what qshim made in the guest', { timeout: 120_000 }, () => {
   it('an encryption without a mount is not closed before the intent is on disk', async () => {

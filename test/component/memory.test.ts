@@ -12,7 +12,10 @@ import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import { ApiClient } from '../support/daemon.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
 
-/** Whether the daemon's memory stays flat under load: calls of all kinds, refused ones too, and watchers that stay or come and go. */
+/**
+ * Whether the daemon's memory stays flat under load: calls of all kinds, refused ones too, and watchers that stay or
+ * come and go.
+ */
 
 const GAUGE = pathToFileURL(join(import.meta.dirname, '../support/memory-gauge-main.ts')).href;
 const MIB = 1024 * 1024;

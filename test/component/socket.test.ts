@@ -15,7 +15,9 @@ import { ApiClient, TestDaemon, call, type DaemonOptions } from '../support/daem
 import { decodeRefusal } from '../support/errors.ts';
 import { ReflectionClient } from '../support/reflection.ts';
 
-/** The daemon's door: its socket, its options, its signals, its health, and what it tells of itself. No VM is needed. */
+/**
+ * The daemon's door: its socket, its options, its signals, its health, and what it tells of itself. No VM is needed.
+ */
 
 const MAIN = join(import.meta.dirname, '../../src/main.ts');
 const LOCK_MAIN = join(import.meta.dirname, '../support/lock-main.ts');

@@ -26,7 +26,9 @@ async function freePort(): Promise<number> {
   return port;
 }
 
-/** Starts a real tangd for each connection, on its standard input and output, as inetd and systemd do. Loopback only. */
+/**
+ * Starts a real tangd for each connection, on its standard input and output, as inetd and systemd do. Loopback only.
+ */
 async function startTangd(keys: string, port: number): Promise<AsyncDisposable> {
   const server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (socket) => {
     const child = spawn('/usr/libexec/tangd', [keys], { stdio: [socket, socket, 'ignore'] });

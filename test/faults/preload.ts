@@ -1,6 +1,6 @@
 /**
- * Loaded into the daemon with `--import preload.ts?control=SOCKET`, before its first module. The daemon runs as it is; the test
- * can make it wait at one write of a journal, and can make its wall clock jump.
+ * Loaded into the daemon with `--import preload.ts?control=SOCKET`, before its first module. The daemon runs as it is;
+ * the test can make it wait at one write of a journal, and can make its wall clock jump.
  */
 import { readFileSync } from 'node:fs';
 import promises from 'node:fs/promises';

@@ -61,8 +61,8 @@ export interface ComingVm extends AsyncDisposable {
 }
 
 /**
- * A real daemon over a real QEMU and guest, with a wire on each of the VM's two sockets, a hook in the daemon, and, where this
- * process may mount, a small file system under the state directory.
+ * A real daemon over a real QEMU and guest, with a wire on each of the VM's two sockets, a hook in the daemon, and,
+ * where this process may mount, a small file system under the state directory.
  */
 export class FaultRig implements AsyncDisposable {
   readonly directory: string;
@@ -367,8 +367,8 @@ export interface CellVolume {
 }
 
 /**
- * Starts the real QEMU with its QMP and agent sockets moved aside, where the wires find them. Of a key that comes twice QEMU
- * takes the last, and the command line still names the socket by which the daemon knows its own.
+ * Starts the real QEMU with its QMP and agent sockets moved aside, where the wires find them. Of a key that comes twice
+ * QEMU takes the last, and the command line still names the socket by which the daemon knows its own.
  */
 const LAUNCHER = `#!/bin/sh
 case " $* " in *" -bios "*) exit 1 ;; esac

@@ -226,7 +226,10 @@ async function removeIfAttached(rig: FaultRig, volume: CellVolume, volumes: read
   await rig.settle();
 }
 
-/** The volume can be attached again, the guest finds the right bytes on it, and what it writes is on the host afterwards. */
+/**
+ * The volume can be attached again, the guest finds the right bytes on it, and what it writes is on the host
+ * afterwards.
+ */
 export async function attachAndLook(rig: FaultRig, volume: CellVolume, spoiled: boolean): Promise<void> {
   const { volumeId, mountPoint, path } = volume;
   if (spoiled) await rig.writeFile(volume);

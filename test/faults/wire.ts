@@ -42,9 +42,9 @@ interface Hold {
 }
 
 /**
- * A unix socket between the daemon and a real QEMU (monitor or guest agent) on which lines can be held, dropped, changed, put in,
- * and which can be cut. Everything else passes as it is, so QEMU and guest stay the real ones and a fault still strikes at
- * an exact point.
+ * A unix socket between the daemon and a real QEMU (monitor or guest agent) on which lines can be held, dropped,
+ * changed, put in, and which can be cut. Everything else passes as it is, so QEMU and guest stay the real ones and a
+ * fault still strikes at an exact point.
  */
 export class Wire implements AsyncDisposable {
   readonly #server: Server;
@@ -73,8 +73,8 @@ export class Wire implements AsyncDisposable {
   }
 
   /**
-   * Holds the next line that fits. Lines behind it in the same direction wait too, as in a peer that has stopped to read;
-   * with `overtaking` they pass it.
+   * Holds the next line that fits. Lines behind it in the same direction wait too, as in a peer that has stopped to
+   * read; with `overtaking` they pass it.
    */
   hold(test: LineTest, options: { readonly overtaking?: boolean } = {}): Promise<Held> & Disposable {
     const hold: Hold = { test, overtaking: options.overtaking ?? false, taken: Promise.withResolvers<Held>() };

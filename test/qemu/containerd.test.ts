@@ -28,7 +28,10 @@ async function containerdSkipReason(): Promise<string | false> {
 
 const skip = await containerdSkipReason();
 
-/** A short part of test/containerd (`npm run test:containerd`), for every run: one pod, one container, one killed daemon. */
+/**
+ * A short part of test/containerd (`npm run test:containerd`), for every run: one pod, one container, one killed
+ * daemon.
+ */
 await describe('a pod, by an unmodified containerd 2.1', { skip }, async () => {
   let rig: ContainerdRig;
   let config: PodSandboxConfig;

@@ -24,7 +24,10 @@ const PROPERTIES = [
   'werror',
   'rerror',
 ] as const;
-/** What `auto` comes to is QEMU's own; what it does then is in hw/block/block.c, and test/qemu/io-errors.test.ts sees it happen. */
+/**
+ * What `auto` comes to is QEMU's own; what it does then is in hw/block/block.c, and test/qemu/io-errors.test.ts sees it
+ * happen.
+ */
 const AUTO: Readonly<Record<string, string>> = { 'write-cache': 'on', werror: 'enospc', rerror: 'report' };
 
 const BASE: VolumeSpec = { ...BASE_SPEC, aio: 'threads', serial: 's' };

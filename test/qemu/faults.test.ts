@@ -5,8 +5,8 @@ import { FaultRig } from '../faults/rig.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 
 /**
- * The part of the fault matrix that fits into `npm test`: one VM, faults that it survives, and for each of them the steps
- * where most can go wrong. `npm run faults` tries all of it.
+ * The part of the fault matrix that fits into `npm test`: one VM, faults that it survives, and for each of them the
+ * steps where most can go wrong. `npm run faults` tries all of it.
  */
 const QUICK: Readonly<Record<string, readonly string[]>> = {
   'daemon killed': ['attach: device_add', 'detach: await-gone'],

@@ -27,7 +27,10 @@ await describe("the guest kernel's announcements", { skip }, async () => {
   const serialOf = async ({ guestDevice }: Volume__Output): Promise<string> =>
     (await daemon.client.guest('vm', `cat /sys/block/${guestDevice.replace('/dev/', '')}/serial`)).trim();
 
-  /** Attaches and detaches until an attach was told of by the kernel: the daemon begins to listen a moment after the start. */
+  /**
+   * Attaches and detaches until an attach was told of by the kernel: the daemon begins to listen a moment after the
+   * start.
+   */
   async function untilAnnounced(): Promise<void> {
     let count = 0;
     await until('an announced disk', async () => {

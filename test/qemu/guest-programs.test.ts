@@ -18,7 +18,10 @@ import {
   type PlayerReply,
 } from '../../src/guest/player.ts';
 
-/** The programs for guests that are written in C, as files and on this host; guests run them in the tests of clones and events. */
+/**
+ * The programs for guests that are written in C, as files and on this host; guests run them in the tests of clones and
+ * events.
+ */
 const built = join(guestDirectory, 'programs');
 const skip = !existsSync(built)
   ? 'the programs are not built (npm run guest)'
@@ -35,8 +38,8 @@ async function scratch(stack: AsyncDisposableStack): Promise<string> {
 }
 
 /**
- * Runs the player on a file in the place of its port: its greeting goes over the first bytes, it reads the message behind them,
- * answers behind that, and ends at the end of the file.
+ * Runs the player on a file in the place of its port: its greeting goes over the first bytes, it reads the message
+ * behind them, answers behind that, and ends at the end of the file.
  */
 async function play(message: PlayerMessage): Promise<{ readonly greeting: string; readonly reply: PlayerReply }> {
   await using stack = new AsyncDisposableStack();

@@ -7,7 +7,9 @@ import { until } from '../support/until.ts';
 
 const skip = await realVmSkipReason();
 
-/** Processes that run a test payload (qemu/accelerator.ts) and are children of `parent`, or of nobody once it is gone. */
+/**
+ * Processes that run a test payload (qemu/accelerator.ts) and are children of `parent`, or of nobody once it is gone.
+ */
 async function probesOf(parents: ReadonlySet<number>): Promise<readonly number[]> {
   const found: number[] = [];
   for (const name of await readdir('/proc')) {

@@ -27,9 +27,9 @@ const CONFIRM_TIMEOUT_MS = 60_000;
 const UNPLUG_TIMEOUT_MS = 20_000;
 
 /**
- * Kills the daemon of many sandboxes with many volumes, and measures from the start of the next one to every sandbox found
- * and every volume's state confirmed. In every second round one volume of each sandbox is unplugged behind the daemon's
- * back while it is dead: only a daemon that has looked at QEMU can then say the right thing of all.
+ * Kills the daemon of many sandboxes with many volumes, and measures from the start of the next one to every sandbox
+ * found and every volume's state confirmed. In every second round one volume of each sandbox is unplugged behind the
+ * daemon's back while it is dead: only a daemon that has looked at QEMU can then say the right thing of all.
  */
 export class Adoption {
   readonly #options: AdoptionOptions;
@@ -159,7 +159,9 @@ export class Adoption {
     return problems;
   }
 
-  /** Milliseconds from `started` until every sandbox and volume is as it must be, and until every agent has answered. */
+  /**
+   * Milliseconds from `started` until every sandbox and volume is as it must be, and until every agent has answered.
+   */
   async #untilConfirmed(started: number, gone: number): Promise<readonly [confirmedMs: number, agentsMs: number]> {
     let confirmedMs: number | undefined;
     for (;;) {

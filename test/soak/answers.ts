@@ -11,8 +11,8 @@ import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts
 const CALL_TIMEOUT_MS = 150_000;
 
 /**
- * How a call ended, as far as a caller can tell. `refused`: the daemon decided against it. `unknown`: nobody heard the end
- * (the caller gave up, the daemon went away or was told to end), so that either outcome is right.
+ * How a call ended, as far as a caller can tell. `refused`: the daemon decided against it. `unknown`: nobody heard the
+ * end (the caller gave up, the daemon went away or was told to end), so that either outcome is right.
  */
 export type Answer<T> =
   | { readonly kind: 'ok'; readonly value: T; readonly milliseconds: number }
@@ -31,7 +31,9 @@ export async function answerOf<T>(work: Promise<T>): Promise<Answer<T>> {
   }
 }
 
-/** The daemon's reason; empty for what the gRPC library itself says (the connection broke, the caller's time was up). */
+/**
+ * The daemon's reason; empty for what the gRPC library itself says (the connection broke, the caller's time was up).
+ */
 function reasonOf(error: unknown): string {
   try {
     return decodeRefusal(error).reason;

@@ -32,7 +32,8 @@ interface Home {
 
 /**
  * Kills the daemon again and again in the midst of attaches and detaches of two VMs that live through all of it. Which
- * volumes, when, and whether twice follow from the seed; whether a volume is attached or detached follows from where it is.
+ * volumes, when, and whether twice follow from the seed; whether a volume is attached or detached follows from where it
+ * is.
  */
 export class Kill9 {
   readonly #options: Kill9Options;

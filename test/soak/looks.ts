@@ -95,7 +95,10 @@ export async function lookAtGuest(client: ApiClient, sandboxId: string, hashed: 
   return { bootId, disks, mounts, files };
 }
 
-/** Reads volumes on the host; only for volumes that no VM has. What did not change since the last look is not read again. */
+/**
+ * Reads volumes on the host; only for volumes that no VM has. What did not change since the last look is not read
+ * again.
+ */
 export class HostLook {
   readonly #scratch: string;
   readonly #seen = new Map<string, { readonly stamp: string; readonly sha256: string }>();

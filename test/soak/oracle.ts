@@ -11,8 +11,9 @@ export interface Problem {
 }
 
 /**
- * Holds against each other: what the harness expects, what the daemon says, what QEMU has, what the guest sees, and what
- * lies in the files. Uncertain expectations are settled by what the daemon says, which must then agree with all the rest.
+ * Holds against each other: what the harness expects, what the daemon says, what QEMU has, what the guest sees, and
+ * what lies in the files. Uncertain expectations are settled by what the daemon says, which must then agree with all
+ * the rest.
  */
 export class Oracle {
   readonly #rig: Rig;

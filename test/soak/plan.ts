@@ -65,7 +65,9 @@ const DELAY_MAX_MS = 400;
 const LENGTH_MAX_MS = 1500;
 const RECREATE = 0.6;
 
-/** The plan of step `step`. Each volume has a home sandbox, where most of its life is spent, so that it is found there. */
+/**
+ * The plan of step `step`. Each volume has a home sandbox, where most of its life is spent, so that it is found there.
+ */
 export function planStep(seed: number, step: number, size: SoakSize): StepPlan {
   const random = new Random(seed, `step ${step}`);
   const kind = random.weighted(KINDS);

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 
 /**
- * Pseudo-random numbers that a seed repeats: sfc32, started from the SHA-256 of seed and label. Every step of a soak has a
- * generator of its own (label: the step), so that what one step drew never shifts what the next one draws.
+ * Pseudo-random numbers that a seed repeats: sfc32, started from the SHA-256 of seed and label. Every step of a soak
+ * has a generator of its own (label: the step), so that what one step drew never shifts what the next one draws.
  */
 export class Random {
   #a: number;

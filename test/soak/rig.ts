@@ -24,8 +24,8 @@ export interface DaemonView {
 }
 
 /**
- * One directory with volumes and state, and the daemons that come and go on it. Unlike a TestDaemon it expects its daemon
- * to be killed: VMs outlive it, and each daemon has a log of its own (qshimd-N.log, the last is qshimd.log).
+ * One directory with volumes and state, and the daemons that come and go on it. Unlike a TestDaemon it expects its
+ * daemon to be killed: VMs outlive it, and each daemon has a log of its own (qshimd-N.log, the last is qshimd.log).
  */
 export class Rig {
   readonly directory: string;
@@ -112,9 +112,9 @@ export class Rig {
   }
 
   /**
-   * Waits until nothing is under way: every sandbox runs, with its agent, or is stopped; every volume is ATTACHED or REMOVED.
-   * The two lists of a view are answers to two questions. That nothing changed between them is known when the next view
-   * is the same.
+   * Waits until nothing is under way: every sandbox runs, with its agent, or is stopped; every volume is ATTACHED or
+   * REMOVED. The two lists of a view are answers to two questions. That nothing changed between them is known when the
+   * next view is the same.
    * @throws when that takes longer than two minutes, with what is still under way
    */
   async settle(): Promise<DaemonView> {

@@ -244,7 +244,10 @@ export class Soak {
     }
   }
 
-  /** Runs what ends the agent. A busy guest may come to it before the agent has told how the call went: that is no problem. */
+  /**
+   * Runs what ends the agent. A busy guest may come to it before the agent has told how the call went: that is no
+   * problem.
+   */
   async #parting(id: string, command: string): Promise<void> {
     const answer = await answerOf(this.#rig.client.exec(id, `(sleep 0.1; ${command}) > /dev/null 2>&1 &`));
     if (answer.kind === 'ok' || answer.code === 'UNAVAILABLE') return;

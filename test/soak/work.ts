@@ -105,7 +105,8 @@ export async function performCreate(
 }
 
 /**
- * Writes one block in the guest and to the harness's own copy. Nothing happens when the volume is not there to be written.
+ * Writes one block in the guest and to the harness's own copy. Nothing happens when the volume is not there to be
+ * written.
  * @param index which block of a plain disk, or which file of a mounted one, is overwritten
  */
 export async function writeBlock(

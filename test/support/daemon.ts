@@ -29,7 +29,9 @@ import { loadApi } from '../../src/grpc/schema.ts';
 const root = join(import.meta.dirname, '../..');
 const START_TIMEOUT_MS = 60_000;
 
-/** Set by scripts/test.ts: how sandboxes that do not say start (default: off), and a directory on tmpfs for templates. */
+/**
+ * Set by scripts/test.ts: how sandboxes that do not say start (default: off), and a directory on tmpfs for templates.
+ */
 const TEMPLATE_MODE = process.env['QSHIM_TEST_TEMPLATE'];
 const TEMPLATES_DIR = process.env['QSHIM_TEST_TEMPLATES_DIR'];
 

@@ -40,7 +40,10 @@ export function isServiceError(error: unknown): error is ServiceError {
   return error instanceof Error && 'code' in error && 'details' in error && 'metadata' in error;
 }
 
-/** Decodes an error of the daemon and holds it against the rules that are the same for all: the API rules in ARCHITECTURE.md, and docs/errors.md. */
+/**
+ * Decodes an error of the daemon and holds it against the rules that are the same for all: the rules in docs/api.md,
+ * and docs/errors.md.
+ */
 export function decodeRefusal(error: unknown): Refusal {
   assert.ok(isServiceError(error) && error.metadata instanceof Metadata, `not a gRPC error: ${String(error)}`);
   const [details, ...more] = error.metadata.get(DETAILS_KEY);
@@ -115,8 +118,9 @@ export interface WorldState {
 }
 
 /**
- * The daemon by its own lists, its files and descriptors, and each QEMU by QEMU's own lists and descriptors. Taken when the
- * daemon is not writing a journal, which it may still do right after an answer; a journal that stays open is a failure.
+ * The daemon by its own lists, its files and descriptors, and each QEMU by QEMU's own lists and descriptors. Taken when
+ * the daemon is not writing a journal, which it may still do right after an answer; a journal that stays open is a
+ * failure.
  */
 export async function worldState(daemon: TestDaemon): Promise<WorldState> {
   const end = Date.now() + SETTLE_MAX_MS;

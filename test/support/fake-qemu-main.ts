@@ -1,6 +1,7 @@
 /**
- * The process of a fake QEMU. It does nothing but live: it tells the test its arguments and pid over the control socket, and
- * the test serves QMP and the guest agent in its place (fake-qemu.ts). Arguments: the control socket, then QEMU's own.
+ * The process of a fake QEMU. It does nothing but live: it tells the test its arguments and pid over the control
+ * socket, and the test serves QMP and the guest agent in its place (fake-qemu.ts). Arguments: the control socket, then
+ * QEMU's own.
  */
 import { createInterface } from 'node:readline';
 import { connect } from 'node:net';

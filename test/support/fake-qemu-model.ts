@@ -57,15 +57,17 @@ const DEVICE_DEFAULTS: Readonly<Record<string, unknown>> = {
 
 /**
  * Block nodes and hot-plugged devices as QEMU 7.2 keeps them: who is in use, which error class refuses what, and which
- * events a removal sends (twice DEVICE_DELETED, the first without an id). Give a test's own behaviour with `fake.on` after
- * making the model; state outlives a dropped connection, as QEMU's does.
+ * events a removal sends (twice DEVICE_DELETED, the first without an id). Give a test's own behaviour with `fake.on`
+ * after making the model; state outlives a dropped connection, as QEMU's does.
  */
 export class FakeQemuModel {
   readonly nodes = new Map<string, ModelNode>();
   readonly devices = new Map<string, ModelDevice>();
   /** By id; the arguments of object-add. */
   readonly objects = new Map<string, Arguments>();
-  /** 'manual': device_del is taken and nothing happens, as with a guest that is booting. Ask again after changing it. */
+  /**
+   * 'manual': device_del is taken and nothing happens, as with a guest that is booting. Ask again after changing it.
+   */
   unplug: 'at once' | 'manual';
   driver: 'live' | 'manual';
   status: 'running' | 'paused' = 'running';
@@ -93,7 +95,9 @@ export class FakeQemuModel {
     device.reads += 1;
   }
 
-  /** The firmware drives the disk while it looks for something to boot: DRIVER_OK and a read, and no guest system yet. */
+  /**
+   * The firmware drives the disk while it looks for something to boot: DRIVER_OK and a read, and no guest system yet.
+   */
   firmwareLive(id: string): void {
     this.driverLive(id);
     this.#device(id).transports = FIRMWARE_TRANSPORTS;

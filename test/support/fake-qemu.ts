@@ -25,8 +25,9 @@ export interface FakeVmOptions {
 }
 
 /**
- * One QEMU that the daemon started: a process that only lives, with QMP and the agent served by the test itself, so that
- * a test scripts both with plain functions (`qmp.on`, `agent.answer`). When the process ends, its sockets end with it.
+ * One QEMU that the daemon started: a process that only lives, with QMP and the agent served by the test itself, so
+ * that a test scripts both with plain functions (`qmp.on`, `agent.answer`). When the process ends, its sockets end with
+ * it.
  */
 export class FakeVm {
   readonly sandboxId: string;
@@ -69,7 +70,9 @@ export class FakeVm {
     return vm;
   }
 
-  /** What the guest agent answers unless a test says otherwise: the disks that have a live driver, no mounts, no files. */
+  /**
+   * What the guest agent answers unless a test says otherwise: the disks that have a live driver, no mounts, no files.
+   */
   answerAgent(request: FakeRequest): unknown {
     switch (request.execute) {
       case 'guest-get-fsinfo':

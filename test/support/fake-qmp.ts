@@ -46,9 +46,9 @@ export interface FakeQmpOptions {
 }
 
 /**
- * A scripted QMP server for orders of events that a real QEMU does not give on request. Like QEMU it serves one client at a
- * time, lets further ones wait without a greeting, and loses events while nobody is connected.
- * Commands without a handler are answered `{}`; `fake-qemu-model.ts` adds handlers that behave like a small QEMU.
+ * A scripted QMP server for orders of events that a real QEMU does not give on request. Like QEMU it serves one client
+ * at a time, lets further ones wait without a greeting, and loses events while nobody is connected. Commands without a
+ * handler are answered `{}`; `fake-qemu-model.ts` adds handlers that behave like a small QEMU.
  */
 export class FakeQmp implements AsyncDisposable {
   readonly path: string;

@@ -9,13 +9,16 @@ const OVERLAP_BYTES = 256;
 
 export interface Finding {
   readonly where: string;
-  /** How the key's bytes were written there: "raw", "hex", "HEX", "inspect", "json", "indexed", "base64+N", "base64url+N". */
+  /**
+   * How the key's bytes were written there: "raw", "hex", "HEX", "inspect", "json", "indexed", "base64+N",
+   * "base64url+N".
+   */
   readonly form: string;
 }
 
 /**
- * Every 16-byte window of a key in each form in which it could have been written down. Base64 depends on where in the text
- * the key begins, so there are three of each; only the characters that the window alone decides are looked for.
+ * Every 16-byte window of a key in each form in which it could have been written down. Base64 depends on where in the
+ * text the key begins, so there are three of each; only the characters that the window alone decides are looked for.
  */
 export function needlesOf(key: Buffer): Needles {
   if (key.length < WINDOW_BYTES) throw new Error('a key that is shorter than a window cannot be told from chance');
@@ -42,7 +45,10 @@ export function needlesOf(key: Buffer): Needles {
 export interface Needles {
   /** By the first four bytes of the needle, as one number. */
   readonly byStart: ReadonlyMap<number, readonly { readonly form: string; readonly needle: Buffer }[]>;
-  /** One byte for each pair of first bytes: 1 when some needle begins so. Hundreds of needles are looked for in one pass. */
+  /**
+   * One byte for each pair of first bytes: 1 when some needle begins so. Hundreds of needles are looked for in one
+   * pass.
+   */
   readonly pairs: Uint8Array;
 }
 

@@ -1,6 +1,6 @@
 /**
- * Locks state directories when told to: each line on standard input is a directory, the answer is a line of JSON. Holds what
- * it has got until its standard input ends.
+ * Locks state directories when told to: each line on standard input is a directory, the answer is a line of JSON. Holds
+ * what it has got until its standard input ends.
  */
 import { createInterface } from 'node:readline';
 import { messageOf } from '../../src/base/errors.ts';

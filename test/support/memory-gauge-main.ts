@@ -1,6 +1,6 @@
 /**
- * Loaded into a process with `--expose-gc --import memory-gauge-main.ts?listen=SOCKET`: whoever connects to the socket gets
- * what `process.memoryUsage()` says right after a full garbage collection, as JSON.
+ * Loaded into a process with `--expose-gc --import memory-gauge-main.ts?listen=SOCKET`: whoever connects to the socket
+ * gets what `process.memoryUsage()` says right after a full garbage collection, as JSON.
  */
 import { createServer } from 'node:net';
 import { setImmediate as turn } from 'node:timers/promises';

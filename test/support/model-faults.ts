@@ -12,8 +12,8 @@ const SLOW_DRIVER_MS = 60;
 const LATE_UNPLUG_MS = 120;
 
 /**
- * A fake VM that errs on command. Like QEMU's monitor it carries commands out one after another: while one is slow, those
- * behind it wait, whichever connection they came from.
+ * A fake VM that errs on command. Like QEMU's monitor it carries commands out one after another: while one is slow,
+ * those behind it wait, whichever connection they came from.
  */
 export class FaultyVm {
   readonly vm: FakeVm;

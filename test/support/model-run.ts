@@ -32,8 +32,8 @@ interface Outcome {
 }
 
 /**
- * The real daemon over a faulty QEMU, for one sequence after another. Each gets a sandbox of its own; a sequence that fails
- * takes the daemon with it, so that the next one is not misled.
+ * The real daemon over a faulty QEMU, for one sequence after another. Each gets a sandbox of its own; a sequence that
+ * fails takes the daemon with it, so that the next one is not misled.
  */
 export class ModelHost implements AsyncDisposable {
   #rig: FakeVmRig | undefined;

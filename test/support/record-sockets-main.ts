@@ -1,6 +1,6 @@
 /**
- * Loaded into the daemon with `--import record-sockets-main.ts?directory=DIR`: everything that goes over its unix sockets, in
- * both directions, is appended to DIR/NAME-OF-SOCKET.
+ * Loaded into the daemon with `--import record-sockets-main.ts?directory=DIR`: everything that goes over its unix
+ * sockets, in both directions, is appended to DIR/NAME-OF-SOCKET.
  */
 import { appendFileSync } from 'node:fs';
 import { Socket } from 'node:net';

@@ -9,7 +9,9 @@ import {
 } from '@grpc/proto-loader';
 import { call } from './daemon.ts';
 
-/** A client that knows no .proto file of qshim: all that it says was learnt from the server (gRPC server reflection v1). */
+/**
+ * A client that knows no .proto file of qshim: all that it says was learnt from the server (gRPC server reflection v1).
+ */
 
 type Method = MethodDefinition<object, object>;
 

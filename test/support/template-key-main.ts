@@ -1,6 +1,6 @@
 /**
- * Asks for the key of a template twice: while this process can open no file, and when it can again. Prints what came of each,
- * as JSON. To be run with a low limit of open files. The argument is a directory to use.
+ * Asks for the key of a template twice: while this process can open no file, and when it can again. Prints what came of
+ * each, as JSON. To be run with a low limit of open files. The argument is a directory to use.
  */
 import { open, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';

@@ -18,8 +18,8 @@ import { until } from '../support/until.ts';
 const TOKEN = 'ab'.repeat(16);
 
 /**
- * A process's stdout and stdin between two FIFOs each: QEMU's and containerd's. Both are held open from outside, as QEMU and the relay
- * hold them, while daemons come and go.
+ * A process's stdout and stdin between two FIFOs each: QEMU's and containerd's. Both are held open from outside, as
+ * QEMU and the relay hold them, while daemons come and go.
  */
 class Rig implements AsyncDisposable {
   /** The end of stdin was asked for so often. */
@@ -117,7 +117,10 @@ function get(fd: number, bytesMax: number): Buffer | undefined {
   }
 }
 
-/** Moves all of `sent` in at one end, faster than it is read at the other, while daemons change. @returns what came out */
+/**
+ * Moves all of `sent` in at one end, faster than it is read at the other, while daemons change.
+ * @returns what came out
+ */
 async function carriedThroughRestarts(rig: Rig, into: number, sent: Buffer, out: number): Promise<Buffer> {
   const parts: Buffer[] = [];
   let written = 0;
@@ -220,7 +223,8 @@ describe('streams of a process while daemons come and go in order', { timeout: 1
     const guest = rig.open('port.out', constants.O_RDWR);
     const client = rig.open('stdout', constants.O_RDWR);
     rig.join();
-    // More than the client's FIFO takes. Twice of that and what the daemon reads ahead may not fit: a FIFO holds pages, full or not.
+    // More than the client's FIFO takes. Twice of that and what the daemon reads ahead may not fit: a FIFO holds pages,
+    // full or not.
     const sent = randomBytes(65_536 + 40_000);
     let written = 0;
     await until('all is with the daemon and its FIFOs', () => {

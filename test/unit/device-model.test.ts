@@ -12,10 +12,10 @@ import {
 import { assertModel, modelParameters, type Regression } from '../support/model-seed.ts';
 
 /**
- * The state machine in a world that it sees only through messages: a small QEMU with its guest goes its own way, and what
- * it has to tell comes late, twice, in another order or never. The oracle is the rule of the house: never say what has not
- * been observed. Unlike device-state.test.ts, every observation was true when it was made, so the claims can be held
- * against the world itself.
+ * The state machine in a world that it sees only through messages: a small QEMU with its guest goes its own way, and
+ * what it has to tell comes late, twice, in another order or never. The oracle is the rule of the house: never say what
+ * has not been observed. Unlike device-state.test.ts, every observation was true when it was made, so the claims can be
+ * held against the world itself.
  */
 
 const SLOT = slotAt(5);

@@ -18,7 +18,9 @@ interface Backend {
   readonly data: { readonly device?: string; readonly in?: string };
 }
 
-/** QEMU as far as chardevs go: it opens the FIFOs behind them, as the real one does, and closes them with the chardev. */
+/**
+ * QEMU as far as chardevs go: it opens the FIFOs behind them, as the real one does, and closes them with the chardev.
+ */
 class FakeChardevs implements Disposable {
   readonly #fds = new Map<string, readonly number[]>();
   readonly #devices = new Set<string>();

@@ -6,7 +6,10 @@ import { EventFile } from '../../src/store/event-file.ts';
 import { readJournal, type JournalRecord } from '../../src/store/journal.ts';
 import { FileCopy, fixtureJson, podFixtures, sandboxFixtures, withoutNulls } from '../support/journal-fixtures.ts';
 
-/** What daemons of earlier versions wrote (test/fixtures/journal-v1), read by this one: nothing is lost, nothing set aside. */
+/**
+ * What daemons of earlier versions wrote (test/fixtures/journal-v1), read by this one: nothing is lost, nothing set
+ * aside.
+ */
 
 async function readOne(fixture: string): Promise<JournalRecord> {
   await using copy = await FileCopy.ofFixture(fixture, 'state.json');

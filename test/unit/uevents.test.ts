@@ -173,8 +173,8 @@ describe('arrivals of disks', () => {
   });
 
   it('whatever order disks come, leave and are told of in: a certain name is the right one', async () => {
-    // Disks at one address, one after the other; each is announced once and told to have left once, in order, at any time later.
-    // The stream is doubted now and then; a mark goes through it like all other news.
+    // Disks at one address, one after the other; each is announced once and told to have left once, in order, at any
+    // time later. The stream is doubted now and then; a mark goes through it like all other news.
     const step = fc.constantFrom('attach', 'detach', 'news', 'news', 'lost', 'mark');
     await fc.assert(
       fc.asyncProperty(fc.array(step, { maxLength: 80 }), async (steps) => {

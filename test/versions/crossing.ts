@@ -30,8 +30,8 @@ interface Seen {
 }
 
 /**
- * One daemon is killed, and one of another version comes to what it has left: VMs that run, their journals, and the events. Everything
- * that the first one said must be what the second one says.
+ * One daemon is killed, and one of another version comes to what it has left: VMs that run, their journals, and the
+ * events. Everything that the first one said must be what the second one says.
  */
 export class Crossing {
   readonly #writer: Tree;

@@ -26,7 +26,8 @@ export class Tree implements AsyncDisposable {
   }
 
   /**
-   * Another version, from this repository, in a temporary directory that goes with the tree. It runs with the packages of this one.
+   * Another version, from this repository, in a temporary directory that goes with the tree. It runs with the packages
+   * of this one.
    * @param ref a commit, tag or branch
    */
   static async checkOut(ref: string): Promise<Tree> {

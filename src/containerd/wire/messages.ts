@@ -19,7 +19,7 @@ function typeOf(any: AnyValue): string {
 
 /** The bytes in an Any. @throws ShimError INVALID_ARGUMENT when they are too many */
 export function bytesOf(field: string, any: AnyValue): Buffer {
-  // Decoded from a plain view (rpc/handlers.ts) it is one too, whatever its type says.
+  // Decoded from a plain view (grpc/handlers.ts) it is one too, whatever its type says.
   const bytes = Buffer.from(any.value ?? []);
   if (bytes.length <= VALUE_BYTES_MAX) return bytes;
   throw invalidArgument(field, `${bytes.length} bytes`, `at most ${VALUE_BYTES_MAX} are read`);

@@ -6,7 +6,8 @@ import { translateConfig, type DeviceNumbers } from './translate.ts';
 import type { ContainerSpec } from './types.ts';
 
 /**
- * What the guest needs to make a container: config.json in the guest's terms, and the host's small files, as one tar archive.
+ * What the guest needs to make a container: config.json in the guest's terms, and the host's small files, as one tar
+ * archive.
  * @throws ShimError as readHostFiles, GuestRuntime.findDevices, translateConfig
  */
 export async function makeBundle(

@@ -16,17 +16,26 @@ import { GuestRuntime, type ExitRecord } from './runtime.ts';
 import { translateLimits, translateProcess } from './translate.ts';
 import type { ContainerSpec, ContainerStats, ExecSpec, GuestContainers, GuestProcess, ProcessExit } from './types.ts';
 
+/**
+ * Containers in one guest:
+ *
+ *     config.json ─▶ oci.ts, translate.ts, plan.ts ─▶ bundle.ts ─▶ runtime.ts ─ scripts ─▶ crun, conmon
+ *     containers.ts ─▶ process-table.ts, process.ts ─▶ ports (sandbox/ports.ts) ─▶ streams.ts: bytes in and out
+ *     exits.ts ◀─ the events port ◀─ the guest         records.ts ─▶ the journal ─▶ rejoin.ts: the next daemon
+ */
+
 /** Of a process that ended before it ran, and of one that could not be run: as shells have it. */
 const NEVER_RAN_CODE = 137;
 const NOT_STARTED_CODE = 127;
 const LOST_CODE = 255;
 
 /**
- * All containers of one sandbox. This class owns every change of a process; what it does in the guest is runtime.ts, what it plugs
- * is sandbox/ports.ts.
+ * All containers of one sandbox. This class owns every change of a process; what it does in the guest is runtime.ts,
+ * what it plugs is sandbox/ports.ts.
  *
- * INVARIANT: a process is in the journal before anything of it is in QEMU or in the guest, and until all of it is gone. A daemon
- * that comes back undoes what was being made, finishes what was being deleted, and asks the guest about the rest (rejoin.ts).
+ * INVARIANT: a process is in the journal before anything of it is in QEMU or in the guest, and until all of it is gone.
+ * A daemon that comes back undoes what was being made, finishes what was being deleted, and asks the guest about the
+ * rest (rejoin.ts).
  */
 export class Containers implements GuestContainers, ProcessActions {
   readonly runtime: GuestRuntime;

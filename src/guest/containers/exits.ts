@@ -11,8 +11,8 @@ export interface AnnouncedExit {
 }
 
 /**
- * Reads the events port. Lines that are none of the guest program's are passed over: whoever is root in the guest can write
- * there, and can do no more than end processes of its own guest.
+ * Reads the events port. Lines that are none of the guest program's are passed over: whoever is root in the guest can
+ * write there, and can do no more than end processes of its own guest.
  */
 export class ExitListener implements Disposable {
   readonly #reader: PortReader;

@@ -15,7 +15,10 @@ interface GuestSideOptions {
   readonly heard: (exit: AnnouncedExit) => void;
 }
 
-/** What all containers of a guest share: the program in it, the port on which ends are announced, and how ports get there. */
+/**
+ * What all containers of a guest share: the program in it, the port on which ends are announced, and how ports get
+ * there.
+ */
 export class GuestSide implements Disposable {
   /** 0: none yet. Journalled. */
   eventsPort = 0;
@@ -28,8 +31,8 @@ export class GuestSide implements Disposable {
   }
 
   /**
-   * Once in each boot of the guest: its program, and the events port with a listener. A failure is tried again by the next
-   * caller. @throws what Ports.add, GuestRuntime.install and `commit` throw
+   * Once in each boot of the guest: its program, and the events port with a listener. A failure is tried again by the
+   * next caller. @throws what Ports.add, GuestRuntime.install and `commit` throw
    */
   install(): Promise<void> {
     this.#installed ??= this.#install().catch((error: unknown) => {

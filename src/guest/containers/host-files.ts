@@ -12,8 +12,8 @@ export interface CopiedFile extends ArchivedFile {
 }
 
 /**
- * Reads the small host files that a config.json binds (hosts, hostname, resolv.conf), to be copied into the guest. Later changes on
- * either side are not carried over.
+ * Reads the small host files that a config.json binds (hosts, hostname, resolv.conf), to be copied into the guest.
+ * Later changes on either side are not carried over.
  * @throws ShimError INVALID_ARGUMENT / MOUNT_NOT_SUPPORTED, naming the mount, for what is not a small regular file
  */
 export async function readHostFiles(files: readonly PlannedFile[]): Promise<readonly CopiedFile[]> {

@@ -2,11 +2,11 @@ import { z } from 'zod';
 import { ShimError } from '../../base/errors.ts';
 
 /**
- * The members of an OCI runtime configuration (config.json) that qshim reads or changes; all others are passed on as they are
- * where they stand inside `process`, `linux.resources` and the like. opencontainers/runtime-spec 1.0 and 1.1.
+ * The members of an OCI runtime configuration (config.json) that qshim reads or changes; all others are passed on as
+ * they are where they stand inside `process`, `linux.resources` and the like. opencontainers/runtime-spec 1.0 and 1.1.
  *
- * Whoever gets one from outside parses it, once; from there on the parsed value is handed on, and nothing below looks again at
- * whether it is one.
+ * Whoever gets one from outside parses it, once; from there on the parsed value is handed on, and nothing below looks
+ * again at whether it is one.
  */
 const mountSchema = z.looseObject({
   destination: z.string().startsWith('/').max(4096),

@@ -26,12 +26,14 @@ const GUEST_MADE: ReadonlySet<string> = new Set([
 /** The pod's shared memory, which CRI binds from the host: all containers of a pod share the guest's. */
 export const SHARED_MEMORY = '/dev/shm';
 
-/** Character devices that have the same numbers in every Linux: major 1 (null, zero, random ...) and 5 (tty, ptmx ...). */
+/**
+ * Character devices that have the same numbers in every Linux: major 1 (null, zero, random ...) and 5 (tty, ptmx ...).
+ */
 const COMMON_MAJORS: ReadonlySet<number> = new Set([1, 5]);
 
 /**
- * What a config.json needs from the host. Pure: no file is looked at; that a `files` source is a small regular file is checked by
- * `create`.
+ * What a config.json needs from the host. Pure: no file is looked at; that a `files` source is a small regular file is
+ * checked by `create`.
  * @throws ShimError INVALID_ARGUMENT / MOUNT_NOT_SUPPORTED, DEVICE_NOT_SUPPORTED, HOOKS_NOT_SUPPORTED
  */
 export function planContainer(config: OciConfig): ContainerPlan {

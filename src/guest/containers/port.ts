@@ -9,8 +9,8 @@ export const portRecordSchema = z.object({ nr: z.int(), kind: portKindSchema, en
 export type PortRecord = z.infer<typeof portRecordSchema>;
 
 /**
- * One virtio-serial port and the FIFOs on the host behind it, which QEMU holds open for reading and writing: bytes that nobody
- * has read stay in the FIFO, and the guest waits when it is full, whether a daemon runs or not.
+ * One virtio-serial port and the FIFOs on the host behind it, which QEMU holds open for reading and writing: bytes that
+ * nobody has read stay in the FIFO, and the guest waits when it is full, whether a daemon runs or not.
  */
 export interface Port {
   /** The N of the guest's /dev/vportDpN, D being the same for all. */
@@ -27,8 +27,8 @@ export interface Port {
 /** The ports of one sandbox. Implemented by sandbox/ports.ts. */
 export interface Ports {
   /**
-   * Plugs new ports, all or none. That QEMU has them says nothing about the guest, which loses some in silence: look for the
-   * node there, and `renew` those that are missing.
+   * Plugs new ports, all or none. That QEMU has them says nothing about the guest, which loses some in silence: look
+   * for the node there, and `renew` those that are missing.
    * @throws ShimError RESOURCE_EXHAUSTED / NO_PORT; UNAVAILABLE
    */
   add(kinds: readonly PortKind[]): Promise<readonly Port[]>;

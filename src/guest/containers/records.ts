@@ -7,7 +7,9 @@ import type { ProcessExit, StreamSpec } from './types.ts';
 export interface ProcessRecord {
   readonly containerId: string;
   readonly execId: string | undefined;
-  /** `creating` and `deleting` are undone and finished by the next daemon; `created` also of an exec before its start. */
+  /**
+   * `creating` and `deleting` are undone and finished by the next daemon; `created` also of an exec before its start.
+   */
   readonly state: 'creating' | 'created' | 'running' | 'stopped' | 'deleting';
   readonly paused: boolean;
   /** Its start was seen. Absent from journals of earlier versions. */

@@ -3,7 +3,9 @@ import type { ContainerHost } from './host.ts';
 import type { ContainerProcess } from './process.ts';
 import type { ExitRecord, GuestRuntime, SeenProcess } from './runtime.ts';
 
-/** How long the record of a process that is gone may be on its way: the guest's program writes it right after the end. */
+/**
+ * How long the record of a process that is gone may be on its way: the guest's program writes it right after the end.
+ */
 const RECORD_WAIT_MS = 3000;
 
 /** The containers that are brought to what the guest says of them. */
@@ -19,8 +21,8 @@ export interface Rejoined {
 }
 
 /**
- * After an adoption: brings every process to what the guest says of it. What was being made is undone, what was being deleted is
- * deleted; an end that nobody saw is read from the guest's record; inputs whose end was asked for get it.
+ * After an adoption: brings every process to what the guest says of it. What was being made is undone, what was being
+ * deleted is deleted; an end that nobody saw is read from the guest's record; inputs whose end was asked for get it.
  */
 export async function rejoin(containers: Rejoined, host: ContainerHost): Promise<void> {
   const unfinished = containers.all().filter(({ phase }) => phase === 'creating' || phase === 'deleting');

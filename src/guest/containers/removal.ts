@@ -39,7 +39,8 @@ export class Removal {
 
   /**
    * In the background as well: whoever waits may give up, the removal goes on, and a repeat joins it.
-   * @throws ShimError DEADLINE_EXCEEDED / CONTAINER_NOT_REMOVED after as long as a step may take: the guest may never answer
+   * @throws ShimError DEADLINE_EXCEEDED / CONTAINER_NOT_REMOVED after as long as a step may take: the guest may never
+   *   answer
    */
   async delete(process: ContainerProcess, force: boolean): Promise<void> {
     const removal = this.clearAway(process, force);

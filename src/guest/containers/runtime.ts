@@ -83,10 +83,10 @@ function isRuntimeReason(text: string): text is RuntimeReason {
 }
 
 /**
- * crun and conmon in the guest, one guest-exec for each step. Nothing is remembered here. Whoever is root in the guest can make it
- * say anything: numbers are held to what they can be before they become part of a record.
- * Every method throws ShimError: FAILED_PRECONDITION / CONTAINER_REFUSED with crun's own words, CONTAINER_FAILED;
- * UNIMPLEMENTED / GUEST_TOOL_MISSING; and what GuestAgent.exec throws.
+ * crun and conmon in the guest, one guest-exec for each step. Nothing is remembered here. Whoever is root in the guest
+ * can make it say anything: numbers are held to what they can be before they become part of a record. Every method
+ * throws ShimError: FAILED_PRECONDITION / CONTAINER_REFUSED with crun's own words, CONTAINER_FAILED; UNIMPLEMENTED /
+ * GUEST_TOOL_MISSING; and what GuestAgent.exec throws.
  */
 export class GuestRuntime {
   readonly #agent: Pick<GuestAgent, 'exec'>;

@@ -11,9 +11,9 @@ const DECIDE_MAX = 64;
 const READ_AHEAD_BYTES = 64 * 1024;
 
 /**
- * What a process writes, read from the FIFO behind its port. It ends where the token stands that the guest writes after the
- * process has ended, for a port has no end of file of its own. When a process that was left behind keeps the port, no token can
- * come: then it ends once the port has been quiet for a while after the exit.
+ * What a process writes, read from the FIFO behind its port. It ends where the token stands that the guest writes after
+ * the process has ended, for a port has no end of file of its own. When a process that was left behind keeps the port,
+ * no token can come: then it ends once the port has been quiet for a while after the exit.
  */
 export class PortReader extends FifoStream {
   readonly #cut: TokenCut | undefined;
@@ -50,7 +50,10 @@ export class PortReader extends FifoStream {
     return more;
   }
 
-  /** A token comes into the FIFO whole, being shorter than PIPE_BUF: what was cut off from the held bytes is there already. */
+  /**
+   * A token comes into the FIFO whole, being shorter than PIPE_BUF: what was cut off from the held bytes is there
+   * already.
+   */
   protected override decide(): LeftBytes {
     if (this.#cut === undefined || this.#cut.missingBytes === 0) return super.decide();
     const parts: Buffer[] = [];
@@ -83,8 +86,8 @@ export class PortReader extends FifoStream {
 }
 
 /**
- * What a process reads, written into the FIFO behind its port. A write is done when the FIFO has taken it; when it is full, the
- * writer waits. `end` gives the process its end of file after the last byte; `destroy` only closes this side.
+ * What a process reads, written into the FIFO behind its port. A write is done when the FIFO has taken it; when it is
+ * full, the writer waits. `end` gives the process its end of file after the last byte; `destroy` only closes this side.
  */
 export class PortWriter extends Writable {
   readonly #path: string;

@@ -3,7 +3,10 @@ import type { OciDevice, OciLinux, OciProcess, OciResources } from './oci.ts';
 import { SHARED_MEMORY, isPropagation } from './plan.ts';
 import type { ContainerPlan, PlannedMount } from './types.ts';
 
-/** crun 1.8.1 refuses every version but 1.0; what later ones have added is optional, and it passes over what it does not know. */
+/**
+ * crun 1.8.1 refuses every version but 1.0; what later ones have added is optional, and it passes over what it does not
+ * know.
+ */
 const RUNTIME_SPEC_VERSION = '1.0.2';
 
 /** What a config.json's host parts have become in the guest. */
@@ -37,10 +40,11 @@ const SYSCTLS_OF: Readonly<Record<string, RegExp>> = {
 };
 
 /**
- * The config.json for crun in the guest. What concerns the host is dropped: annotations, labels of security modules that the guest
- * does not have, CPU sets and I/O weights by the host's numbers. Namespaces:
+ * The config.json for crun in the guest. What concerns the host is dropped: annotations, labels of security modules
+ * that the guest does not have, CPU sets and I/O weights by the host's numbers. Namespaces:
  * - `network` is dropped: all containers of the sandbox share the guest's network.
- * - One with a path means "that of the pod", which in here is the guest's own: it is dropped, and with it what would change it.
+ * - One with a path means "that of the pod", which in here is the guest's own: it is dropped, and with it what would
+ *   change it.
  * - All others are made anew, as asked.
  * @throws ShimError INVALID_ARGUMENT / VOLUME_MISSING when a volume or device was not given
  */

@@ -6,26 +6,28 @@ import type { OciConfig, OciMount, OciProcess, OciResources } from './oci.ts';
  * Containers inside one sandbox's guest, as whoever calls them (src/containerd) sees them. Types only.
  *
  * How it goes:
- * 1. The caller parses config.json (oci.ts), the only time that anybody does. `planContainer(config)` (plan.ts, pure) says which
+ * 1. The caller parses config.json (oci.ts), the only time that anybody does. `planContainer(config)` (plan.ts, pure)
+ * says which
  *    host sources must be attached as volumes, or refuses by name what the guest cannot have.
  * 2. The caller attaches the root file system and those volumes with `SandboxManager.attach` and a `mount` whose
- *    `mountPoint` is `guestMountPoint(volumeId)` (plan.ts): mounting by PCI address and serial, sharing and proof of unmounting
+ *   `mountPoint` is `guestMountPoint(volumeId)` (plan.ts): mounting by PCI address and serial, sharing and proof of
+ *   unmounting
  *    are the volume's. A volume that several containers of the pod use is attached once; the caller counts its users.
  * 3. `create`, then `start`, `exec`, `kill` and so on, here.
  * 4. `delete`, then the caller detaches the volumes.
  *
  * Where to find it: `manager.sandbox(id).containers`.
  *
- * Restarts: what is below is journalled with the sandbox. When the daemon has adopted a sandbox, `list()` and `find()` answer
- * with the same processes at once; `exited` settles as soon as the guest has been asked again. An exit that happened while no
- * daemon ran is not lost: the guest keeps its code and time until `delete`. The caller keeps only what is its own (bundle, FIFO
- * paths, namespace, which volumes belong to which container).
+ * Restarts: what is below is journalled with the sandbox. When the daemon has adopted a sandbox, `list()` and `find()`
+ * answer with the same processes at once; `exited` settles as soon as the guest has been asked again. An exit that
+ * happened while no daemon ran is not lost: the guest keeps its code and time until `delete`. The caller keeps only
+ * what is its own (bundle, FIFO paths, namespace, which volumes belong to which container).
  *
  * Every method rejects with a ShimError: NOT_FOUND / CONTAINER_NOT_FOUND; ALREADY_EXISTS / CONTAINER_EXISTS;
- * FAILED_PRECONDITION / CONTAINER_STATE (not possible in this state), CONTAINER_REFUSED (crun said no: its own words are in the
- * message), GUEST_AGENT_NOT_READY; INVALID_ARGUMENT for what cannot be translated; RESOURCE_EXHAUSTED / NO_PORT,
- * TOO_MANY_PROCESSES; DEADLINE_EXCEEDED; UNIMPLEMENTED / GUEST_TOOL_MISSING (a guest without crun, conmon or socat);
- * UNAVAILABLE when guest or QEMU are gone.
+ * FAILED_PRECONDITION / CONTAINER_STATE (not possible in this state), CONTAINER_REFUSED (crun said no: its own words
+ * are in the message), GUEST_AGENT_NOT_READY; INVALID_ARGUMENT for what cannot be translated; RESOURCE_EXHAUSTED /
+ * NO_PORT, TOO_MANY_PROCESSES; DEADLINE_EXCEEDED; UNIMPLEMENTED / GUEST_TOOL_MISSING (a guest without crun, conmon or
+ * socat); UNAVAILABLE when guest or QEMU are gone.
  */
 export interface GuestContainers {
   /** Makes a container and its init process, in state `created`. When this throws, nothing of it is left. */
@@ -35,8 +37,8 @@ export interface GuestContainers {
   /** A container's init process, or (with `execId`) one of its further processes. */
   find(containerId: string, execId?: string): GuestProcess | undefined;
   /**
-   * Removes what there is of a container, or (with `execId`) of one of its further processes, also one that is only half made.
-   * Resolves when nothing is left of it in guest and QEMU.
+   * Removes what there is of a container, or (with `execId`) of one of its further processes, also one that is only
+   * half made. Resolves when nothing is left of it in guest and QEMU.
    */
   discard(containerId: string, execId?: string): Promise<void>;
   /** Every process that was not deleted. */
@@ -66,8 +68,8 @@ export interface GuestProcess {
   /** Set once it has ended; the same object with which `exited` resolves. */
   readonly exit: ProcessExit | undefined;
   /**
-   * Resolves when the process has ended, or when its VM has (then with code 255 and `vmGone`). Never rejects. Pending while
-   * the daemon does not know; a daemon that ends leaves it pending.
+   * Resolves when the process has ended, or when its VM has (then with code 255 and `vmGone`). Never rejects. Pending
+   * while the daemon does not know; a daemon that ends leaves it pending.
    */
   readonly exited: Promise<ProcessExit>;
 
@@ -81,28 +83,32 @@ export interface GuestProcess {
   /** Only with a terminal. Before `start`: what the terminal begins with. */
   resize(size: { readonly columns: number; readonly rows: number }): Promise<void>;
   /**
-   * Removes the process's trace from guest and host; for init the container with all its execs, which must have ended. Its
-   * ports are gone from QEMU when this resolves. Idempotent.
+   * Removes the process's trace from guest and host; for init the container with all its execs, which must have ended.
+   * Its ports are gone from QEMU when this resolves. Idempotent.
    * @throws ShimError FAILED_PRECONDITION / CONTAINER_STATE while it runs
    */
   delete(): Promise<ProcessExit>;
 
   /**
-   * Its standard streams; undefined for those that the spec did not ask for (stderr: never with a terminal). The same object
-   * at each call. Bytes wait in the guest while nobody reads (back-pressure); nothing is lost while no daemon runs.
-   * stdout and stderr end (`end`) when the process has ended and everything it wrote was read. Destroying one gives up reading it.
+   * Its standard streams; undefined for those that the spec did not ask for (stderr: never with a terminal). The same
+   * object at each call. Bytes wait in the guest while nobody reads (back-pressure); nothing is lost while no daemon
+   * runs. stdout and stderr end (`end`) when the process has ended and everything it wrote was read. Destroying one
+   * gives up reading it.
    */
   readonly stdout: ProcessOutput | undefined;
   readonly stderr: ProcessOutput | undefined;
   /**
-   * `end()` gives the process its end of file, after all that was written before. Destroying it does not, nor does the end of
-   * the daemon. With a terminal, `end()` gives none: a terminal's end of file is a character (Ctrl-D).
+   * `end()` gives the process its end of file, after all that was written before. Destroying it does not, nor does the
+   * end of the daemon. With a terminal, `end()` gives none: a terminal's end of file is a character (Ctrl-D).
    */
   readonly stdin: Writable | undefined;
 }
 
 export interface ProcessOutput extends Readable {
-  /** Destroys the stream, and gives what it had taken out of the guest and nobody has read: the rest stays for the next daemon. */
+  /**
+   * Destroys the stream, and gives what it had taken out of the guest and nobody has read: the rest stays for the next
+   * daemon.
+   */
   leave(): LeftBytes;
 }
 
@@ -160,7 +166,9 @@ export interface ContainerPlan {
   readonly config: OciConfig;
   /** All of its mounts, in its order: later ones may lie inside earlier ones. */
   readonly mounts: readonly PlannedMount[];
-  /** Mounts of block devices or disk images: to be attached, mounted in the guest, and named in ContainerSpec.volumes. */
+  /**
+   * Mounts of block devices or disk images: to be attached, mounted in the guest, and named in ContainerSpec.volumes.
+   */
   readonly volumes: readonly VolumeMount[];
   /** Host block devices of `linux.devices`: to be attached without a mount, and named in ContainerSpec.devices. */
   readonly devices: readonly PlannedDevice[];

@@ -5,6 +5,13 @@ import type { DeviceObject } from '../model/objects.ts';
 import type { Placement } from '../model/placement.ts';
 import type { Slot } from '../model/slots.ts';
 
+/**
+ * How a guest sees a volume. The registry (registry.ts) hands the module to plan, driver-wait and recovery:
+ *
+ *     plan.ts ─ device ─▶ device_add        driver-wait.ts ─ statusPath ─▶ x-query-virtio-status
+ *     recover.ts ─ read ─▶ slot, placement and disk of a device that QEMU lists
+ */
+
 /** Where a volume goes in its VM. */
 export interface Seat {
   readonly slot: Slot;

@@ -2,9 +2,9 @@ import { isDeepStrictEqual } from 'node:util';
 import type { QemuObject } from './objects.ts';
 
 /**
- * What QEMU does by itself and need not be told. It reads QMP byte by byte, one turn of its monitor's event loop each, 2 to 10 us:
- * a fully spelled out attach takes half as long again to be read as to be done. Modules say everything; what is sent, and shown
- * as the exact commands, leaves out what QEMU would have in any case.
+ * What QEMU does by itself and need not be told. It reads QMP byte by byte, one turn of its monitor's event loop each,
+ * 2 to 10 us: a fully spelled out attach takes half as long again to be read as to be done. Modules say everything;
+ * what is sent, and shown as the exact commands, leaves out what QEMU would have in any case.
  *
  * test/qemu/defaults.test.ts and test/qemu/options.test.ts read the values back from the real QEMU.
  */
@@ -17,7 +17,10 @@ const NODE: Readonly<Record<string, unknown>> = {
   'detect-zeroes': 'off',
   cache: { direct: false, 'no-flush': false },
 };
-/** A node that is made as part of another gets discard so, and the rest from that other (block.c, bdrv_inherited_options). */
+/**
+ * A node that is made as part of another gets discard so, and the rest from that other (block.c,
+ * bdrv_inherited_options).
+ */
 const CHILD_DISCARD = 'unmap';
 const INHERITED = ['read-only', 'auto-read-only', 'cache'] as const;
 /** Properties of virtio-blk-pci; without werror and rerror a disk has these two. */

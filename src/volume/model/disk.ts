@@ -2,8 +2,8 @@ import { z } from 'zod';
 import { invalidArgument } from '../../base/errors.ts';
 
 /**
- * What a caller may ask of a volume's disk, whatever its source, and what becomes of what was left out. Pure: nothing here
- * touches the host. Types come from the schemas, which are what the journal keeps.
+ * What a caller may ask of a volume's disk, whatever its source, and what becomes of what was left out. Pure: nothing
+ * here touches the host. Types come from the schemas, which are what the journal keeps.
  */
 
 export const aioModeSchema = z.enum(['threads', 'native', 'io_uring']);

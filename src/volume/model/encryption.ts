@@ -4,8 +4,9 @@ import type { KeyReference } from '../../keys/reference.ts';
 import { maybe } from './maybe.ts';
 
 /**
- * Encryption as a caller asks for it. The two kinds do not promise the same: `host-luks` protects data at rest from whoever
- * gets hold of the disk, not from the host; `guest-luks2` protects it from the host as well. Keys are references throughout.
+ * Encryption as a caller asks for it. The two kinds do not promise the same: `host-luks` protects data at rest from
+ * whoever gets hold of the disk, not from the host; `guest-luks2` protects it from the host as well. Keys are
+ * references throughout.
  */
 
 export const HOST_CIPHERS = ['aes-128', 'aes-192', 'aes-256', 'serpent-256', 'twofish-256'] as const;
@@ -29,7 +30,10 @@ const hostLuksSchema = z
     sizeBytes: z.int(),
     cipher: z.enum(HOST_CIPHERS),
     hash: z.enum(HOST_HASHES),
-    /** How long QEMU is to work on a key, once to make the disk and once for each opening; the VM stands still meanwhile. */
+    /**
+     * How long QEMU is to work on a key, once to make the disk and once for each opening; the VM stands still
+     * meanwhile.
+     */
     iterationMs: z.int(),
     /** The LUKS UUID that an existing image must have; empty: any. */
     uuid: z.string(),

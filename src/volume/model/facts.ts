@@ -7,8 +7,8 @@ import { operationSchema, type Operation } from './operation.ts';
 import { transition, type Cause, type GuestView, type StateInput, type Transition, type VolumeState } from './state.ts';
 
 /**
- * What is known of one generation of a volume, and how news changes it: pure and total. The state is the part of it that
- * decides what may be done (state.ts); the rest is told to callers, and kept for the next daemon.
+ * What is known of one generation of a volume, and how news changes it: pure and total. The state is the part of it
+ * that decides what may be done (state.ts); the rest is told to callers, and kept for the next daemon.
  */
 
 export const stateTimesSchema = z
@@ -46,8 +46,8 @@ export interface JobProgress {
 }
 
 /**
- * What qshim has made in the guest of the volume's disk, and has to take away before the disk goes. True from before the guest
- * is asked for it until it is seen not to be there (or its boot has ended).
+ * What qshim has made in the guest of the volume's disk, and has to take away before the disk goes. True from before
+ * the guest is asked for it until it is seen not to be there (or its boot has ended).
  */
 export interface MadeInGuest {
   readonly mapping: boolean;

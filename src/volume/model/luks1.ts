@@ -1,8 +1,8 @@
 import type { HostCipher } from './encryption.ts';
 
 /**
- * The header of a LUKS1 image, as far as qshim reads it (LUKS On-Disk Format Specification 1.2.3): big-endian, 592 bytes.
- * Pure. Nothing in it is secret.
+ * The header of a LUKS1 image, as far as qshim reads it (LUKS On-Disk Format Specification 1.2.3): big-endian, 592
+ * bytes. Pure. Nothing in it is secret.
  */
 export interface Luks1Header {
   /** As cryptsetup writes it, e.g. "aes-xts-plain64". */

@@ -1,4 +1,7 @@
-/** What one generation of a volume is called inside QEMU. A name is never used twice, and every one holds the generation. */
+/**
+ * What one generation of a volume is called inside QEMU. A name is never used twice, and every one holds the
+ * generation.
+ */
 export interface QemuNames {
   readonly generation: number;
   /** qdev id of the front end. Holds the volume id, so that a lost journal can be rebuilt from QEMU. */

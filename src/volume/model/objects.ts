@@ -1,9 +1,9 @@
 import type { ArgumentsOf } from '../../qmp/protocol.ts';
 
 /**
- * A volume in QEMU is a list of objects, in the order in which they are added; they go in the opposite order. The list is
- * data, made purely (volume/plan.ts): attach, Plan, rollback, removal, proof and recovery all run over it, and the order
- * stands nowhere else.
+ * A volume in QEMU is a list of objects, in the order in which they are added; they go in the opposite order. The list
+ * is data, made purely (volume/plan.ts): attach, Plan, rollback, removal, proof and recovery all run over it, and the
+ * order stands nowhere else.
  *
  *     attach  ───────▶  (object) … (object)  node  device  ──▶ the guest
  *     removal ◀───────  device first; then the rest, last one first; gone when none of `gone` is listed

@@ -1,6 +1,6 @@
 /**
- * What a volume's front end gets of what a VM has little of: the guest's interrupt vectors, and QEMU's I/O threads. Decided
- * once, when the volume is attached, and kept with it.
+ * What a volume's front end gets of what a VM has little of: the guest's interrupt vectors, and QEMU's I/O threads.
+ * Decided once, when the volume is attached, and kept with it.
  */
 import { z } from 'zod';
 import { SLOTS_PER_BRIDGE, VOLUME_CAPACITY_MAX, bridgesFor } from './slots.ts';
@@ -9,11 +9,14 @@ import { SLOTS_PER_BRIDGE, VOLUME_CAPACITY_MAX, bridgesFor } from './slots.ts';
 export const placementSchema = z
   .object({
     /**
-     * Entries of the device's MSI-X table: `queues + 1` is one for each virtqueue and one for changes of the configuration, 2
-     * is one for all virtqueues together, 0 is no MSI-X: the disk shares an interrupt line, which costs no vector of its own.
+     * Entries of the device's MSI-X table: `queues + 1` is one for each virtqueue and one for changes of the
+     * configuration, 2 is one for all virtqueues together, 0 is no MSI-X: the disk shares an interrupt line, which
+     * costs no vector of its own.
      */
     vectors: z.int(),
-    /** Ids of the iothreads that serve it; none: QEMU's main loop does. Several: its virtqueues are spread over them. */
+    /**
+     * Ids of the iothreads that serve it; none: QEMU's main loop does. Several: its virtqueues are spread over them.
+     */
     iothreads: z.array(z.string()).readonly(),
   })
   .readonly();
@@ -22,8 +25,8 @@ export type Placement = z.infer<typeof placementSchema>;
 export type InterruptMode = 'per-queue' | 'shared' | 'line';
 
 /**
- * Vectors that an x86 Linux has for devices, on each CPU. Measured on Debian's 6.1: 1 vCPU drives 96 disks of two vectors, 2
- * vCPUs about 150 of three or two; then drivers fail with ENOSPC (-28).
+ * Vectors that an x86 Linux has for devices, on each CPU. Measured on Debian's 6.1: 1 vCPU drives 96 disks of two
+ * vectors, 2 vCPUs about 150 of three or two; then drivers fail with ENOSPC (-28).
  */
 const VECTORS_PER_VCPU = 192;
 /** For the other devices, and for the eight interrupt lines: each takes a vector when its first disk comes. */
@@ -63,9 +66,9 @@ export function iothreadIds(count: number): readonly string[] {
 /**
  * Who has which vectors and iothreads of one VM.
  *
- * A volume has a vector for each of its queues as long as every free slot would still get at least the two of the shared
- * mode; then volumes share one over their queues; and when the vectors are used up, they use interrupt lines. So the
- * number of volumes is limited by slots only, and those that come first, or are alone, are the fastest.
+ * A volume has a vector for each of its queues as long as every free slot would still get at least the two of the
+ * shared mode; then volumes share one over their queues; and when the vectors are used up, they use interrupt lines. So
+ * the number of volumes is limited by slots only, and those that come first, or are alone, are the fastest.
  */
 export class PlacementBook {
   readonly #vcpus: number;

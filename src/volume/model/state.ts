@@ -96,7 +96,10 @@ export type StateInput =
   | { readonly kind: 'detach'; readonly force: boolean }
   /** Observation: the guest's driver is live on the disk. */
   | { readonly kind: 'driver-live'; readonly guest: GuestView }
-  /** Observation: this is now known of the disk in the guest; a reset, or a detach that was refused half-way, has ended more. */
+  /**
+   * Observation: this is now known of the disk in the guest; a reset, or a detach that was refused half-way, has ended
+   * more.
+   */
   | { readonly kind: 'guest-seen'; readonly guest: GuestView }
   /** Observation: a step of the attach failed, what was done must be undone. */
   | { readonly kind: 'attach-failed'; readonly cause: Cause }

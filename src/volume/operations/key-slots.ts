@@ -27,8 +27,9 @@ import type { Volume } from '../volume.ts';
 import { operate } from './slot.ts';
 
 /**
- * Key slots of `host_luks` images: of a volume that is attached, in its own QEMU, or of an image that nothing uses, in a
- * QEMU without a machine. Either way QEMU does the work (x-blockdev-amend), and the image's header tells what came of it.
+ * Key slots of `host_luks` images: of a volume that is attached, in its own QEMU, or of an image that nothing uses, in
+ * a QEMU without a machine. Either way QEMU does the work (x-blockdev-amend), and the image's header tells what came of
+ * it.
  */
 
 /** An image that nothing uses, and what is needed to work on it. */
@@ -79,10 +80,10 @@ export async function listKeySlots(target: KeySlotsTarget): Promise<KeySlots> {
 }
 
 /**
- * Adds, changes or removes a key. The new one is in before the old one goes, so that a change that fails half-way leaves
- * two keys, never none.
- * @throws ShimError FAILED_PRECONDITION: LUKS_WRONG_KEY, LAST_KEY, NO_FREE_KEY_SLOT, KEY_SLOT_NOT_IN_USE, KEY_SLOT_FAILED,
- *   NOT_HOST_LUKS, BACKING_IN_USE, OPERATION_IN_PROGRESS; and what fetching keys throws
+ * Adds, changes or removes a key. The new one is in before the old one goes, so that a change that fails half-way
+ * leaves two keys, never none.
+ * @throws ShimError FAILED_PRECONDITION: LUKS_WRONG_KEY, LAST_KEY, NO_FREE_KEY_SLOT, KEY_SLOT_NOT_IN_USE,
+ *   KEY_SLOT_FAILED, NOT_HOST_LUKS, BACKING_IN_USE, OPERATION_IN_PROGRESS; and what fetching keys throws
  */
 export async function changeKeySlots(target: KeySlotsTarget, change: KeySlotChange): Promise<KeySlots> {
   checkChange(change);

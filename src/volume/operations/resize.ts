@@ -12,8 +12,8 @@ import type { Volume, VolumeSnapshot } from '../volume.ts';
 import { operate } from './slot.ts';
 
 /**
- * Grows an attached volume, from the bottom up: image, disk, encryption, file system. Each is looked at afterwards, and a
- * repeat with the same size goes on where the last one stopped.
+ * Grows an attached volume, from the bottom up: image, disk, encryption, file system. Each is looked at afterwards, and
+ * a repeat with the same size goes on where the last one stopped.
  * @throws ShimError INVALID_ARGUMENT; FAILED_PRECONDITION: VOLUME_NOT_ATTACHED, VOLUME_READ_ONLY, SHRINK_REFUSED,
  *   OPERATION_IN_PROGRESS, RESIZE_FAILED, GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, LUKS_WRONG_KEY; UNIMPLEMENTED /
  *   LUKS_RESIZE_UNSUPPORTED

@@ -5,11 +5,18 @@ import type { Operation } from '../model/operation.ts';
 import type { Volume } from '../volume.ts';
 
 /**
- * Does something to a volume that stays attached, in the volume's one slot for that (model/operation.ts). The journal says so
- * before `work` begins, and until it has ended: a daemon that comes back takes it up again (resume.ts). The same operation again
- * joins the one under way.
- * @throws ShimError FAILED_PRECONDITION / OPERATION_IN_PROGRESS that names the other one; UNAVAILABLE / JOURNAL_WRITE_FAILED; what
- *   `work` throws
+ * Operations on volumes that stay attached:
+ *
+ *     resize.ts, key-slots.ts ─▶ operate ─▶ store.begin (the slot) ─▶ commit ─▶ work ─▶ the slot is free
+ *     a daemon that comes back ─▶ resume.ts ─▶ operateAgain
+ */
+
+/**
+ * Does something to a volume that stays attached, in the volume's one slot for that (model/operation.ts). The journal
+ * says so before `work` begins, and until it has ended: a daemon that comes back takes it up again (resume.ts). The
+ * same operation again joins the one under way.
+ * @throws ShimError FAILED_PRECONDITION / OPERATION_IN_PROGRESS that names the other one; UNAVAILABLE /
+ *   JOURNAL_WRITE_FAILED; what `work` throws
  */
 export async function operate(
   host: VolumeHost,

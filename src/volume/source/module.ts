@@ -68,8 +68,8 @@ export interface SourceCommand {
 }
 
 /**
- * One kind of source: everything that is different about it, in one place. The registry (registry.ts) hands it to the API's
- * conversion, the journal, attach, recovery, doctor and the command line; none of them asks for the kind.
+ * One kind of source: everything that is different about it, in one place. The registry (registry.ts) hands it to the
+ * API's conversion, the journal, attach, recovery, doctor and the command line; none of them asks for the kind.
  *
  *     API message ─ fromMessage ─▶ spec ─ complete ─▶ inspect ─▶ protocol, helpers ─▶ QEMU
  *     QEMU's lists ─ recognise ─▶ spec                journal ◀─ schema ─▶ spec

@@ -5,8 +5,8 @@ import { qcow2File, type Qcow2FileSource } from './qcow2-file.ts';
 import { rawFile, type RawFileSource } from './raw-file.ts';
 
 /**
- * Every kind of source there is. A new one is a file beside this one, an entry here, and a message of the API with its number in
- * proto/qshim/v1/volumes.proto: docs/sources.md goes through it.
+ * Every kind of source there is. A new one is a file beside this one, an entry here, and a message of the API with its
+ * number in proto/qshim/v1/volumes.proto: docs/sources.md goes through it.
  */
 
 export type SourceSpec = RawFileSource | Qcow2FileSource | BlockDeviceSource;

@@ -6,7 +6,10 @@ import type { Any } from '../../../src/grpc/generated/google/protobuf/Any.ts';
 import type { PodVolumes } from '../../../src/grpc/generated/qshim/v1/PodVolumes.ts';
 import type { VolumeToAttach } from '../../../src/grpc/generated/qshim/v1/VolumeToAttach.ts';
 
-/** Calls the sandbox Controller on containerd's own socket, as a control plane would that knows nothing of qshim's sockets. */
+/**
+ * Calls the sandbox Controller on containerd's own socket, as a control plane would that knows nothing of qshim's
+ * sockets.
+ */
 export class ControllerClient implements Disposable {
   readonly #client: Client;
 

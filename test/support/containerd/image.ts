@@ -9,8 +9,8 @@ import { debsOfGuest } from '../../../scripts/guest/build.ts';
 export const IMAGE = 'qshim.test/busybox:1';
 
 /**
- * A busybox image as an OCI layout tar, made here without a registry: one layer with busybox-static (the guest's own package),
- * its applets, and the directories that containers expect. @returns the tar's path below `directory`
+ * A busybox image as an OCI layout tar, made here without a registry: one layer with busybox-static (the guest's own
+ * package), its applets, and the directories that containers expect. @returns the tar's path below `directory`
  */
 export async function makeImage(directory: string): Promise<string> {
   await using work = await scratch();

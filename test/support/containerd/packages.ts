@@ -19,8 +19,8 @@ export interface ContainerdBinaries {
 export class NotAvailable extends Error {}
 
 /**
- * An unmodified containerd from Debian, unpacked below build/ and never installed. Downloaded once; apt checks signatures, with
- * lists of its own, so that the machine's lists and sources stay as they are.
+ * An unmodified containerd from Debian, unpacked below build/ and never installed. Downloaded once; apt checks
+ * signatures, with lists of its own, so that the machine's lists and sources stay as they are.
  * @throws NotAvailable with the reason
  */
 export async function ensureContainerd(version: ContainerdVersion): Promise<ContainerdBinaries> {

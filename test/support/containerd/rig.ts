@@ -16,7 +16,9 @@ const START_TIMEOUT_MS = 30_000;
 const UNTIL_MS = 60_000;
 const SCRATCH_BYTES = 64 * 1024 * 1024;
 
-/** What is left of a run on this host, by looking: mounts, loop devices, processes, FIFOs and sockets below a directory. */
+/**
+ * What is left of a run on this host, by looking: mounts, loop devices, processes, FIFOs and sockets below a directory.
+ */
 export interface Leftovers {
   readonly mounts: readonly string[];
   readonly loops: readonly string[];
@@ -25,8 +27,8 @@ export interface Leftovers {
 }
 
 /**
- * A real containerd and a qshimd that serves it, each in private directories below one temporary one. Disposing ends both and
- * fails when a mount, a loop device, a process of theirs, a socket or a FIFO is left.
+ * A real containerd and a qshimd that serves it, each in private directories below one temporary one. Disposing ends
+ * both and fails when a mount, a loop device, a process of theirs, a socket or a FIFO is left.
  */
 export class ContainerdRig implements AsyncDisposable {
   readonly directory: string;
