@@ -5,8 +5,8 @@ import { refusal } from '../support/errors.ts';
 import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
 
 /**
- * The one slot that a volume has for what is done to it while it stays attached: who comes second, and what a daemon finds that
- * comes back. Nobody plays the guest here, so that the second half of a resize fails.
+ * The one slot that a volume has for what is done to it while it stays attached: who comes second, and what a daemon
+ * finds that comes back. Nobody plays the guest here, so that the second half of a resize fails.
  */
 
 const MIB = 1024 * 1024;
