@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { z } from 'zod';
 import { invalidArgument } from '../base/errors.ts';
+import type { Config } from '../config.ts';
 import {
   SERIAL_BYTES_MAX,
   checkContradictions,
@@ -19,7 +20,7 @@ import {
   type RequestedEncryption,
 } from './model/encryption.ts';
 import { maybe } from './model/maybe.ts';
-import type { Inspection, InspectionConfig, IntendedUse } from './source/module.ts';
+import type { Inspection, IntendedUse } from './source/module.ts';
 import { SOURCES, moduleOf, sourceSchema, type SourceSpec } from './source/registry.ts';
 
 /** A volume as the caller asked for it, with every default filled in. Two specs are the same when they are deeply equal. */
@@ -88,10 +89,6 @@ export function intendedUse({ readOnly, logicalBlockSize, encryption, mount }: V
  * @param source in place of the spec's own, when it was resolved before
  * @throws ShimError as the source's module does
  */
-export function inspectSource(
-  spec: VolumeSpec,
-  config: InspectionConfig,
-  source = spec.source,
-): Promise<Inspection<SourceSpec>> {
+export function inspectSource(spec: VolumeSpec, config: Config, source = spec.source): Promise<Inspection<SourceSpec>> {
   return moduleOf(source).inspect(source, intendedUse(spec), config);
 }

@@ -6,9 +6,10 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
+import { configWith, type Config } from '../../src/config.ts';
 import { BackingClaims } from '../../src/volume/claims.ts';
 import { resolveAllowed } from '../../src/volume/source/local.ts';
-import type { Inspection, InspectionConfig } from '../../src/volume/source/module.ts';
+import type { Inspection } from '../../src/volume/source/module.ts';
 import type { SourceSpec } from '../../src/volume/source/registry.ts';
 import { inspectSource, type VolumeSpec } from '../../src/volume/spec.ts';
 import { BASE_SPEC } from '../support/base-spec.ts';
@@ -56,7 +57,7 @@ class Scratch implements AsyncDisposable {
   }
 }
 
-const limitsFor = (root: string): InspectionConfig => ({ allowed_roots: [root], empty_scan_bytes_max: 2 ** 20 });
+const limitsFor = (root: string): Config => configWith({ allowed_roots: [root], empty_scan_bytes_max: 2 ** 20 });
 
 const SPEC: VolumeSpec = { ...BASE_SPEC, source: { kind: 'raw-file', path: '/nowhere' } };
 

@@ -3,11 +3,12 @@ import { constants, open, readFile, realpath, stat, statfs, type FileHandle } fr
 import { dirname, sep } from 'node:path';
 import { z } from 'zod';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../../base/errors.ts';
+import type { Config } from '../../config.ts';
 import type { BlockdevProtocol } from '../../qmp/block-options.ts';
 import { inspectLuks, type LuksSource } from '../luks-image.ts';
 import { checkHostPath, isDirect, type AioMode, type DiskSpec } from '../model/disk.ts';
 import { commonNode } from '../model/nodes.ts';
-import type { Inspection, InspectionConfig, IntendedUse, SourceCommand } from './module.ts';
+import type { Inspection, IntendedUse, SourceCommand } from './module.ts';
 
 /** What sources that have a path on the host have in common. */
 
@@ -66,7 +67,7 @@ export interface LookedAt {
 export async function inspectLocal<S extends LocalSource>(
   source: S,
   use: IntendedUse,
-  config: InspectionConfig,
+  config: Config,
   wanted: { readonly is: (found: Stats) => boolean; readonly name: string },
   look: (at: LookedAt) => Promise<number>,
 ): Promise<Inspection<S>> {
@@ -84,7 +85,7 @@ export async function inspectLocal<S extends LocalSource>(
 async function guestSize(
   source: LuksSource,
   use: IntendedUse,
-  config: InspectionConfig,
+  config: Config,
 ): Promise<Pick<Inspection<unknown>, 'sizeBytes' | 'blank' | 'unwritten'>> {
   const { hostLuks, logicalBlockSize, formatsIfEmpty: formats } = use;
   if (hostLuks === undefined) return { sizeBytes: checkSize(source.path, source.sizeBytes, logicalBlockSize) };

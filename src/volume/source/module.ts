@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import type { Config } from '../../config.ts';
 import type { BlockdevProtocol } from '../../qmp/block-options.ts';
 import type { BlockNodeInfo } from '../../qmp/protocol.ts';
 import type { AioMode, DiskSpec } from '../model/disk.ts';
@@ -18,12 +19,6 @@ export interface Inspection<S> {
   readonly blank?: boolean;
   /** For host_luks: nobody ever wrote through the encryption. */
   readonly unwritten?: boolean;
-}
-
-/** What a look needs of the configuration. */
-export interface InspectionConfig {
-  readonly allowed_roots: readonly string[];
-  readonly empty_scan_bytes_max: number;
 }
 
 /** How the source is going to be used. */
@@ -102,9 +97,10 @@ export interface SourceModule<S extends { readonly kind: string }> {
 
   /**
    * Looks at the host and refuses what cannot be attached safely. Changes nothing.
+   * @param config whole: a kind may have options of its own
    * @throws ShimError INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION
    */
-  inspect(source: S, use: IntendedUse, config: InspectionConfig): Promise<Inspection<S>>;
+  inspect(source: S, use: IntendedUse, config: Config): Promise<Inspection<S>>;
   /** The aio modes to try, best first. `undefined`: the protocol has none. */
   aioModes(disk: DiskSpec): readonly (AioMode | undefined)[];
   /** The protocol node, spelled out. @param resolved as QEMU is to open it */
