@@ -80,7 +80,8 @@ async function recordFromQemu(
   const protocol = nodes.find((node) => node['node-name'] === names.protocol);
   if (root === undefined || protocol === undefined) throw new Error('its block nodes are not there');
   const { slot, placement, disk, writeThrough } = await frontEndOf().read(qmp, names.device);
-  const source = recogniseSource({ root, protocol });
+  const objects = [...(await listed(qmp, 'object'))].filter((name) => generationOf(name) === generation);
+  const source = recogniseSource({ root, protocol, objects });
   const module = moduleOf(source);
   return {
     volumeId,

@@ -65,6 +65,9 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
   const mount = requested.mount && checkMount(requested.mount, readOnly);
   const encryption = requested.encryption && completeEncryption(requested.encryption, { readOnly, source: module });
   checkContradictions(disk);
+  if (disk.aio !== 'auto' && !module.aioModes(disk).includes(disk.aio)) {
+    throw invalidArgument('spec.aio', disk.aio, `${module.apiName} has no such mode: leave it to auto`);
+  }
   return { ...disk, source, mount, encryption };
 }
 

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { blockDevice, type BlockDeviceSource } from './block-device.ts';
-import type { SeenNodes, SourceModule } from './module.ts';
+import type { Seen, SourceModule } from './module.ts';
 import { qcow2File, type Qcow2FileSource } from './qcow2-file.ts';
 import { rawFile, type RawFileSource } from './raw-file.ts';
 
@@ -33,8 +33,8 @@ export function moduleByMessageName(name: string): AnySource | undefined {
   return SOURCES.find(({ messageName }) => messageName === name);
 }
 
-/** What these nodes were made of. @throws Error when no kind knows them */
-export function recogniseSource(seen: SeenNodes): SourceSpec {
+/** What this was made of. @throws Error when no kind knows them */
+export function recogniseSource(seen: Seen): SourceSpec {
   for (const module of SOURCES) {
     const source = module.recognise(seen);
     if (source !== undefined) return source;
