@@ -7,6 +7,7 @@ import type { Config } from '../../config.ts';
 import type { BlockdevProtocol } from '../../qmp/block-options.ts';
 import { inspectLuks, type LuksSource } from '../luks-image.ts';
 import { checkHostPath, isDirect, type AioMode, type DiskSpec } from '../model/disk.ts';
+import type { QemuNames } from '../model/names.ts';
 import { commonNode } from '../model/nodes.ts';
 import type { Inspection, IntendedUse, SourceCommand } from './module.ts';
 
@@ -118,14 +119,14 @@ async function guestSize(
 export function localProtocol(
   driver: 'file' | 'host_device',
   path: string,
-  name: string,
+  names: QemuNames,
   disk: DiskSpec,
   aio: AioMode | undefined,
 ): BlockdevProtocol {
   return {
     ...commonNode(disk),
     driver,
-    'node-name': name,
+    'node-name': names.protocol,
     filename: path,
     aio: aio ?? 'threads',
     locking: 'on',

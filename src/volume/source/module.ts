@@ -107,8 +107,8 @@ export interface SourceModule<S extends { readonly kind: string }> {
   inspect(source: S, use: IntendedUse, config: Config): Promise<Inspection<S>>;
   /** The aio modes to try, best first. `undefined`: the protocol has none. One that is chosen and not among them is refused. */
   aioModes(disk: DiskSpec): readonly (AioMode | undefined)[];
-  /** The protocol node, spelled out. @param resolved as QEMU is to open it */
-  protocol(resolved: S, name: string, disk: DiskSpec, aio: AioMode | undefined): BlockdevProtocol;
+  /** The protocol node, `names.protocol`, spelled out. @param resolved as QEMU is to open it */
+  protocol(resolved: S, names: QemuNames, disk: DiskSpec, aio: AioMode | undefined): BlockdevProtocol;
   /** What the protocol node needs in QEMU, to be added before it. */
   helpers(resolved: S, names: QemuNames): readonly QemuObject[];
   /** The source that this was made of; undefined when it is of another kind. */
