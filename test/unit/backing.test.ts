@@ -16,6 +16,9 @@ import { BASE_SPEC } from '../support/base-spec.ts';
 
 const MIB = 1024 * 1024;
 
+/** Those that have a path. */
+type LocalSource = Extract<SourceSpec, { readonly path: string }>;
+
 /** A directory of volumes, one root of the allowed kind, and one that is not. */
 class Scratch implements AsyncDisposable {
   readonly directory: string;
@@ -46,7 +49,7 @@ class Scratch implements AsyncDisposable {
 
   inspect(
     path: string,
-    changes: Partial<VolumeSpec> & { readonly kind?: SourceSpec['kind'] } = {},
+    changes: Partial<VolumeSpec> & { readonly kind?: LocalSource['kind'] } = {},
   ): Promise<Inspection<SourceSpec>> {
     const { kind = 'raw-file', ...rest } = changes;
     return inspectSource({ ...SPEC, ...rest, source: { kind, path } }, limitsFor(this.root));
@@ -71,7 +74,7 @@ describe('what lies behind a volume: files', () => {
     await symlink('a.raw', scratch.path('volumes/soft.raw'));
     const found = await scratch.inspect(path);
     assert.equal(found.sizeBytes, MIB);
-    assert.equal(found.resolved.path, path);
+    assert.deepEqual(found.resolved, { kind: 'raw-file', path });
     assert.match(found.identity, /^file:\d+:\d+$/);
     assert.deepEqual(await scratch.inspect(scratch.path('volumes/soft.raw')), found);
     assert.equal((await scratch.inspect(scratch.path('volumes/hard.raw'))).identity, found.identity);
