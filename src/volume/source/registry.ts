@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { blockDevice } from './block-device.ts';
 import type { Seen, SourceModule } from './module.ts';
+import { nbd } from './nbd.ts';
 import { qcow2File } from './qcow2-file.ts';
 import { rawFile } from './raw-file.ts';
 
@@ -8,7 +9,7 @@ import { rawFile } from './raw-file.ts';
  * Every kind of source there is. A new one is a file beside this one, an entry in this list, and a message of the API with its
  * number in proto/qshim/v1/volumes.proto: docs/sources.md goes through it.
  */
-const MODULES = [rawFile, qcow2File, blockDevice] as const;
+const MODULES = [rawFile, qcow2File, blockDevice, nbd] as const;
 
 type SourceOf<M> = M extends SourceModule<infer S> ? S : never;
 export type SourceSpec = SourceOf<(typeof MODULES)[number]>;
