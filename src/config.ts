@@ -89,6 +89,17 @@ const configSchema = z.strictObject({
     .describe(
       'Directories below which volumes, kernels and ramdisks named by callers must lie, symbolic links resolved.',
     ),
+  nbd_hosts: z
+    .array(z.string().regex(/^[A-Za-z0-9._:[\]-]+$/, 'must be HOST or HOST:PORT'))
+    .default([])
+    .describe(
+      'Hosts whose NBD exports callers may attach over TCP, each as HOST or HOST:PORT, [ADDRESS]:PORT for IPv6; compared as they are spelled.',
+    ),
+  nbd_tls_directory: absolutePath
+    .default('/etc/qshim/nbd-tls')
+    .describe(
+      'Directory with a subdirectory for each name of TLS credentials for NBD: ca-cert.pem, client-cert.pem, client-key.pem.',
+    ),
   vcpus: z.int().min(1).max(255).default(1).describe('Virtual CPUs of sandboxes that name none.'),
   memory_mib: z.int().min(64).max(4_194_304).default(512).describe('Guest memory in MiB of sandboxes that name none.'),
   volume_capacity: z

@@ -19,6 +19,8 @@ const packageOfCommand = {
   libvirtd: 'libvirt-daemon',
   jose: 'jose',
   lz4: 'lz4',
+  nbdkit: 'nbdkit',
+  openssl: 'openssl',
   'mkfs.ext4': 'e2fsprogs',
   'mkfs.xfs': 'xfsprogs',
   shellcheck: 'shellcheck',

@@ -502,6 +502,37 @@ export const REASONS = {
     meaning: 'Another volume, or another process, has the source, and one of the two would write.',
     remedy: 'Detach it there first; read-only volumes may share a source.',
   },
+  NBD_HOST_NOT_ALLOWED: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'The host of the NBD server is none of those in `nbd_hosts`, which are compared as they are spelled.',
+    remedy: 'Name the host as it is there, or add it to `nbd_hosts`.',
+  },
+  NBD_SERVER_UNREACHABLE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The NBD server cannot be connected to, does not answer in time, or hangs up.',
+    remedy: 'See that the server runs, listens there, and has room for one more client.',
+  },
+  NBD_EXPORT_NOT_FOUND: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The NBD server has no export of that name.',
+    remedy: "List the server's exports, for instance with `qemu-nbd --list`.",
+  },
+  NBD_EXPORT_READ_ONLY: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'The NBD server exports it read-only, and the volume is not.',
+    remedy: 'Attach it read-only, or have the server export it for writing.',
+  },
+  NBD_TLS_FAILED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning:
+      'One side asks for TLS and the other does not, the credentials cannot be used, or a certificate is refused.',
+    remedy: 'Compare the certificates below `nbd_tls_directory` with those of the server.',
+  },
   OUT_OF_DESCRIPTORS: {
     statuses: ['RESOURCE_EXHAUSTED'],
     where: ['api'],

@@ -30,8 +30,27 @@ export interface BlockdevHostDevice extends BlockdevFileLike {
   readonly driver: 'host_device';
 }
 
+/** QAPI SocketAddress. */
+export type SocketAddress =
+  | { readonly type: 'unix'; readonly path: string }
+  | { readonly type: 'inet'; readonly host: string; readonly port: string };
+
+export interface BlockdevNbd extends BlockdevCommon {
+  readonly driver: 'nbd';
+  readonly server: SocketAddress;
+  readonly export?: string;
+  /** Id of a `tls-creds-x509` object; QEMU lets it be removed while it is in use. */
+  readonly 'tls-creds'?: string;
+  /** Whom the server's certificate must name; needed for a unix socket. */
+  readonly 'tls-hostname'?: string;
+  /** Seconds for which requests wait for a server that has gone, before they fail. */
+  readonly 'reconnect-delay'?: number;
+  /** Seconds for which opening tries to connect; with 0 it tries once, and waits for an answer without end. */
+  readonly 'open-timeout'?: number;
+}
+
 /** A protocol node: where the bytes are. */
-export type BlockdevProtocol = BlockdevFile | BlockdevHostDevice;
+export type BlockdevProtocol = BlockdevFile | BlockdevHostDevice | BlockdevNbd;
 
 interface BlockdevFormatCommon extends BlockdevCommon {
   /** A nested node, or the name of a node that exists. */

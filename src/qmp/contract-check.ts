@@ -29,7 +29,7 @@ export function checkContract(
   for (const [name, command] of Object.entries(contract.commands)) {
     const info = walk.top(name, 'command');
     if (info === undefined) continue;
-    walk.compare([info['arg-type']], command.arguments, `${name}: argument `, command.cases);
+    walk.compareArguments(info['arg-type'], command.arguments, `${name}: argument `, command.cases ?? {});
     walk.compare([info['ret-type']], command.returns, `${name}: result `);
   }
   for (const [name, data] of Object.entries(contract.events)) {
@@ -70,6 +70,8 @@ class SchemaWalk {
   readonly findings = new Set<string>();
   readonly #types: ReadonlyMap<string, SchemaInfo>;
   readonly #version: QemuVersion;
+  /** Of those that the command in hand uses: which were met on the way. */
+  readonly #met = new Set<string>();
 
   constructor(schema: readonly SchemaInfo[], version: QemuVersion) {
     this.#types = new Map(schema.map((info) => [info.name, info]));
@@ -83,14 +85,23 @@ class SchemaWalk {
     return undefined;
   }
 
+  /** @param cases the variants that are used: each must be met somewhere */
+  compareArguments(type: string | undefined, shape: Shape, where: string, cases: Readonly<Record<string, true>>): void {
+    this.#met.clear();
+    this.compare([type], shape, where, cases);
+    for (const name of Object.keys(cases)) {
+      if (!this.#met.has(name)) this.findings.add(`${where}variant ${name} is not in the schema`);
+    }
+  }
+
   compare(
     types: readonly (string | undefined)[],
     shape: Shape,
     where: string,
-    cases?: Readonly<Record<string, true>>,
+    cases: Readonly<Record<string, true>> = {},
   ): void {
     if (typeof shape !== 'object') return;
-    const objects = types.flatMap((type) => this.#objects(type, where, cases));
+    const objects = types.flatMap((type) => this.#objects(type, cases));
     for (const [name, inner] of Object.entries(shape)) {
       if (typeof inner === 'string' && (/^(device|port) property/.test(inner) || !isSince(inner, this.#version)))
         continue;
@@ -107,28 +118,25 @@ class SchemaWalk {
   }
 
   /** The object types that a value of this type can be: elements of arrays, branches of alternates, chosen variants. */
-  #objects(type: string | undefined, where: string, cases?: Readonly<Record<string, true>>): SchemaInfo[] {
+  #objects(type: string | undefined, cases: Readonly<Record<string, true>>): SchemaInfo[] {
     const info = type === undefined ? undefined : this.#types.get(type);
     switch (info?.['meta-type']) {
       case 'array':
-        return this.#objects(info['element-type'], where, cases);
+        return this.#objects(info['element-type'], cases);
       case 'alternate':
-        return (info.members ?? []).flatMap((member) => this.#objects(member.type, where, cases));
+        return (info.members ?? []).flatMap((member) => this.#objects(member.type, cases));
       case 'object':
-        return [info, ...this.#variants(info, where, cases).flatMap((variant) => this.#objects(variant, where, cases))];
+        return [info, ...this.#variants(info, cases).flatMap((variant) => this.#objects(variant, cases))];
       default:
         return [];
     }
   }
 
-  #variants(info: SchemaInfo, where: string, cases?: Readonly<Record<string, true>>): string[] {
+  #variants(info: SchemaInfo, cases: Readonly<Record<string, true>>): string[] {
     const variants = info.variants ?? [];
-    if (variants.length === 0) return [];
-    for (const name of Object.keys(cases ?? {})) {
-      if (!variants.some((variant) => variant.case === name)) {
-        this.findings.add(`${where}variant ${name} is not in the schema`);
-      }
-    }
-    return variants.filter((variant) => cases === undefined || variant.case in cases).map((variant) => variant.type);
+    const chosen = variants.filter((variant) => variant.case in cases);
+    for (const variant of chosen) this.#met.add(variant.case);
+    // A union that has none of them is another one, such as that of a server's address.
+    return (chosen.length === 0 ? variants : chosen).map((variant) => variant.type);
   }
 }

@@ -54,6 +54,12 @@ const blockdevCommon = {
   filename: true,
   aio: true,
   locking: true,
+  server: { type: true, path: true, host: true, port: true },
+  export: true,
+  'tls-creds': true,
+  'tls-hostname': true,
+  'reconnect-delay': true,
+  'open-timeout': true,
 } as const;
 
 const deviceAndPath = { device: true, path: true } as const;
@@ -90,7 +96,7 @@ export const QMP_CONTRACT = {
         'throttle-group': true,
       },
       returns: {},
-      cases: { raw: true, qcow2: true, luks: true, throttle: true, file: true, host_device: true },
+      cases: { raw: true, qcow2: true, luks: true, throttle: true, file: true, host_device: true, nbd: true },
     },
     'blockdev-del': { arguments: { 'node-name': true }, returns: {} },
     'blockdev-create': {
@@ -176,6 +182,9 @@ export const QMP_CONTRACT = {
         keyid: true,
         iv: true,
         'poll-max-ns': true,
+        dir: true,
+        endpoint: true,
+        'verify-peer': true,
         limits: {
           'iops-total': true,
           'iops-read': true,
@@ -186,7 +195,7 @@ export const QMP_CONTRACT = {
         },
       },
       returns: {},
-      cases: { secret: true, iothread: true, 'throttle-group': true },
+      cases: { secret: true, 'tls-creds-x509': true, iothread: true, 'throttle-group': true },
     },
     'object-del': { arguments: { id: true }, returns: {} },
     'qom-list': { arguments: { path: true }, returns: { name: true, type: true } },

@@ -120,6 +120,14 @@ export type ObjectOptions =
       /** Base64. */
       readonly iv?: string;
     }
+  | {
+      readonly 'qom-type': 'tls-creds-x509';
+      readonly id: string;
+      /** Directory with ca-cert.pem and, for a client that proves who it is, client-cert.pem and client-key.pem. */
+      readonly dir: string;
+      readonly endpoint: 'client';
+      readonly 'verify-peer'?: boolean;
+    }
   | { readonly 'qom-type': 'iothread'; readonly id: string; readonly 'poll-max-ns'?: number }
   | { readonly 'qom-type': 'throttle-group'; readonly id: string; readonly limits?: ThrottleLimits };
 

@@ -1,7 +1,8 @@
 import { ShimError } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
+import type { Config } from '../config.ts';
 import { asShimError } from '../qmp/errors.ts';
-import type { Inspection, InspectionConfig } from './source/module.ts';
+import type { Inspection } from './source/module.ts';
 import { moduleOf, type SourceSpec } from './source/registry.ts';
 import { completeSpec, defaultSerial, inspectSource, type RequestedSpec, type VolumeSpec } from './spec.ts';
 import type { VolumeStore, Wanted } from './store.ts';
@@ -13,7 +14,7 @@ export interface Admitting {
   readonly state: string;
   readonly vcpus: number;
   readonly volumes: VolumeStore;
-  readonly config: InspectionConfig;
+  readonly config: Config;
   /** Of its QEMU; undefined while that is not known. */
   readonly blockDrivers: ReadonlySet<string> | undefined;
 }

@@ -39,7 +39,7 @@ export function spelledOut(
   creates: boolean,
 ): readonly QemuObject[] {
   const source = moduleOf(resolved);
-  const protocol = source.protocol(resolved, names.protocol, spec, aio);
+  const protocol = source.protocol(resolved, names, spec, aio);
   const { encryption } = spec;
   const nodes =
     encryption?.kind === 'host-luks'

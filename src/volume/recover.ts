@@ -18,9 +18,10 @@ import type { Volume } from './volume.ts';
  * belongs to no volume is removed.
  */
 export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<void> {
-  const [devices, nodes] = await Promise.all([
+  const [devices, nodes, objects] = await Promise.all([
     listed(qmp, 'device'),
     qmp.run('query-named-block-nodes', { flat: true }),
+    listed(qmp, 'object'),
   ]);
   const known = new Set(host.volumes.all().flatMap(namesOf));
   for (const device of devices) {
@@ -28,14 +29,16 @@ export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<
     if (parsed === undefined || known.has(device)) continue;
     // Whatever becomes of it, its names are not given to another volume.
     host.volumes.reserveGenerations(parsed.generation + 1);
+    const helpers = [...objects].filter((name) => generationOf(name) === parsed.generation);
     try {
-      const volume = host.volumes.restore(await recordFromQemu(qmp, nodes, parsed));
+      const volume = host.volumes.restore(await recordFromQemu(qmp, nodes, helpers, parsed));
       namesOf(volume).forEach((name) => known.add(name));
       host.log.warn({ volumeId: volume.id, generation: volume.generation }, 'volume recovered from qemu');
     } catch (error) {
       host.log.error({ device, problem: messageOf(error) }, 'volume could not be recovered; left as it is');
       // What it stands on is in use.
       nodes.forEach(({ 'node-name': name = '' }) => generationOf(name) === parsed.generation && known.add(name));
+      helpers.forEach((name) => known.add(name));
     }
   }
   await removeLeftOvers(host, qmp, known);
@@ -73,6 +76,7 @@ async function removeLeftOvers(host: VolumeHost, qmp: QmpClient, known: Readonly
 async function recordFromQemu(
   qmp: QmpClient,
   nodes: readonly BlockNodeInfo[],
+  objects: readonly string[],
   { volumeId, generation }: { readonly volumeId: string; readonly generation: number },
 ): Promise<VolumeRecord> {
   const names = namesFor(volumeId, generation);
@@ -80,7 +84,7 @@ async function recordFromQemu(
   const protocol = nodes.find((node) => node['node-name'] === names.protocol);
   if (root === undefined || protocol === undefined) throw new Error('its block nodes are not there');
   const { slot, placement, disk, writeThrough } = await frontEndOf().read(qmp, names.device);
-  const source = recogniseSource({ root, protocol });
+  const source = recogniseSource({ root, protocol, objects });
   const module = moduleOf(source);
   return {
     volumeId,

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { z } from 'zod';
 import { invalidArgument } from '../base/errors.ts';
+import type { Config } from '../config.ts';
 import {
   SERIAL_BYTES_MAX,
   checkContradictions,
@@ -19,7 +20,7 @@ import {
   type RequestedEncryption,
 } from './model/encryption.ts';
 import { maybe } from './model/maybe.ts';
-import type { Inspection, InspectionConfig, IntendedUse } from './source/module.ts';
+import type { Inspection, IntendedUse } from './source/module.ts';
 import { SOURCES, moduleOf, sourceSchema, type SourceSpec } from './source/registry.ts';
 
 /**
@@ -66,6 +67,9 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
   const mount = requested.mount && checkMount(requested.mount, readOnly);
   const encryption = requested.encryption && completeEncryption(requested.encryption, { readOnly, source: module });
   checkContradictions(disk);
+  if (disk.aio !== 'auto' && !module.aioModes(disk).includes(disk.aio)) {
+    throw invalidArgument('spec.aio', disk.aio, `${module.apiName} has no such mode: leave it to auto`);
+  }
   return { ...disk, source, mount, encryption };
 }
 
@@ -90,10 +94,6 @@ export function intendedUse({ readOnly, logicalBlockSize, encryption, mount }: V
  * @param source in place of the spec's own, when it was resolved before
  * @throws ShimError as the source's module does
  */
-export function inspectSource(
-  spec: VolumeSpec,
-  config: InspectionConfig,
-  source = spec.source,
-): Promise<Inspection<SourceSpec>> {
+export function inspectSource(spec: VolumeSpec, config: Config, source = spec.source): Promise<Inspection<SourceSpec>> {
   return moduleOf(source).inspect(source, intendedUse(spec), config);
 }

@@ -214,6 +214,26 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add'], 'the disk never left');
   });
 
+  it('without a journal: a volume of a kind that is not known keeps all that it stands on, and strays go', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const usual = vm.qmp.handlerOf('query-named-block-nodes');
+    await rig.restartAfter('SIGKILL', async () => {
+      await rm(join(rig.daemon.stateDir, 'one/state.json'));
+      for (const id of ['vol-1-helper', 'vol-9-helper', 'not-ours']) vm.model.objects.set(id, { 'qom-type': 'secret' });
+      vm.qmp.on('query-named-block-nodes', async (args, context) => {
+        const nodes = (await usual(args, context)) as readonly { readonly drv: string }[];
+        return nodes.map((node) => (node.drv === 'file' ? { ...node, drv: 'of-a-later-version' } : node));
+      });
+    });
+    await eventually('the stray is gone', () => (vm.model.objects.has('vol-9-helper') ? undefined : true));
+    assert.deepEqual([...vm.model.objects.keys()], ['vol-1-helper', 'not-ours']);
+    assert.deepEqual([...vm.model.nodes.keys()].sort(), ['vol-1-file', 'vol-1-fmt']);
+    assert.match(await rig.daemon.log(), /volume could not be recovered; left as it is/);
+    assert.deepEqual(await rig.client.listVolumes('one'), []);
+  });
+
   it('to a record that cannot be read now: the VM keeps its directory, and the daemon after that adopts it', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();

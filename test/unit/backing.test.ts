@@ -6,14 +6,18 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
+import { configWith, type Config } from '../../src/config.ts';
 import { BackingClaims } from '../../src/volume/claims.ts';
 import { resolveAllowed } from '../../src/volume/source/local.ts';
-import type { Inspection, InspectionConfig } from '../../src/volume/source/module.ts';
+import type { Inspection } from '../../src/volume/source/module.ts';
 import type { SourceSpec } from '../../src/volume/source/registry.ts';
 import { inspectSource, type VolumeSpec } from '../../src/volume/spec.ts';
 import { BASE_SPEC } from '../support/base-spec.ts';
 
 const MIB = 1024 * 1024;
+
+/** Those that have a path. */
+type LocalSource = Extract<SourceSpec, { readonly path: string }>;
 
 /** A directory of volumes, one root of the allowed kind, and one that is not. */
 class Scratch implements AsyncDisposable {
@@ -45,7 +49,7 @@ class Scratch implements AsyncDisposable {
 
   inspect(
     path: string,
-    changes: Partial<VolumeSpec> & { readonly kind?: SourceSpec['kind'] } = {},
+    changes: Partial<VolumeSpec> & { readonly kind?: LocalSource['kind'] } = {},
   ): Promise<Inspection<SourceSpec>> {
     const { kind = 'raw-file', ...rest } = changes;
     return inspectSource({ ...SPEC, ...rest, source: { kind, path } }, limitsFor(this.root));
@@ -56,7 +60,7 @@ class Scratch implements AsyncDisposable {
   }
 }
 
-const limitsFor = (root: string): InspectionConfig => ({ allowed_roots: [root], empty_scan_bytes_max: 2 ** 20 });
+const limitsFor = (root: string): Config => configWith({ allowed_roots: [root], empty_scan_bytes_max: 2 ** 20 });
 
 const SPEC: VolumeSpec = { ...BASE_SPEC, source: { kind: 'raw-file', path: '/nowhere' } };
 
@@ -70,7 +74,7 @@ describe('what lies behind a volume: files', () => {
     await symlink('a.raw', scratch.path('volumes/soft.raw'));
     const found = await scratch.inspect(path);
     assert.equal(found.sizeBytes, MIB);
-    assert.equal(found.resolved.path, path);
+    assert.deepEqual(found.resolved, { kind: 'raw-file', path });
     assert.match(found.identity, /^file:\d+:\d+$/);
     assert.deepEqual(await scratch.inspect(scratch.path('volumes/soft.raw')), found);
     assert.equal((await scratch.inspect(scratch.path('volumes/hard.raw'))).identity, found.identity);

@@ -8,6 +8,7 @@ import { buildProgram, runCli } from '../../src/cli/program.ts';
 import { Session, type Surroundings } from '../../src/cli/session.ts';
 import { readStandardInput, STDIN_BYTES_MAX } from '../../src/cli/standard-input.ts';
 import type { Finding } from '../../src/doctor/finding.ts';
+import { SOURCES } from '../../src/volume/source/registry.ts';
 
 interface Captured {
   readonly surroundings: Surroundings;
@@ -52,6 +53,7 @@ describe('help', () => {
 
   it('leaf commands show examples, options where their defaults come from', async () => {
     const { program } = buildProgram(capture().surroundings);
+    const withoutDefault = ['label', ...SOURCES.map(({ command }) => command.option)].map((name) => `--${name}`);
     for (const command of everyCommand(program)) {
       if (command.commands.length > 0) continue;
       const words: string[] = [];
@@ -60,7 +62,7 @@ describe('help', () => {
       assert.equal(await runCli([...words, '--help'], captured.surroundings), 0);
       assert.match(captured.stdout(), /\nExamples?:\n {2}\S/, words.join(' '));
       for (const option of command.options) {
-        if (['--raw', '--qcow2', '--block', '--label'].includes(option.long ?? '')) continue;
+        if (withoutDefault.includes(option.long ?? '')) continue;
         assert.match(option.description, /\(default: /, `${words.join(' ')} ${option.flags}`);
       }
     }

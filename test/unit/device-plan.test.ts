@@ -157,7 +157,8 @@ describe('attach plan', () => {
 
   it('a block device is opened as one', () => {
     const node = nodeOf({ source: { kind: 'block-device', path: '/dev/loop7' } });
-    assert.deepEqual([node.driver, node.file.driver, node.file.filename], ['raw', 'host_device', '/dev/loop7']);
+    assert.ok(node.file.driver === 'host_device');
+    assert.deepEqual([node.driver, node.file.filename], ['raw', '/dev/loop7']);
     assert.ok(!('backing' in node));
   });
 

@@ -141,9 +141,10 @@ describe('volume spec contradictions', () => {
     for (const path of ['', 'a.raw', './a', '/a/../b', '/a/./b', '/..', '/a\0b', `/${'x'.repeat(4095)}`]) {
       refuses({ source: { kind: 'raw-file', path } }, 'spec.source.path', 'INVALID_PATH');
     }
-    const longest = `/${'x'.repeat(4094)}`;
-    assert.equal(complete({ source: { kind: 'raw-file', path: longest } }).source.path, longest);
-    assert.equal(complete({ source: { kind: 'raw-file', path: '/a/..b/.c' } }).source.path, '/a/..b/.c');
+    for (const path of [`/${'x'.repeat(4094)}`, '/a/..b/.c']) {
+      const source = { kind: 'raw-file', path } as const;
+      assert.deepEqual(complete({ source }).source, source);
+    }
   });
 
   it('a serial that virtio would cut, or that needs quoting, is refused', () => {

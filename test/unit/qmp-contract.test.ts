@@ -74,6 +74,31 @@ describe('qmp contract check', () => {
     });
   }
 
+  it('the variants of a union inside one that is chosen are all searched', () => {
+    const address: SchemaInfo[] = [
+      ...schema.map((info) =>
+        info.name === '3' ? { ...info, members: [...(info.members ?? []), { name: 'server', type: '6' }] } : info,
+      ),
+      {
+        name: '6',
+        'meta-type': 'object',
+        members: [],
+        variants: [
+          { case: 'unix', type: '7' },
+          { case: 'inet', type: '8' },
+        ],
+      },
+      { name: '7', 'meta-type': 'object', members: [{ name: 'path', type: 'str' }] },
+      { name: '8', 'meta-type': 'object', members: [{ name: 'host', type: 'str' }] },
+    ];
+    const of = (server: Readonly<Record<string, true>>): ContractTable =>
+      seed({ arguments: { server }, cases: { raw: true } });
+    assert.deepEqual(checkContract(address, version, of({ path: true, host: true })), []);
+    assert.deepEqual(checkContract(address, version, of({ port: true })), [
+      'add: argument server.port is not in the schema',
+    ]);
+  });
+
   it('what is marked with a later version is left out until then', () => {
     const later = seed({ arguments: { header: 'since 9.0' } });
     assert.deepEqual(checkContract(schema, { ...version, major: 8 }, later), []);

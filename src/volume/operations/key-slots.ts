@@ -177,8 +177,7 @@ async function changeImage(host: ImageHost, image: string, change: KeySlotChange
     const names = namesFor('image', 0);
     const { keySecret, masterSecret } = secretNames(names);
     const editor = { qmp, node: names.root, job: names.job, prefix: 'amend', path, signal };
-    const { driver } = module.protocol(found.resolved, names.protocol, spec, 'threads');
-    await qmp.run('blockdev-add', { driver, filename: path, 'node-name': names.protocol, locking: 'on' });
+    await qmp.run('blockdev-add', module.protocol(found.resolved, names, spec, 'threads'));
     await withSecret(qmp, config.secret_dir, { keySecret, masterSecret }, keys.key, async () => {
       const luks = { driver: 'luks', 'node-name': names.root, file: names.protocol } as const;
       await qmp

@@ -36,7 +36,7 @@ export const blockDevice: SourceModule<BlockDeviceSource> = {
       blockDeviceSize(found),
     ),
   aioModes: localAioModes,
-  protocol: ({ path }, name, disk, aio) => localProtocol('host_device', path, name, disk, aio),
+  protocol: ({ path }, names, disk, aio) => localProtocol('host_device', path, names, disk, aio),
   helpers: () => [],
   recognise: ({ protocol }) =>
     protocol.drv === 'host_device' ? { kind: 'block-device', path: protocol.file } : undefined,

@@ -3,11 +3,13 @@ import { constants, open, readFile, realpath, stat, statfs, type FileHandle } fr
 import { dirname, sep } from 'node:path';
 import { z } from 'zod';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../../base/errors.ts';
+import type { Config } from '../../config.ts';
 import type { BlockdevProtocol } from '../../qmp/block-options.ts';
 import { inspectLuks, type LuksSource } from '../luks-image.ts';
 import { checkHostPath, isDirect, type AioMode, type DiskSpec } from '../model/disk.ts';
+import type { QemuNames } from '../model/names.ts';
 import { commonNode } from '../model/nodes.ts';
-import type { Inspection, InspectionConfig, IntendedUse, SourceCommand } from './module.ts';
+import type { Inspection, IntendedUse, SourceCommand } from './module.ts';
 
 /** What sources that have a path on the host have in common. */
 
@@ -51,6 +53,13 @@ export function checkSourcePath<S extends LocalSource>(source: S): S {
   return source;
 }
 
+/** What a path has to lead to. */
+export interface Wanted {
+  readonly is: (found: Stats) => boolean;
+  /** For people, with its article. */
+  readonly name: string;
+}
+
 /** What was opened to be looked at. */
 export interface LookedAt {
   readonly path: string;
@@ -66,14 +75,11 @@ export interface LookedAt {
 export async function inspectLocal<S extends LocalSource>(
   source: S,
   use: IntendedUse,
-  config: InspectionConfig,
-  wanted: { readonly is: (found: Stats) => boolean; readonly name: string },
+  config: Config,
+  wanted: Wanted,
   look: (at: LookedAt) => Promise<number>,
 ): Promise<Inspection<S>> {
-  const path = await resolveAllowed(FIELD, source.path, config.allowed_roots);
-  const found = await statOf(FIELD, path);
-  if (!wanted.is(found))
-    throw invalidArgument(FIELD, path, `is ${kindOf(found)}, not ${wanted.name}`, 'WRONG_FILE_TYPE');
+  const { path, found } = await findAllowed(FIELD, source.path, wanted, config);
   await using handle = await openAs(FIELD, path, use.readOnly);
   const sizeBytes = await look({ path, found, handle });
   const allocatedBytes = found.isFile() ? found.blocks * STAT_BLOCK_BYTES : undefined;
@@ -81,29 +87,46 @@ export async function inspectLocal<S extends LocalSource>(
   return { resolved: { ...source, path }, identity: fileIdentity(found), ...(await guestSize(luks, use, config)) };
 }
 
+/**
+ * Resolves a path, holds it against the allowed roots, and sees what is there.
+ * @throws ShimError as resolveAllowed; INVALID_ARGUMENT / WRONG_FILE_TYPE
+ */
+export async function findAllowed(
+  field: string,
+  named: string,
+  wanted: Wanted,
+  config: Config,
+): Promise<{ readonly path: string; readonly found: Stats }> {
+  const path = await resolveAllowed(field, named, config.allowed_roots);
+  const found = await statOf(field, path);
+  if (!wanted.is(found))
+    throw invalidArgument(field, path, `is ${kindOf(found)}, not ${wanted.name}`, 'WRONG_FILE_TYPE');
+  return { path, found };
+}
+
 async function guestSize(
   source: LuksSource,
   use: IntendedUse,
-  config: InspectionConfig,
+  config: Config,
 ): Promise<Pick<Inspection<unknown>, 'sizeBytes' | 'blank' | 'unwritten'>> {
   const { hostLuks, logicalBlockSize, formatsIfEmpty: formats } = use;
-  if (hostLuks === undefined) return { sizeBytes: checkSize(source.path, source.sizeBytes, logicalBlockSize) };
+  if (hostLuks === undefined) return { sizeBytes: checkSize(FIELD, source.path, source.sizeBytes, logicalBlockSize) };
   const found = await inspectLuks(source, hostLuks, { scanBytesMax: config.empty_scan_bytes_max, formats });
-  return { ...found, sizeBytes: checkSize(source.path, found.sizeBytes, logicalBlockSize) };
+  return { ...found, sizeBytes: checkSize(FIELD, source.path, found.sizeBytes, logicalBlockSize) };
 }
 
 /** A file's or a device's protocol node. */
 export function localProtocol(
   driver: 'file' | 'host_device',
   path: string,
-  name: string,
+  names: QemuNames,
   disk: DiskSpec,
   aio: AioMode | undefined,
 ): BlockdevProtocol {
   return {
     ...commonNode(disk),
     driver,
-    'node-name': name,
+    'node-name': names.protocol,
     filename: path,
     aio: aio ?? 'threads',
     locking: 'on',
@@ -204,15 +227,20 @@ function unreachable(field: string, path: string, error: unknown): ShimError {
   }
 }
 
-function checkSize(path: string, sizeBytes: number, blockSize: number): number {
-  if (sizeBytes === 0) throw invalidArgument('spec.source.path', path, 'is empty (0 bytes)', 'INVALID_SIZE');
+/**
+ * The size of a disk that the guest can have.
+ * @param described the source, as its field names it
+ * @throws ShimError INVALID_ARGUMENT / INVALID_SIZE
+ */
+export function checkSize(field: string, described: string, sizeBytes: number, blockSize: number): number {
+  if (sizeBytes === 0) throw invalidArgument(field, described, 'is empty (0 bytes)', 'INVALID_SIZE');
   if (!Number.isSafeInteger(sizeBytes)) {
-    throw invalidArgument('spec.source.path', path, `has ${sizeBytes} bytes, more than can be counted`, 'INVALID_SIZE');
+    throw invalidArgument(field, described, `has ${sizeBytes} bytes, more than can be counted`, 'INVALID_SIZE');
   }
   if (sizeBytes % blockSize !== 0) {
     throw invalidArgument(
-      'spec.source.path',
-      path,
+      field,
+      described,
       `has ${sizeBytes} bytes, not a multiple of the logical block size ${blockSize}`,
       'INVALID_SIZE',
     );

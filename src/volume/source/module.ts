@@ -1,4 +1,5 @@
 import type { z } from 'zod';
+import type { Config } from '../../config.ts';
 import type { BlockdevProtocol } from '../../qmp/block-options.ts';
 import type { BlockNodeInfo } from '../../qmp/protocol.ts';
 import type { AioMode, DiskSpec } from '../model/disk.ts';
@@ -18,12 +19,6 @@ export interface Inspection<S> {
   readonly blank?: boolean;
   /** For host_luks: nobody ever wrote through the encryption. */
   readonly unwritten?: boolean;
-}
-
-/** What a look needs of the configuration. */
-export interface InspectionConfig {
-  readonly allowed_roots: readonly string[];
-  readonly empty_scan_bytes_max: number;
 }
 
 /** How the source is going to be used. */
@@ -46,10 +41,14 @@ export interface Demands {
   readonly noClones: boolean;
 }
 
-/** What QEMU lists of a volume's nodes: the one that the front end uses, and the one below it where the bytes are. */
-export interface SeenNodes {
+/** What QEMU lists of a volume. */
+export interface Seen {
+  /** The node that the front end uses. */
   readonly root: BlockNodeInfo;
+  /** The one below it, where the bytes are. */
   readonly protocol: BlockNodeInfo;
+  /** Names of its helpers. */
+  readonly objects: readonly string[];
 }
 
 /** The kind as the `qshim` command shows it and asks for it. Pure: what a value means, the daemon decides. */
@@ -102,17 +101,18 @@ export interface SourceModule<S extends { readonly kind: string }> {
 
   /**
    * Looks at the host and refuses what cannot be attached safely. Changes nothing.
+   * @param config whole: a kind may have options of its own
    * @throws ShimError INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION
    */
-  inspect(source: S, use: IntendedUse, config: InspectionConfig): Promise<Inspection<S>>;
-  /** The aio modes to try, best first. `undefined`: the protocol has none. */
+  inspect(source: S, use: IntendedUse, config: Config): Promise<Inspection<S>>;
+  /** The aio modes to try, best first. `undefined`: the protocol has none. One that is chosen and not among them is refused. */
   aioModes(disk: DiskSpec): readonly (AioMode | undefined)[];
-  /** The protocol node, spelled out. @param resolved as QEMU is to open it */
-  protocol(resolved: S, name: string, disk: DiskSpec, aio: AioMode | undefined): BlockdevProtocol;
+  /** The protocol node, `names.protocol`, spelled out. @param resolved as QEMU is to open it */
+  protocol(resolved: S, names: QemuNames, disk: DiskSpec, aio: AioMode | undefined): BlockdevProtocol;
   /** What the protocol node needs in QEMU, to be added before it. */
   helpers(resolved: S, names: QemuNames): readonly QemuObject[];
-  /** The source that these nodes were made of; undefined when it is of another kind. */
-  recognise(seen: SeenNodes): S | undefined;
+  /** The source that this was made of; undefined when it is of another kind. */
+  recognise(seen: Seen): S | undefined;
   /** `identity` of what QEMU has open, when the journal is lost. */
   identify(resolved: S): Promise<string>;
   /** Bytes that the host has left for it; Infinity where that is not to be seen. */

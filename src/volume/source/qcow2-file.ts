@@ -43,7 +43,7 @@ export const qcow2File: SourceModule<Qcow2FileSource> = {
       virtualSize(path, handle),
     ),
   aioModes: localAioModes,
-  protocol: ({ path }, name, disk, aio) => localProtocol('file', path, name, disk, aio),
+  protocol: ({ path }, names, disk, aio) => localProtocol('file', path, names, disk, aio),
   helpers: () => [],
   recognise: ({ root, protocol }) => (root.drv === 'qcow2' ? { kind: 'qcow2-file', path: protocol.file } : undefined),
   identify: identifyLocal,

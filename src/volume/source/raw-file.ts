@@ -36,7 +36,7 @@ export const rawFile: SourceModule<RawFileSource> = {
       Promise.resolve(found.size),
     ),
   aioModes: localAioModes,
-  protocol: ({ path }, name, disk, aio) => localProtocol('file', path, name, disk, aio),
+  protocol: ({ path }, names, disk, aio) => localProtocol('file', path, names, disk, aio),
   helpers: () => [],
   recognise: ({ root, protocol }) =>
     protocol.drv === 'file' && root.drv !== 'qcow2' ? { kind: 'raw-file', path: protocol.file } : undefined,

@@ -1,31 +1,32 @@
 import { z } from 'zod';
-import { blockDevice, type BlockDeviceSource } from './block-device.ts';
-import type { SeenNodes, SourceModule } from './module.ts';
-import { qcow2File, type Qcow2FileSource } from './qcow2-file.ts';
-import { rawFile, type RawFileSource } from './raw-file.ts';
+import { blockDevice } from './block-device.ts';
+import type { Seen, SourceModule } from './module.ts';
+import { nbd } from './nbd.ts';
+import { qcow2File } from './qcow2-file.ts';
+import { rawFile } from './raw-file.ts';
 
 /**
- * Every kind of source there is. A new one is a file beside this one, an entry here, and a message of the API with its
+ * Every kind of source there is. A new one is a file beside this one, an entry in this list, and a message of the API with its
  * number in proto/qshim/v1/volumes.proto: docs/sources.md goes through it.
  */
+const MODULES = [rawFile, qcow2File, blockDevice, nbd] as const;
 
-export type SourceSpec = RawFileSource | Qcow2FileSource | BlockDeviceSource;
+type SourceOf<M> = M extends SourceModule<infer S> ? S : never;
+export type SourceSpec = SourceOf<(typeof MODULES)[number]>;
 export type AnySource = SourceModule<SourceSpec>;
 
-const MODULES: { readonly [K in SourceSpec['kind']]: SourceModule<Extract<SourceSpec, { kind: K }>> } = {
-  'raw-file': rawFile,
-  'qcow2-file': qcow2File,
-  'block-device': blockDevice,
-};
-
 /** All modules, in the order in which they are shown. */
-export const SOURCES: readonly AnySource[] = Object.values(MODULES);
+export const SOURCES: readonly AnySource[] = MODULES;
 
-export const sourceSchema = z.union([rawFile.schema, qcow2File.schema, blockDevice.schema]);
+export const sourceSchema = z.union(SOURCES.map(({ schema }) => schema));
+
+const BY_KIND = new Map(SOURCES.map((module) => [module.kind, module]));
 
 /** The module of a source. */
-export function moduleOf(source: SourceSpec): AnySource {
-  return MODULES[source.kind];
+export function moduleOf({ kind }: SourceSpec): AnySource {
+  const module = BY_KIND.get(kind);
+  if (module === undefined) throw new Error(`no module for sources of kind ${kind}`);
+  return module;
 }
 
 /** The module with this name in a message of the API. */
@@ -33,8 +34,8 @@ export function moduleByMessageName(name: string): AnySource | undefined {
   return SOURCES.find(({ messageName }) => messageName === name);
 }
 
-/** What these nodes were made of. @throws Error when no kind knows them */
-export function recogniseSource(seen: SeenNodes): SourceSpec {
+/** What this was made of. @throws Error when no kind knows it */
+export function recogniseSource(seen: Seen): SourceSpec {
   for (const module of SOURCES) {
     const source = module.recognise(seen);
     if (source !== undefined) return source;

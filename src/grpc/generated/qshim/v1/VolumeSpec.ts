@@ -10,6 +10,7 @@ import type { DetectZeroes as _qshim_v1_DetectZeroes, DetectZeroes__Output as _q
 import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output } from '../../qshim/v1/Mount.ts';
 import type { IoErrorPolicy as _qshim_v1_IoErrorPolicy, IoErrorPolicy__Output as _qshim_v1_IoErrorPolicy__Output } from '../../qshim/v1/IoErrorPolicy.ts';
 import type { Encryption as _qshim_v1_Encryption, Encryption__Output as _qshim_v1_Encryption__Output } from '../../qshim/v1/Encryption.ts';
+import type { NbdExport as _qshim_v1_NbdExport, NbdExport__Output as _qshim_v1_NbdExport__Output } from '../../qshim/v1/NbdExport.ts';
 
 export interface VolumeSpec {
   'rawFile'?: (_qshim_v1_RawFile | null);
@@ -28,7 +29,8 @@ export interface VolumeSpec {
   'writeErrors'?: (_qshim_v1_IoErrorPolicy);
   'readErrors'?: (_qshim_v1_IoErrorPolicy);
   'encryption'?: (_qshim_v1_Encryption | null);
-  'source'?: "rawFile"|"qcow2File"|"blockDevice";
+  'nbdExport'?: (_qshim_v1_NbdExport | null);
+  'source'?: "rawFile"|"qcow2File"|"blockDevice"|"nbdExport";
 }
 
 export interface VolumeSpec__Output {
@@ -48,5 +50,6 @@ export interface VolumeSpec__Output {
   'writeErrors': (_qshim_v1_IoErrorPolicy__Output);
   'readErrors': (_qshim_v1_IoErrorPolicy__Output);
   'encryption': (_qshim_v1_Encryption__Output | null);
-  'source'?: "rawFile"|"qcow2File"|"blockDevice";
+  'nbdExport'?: (_qshim_v1_NbdExport__Output | null);
+  'source'?: "rawFile"|"qcow2File"|"blockDevice"|"nbdExport";
 }
