@@ -303,7 +303,10 @@ await describe('NBD volumes', { skip }, async () => {
     assert.deepEqual(await inventory(), before);
   });
 
-  /** Credentials below the daemon's directory, by name; and the directory of a server that takes `good`, and is good for it. */
+  /**
+   * Credentials below the daemon's directory, by name; and the directory of a server that takes `good`, and is good for
+   * it.
+   */
   async function makeCredentials(): Promise<{ readonly server: string }> {
     const [ours, theirs] = await Promise.all(
       ['ours', 'theirs'].map(async (name) => {

@@ -116,7 +116,10 @@ export class TestAuthority {
     return new TestAuthority(directory);
   }
 
-  /** A certificate with its key for a server or a client, in the authority's directory. @param names as openssl writes them */
+  /**
+   * A certificate with its key for a server or a client, in the authority's directory.
+   * @param names as openssl writes them
+   */
   async issue(role: 'server' | 'client', names = 'DNS:localhost,IP:127.0.0.1'): Promise<void> {
     const extensions = [
       `subjectAltName=${names}`,

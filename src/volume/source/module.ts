@@ -105,7 +105,10 @@ export interface SourceModule<S extends { readonly kind: string }> {
    * @throws ShimError INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION
    */
   inspect(source: S, use: IntendedUse, config: Config): Promise<Inspection<S>>;
-  /** The aio modes to try, best first. `undefined`: the protocol has none. One that is chosen and not among them is refused. */
+  /**
+   * The aio modes to try, best first. `undefined`: the protocol has none. One that is chosen and not among them is
+   * refused.
+   */
   aioModes(disk: DiskSpec): readonly (AioMode | undefined)[];
   /** The protocol node, `names.protocol`, spelled out. @param resolved as QEMU is to open it */
   protocol(resolved: S, names: QemuNames, disk: DiskSpec, aio: AioMode | undefined): BlockdevProtocol;

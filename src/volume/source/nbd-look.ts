@@ -8,8 +8,8 @@ import type { ReasonWith } from '../../base/reasons.ts';
 
 /**
  * What an NBD server says of an export, asked as a client asks that then does not come: fixed newstyle, NBD_OPT_INFO,
- * NBD_OPT_ABORT. Not NBD_OPT_GO: a client that has gone so far counts, and a server that serves one client would end with it.
- * Names and numbers are those of https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md.
+ * NBD_OPT_ABORT. Not NBD_OPT_GO: a client that has gone so far counts, and a server that serves one client would end
+ * with it. Names and numbers are those of https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md.
  */
 
 /** For the whole look, TLS included. */
@@ -62,7 +62,8 @@ export interface NbdExportInfo {
 
 /**
  * Asks the server. Changes nothing, and sends nothing to a server that has not said that it speaks NBD.
- * @throws ShimError FAILED_PRECONDITION: NBD_SERVER_UNREACHABLE, NBD_EXPORT_NOT_FOUND, NBD_TLS_FAILED, SOURCE_NOT_USABLE
+ * @throws ShimError FAILED_PRECONDITION: NBD_SERVER_UNREACHABLE, NBD_EXPORT_NOT_FOUND, NBD_TLS_FAILED,
+ *   SOURCE_NOT_USABLE
  */
 export async function lookAtExport(target: NbdTarget): Promise<NbdExportInfo> {
   const { described, tls } = target;
@@ -292,8 +293,9 @@ function optionRequest(option: number, data: Buffer = Buffer.alloc(0)): Buffer {
 }
 
 /**
- * The files that QEMU's tls-creds-x509 reads for a client; its certificate and key may be missing together. The key goes from the
- * file into OpenSSL, which needs it to prove who the client is; nothing else gets it, and the bytes that were read are zeroed.
+ * The files that QEMU's tls-creds-x509 reads for a client; its certificate and key may be missing together. The key
+ * goes from the file into OpenSSL, which needs it to prove who the client is; nothing else gets it, and the bytes that
+ * were read are zeroed.
  */
 async function readCredentials(described: string, directory: string): Promise<SecureContext> {
   const [ca, cert, key] = await Promise.all([

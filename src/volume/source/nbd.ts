@@ -57,7 +57,8 @@ export const nbd: SourceModule<NbdSource> = {
   demands: { blockDrivers: ['raw', 'nbd'], sharedMemory: false, noClones: false },
   // Its header would have to be read over NBD too.
   carriesHostLuks: false,
-  // QEMU's nbd driver tells the front end of none; requests that are smaller than the server's blocks it completes itself.
+  // QEMU's nbd driver tells the front end of none; requests that are smaller than the server's blocks it completes
+  // itself.
   hostBlockSizes: false,
   format: { driver: 'raw' },
   fromMessage,
@@ -294,7 +295,10 @@ const URI =
 const AUTHORITY = /^(?:\[(?<address>[^\]]*)\]|(?<name>[^:@]+))(?::(?<port>[0-9]{1,5}))?$/u;
 const PARAMETERS = ['socket', 'tls', 'reconnect-delay'];
 
-/** https://github.com/NetworkBlockDevice/nbd/blob/master/doc/uri.md, with two parameters of qshim's own: `tls`, `reconnect-delay`. */
+/**
+ * https://github.com/NetworkBlockDevice/nbd/blob/master/doc/uri.md, with two parameters of qshim's own: `tls`,
+ * `reconnect-delay`.
+ */
 function toUri({ server, exportName, reconnectDelayS, tls }: NbdSource): string {
   const secure = tls === undefined ? '' : 's';
   const parameters = [

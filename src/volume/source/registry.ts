@@ -6,8 +6,8 @@ import { qcow2File } from './qcow2-file.ts';
 import { rawFile } from './raw-file.ts';
 
 /**
- * Every kind of source there is. A new one is a file beside this one, an entry in this list, and a message of the API with its
- * number in proto/qshim/v1/volumes.proto: docs/sources.md goes through it.
+ * Every kind of source there is. A new one is a file beside this one, an entry in this list, and a message of the API
+ * with its number in proto/qshim/v1/volumes.proto: docs/sources.md goes through it.
  */
 const MODULES = [rawFile, qcow2File, blockDevice, nbd] as const;
 
