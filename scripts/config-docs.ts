@@ -1,5 +1,5 @@
 /** Writes docs/config.md from src/config.ts (`npm run config-docs`). */
 import { writeFile } from 'node:fs/promises';
-import { configDocument } from '../src/config.ts';
+import { configDocument } from './lib/config-document.ts';
 
 await writeFile('docs/config.md', configDocument());

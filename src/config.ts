@@ -14,7 +14,7 @@ import { VOLUME_CAPACITY_MAX } from './volume/model/slots.ts';
 /** How a sandbox may start: see TemplateUse in proto/qshim/v1/sandboxes.proto. */
 export const TEMPLATE_USES = ['auto', 'off', 'required'] as const;
 
-const projectRoot = join(import.meta.dirname, '..');
+export const projectRoot = join(import.meta.dirname, '..');
 
 const absolutePath = z.string().startsWith('/', 'must be an absolute path');
 const milliseconds = z.int().min(1).max(86_400_000);
@@ -358,25 +358,4 @@ function fromString(option: OptionInfo, text: string): unknown {
   if (typeof option.defaultValue === 'number') return text.trim() === '' ? text : Number(text);
   if (Array.isArray(option.defaultValue)) return text.split(',').filter((part) => part !== '');
   return text;
-}
-
-/** docs/config.md: every option in one place. */
-export function configDocument(): string {
-  const lines = OPTIONS.map((option) => {
-    const shown = Array.isArray(option.defaultValue) ? option.defaultValue.join(',') : String(option.defaultValue);
-    const value = shown.startsWith(projectRoot) ? shown.replace(projectRoot, '<project>') : shown;
-    return `| \`${option.name}\` | \`${option.environment}\` | \`${option.flag}\` | \`${value}\` | ${option.description} |`;
-  });
-  return [
-    '# Options of qshimd',
-    '',
-    'Made from `src/config.ts` by `npm run config-docs`. Sources, later ones win: the TOML file (`--config FILE`, else',
-    '`/etc/qshim/config.toml` if it exists), the environment, flags. Lists are separated by commas in environment and flags.',
-    'Durations are milliseconds.',
-    '',
-    '| TOML | environment | flag | default | meaning |',
-    '|---|---|---|---|---|',
-    ...lines,
-    '',
-  ].join('\n');
 }

@@ -711,12 +711,6 @@ export const REASONS = {
     meaning: 'The guest could not close the encrypted disk.',
     remedy: "Read the guest's own words in the message, or detach with force.",
   },
-  LUKS_STATUS_FAILED: {
-    statuses: ['FAILED_PRECONDITION'],
-    where: ['api'],
-    meaning: 'The guest could not tell the state of the encrypted disk.',
-    remedy: "Read the guest's own words in the message.",
-  },
   LUKS_RESIZE_FAILED: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],

@@ -20,7 +20,6 @@ import {
 
 const OPEN_LUKS2 = guestScript('open-luks2');
 const CLOSE_LUKS2 = guestScript('close-luks2');
-const STATUS_LUKS2 = guestScript('status-luks2');
 const RESIZE_LUKS2 = guestScript('resize-luks2');
 
 /** dm-crypt's names are shorter than 128 bytes, and `_dif` is added for integrity. */
@@ -29,7 +28,6 @@ export const LUKS_KEY_BYTES_MAX = 8192;
 /** cryptsetup reads the key once to encrypt the disk and once to open it. */
 const KEY_COPIES = 2;
 const SECTOR_BYTES = 512;
-const STATUS_TIMEOUT_MS = 30_000;
 
 /** A disk and the name of its mapping: the device is /dev/mapper/NAME. */
 export interface LuksDisk extends DiskIdentity {
@@ -169,28 +167,6 @@ export async function closeLuks2(agent: GuestAgent, request: CloseLuks2Request):
   const said = (key: string): boolean => facts.get(key)?.[0] === '1';
   const left = { busy: busyProcesses(facts), mountedAt: mountPointsLeft(facts) };
   return { closed: false, released: said('released'), open: said('open'), ...left };
-}
-
-/** `ephemeralKey`: the guest still has the key and header of this name. */
-export type StatusLuks2 =
-  | { readonly state: 'closed'; readonly ephemeralKey: boolean }
-  | { readonly state: 'open'; readonly ephemeralKey: boolean; readonly mapping: Luks2Mapping };
-
-/**
- * What the guest's kernel says of a mapping.
- * @throws as closeLuks2, with LUKS_STATUS_FAILED
- */
-export async function statusLuks2(agent: GuestAgent, disk: LuksDisk): Promise<StatusLuks2> {
-  checkName(disk.name);
-  const script = { identity: disk, args: [disk.name], timeoutMs: STATUS_TIMEOUT_MS };
-  const facts = await runScript(agent, STATUS_LUKS2, { ...script, fallback: 'LUKS_STATUS_FAILED' });
-  const ephemeralKey = facts.get('kept')?.[0] === '1';
-  const mapping = toMapping(facts);
-  if (mapping !== undefined) return { state: 'open', ephemeralKey, mapping };
-  // Printed last; what remains of dm-integrity alone is not closed either.
-  const lower = facts.get('lower')?.[0];
-  if (lower !== '') throw refusal('LUKS_STATUS_FAILED', { identity: disk }, lower ?? 'no result');
-  return { state: 'closed', ephemeralKey };
 }
 
 export interface ResizeLuks2Request extends LuksDisk {

@@ -125,7 +125,6 @@ const SENTENCES = {
   LUKS_FORMAT_FAILED: 'the guest could not encrypt the disk',
   LUKS_OPEN_FAILED: 'the guest could not open the encrypted disk',
   LUKS_CLOSE_FAILED: 'the guest could not close the encrypted disk',
-  LUKS_STATUS_FAILED: 'the guest could not tell the state of the encrypted disk',
   LUKS_RESIZE_FAILED: 'the guest could not resize the encrypted disk',
   LUKS_RESIZE_UNSUPPORTED: 'a disk with integrity protection cannot be resized',
   LUKS_NOT_OPEN: 'the encrypted disk is not open',

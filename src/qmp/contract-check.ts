@@ -39,29 +39,13 @@ export function checkContract(
   return [...walk.findings];
 }
 
-/**
- * Like `checkContract`, for the device_add arguments that only `device-list-properties` describes.
- * @param listed the property names that the binary lists for the driver
- * @param kind `device`: virtio-blk-pci; `port`: virtserialport
- */
-export function checkDeviceProperties(
-  listed: ReadonlySet<string>,
-  version: QemuVersion,
-  kind: 'device' | 'port' = 'device',
-): string[] {
-  return Object.entries(QMP_CONTRACT.commands.device_add.arguments)
-    .filter(([, leaf]) => String(leaf).startsWith(`${kind} property`) && isSince(leaf, version))
-    .map(([name]) => name)
-    .filter((name) => !listed.has(name))
-    .map((name) => `device_add: property ${name} is not in device-list-properties`);
-}
-
 /** True when `version` is `major.minor` or later. */
 export function isAtLeast(version: QemuVersion, major: number, minor: number): boolean {
   return version.major > major || (version.major === major && version.minor >= minor);
 }
 
-function isSince(leaf: unknown, version: QemuVersion): boolean {
+/** True when an entry of the contract is for this version: it is not marked "since" a later one. */
+export function isSince(leaf: unknown, version: QemuVersion): boolean {
   const match = typeof leaf === 'string' ? /since (\d+)\.(\d+)$/.exec(leaf) : null;
   return match === null || isAtLeast(version, Number(match[1]), Number(match[2]));
 }

@@ -6,12 +6,13 @@ import { Deadline, sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { probeCapabilities } from '../../src/qmp/capabilities.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
-import { checkContract, checkDeviceProperties } from '../../src/qmp/contract-check.ts';
+import { checkContract } from '../../src/qmp/contract-check.ts';
 import { QMP_CONTRACT } from '../../src/qmp/contract.ts';
 import { isQmpError } from '../../src/qmp/errors.ts';
 import { bareQemuBinary, bareQemuMissing, startBareQemu } from '../support/bare-qemu.ts';
 import { DRIVER_LIVE_STATUSES, FakeQemuModel } from '../support/fake-qemu-model.ts';
 import { FakeQmp } from '../support/fake-qmp.ts';
+import { checkDeviceProperties } from '../support/device-properties.ts';
 
 const NO_MACHINE = ['-machine', 'none', '-S'];
 const BRIDGE = ['-device', 'pci-bridge,id=br0,chassis_nr=1,shpc=off,bus=pcie.0,addr=0x3'];

@@ -3,7 +3,8 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { OPTIONS, configDocument, configWith, loadConfig, type Config, type ConfigSources } from '../../src/config.ts';
+import { OPTIONS, configWith, loadConfig, type Config, type ConfigSources } from '../../src/config.ts';
+import { configDocument } from '../../scripts/lib/config-document.ts';
 
 interface Given {
   readonly toml?: string;

@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { checkContract, checkDeviceProperties, isAtLeast, type ContractTable } from '../../src/qmp/contract-check.ts';
+import { checkContract, isAtLeast, type ContractTable } from '../../src/qmp/contract-check.ts';
 import { QMP_CONTRACT } from '../../src/qmp/contract.ts';
 import type { SchemaInfo } from '../../src/qmp/protocol.ts';
 import { schemaOfContract } from '../support/contract-schema.ts';
+import { checkDeviceProperties } from '../support/device-properties.ts';
 
 const version = { major: 7, minor: 2, micro: 22 };
 
