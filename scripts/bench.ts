@@ -8,6 +8,7 @@ import { Command } from '@commander-js/extra-typings';
 import { execa } from 'execa';
 import { sectionText, type Section } from '../test/bench/figures.ts';
 import { SECTIONS } from '../test/bench/sections.ts';
+import { versions } from '../test/bench/versions.ts';
 import { clearAway, withDirectory, type Bench } from '../test/bench/rig.ts';
 import { ensureBenchTools, ensureTestTools } from './lib/prepare.ts';
 
@@ -16,9 +17,13 @@ const options = new Command('npm run bench --')
   .description('Measures qshim, a bare QMP script and libvirt side by side. Prints tables; needs root for libvirt.')
   .option('--only <sections>', `comma-separated: ${names.join(', ')}`)
   .option('--quick', 'few rounds: whether it runs, not how fast', false)
+  .option('--against <ref>', 'measure attach and detach of this tree beside another version, and nothing else')
   .option('--json <file>', 'write every sample to this file')
   .parse()
   .opts();
+const { against } = options;
+if (against !== undefined && options.only !== undefined)
+  throw new Error('--against measures one thing; --only is not for it');
 const only = options.only?.split(',') ?? names;
 for (const name of only) {
   if (!names.includes(name)) throw new Error(`there is no section ${name}; there are ${names.join(', ')}`);
@@ -58,8 +63,9 @@ await withDirectory('/dev/shm', (directory) =>
     }
     const say = (line: string): void => console.error(line);
     const bench: Bench = { directory, diskDirectory, quick: options.quick, say, clearedWhenInterrupted };
-    for (const [name, run] of Object.entries(SECTIONS)) {
-      if (!only.includes(name)) continue;
+    const sections = against === undefined ? SECTIONS : { versions: (given: Bench) => versions(given, against) };
+    for (const [name, run] of Object.entries(sections)) {
+      if (against === undefined && !only.includes(name)) continue;
       const loadBefore = loadavg();
       try {
         const section = await run(bench);

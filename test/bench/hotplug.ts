@@ -8,10 +8,10 @@ import { Libvirt, diskXml } from './libvirt.ts';
 import { DISK_BYTES, SETTLE_MS, startDaemon, timed, type Bench } from './rig.ts';
 import { BlockUevents, UEVENT_PORT, UEVENT_SCRIPT } from './uevents.ts';
 
-const BATCH = 16;
-const VCPUS = 2;
+export const BATCH = 16;
+export const VCPUS = 2;
 /** Two bridges of 31 slots; qshim uses 46 of them, and leaves the last 16 to the bare script. */
-const CAPACITY = 46;
+export const CAPACITY = 46;
 
 /** One of those that are compared. */
 interface Contestant {
@@ -164,11 +164,14 @@ async function bareContestant(
 }
 
 async function qshimContestant(daemon: TestDaemon, uevents: BlockUevents): Promise<Contestant> {
+  return { name: 'qshim', uevents, ...(await qshimDisks(daemon)) };
+}
+
+/** Raw files that a daemon attaches to its sandbox `vm` and detaches again: one by itself, several as a batch. */
+export async function qshimDisks(daemon: TestDaemon): Promise<Pick<Contestant, 'attach' | 'detach'>> {
   const paths = await Promise.all(Array.from({ length: BATCH }, (_, n) => daemon.rawFile(`q${n}.raw`, DISK_BYTES)));
   const idOf = (index: number): string => `v${index}`;
   return {
-    name: 'qshim',
-    uevents,
     attach: async (count) => {
       const volumes = paths
         .slice(0, count)
