@@ -3,13 +3,14 @@
  * `N passed, N failed` (`, N skipped` may follow). `npm test -- --help` lists the options.
  */
 import { once } from 'node:events';
-import { chmod, glob, mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { run } from 'node:test';
 import { Command } from '@commander-js/extra-typings';
 import { execa } from 'execa';
 import { ensureTestTools } from './lib/prepare.ts';
 import { shellChecks } from './lib/shell-lint.ts';
+import { list, testFiles } from './lib/test-files.ts';
 
 interface Tally {
   passed: number;
@@ -51,8 +52,8 @@ const ALSO_AS_CLONES: readonly string[] = [
 
 const command = new Command('npm test --')
   .description('Runs every check of the project.')
-  .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, confidential, containerd')
-  .option('--files <text>', 'only test files whose path contains this text')
+  .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, confidential, containerd', list)
+  .option('--files <texts>', 'comma-separated: only test files whose path contains one of these texts', list)
   .option(
     '--template <use>',
     'how sandboxes of the real-QEMU tests start that do not say: off (they boot), required (clones). Default: off, and a part of the tests once more as clones',
@@ -60,7 +61,10 @@ const command = new Command('npm test --')
   .option('--verbose', 'name every test, not only those that failed')
   .parse();
 const options = command.opts();
-const only = options.only?.split(',');
+const { only } = options;
+const CHECKS = ['lint', 'types', ...KINDS.map(({ name }) => name)];
+const unknown = only?.filter((kind) => !CHECKS.includes(kind)) ?? [];
+if (unknown.length > 0) command.error(`--only: there is no ${unknown.join(', ')} among ${CHECKS.join(', ')}`);
 const tally: Tally = { passed: 0, failed: 0, skipped: 0 };
 
 function wanted(kind: string): boolean {
@@ -68,6 +72,11 @@ function wanted(kind: string): boolean {
   const found = KINDS.find(({ name }) => name === kind);
   return found === undefined ? options.files === undefined : found.onlyWhenAsked !== true;
 }
+
+const kindsWanted = KINDS.map(({ name }) => name).filter(wanted);
+const filesOf = await testFiles(kindsWanted, options.files).catch((error: unknown) =>
+  command.error(`--files: ${error instanceof Error ? error.message : String(error)}`),
+);
 
 /** A whole run names what it leaves out. */
 function sayWhyNot({ name, onlyWhenAsked }: Kind): void {
@@ -92,13 +101,8 @@ async function check(name: string, file: string, args: readonly string[]): Promi
 
 /** Runs test files; those of `picked` when given. */
 async function runKind(kind: Kind, title: string, picked?: readonly string[]): Promise<void> {
-  const files: string[] = [];
-  for await (const file of glob(`test/${kind.name}/**/*.test.ts`)) {
-    const named = options.files === undefined || file.includes(options.files);
-    if (named && (picked?.includes(basename(file)) ?? true)) files.push(file);
-  }
+  const files = (filesOf.get(kind.name) ?? []).filter((file) => picked?.includes(basename(file)) ?? true);
   if (files.length === 0) return;
-  files.sort();
   const started = performance.now();
   const before = { ...tally };
   const stream = run({ files, concurrency: kind.concurrency, timeout: kind.timeoutMs });

@@ -10,7 +10,8 @@ import type { VolumeEvent__Output } from '../../src/grpc/generated/qshim/v1/Volu
 import { ApiClient } from '../support/daemon.ts';
 import { assertRefusal, decodeRefusal, isServiceError, refusal } from '../support/errors.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /**
  * Every bound, met and passed: one too many is refused with its reason, those within the bound do not notice, and when
@@ -29,7 +30,7 @@ interface Bounded extends AsyncDisposable {
 async function start(settings: Partial<Record<OptionName, string | number>>): Promise<Bounded> {
   const rig = await FakeVmRig.start(settings);
   const vm = await rig.sandbox();
-  await eventually('the agent is ready', async () => (await rig.client.getSandbox('one')).agentReady || undefined);
+  await until('the agent is ready', async () => (await rig.client.getSandbox('one')).agentReady || undefined);
   return { rig, vm, [Symbol.asyncDispose]: () => rig[Symbol.asyncDispose]() };
 }
 
@@ -53,7 +54,7 @@ describe('calls', { timeout: 120_000 }, () => {
     const { rig, vm } = bounded;
     vm.model.driver = 'manual';
     const attaches = ['a', 'b', 'c'].map((name) => rig.attach(name));
-    await eventually('three devices', () => (vm.model.devices.size === 3 ? true : undefined));
+    await until('three devices', () => (vm.model.devices.size === 3 ? true : undefined));
     const leaver = rig.client.volumes.detach({ sandboxId: 'one', volumeId: 'none' }, () => undefined);
     leaver.cancel();
     const path = await rig.daemon.rawFile('d', 65_536);
@@ -62,7 +63,7 @@ describe('calls', { timeout: 120_000 }, () => {
       { sandboxId: 'one', volumeId: 'd', spec: { rawFile: { path } } },
       fourth.resolve,
     );
-    await eventually('four devices', () => (vm.model.devices.size === 4 ? true : undefined));
+    await until('four devices', () => (vm.model.devices.size === 4 ? true : undefined));
 
     for (const extra of [
       () => rig.client.getVolume('one', 'a'),
@@ -75,7 +76,7 @@ describe('calls', { timeout: 120_000 }, () => {
     }
     call.cancel();
     await fourth.promise;
-    const present = await eventually('the place is free', () => rig.client.listVolumes('one').catch(() => undefined));
+    const present = await until('the place is free', () => rig.client.listVolumes('one').catch(() => undefined));
     assert.equal(present.length, 4, 'the attach whose caller left goes on');
     for (const id of vm.model.devices.keys()) vm.model.driverLive(id);
     for (const attach of attaches) assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
@@ -149,11 +150,9 @@ describe('QEMU and the guest', { timeout: 120_000 }, () => {
     await rig.detach('first');
     vm.qmp.pauseReading();
     const within = ['a', 'b', 'c'].map((name) => rig.attach(name));
-    await eventually('three records', async () =>
-      (await rig.client.listVolumes('one')).length === 4 ? true : undefined,
-    );
+    await until('three records', async () => ((await rig.client.listVolumes('one')).length === 4 ? true : undefined));
     // The attaches have their records before their commands; the journal lies in between.
-    const seen = await eventually('the queue is full', async () => {
+    const seen = await until('the queue is full', async () => {
       const one = await refusal(rig.attach('d', 300));
       return one.code === EXHAUSTED ? one : undefined;
     });
@@ -171,8 +170,8 @@ describe('QEMU and the guest', { timeout: 120_000 }, () => {
     await rig.attach('a');
     const before = vm.qmp.connections;
     vm.qmp.sendRaw(`{"event": "${'x'.repeat(300_000)}"}\n`);
-    await eventually('a new connection', () => (vm.qmp.connections > before ? true : undefined));
-    const gone = await eventually('a detach', () => rig.detach('a').catch(() => undefined));
+    await until('a new connection', () => (vm.qmp.connections > before ? true : undefined));
+    const gone = await until('a detach', () => rig.detach('a').catch(() => undefined));
     assert.equal(gone.state, 'VOLUME_STATE_REMOVED');
   });
 
@@ -180,14 +179,14 @@ describe('QEMU and the guest', { timeout: 120_000 }, () => {
     await using bounded = await start({ exec_max: 2 });
     const { rig, vm } = bounded;
     const other = await rig.sandbox('two');
-    await eventually('its agent is ready', async () => (await rig.client.getSandbox('two')).agentReady || undefined);
+    await until('its agent is ready', async () => (await rig.client.getSandbox('two')).agentReady || undefined);
     let exited = false;
     for (const one of [vm, other]) {
       one.agent.answer = ({ execute }) =>
         execute === 'guest-exec' ? { pid: 7 } : { exited: exited || one === other, exitcode: 0 };
     }
     const within = [rig.client.exec('one', 'true'), rig.client.exec('one', 'true')];
-    await eventually('both run', () =>
+    await until('both run', () =>
       vm.agent.seen.filter((name) => name === 'guest-exec').length === 2 ? true : undefined,
     );
     assertRefusal(await refusal(rig.client.exec('one', 'true')), { code: EXHAUSTED, reason: 'TOO_MANY_COMMANDS' });
@@ -207,8 +206,8 @@ describe('QEMU and the guest', { timeout: 120_000 }, () => {
       return { pid: 7 };
     };
     const within = [rig.client.exec('one', 'true')];
-    await eventually('the first is asked', () => (vm.agent.seen.includes('guest-exec') ? true : undefined));
-    const full = await eventually('the queue is full', async () => {
+    await until('the first is asked', () => (vm.agent.seen.includes('guest-exec') ? true : undefined));
+    const full = await until('the queue is full', async () => {
       const next = rig.client.exec('one', 'true');
       const seen = await Promise.race([
         next.then(
@@ -243,7 +242,7 @@ describe('QEMU and the guest', { timeout: 120_000 }, () => {
       reason: 'GUEST_AGENT_REPLY_TOO_LARGE',
     });
     outputBytes = 10;
-    const next = await eventually('the agent works again', () => rig.client.exec('one', 'true').catch(() => undefined));
+    const next = await until('the agent works again', () => rig.client.exec('one', 'true').catch(() => undefined));
     assert.deepEqual([next.standardOutput.length, next.truncated], [10, false]);
   });
 });
@@ -262,9 +261,9 @@ describe('watchers', { timeout: 120_000 }, () => {
     assert.equal(error.code, EXHAUSTED);
     assert.equal(error.metadata['max'], '2');
     await rig.attach('a');
-    await eventually('both watchers saw it', () => (seen.every((list) => list.length === 2) ? true : undefined));
+    await until('both watchers saw it', () => (seen.every((list) => list.length === 2) ? true : undefined));
     streams[0]?.cancel();
-    const late = await eventually('a free place', () => watch(rig.client).catch(() => undefined));
+    const late = await until('a free place', () => watch(rig.client).catch(() => undefined));
     late.on('error', () => undefined);
     late.cancel();
     streams[1]?.cancel();
@@ -293,7 +292,7 @@ describe('watchers', { timeout: 120_000 }, () => {
       await rig.detach('a');
     }
     const count = 2 + 4 * STALLED_CYCLES;
-    const last = await eventually('the quick watcher has all', () =>
+    const last = await until('the quick watcher has all', () =>
       numbers.length === count ? numbers.at(-1) : undefined,
     );
     assert.deepEqual(numbers, range((snapshot.event?.sequence ?? 0) + 1, count));
@@ -310,7 +309,7 @@ describe('watchers', { timeout: 120_000 }, () => {
     again.on('error', () => undefined);
     const rest: number[] = [];
     again.on('data', (event: Event__Output) => rest.push(event.sequence));
-    await eventually('the rest', () => (rest.at(-1) === last ? true : undefined));
+    await until('the rest', () => (rest.at(-1) === last ? true : undefined));
     assert.deepEqual([...read, ...rest], numbers, 'nothing is missing, nothing came twice, all is in order');
     again.cancel();
     quick.cancel();
@@ -328,7 +327,7 @@ describe('watchers', { timeout: 120_000 }, () => {
       await rig.detach('a');
     }
     // An answer may come before its event is on disk, and so before it is told: what is retained still moves on.
-    await eventually('the last event', () => (removed === 5 ? true : undefined));
+    await until('the last event', () => (removed === 5 ? true : undefined));
     live.cancel();
     const [refused] = (await once(rig.client.events.watch({ afterSequence: 1 }), 'error')) as unknown[];
     const error = decodeRefusal(refused);
@@ -339,7 +338,7 @@ describe('watchers', { timeout: 120_000 }, () => {
     stream.on('error', () => undefined);
     const numbers: number[] = [];
     stream.on('data', (event: Event__Output) => numbers.push(event.sequence));
-    await eventually('eight events', () => (numbers.length === 8 ? true : undefined));
+    await until('eight events', () => (numbers.length === 8 ? true : undefined));
     assert.deepEqual(numbers, range(oldest, 8));
     stream.cancel();
   });

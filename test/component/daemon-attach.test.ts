@@ -10,7 +10,8 @@ import { call } from '../support/daemon.ts';
 import { isServiceError, refusal } from '../support/errors.ts';
 import { NO_REPLY, QmpFailure, type Arguments, type ReceivedCommand } from '../support/fake-qmp.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /**
  * The real daemon against a scripted QEMU: what an attach says to it, in which order, and what it makes of the answers.
@@ -103,7 +104,7 @@ describe('attach: the order of things', { timeout: 120_000 }, () => {
     const attach = refusal(rig.attach('a'));
     await held.came;
     const stopped = rig.client.stopSandbox({ sandboxId: 'one' });
-    await eventually('it stops', async () =>
+    await until('it stops', async () =>
       (await rig.client.getSandbox('one')).state === 'SANDBOX_STATE_STOPPING' ? true : undefined,
     );
     // A QEMU that shuts down takes its block nodes away while it still answers.

@@ -8,7 +8,8 @@ import { identify } from '../../src/qemu/process.ts';
 import { refusal, type Refusal } from '../support/errors.ts';
 import { NO_REPLY } from '../support/fake-qmp.ts';
 import type { FakeVmOptions } from '../support/fake-qemu.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /** The real daemon and QEMUs that are not what it needs: refused, and nothing of them is left. */
 
@@ -121,7 +122,7 @@ describe('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
     const [sandbox] = await rig.client.listSandboxes();
     assert.deepEqual([sandbox?.state, sandbox?.qemuPid], ['SANDBOX_STATE_CREATING', vm.pid]);
     vm.agent.start();
-    await eventually('the sandbox is running', async () =>
+    await until('the sandbox is running', async () =>
       (await rig.client.getSandbox('one')).state === 'SANDBOX_STATE_RUNNING' ? true : undefined,
     );
     assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
@@ -142,7 +143,7 @@ describe('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
       await once(other, 'data');
     });
     other?.destroy();
-    await eventually('the boot that failed is gone', async () =>
+    await until('the boot that failed is gone', async () =>
       (await rig.client.listSandboxes()).every(({ sandboxId }) => sandboxId !== 'one') ? true : undefined,
     );
     assert.equal((await rig.client.getSandbox('two')).qemuPid, two.pid);
@@ -198,7 +199,7 @@ describe('the end of a VM', { timeout: 120_000 }, () => {
     const vm = await rig.sandbox();
     vm.qmp.emit('SHUTDOWN', { guest: true, reason: 'guest-shutdown' });
     vm.exit(0);
-    const stopped = await eventually('the sandbox is stopped', async () => {
+    const stopped = await until('the sandbox is stopped', async () => {
       const sandbox = await rig.client.getSandbox('one');
       return sandbox.state === 'SANDBOX_STATE_STOPPED' ? sandbox : undefined;
     });

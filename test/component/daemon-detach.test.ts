@@ -4,7 +4,8 @@ import { status } from '@grpc/grpc-js';
 import { call } from '../support/daemon.ts';
 import { isServiceError, refusal } from '../support/errors.ts';
 import { NO_REPLY, QmpFailure } from '../support/fake-qmp.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /** The real daemon against a scripted QEMU: REMOVED is said when it was seen, in whatever order the signs come. */
 
@@ -134,7 +135,7 @@ describe('detach: guests that hold on', { timeout: 120_000 }, () => {
     const watch = rig.client.volumes.watch({ sandboxId: 'one' });
     watch.on('data', ({ event }: { event: { type: string } }) => void states.push(event.type));
     watch.on('error', () => undefined);
-    await eventually('the watch is open', () => (states.length > 0 ? true : undefined));
+    await until('the watch is open', () => (states.length > 0 ? true : undefined));
 
     vm.model.unplug = 'manual';
     const seen = await refusal(rig.detach('a', { timeoutMs: 150 }));
@@ -150,7 +151,7 @@ describe('detach: guests that hold on', { timeout: 120_000 }, () => {
     const removed = await rig.until('a', 'VOLUME_STATE_REMOVED');
     assert.equal(removed.cause?.reason, 'DETACH_REQUESTED');
     assert.deepEqual(vm.held, []);
-    await eventually('the watcher has seen the end', () => (states.includes('volume.removed') ? true : undefined));
+    await until('the watcher has seen the end', () => (states.includes('volume.removed') ? true : undefined));
     assert.deepEqual(states, ['volume.snapshot', 'volume.detaching', 'volume.removed']);
     watch.cancel();
     assert.equal((await rig.attach('b')).state, 'VOLUME_STATE_ATTACHED');

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /**
  * The one slot that a volume has for what is done to it while it stays attached: who comes second, and what a daemon
@@ -23,7 +24,7 @@ async function operation(rig: FakeVmRig): Promise<unknown> {
 }
 
 async function settledOperation(rig: FakeVmRig): Promise<void> {
-  await eventually('the journal says that nothing is done', async () =>
+  await until('the journal says that nothing is done', async () =>
     (await operation(rig)) === 'none' ? true : undefined,
   );
 }
@@ -77,7 +78,7 @@ describe('operations on an attached volume', { timeout: 120_000 }, () => {
         assert.deepEqual(await operation(rig), { kind: 'resize', sizeBytes: 2 * MIB, timeoutMs: 120_000 });
         held.release();
       });
-      await eventually('the volume has the new size', async () =>
+      await until('the volume has the new size', async () =>
         (await rig.volume('a')).sizeBytes === 2 * MIB ? true : undefined,
       );
       await settledOperation(rig);

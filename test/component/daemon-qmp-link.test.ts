@@ -5,7 +5,8 @@ import { refusal } from '../support/errors.ts';
 import { NO_REPLY, type Handler } from '../support/fake-qmp.ts';
 import { FakeScripts } from '../support/fake-scripts.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /** The real daemon and a QMP connection that breaks: it is made again, and the records are brought to the truth. */
 
@@ -21,7 +22,7 @@ function cutAt(vm: FakeVm, name: QmpCommandName, carriedOut: boolean): void {
 }
 
 async function reconnected(vm: FakeVm, connections: number): Promise<void> {
-  await eventually(`connection ${connections} is made`, () => (vm.qmp.connections >= connections ? true : undefined));
+  await until(`connection ${connections} is made`, () => (vm.qmp.connections >= connections ? true : undefined));
 }
 
 describe('QMP connection lost during an attach', { timeout: 120_000 }, () => {
@@ -92,7 +93,7 @@ describe('QMP connection lost during an attach', { timeout: 120_000 }, () => {
     assert.deepEqual([seen.code, seen.reason], ['UNAVAILABLE', 'QMP_LOST']);
     assert.deepEqual(await rig.client.listVolumes('one'), []);
     vm.qmp.on('query-status', status);
-    const attached = await eventually('the attach finds a connection', () => rig.attach('a').catch(() => undefined));
+    const attached = await until('the attach finds a connection', () => rig.attach('a').catch(() => undefined));
     assert.equal(attached.generation, 1);
   });
 
@@ -177,7 +178,7 @@ describe('QMP connection lost at rest', { timeout: 120_000 }, () => {
       await rig.attach('a');
       vm.qmp.sendRaw(bytes);
       await reconnected(vm, 2);
-      const removed = await eventually('detach works', () => rig.detach('a').catch(() => undefined));
+      const removed = await until('detach works', () => rig.detach('a').catch(() => undefined));
       assert.equal(removed.state, 'VOLUME_STATE_REMOVED');
       assert.equal(vm.qmp.connections, 2);
     });
@@ -203,7 +204,7 @@ describe('QMP connection lost at rest', { timeout: 120_000 }, () => {
     vm.qmp.on('query-status', silent);
     vm.qmp.drop();
     await reconnected(vm, 3);
-    const attached = await eventually('attach works', () => rig.attach('a').catch(() => undefined));
+    const attached = await until('attach works', () => rig.attach('a').catch(() => undefined));
     assert.equal(attached.state, 'VOLUME_STATE_ATTACHED');
   });
 });
@@ -216,13 +217,11 @@ describe('events of the VM', { timeout: 120_000 }, () => {
     const asked = vm.qmp.receivedOf('query-pci').length;
     vm.agent.stop();
     vm.qmp.emit('RESET', { guest: true, reason: 'guest-reset' });
-    await eventually('the agent counts as away', async () =>
+    await until('the agent counts as away', async () =>
       (await rig.client.getSandbox('one')).agentReady ? undefined : true,
     );
     vm.agent.start();
-    await eventually('the agent is back', async () =>
-      (await rig.client.getSandbox('one')).agentReady ? true : undefined,
-    );
+    await until('the agent is back', async () => ((await rig.client.getSandbox('one')).agentReady ? true : undefined));
     assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
     await rig.attach('b');
     assert.equal(vm.qmp.receivedOf('query-pci').length, asked + 1, 'once a boot');
@@ -240,7 +239,7 @@ describe('events of the VM', { timeout: 120_000 }, () => {
     vm.agent.stop();
     vm.model.reboot('vol-1-a');
     vm.qmp.emit('RESET', { guest: true, reason: 'guest-reset' });
-    const booting = await eventually('the evidence is dropped', async () => {
+    const booting = await until('the evidence is dropped', async () => {
       const volume = await rig.volume('a');
       return volume.evidence.length === 0 ? volume : undefined;
     });
@@ -251,7 +250,7 @@ describe('events of the VM', { timeout: 120_000 }, () => {
     );
     vm.model.driverLive('vol-1-a');
     vm.agent.start();
-    await eventually('it is seen again', async () => {
+    await until('it is seen again', async () => {
       const { evidence, guestDevice } = await rig.volume('a');
       return guestDevice === '/dev/vda' && evidence.join() === 'virtio-status,guest-agent' ? true : undefined;
     });
@@ -276,7 +275,7 @@ describe('events of the VM', { timeout: 120_000 }, () => {
       return answer;
     };
     const attach = rig.attach('a');
-    await eventually('the driver is awaited once more', async () =>
+    await until('the driver is awaited once more', async () =>
       resets === 1 && (await rig.volume('a')).state === 'VOLUME_STATE_PENDING' ? true : undefined,
     );
     const looks = vm.qmp.receivedOf('x-query-virtio-status').length;
@@ -295,7 +294,7 @@ describe('events of the VM', { timeout: 120_000 }, () => {
     ] as const) {
       vm.model.status = runState;
       vm.qmp.emit(event, {});
-      await eventually(`the run state is ${runState}`, async () =>
+      await until(`the run state is ${runState}`, async () =>
         (await rig.client.getSandbox('one')).runState === runState ? true : undefined,
       );
     }

@@ -11,7 +11,8 @@ import { sleep } from '../../src/base/deadline.ts';
 import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import { NO_REPLY } from '../support/fake-qmp.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /** The real daemon ends at every moment, asked or killed; the next one on the directory finishes what was begun. */
 
@@ -19,7 +20,7 @@ const SIGNALS = ['SIGTERM', 'SIGKILL'] as const;
 
 /** The sandbox is the new daemon's own: adopted, and connected. */
 async function adopted(rig: FakeVmRig): Promise<void> {
-  await eventually('the sandbox is adopted', async () => {
+  await until('the sandbox is adopted', async () => {
     const [sandbox] = await rig.client.listSandboxes();
     return sandbox?.state === 'SANDBOX_STATE_RUNNING' && sandbox.qemuVersion !== '' && sandbox.agentReady
       ? true
@@ -46,7 +47,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
     assert.equal((await resized).reason, 'VM_GONE');
     const removed = await rig.until('a', 'VOLUME_STATE_REMOVED');
     assert.equal(removed.cause?.reason, 'VM_GONE');
-    await eventually('the sandbox is stopped', async () =>
+    await until('the sandbox is stopped', async () =>
       (await rig.client.getSandbox('one')).state === 'SANDBOX_STATE_STOPPED' ? true : undefined,
     );
     other?.destroy();
@@ -122,7 +123,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
       const vm = await rig.sandbox();
       Object.assign(vm.model, { driver: 'manual', unplug: 'manual' });
       assert.equal((await refusal(rig.attach('a', 100))).reason, 'GUEST_DRIVER_TIMEOUT');
-      await eventually('the journal says so', async () =>
+      await until('the journal says so', async () =>
         (await rig.journal()).volumes[0]?.state.phase === 'undoing' ? true : undefined,
       );
       await rig.restart(signal);
@@ -209,7 +210,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
     });
     assert.equal((await refusal(rig.attach('a'))).reason, 'QMP_LOST');
     vm.qmp.on('query-status', usual);
-    const again = await eventually('QEMU was asked', () => rig.attach('a').catch(() => undefined));
+    const again = await until('QEMU was asked', () => rig.attach('a').catch(() => undefined));
     assert.deepEqual([again.state, again.generation], ['VOLUME_STATE_ATTACHED', 1]);
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add'], 'the disk never left');
   });
@@ -227,7 +228,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
         return nodes.map((node) => (node.drv === 'file' ? { ...node, drv: 'of-a-later-version' } : node));
       });
     });
-    await eventually('the stray is gone', () => (vm.model.objects.has('vol-9-helper') ? undefined : true));
+    await until('the stray is gone', () => (vm.model.objects.has('vol-9-helper') ? undefined : true));
     assert.deepEqual([...vm.model.objects.keys()], ['vol-1-helper', 'not-ours']);
     assert.deepEqual([...vm.model.nodes.keys()].sort(), ['vol-1-file', 'vol-1-fmt']);
     assert.match(await rig.daemon.log(), /volume could not be recovered; left as it is/);

@@ -4,14 +4,15 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { isJsonObject } from '../../src/base/versions.ts';
 import { refusal } from '../support/errors.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 import { withLaterMembers } from '../support/journal-fixtures.ts';
 
 /** The real daemon comes to what a daemon of a later version has left. */
 
 /** The sandbox is the new daemon's own: adopted, and connected. */
 async function adopted(rig: FakeVmRig): Promise<void> {
-  await eventually('the sandbox is adopted', async () => {
+  await until('the sandbox is adopted', async () => {
     const [sandbox] = await rig.client.listSandboxes();
     return sandbox?.state === 'SANDBOX_STATE_RUNNING' && sandbox.agentReady ? true : undefined;
   });

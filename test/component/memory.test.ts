@@ -10,7 +10,8 @@ import { pathToFileURL } from 'node:url';
 import type { ClientReadableStream } from '@grpc/grpc-js';
 import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import { ApiClient } from '../support/daemon.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /**
  * Whether the daemon's memory stays flat under load: calls of all kinds, refused ones too, and watchers that stay or
@@ -133,7 +134,7 @@ class Watching implements Disposable {
   async caughtUp(): Promise<void> {
     await this.#rig.attach('goes');
     const gone = await this.#rig.detach('goes');
-    await eventually('every watcher has the newest event', () =>
+    await until('every watcher has the newest event', () =>
       this.#newest.every((generation) => generation === gone.generation) ? true : undefined,
     );
   }

@@ -7,13 +7,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Client, credentials, status, type ServiceError } from '@grpc/grpc-js';
 import { execa } from 'execa';
 import { service as health } from 'grpc-health-check';
 import { ApiClient, TestDaemon, call, type DaemonOptions } from '../support/daemon.ts';
 import { decodeRefusal } from '../support/errors.ts';
 import { ReflectionClient } from '../support/reflection.ts';
+import { until } from '../support/until.ts';
 
 /**
  * The daemon's door: its socket, its options, its signals, its health, and what it tells of itself. No VM is needed.
@@ -149,7 +149,7 @@ await describe('the socket', async () => {
   await it('replaces the sockets that a killed daemon has left', async () => {
     await withDaemon({}, async (first) => {
       // Not before its probe has ended: a killed daemon removes nothing.
-      while (!(await first.log()).includes('kvm probed')) await sleep(20);
+      await until('the probe has ended', async () => (await first.log()).includes('kvm probed'));
       await first.kill('SIGKILL');
       assert.ok((await stat(first.socket)).isSocket());
       const second = await TestDaemon.start({

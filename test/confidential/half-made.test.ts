@@ -62,7 +62,7 @@ await describe('an image that is not finished is no image, and the source stays 
   };
 
   /** QEMU sets the size before it derives the key. It answers nothing until it has. */
-  const atWork = (path: string): Promise<void> =>
+  const atWork = (path: string): Promise<true> =>
     until('QEMU at work', async () => (await stat(path)).size === MADE_BYTES);
 
   /** Begins an attach that makes an image, and ends the daemon while QEMU works on it. The VM's pid. */

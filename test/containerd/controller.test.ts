@@ -3,6 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { podConfig } from '../support/containerd/cri.ts';
 import { ControllerClient } from '../support/containerd/controller-client.ts';
 import { ContainerdRig } from '../support/containerd/rig.ts';
+import { until } from '../support/until.ts';
 
 describe('sandbox Controller, called by an unmodified containerd 2.1 through CRI', () => {
   let rig: ContainerdRig;
@@ -63,8 +64,7 @@ describe('sandbox Controller, called by an unmodified containerd 2.1 through CRI
     const podId = await rig.cri.runPod(podConfig('killed'));
     const { qemuPid } = await rig.daemon.client.getSandbox(podId);
     process.kill(qemuPid, 'SIGKILL');
-    const end = Date.now() + 20_000;
-    while ((await rig.cri.podStatus(podId)).state === 'SANDBOX_READY') assert.ok(Date.now() < end, 'still READY');
+    await until('the pod is NOTREADY', async () => (await rig.cri.podStatus(podId)).state !== 'SANDBOX_READY');
     await rig.cri.stopPod(podId);
     await rig.cri.removePod(podId);
     assert.deepEqual(await rig.daemon.client.listSandboxes(), []);

@@ -9,6 +9,7 @@ import { exists, processesNaming } from './host.ts';
 import type { FaultRig, ReadyWhen } from './rig.ts';
 import { lineOf, type Moment, type Step } from './steps.ts';
 import { bounded, checkAnswer, describe, passing } from './volume-cell.ts';
+import { until } from '../support/until.ts';
 
 const SANDBOX_ID = 'new';
 const SETTLE_TIMEOUT_MS = 60_000;
@@ -91,24 +92,22 @@ async function struck(rig: FaultRig, step: Step, fault: Fault, moment: Moment): 
 
 /** The sandbox once nothing is under way; undefined when there is none. */
 async function settled(rig: FaultRig): Promise<Sandbox__Output | undefined> {
-  const end = performance.now() + SETTLE_TIMEOUT_MS;
-  for (;;) {
-    const found = (await rig.client.listSandboxes()).find(({ sandboxId }) => sandboxId === SANDBOX_ID);
-    if (found?.state !== 'SANDBOX_STATE_CREATING') return found;
-    if (performance.now() > end) throw new Error(`still ${found.state}`);
-    await sleep(10);
-  }
+  const { found } = await until(
+    'nothing is under way',
+    async () => {
+      const found = (await rig.client.listSandboxes()).find(({ sandboxId }) => sandboxId === SANDBOX_ID);
+      return found?.state !== 'SANDBOX_STATE_CREATING' && { found };
+    },
+    SETTLE_TIMEOUT_MS,
+  );
+  return found;
 }
 
 /** No process, and soon no directory: one that could not be removed during the fault is removed after it. */
 async function checkNothingLeft(rig: FaultRig): Promise<void> {
   const directory = join(rig.daemon.stateDir, SANDBOX_ID);
   assert.deepEqual(await processesNaming(`path=${directory}/`), [], 'QEMU is left running');
-  const end = performance.now() + CLEARED_MAX_MS;
-  while (await exists(directory)) {
-    if (performance.now() > end) throw new Error('the state directory is left');
-    await sleep(10);
-  }
+  await until('the state directory is removed', async () => !(await exists(directory)), CLEARED_MAX_MS);
   // The daemon takes note of it a moment later.
   await sleep(20);
 }

@@ -10,6 +10,7 @@ import type { CellVolume, FaultRig } from './rig.ts';
 import { isDeviceDeleted } from './steps.ts';
 import { attachAndLook } from './volume-cell.ts';
 import type { Line } from './wire.ts';
+import { until } from '../support/until.ts';
 
 /** Of the rig's VMs (rig.ts): small enough to be filled. */
 const CAPACITY = 31;
@@ -285,7 +286,7 @@ async function stopPreempts(rig: FaultRig): Promise<void> {
   const attach = outcome(rig.client.attach({ sandboxId: 'new', volumeId: 'waits', spec, timeoutMs: 120_000 }));
   const waiting = async (): Promise<boolean> =>
     (await rig.client.listVolumes('new')).some(({ state }) => state === 'VOLUME_STATE_PENDING');
-  while (!(await waiting())) await sleep(5);
+  await until('the attach waits', waiting);
   const stopped = await rig.client.stopSandbox({ sandboxId: sandbox.sandboxId, force: true });
   assert.equal(stopped.state, 'SANDBOX_STATE_STOPPED');
   const answer = await attach;

@@ -13,6 +13,7 @@ import { qemuInventory, type QemuInventory } from '../support/leaks.ts';
 import { Hook } from './hook.ts';
 import { exists, mountSmall, processesNaming, whyNoMounts } from './host.ts';
 import { Wire } from './wire.ts';
+import { until } from '../support/until.ts';
 
 const MIB = 1024 * 1024;
 /** The daemon's patience with one QMP reply and one answer of the agent: long for a busy host, short for a test. */
@@ -281,11 +282,11 @@ export class FaultRig implements AsyncDisposable {
 
   /** Waits until the daemon has seen that the VM is gone. */
   async untilStopped(): Promise<void> {
-    const end = performance.now() + SETTLE_TIMEOUT_MS;
-    while ((await this.client.getSandbox(this.vm.sandboxId)).state !== 'SANDBOX_STATE_STOPPED') {
-      if (performance.now() > end) throw new Error('the end of QEMU was not noticed');
-      await sleep(POLL_MS);
-    }
+    await until(
+      'the end of QEMU is noticed',
+      async () => (await this.client.getSandbox(this.vm.sandboxId)).state === 'SANDBOX_STATE_STOPPED',
+      SETTLE_TIMEOUT_MS,
+    );
   }
 
   /** Waits until nothing is under way. The VM runs with its agent, or is stopped. */
@@ -339,7 +340,7 @@ export class FaultRig implements AsyncDisposable {
         // It has ended meanwhile.
       }
     }
-    while ((await this.qemuPids()).length > 0) await sleep(POLL_MS);
+    await until('every QEMU has ended', async () => (await this.qemuPids()).length === 0);
     await this.startDaemon();
     for (const { sandboxId } of await this.client.listSandboxes()) await this.client.deleteSandbox(sandboxId);
   }

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../support/until.ts';
 
 const NEWLINE = 0x0a;
 /** The agent's protocol puts it before the answer to a sync. */
@@ -110,7 +110,7 @@ export class Wire implements AsyncDisposable {
 
   /** Waits until the daemon is connected. */
   async connected(): Promise<void> {
-    while (this.#links.size === 0) await sleep(5);
+    await until('the daemon is connected', () => this.#links.size > 0);
   }
 
   /** For a link: what becomes of a line. */

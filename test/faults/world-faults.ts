@@ -5,13 +5,13 @@ import { NotHere, type Fault, type Point, type StatusName } from './cell.ts';
 import { always, deathTold, filterOn, lives, passOn, unlessSpawn } from './fault-parts.ts';
 import { exhaustDescriptors, fill, makeReadOnly } from './host.ts';
 import type { Step } from './steps.ts';
+import { until } from '../support/until.ts';
 
 const HUNG_MS = 1500;
 const FIRMWARE_MS = 1000;
 const TRUNCATED_BYTES = 4096;
 const AGENT_GONE_MAX_MS = 10_000;
 const PANIC_MAX_MS = 20_000;
-const POLL_MS = 5;
 
 const NO_VOLUME = 'no volume takes part in this step';
 const NO_AGENT = 'no guest agent runs yet';
@@ -181,24 +181,16 @@ export const GUEST_FAULTS: readonly Fault[] = [
 
 /** Waits until nobody in the guest has the agent's port open. */
 async function agentGone({ rig, target }: Point): Promise<void> {
-  const end = performance.now() + AGENT_GONE_MAX_MS;
   await rig.spare(async (qmp) => {
     const isOpen = async (): Promise<boolean> =>
       (await qmp.run('query-chardev')).some((port) => port.label === 'agent' && port['frontend-open']);
-    while (await isOpen()) {
-      if (performance.now() > end) throw new Error('the guest agent could not be killed');
-      await sleep(POLL_MS);
-    }
+    await until('the guest agent is killed', async () => !(await isOpen()), AGENT_GONE_MAX_MS);
   }, target.stateDir);
 }
 
 /** Waits until a guest that panicked has taken its QEMU with it. */
 async function qemuGone({ target }: Point): Promise<void> {
-  const end = performance.now() + PANIC_MAX_MS;
-  while ((await identify(target.pid)) !== undefined) {
-    if (performance.now() > end) throw new Error('the guest did not panic');
-    await sleep(POLL_MS);
-  }
+  await until('the guest panics', async () => (await identify(target.pid)) === undefined, PANIC_MAX_MS);
 }
 
 /** Puts blkdebug between format and file node: every read, write and flush of the guest fails with EIO. */

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { stat } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConsoleChunk__Output } from '../../src/grpc/generated/qshim/v1/ConsoleChunk.ts';
 import { TestDaemon } from '../support/daemon.ts';
+import { until } from '../support/until.ts';
 
 const LIMIT_BYTES = 65_536;
 
@@ -37,7 +37,7 @@ await describe('a guest that floods its console', async () => {
       'seq 1 30000 > /dev/ttyS0; for i in 1 2 3 4 5 6; do sleep 0.2; echo end$i > /dev/ttyS0; done',
     );
     // QEMU has all of it; the next look cuts what is still too long.
-    while ((await stat(log)).size > LIMIT_BYTES) await sleep(20);
+    await until('the log is cut', async () => (await stat(log)).size <= LIMIT_BYTES);
     assert.equal((await stat(`${log}.1`)).size, LIMIT_BYTES / 2);
     const text = await readConsole();
     assert.match(text, /end6\s*$/);

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { sleep } from '../../src/base/deadline.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent } from '../../src/guest/agent.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { rawVmMissing, startRawVm } from '../support/raw-vm.ts';
+import { until } from '../support/until.ts';
 
 const skip = rawVmMissing();
 const BOOT_TIMEOUT_MS = 120_000;
@@ -29,15 +29,14 @@ describe('an agent that goes and comes back', { skip }, () => {
     };
     const before = await bootId();
     await agent.shutdown('reboot');
-    let now = before;
-    while (now === before) {
+    await until('another boot answers', async () => {
       // While the guest goes down, requests may be answered by the old agent or die with it.
-      now = await bootId().catch((error: unknown) => {
+      const now = await bootId().catch((error: unknown) => {
         if (error instanceof ShimError && error.code === 'UNAVAILABLE') return before;
         throw error;
       });
-      await sleep(100);
-    }
+      return now !== before;
+    });
     await agent.waitReady({ timeoutMs: 1000 });
 
     await agent.shutdown('powerdown');

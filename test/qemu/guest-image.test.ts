@@ -4,13 +4,13 @@ import { mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { Deadline, sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent } from '../../src/guest/agent.ts';
 import { buildImage, debsOfGuest, guestDirectory, type Manifest } from '../../scripts/guest/build.ts';
 import { demandModules } from '../../scripts/guest/contents.ts';
 import { parseModulesDep } from '../../scripts/guest/tree.ts';
 import { bareQemuMissing, startBareQemu, type BareQemu } from '../support/bare-qemu.ts';
+import { until } from '../support/until.ts';
 
 const manifestPath = join(guestDirectory, 'manifest.json');
 const skip = bareQemuMissing() || (existsSync(manifestPath) ? false : 'the reference guest is missing: npm run guest');
@@ -66,13 +66,11 @@ async function plugDisk({ qemu, agent }: Guest, id: string, slot: number): Promi
     drive: `node-${id}`,
     serial: id,
   });
-  const deadline = Deadline.after(STEP_TIMEOUT_MS);
-  while (!deadline.expired) {
-    const found = (await agent.disks()).find(({ pci }) => pci?.slot === slot && pci.bus !== 0);
-    if (found !== undefined) return found.name;
-    await sleep(50);
-  }
-  throw new Error(`the guest never listed ${id} at slot ${slot}`);
+  return await until(
+    `the guest lists ${id} at slot ${slot}`,
+    async () => (await agent.disks()).find(({ pci }) => pci?.slot === slot && pci.bus !== 0)?.name,
+    STEP_TIMEOUT_MS,
+  );
 }
 
 describe('the reference guest as files', { skip }, () => {

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { Deadline, sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { probeCapabilities } from '../../src/qmp/capabilities.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
@@ -13,6 +12,7 @@ import { bareQemuBinary, bareQemuMissing, startBareQemu } from '../support/bare-
 import { DRIVER_LIVE_STATUSES, FakeQemuModel } from '../support/fake-qemu-model.ts';
 import { FakeQmp } from '../support/fake-qmp.ts';
 import { checkDeviceProperties } from '../support/device-properties.ts';
+import { until } from '../support/until.ts';
 
 const NO_MACHINE = ['-machine', 'none', '-S'];
 const BRIDGE = ['-device', 'pci-bridge,id=br0,chassis_nr=1,shpc=off,bus=pcie.0,addr=0x3'];
@@ -98,12 +98,16 @@ describe('QMP contract with the real binary', { skip: bareQemuMissing() }, () =>
     assert.deepEqual((await qmp.run('x-query-virtio-status', { path })).status, { statuses: [] });
     // SeaBIOS looks for something to boot, and for that it drives the disk itself.
     await qmp.run('cont');
-    const deadline = Deadline.after(EVENT_TIMEOUT_MS);
-    let statuses: readonly string[] = [];
-    while (statuses.length < DRIVER_LIVE_STATUSES.length && !deadline.expired) {
-      await sleep(20);
-      statuses = (await qmp.run('x-query-virtio-status', { path })).status.statuses;
-    }
+    const look = async (): Promise<readonly string[]> =>
+      (await qmp.run('x-query-virtio-status', { path })).status.statuses;
+    const statuses = await until(
+      'the driver is live',
+      async () => {
+        const found = await look();
+        return found.length >= DRIVER_LIVE_STATUSES.length && found;
+      },
+      EVENT_TIMEOUT_MS,
+    );
     assert.deepEqual(new Set(statuses), new Set(DRIVER_LIVE_STATUSES));
     const { transports } = (await qmp.run('x-query-virtio-status', { path }))['guest-features'];
     assert.ok(transports.some((text) => text.startsWith('VIRTIO_F_VERSION_1')));

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { after, before, describe, it } from 'node:test';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { TestDaemon } from '../support/daemon.ts';
@@ -13,6 +12,7 @@ import {
   type Refusal,
 } from '../support/errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
+import { until } from '../support/until.ts';
 
 /** Good requests at a wrong time or in a wrong state, to a real daemon with real VMs. */
 
@@ -20,17 +20,6 @@ const skip = await realVmSkipReason();
 const WAIT_MAX_MS = 60_000;
 /** Long enough to be seen pending under load, short enough to wait for. */
 const PENDING_MS = 4000;
-
-/** Asks again until the answer is good. */
-async function until<T>(ask: () => Promise<T>, good: (answer: T) => boolean): Promise<T> {
-  const end = Date.now() + WAIT_MAX_MS;
-  for (;;) {
-    const answer = await ask();
-    if (good(answer)) return answer;
-    assert.ok(Date.now() < end, `still ${JSON.stringify(answer)}`);
-    await sleep(20);
-  }
-}
 
 await describe('a running sandbox and its volumes', { skip }, async () => {
   let daemon: TestDaemon;
@@ -216,20 +205,23 @@ await describe('a volume that stays pending, and a sandbox that stops', { skip }
   async function beginPending(timeoutMs: number): Promise<{ readonly end: Promise<Refusal> }> {
     const end = refusal(attach(timeoutMs));
     end.catch(() => undefined);
-    await until(
-      () => worldState(daemon),
-      ({ qemus }) => qemus['deaf']?.peripherals.some((name) => name.startsWith('vol-')) === true,
-    );
+    await until('QEMU has the device', async () => {
+      const { qemus } = await worldState(daemon);
+      return qemus['deaf']?.peripherals.some((name) => name.startsWith('vol-'));
+    });
     return { end };
   }
+
+  const untilRemoved = (): Promise<Volume__Output> =>
+    until('the volume is REMOVED', async () => {
+      const volume = await daemon.client.getVolume('deaf', 'v');
+      return volume.state === 'VOLUME_STATE_REMOVED' && volume;
+    });
 
   await it('refuses to detach or replace it, and undoes it at its deadline', async () => {
     // The first attach makes what is made once.
     await refusal(attach(200));
-    const removed = await until(
-      () => daemon.client.getVolume('deaf', 'v'),
-      ({ state }) => state === 'VOLUME_STATE_REMOVED',
-    );
+    const removed = await untilRemoved();
     const before = withoutHistory(await worldState(daemon));
     const { end } = await beginPending(PENDING_MS);
     for (const force of [false, true]) {
@@ -252,10 +244,7 @@ await describe('a volume that stays pending, and a sandbox that stops', { skip }
     assertRefusal(first, timedOut);
     assertRefusal(joined, timedOut);
     assert.equal(joined.message, first.message);
-    const volume = await until(
-      () => daemon.client.getVolume('deaf', 'v'),
-      ({ state }) => state === 'VOLUME_STATE_REMOVED',
-    );
+    const volume = await untilRemoved();
     assert.equal(volume.generation, removed.generation + 1);
     assert.equal(volume.cause?.reason, 'GUEST_DRIVER_TIMEOUT');
     assert.equal(volume.attachedAt, null);
@@ -299,10 +288,10 @@ await describe('a volume that stays pending, and a sandbox that stops', { skip }
 
   await it('refuses to stop or delete a sandbox that is being created', async () => {
     const created = daemon.client.createSandbox({ sandboxId: 'young', spec: { vcpus: 2 } });
-    await until(
-      () => daemon.client.listSandboxes(),
-      (list) => list.some(({ sandboxId, state }) => sandboxId === 'young' && state === 'SANDBOX_STATE_CREATING'),
-    );
+    await until('the sandbox is CREATING', async () => {
+      const list = await daemon.client.listSandboxes();
+      return list.some(({ sandboxId, state }) => sandboxId === 'young' && state === 'SANDBOX_STATE_CREATING');
+    });
     const creating = { code: 'FAILED_PRECONDITION', reason: 'SANDBOX_CREATING' };
     assertRefusal(await refusal(daemon.client.stopSandbox({ sandboxId: 'young' })), creating);
     assertRefusal(await refusal(daemon.client.deleteSandbox('young')), creating);

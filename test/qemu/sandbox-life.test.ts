@@ -9,6 +9,7 @@ import type { SandboxEvent__Output } from '../../src/grpc/generated/qshim/v1/San
 import { TestDaemon } from '../support/daemon.ts';
 import { outcome } from '../support/grpc-errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
+import { until } from '../support/until.ts';
 
 const skip = await realVmSkipReason();
 
@@ -75,7 +76,7 @@ await describe('the life of a sandbox', { skip }, async () => {
     await daemon.client.deleteSandbox('vm', false);
     await daemon.client.deleteSandbox('vm', false);
     assert.equal((await outcome(daemon.client.getSandbox('vm'))).ok, false);
-    while (!types.includes('sandbox.deleted')) await sleep(10);
+    await until('the watcher hears of the end', () => types.includes('sandbox.deleted'));
     watch.cancel();
     assert.deepEqual(types, [
       'sandbox.creating',
@@ -117,7 +118,10 @@ await describe('the life of a sandbox', { skip }, async () => {
     await using daemon = await TestDaemon.start();
     await daemon.client.createSandbox({ sandboxId: 'vm', spec: { vcpus: 1 } });
     await daemon.client.exec('vm', '(sleep 0.2; poweroff) >/dev/null 2>&1 &');
-    while ((await daemon.client.getSandbox('vm')).state !== 'SANDBOX_STATE_STOPPED') await sleep(50);
+    await until(
+      'the sandbox is STOPPED',
+      async () => (await daemon.client.getSandbox('vm')).state === 'SANDBOX_STATE_STOPPED',
+    );
     assert.equal((await daemon.client.getSandbox('vm')).cause?.reason, 'GUEST_SHUTDOWN');
   });
 

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { after, before, describe, it } from 'node:test';
-import { Deadline, monotonicMs, sleep } from '../../src/base/deadline.ts';
+import { monotonicMs, sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { TemplateStore, type TemplateLease } from '../../src/template/store.ts';
 import { cloneMemory, makeTemplate, startClone } from '../../src/template/vm.ts';
@@ -21,6 +21,7 @@ import {
   testLaunch,
   type StartedVm,
 } from '../support/template-vm.ts';
+import { until } from '../support/until.ts';
 
 const EVENT_TIMEOUT_MS = 30_000;
 const SECTOR_BYTES = 512;
@@ -124,8 +125,11 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
     await clone.qmp.run('system_reset');
     await reset.next({ timeoutMs: EVENT_TIMEOUT_MS });
     await clone.agent.waitReady({ timeoutMs: START_TIMEOUT_MS });
-    const deadline = Deadline.after(START_TIMEOUT_MS);
-    while ((await guest(clone, 'hostname')) === 'clone-one\n' && !deadline.expired) await sleep(100);
+    await until(
+      'the guest has booted',
+      async () => (await guest(clone, 'hostname')) !== 'clone-one\n',
+      START_TIMEOUT_MS,
+    );
     assert.equal(await guest(clone, 'hostname'), 'sandbox\n');
     assert.equal(await guest(clone, 'cat /sys/class/dmi/id/product_uuid'), `${clone.uuid}\n`);
   });

@@ -8,6 +8,7 @@ import { ApiClient, TestDaemon } from '../support/daemon.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import { worldState } from '../support/errors.ts';
 import { qemuInventory } from '../support/leaks.ts';
+import { until } from '../support/until.ts';
 
 const MIB = 1024 * 1024;
 const WRITTEN_BYTES = 8 * MIB;
@@ -130,7 +131,7 @@ await describe('volumes of a running VM', { skip }, async () => {
     assert.equal(before.peripherals.filter((name) => name.endsWith('-boot')).length, 1);
     // -f does not even stop the services: the agent has no time to answer. The reset is what comes next.
     await daemon.client.exec('vm', '(sleep 0.1; reboot -f) >/dev/null 2>&1 &');
-    while ((await daemon.client.getSandbox('vm')).agentReady) await sleep(10);
+    await until('the agent has gone', async () => !(await daemon.client.getSandbox('vm')).agentReady);
     // The guest's kernel is coming up by now, its ACPI hotplug not yet: an unplug that arrives here is lost in silence.
     await sleep(BOOTING_MS);
     await assert.rejects(daemon.client.detach({ sandboxId: 'vm', volumeId: 'boot', timeoutMs: 100 }), {

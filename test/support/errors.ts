@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import type { MessageTypeDefinition } from '@grpc/proto-loader';
 import { REASONS, isReason, type ReasonRow } from '../../src/base/reasons.ts';
@@ -9,6 +8,7 @@ import type { Status__Output } from '../../src/grpc/generated/google/rpc/Status.
 import { loadStatusDefinition } from '../../src/grpc/schema.ts';
 import type { TestDaemon } from './daemon.ts';
 import { openFiles, qemuInventory, type QemuInventory } from './leaks.ts';
+import { until } from './until.ts';
 
 /** An error as a caller gets it, decoded from the trailers. */
 export interface Refusal {
@@ -21,7 +21,6 @@ export interface Refusal {
 
 const DETAILS_KEY = 'grpc-status-details-bin';
 const SETTLE_MAX_MS = 30_000;
-const SETTLE_PAUSE_MS = 10;
 const ERROR_INFO_URL = 'type.googleapis.com/google.rpc.ErrorInfo';
 const definitions = loadStatusDefinition();
 
@@ -123,14 +122,14 @@ export interface WorldState {
  * failure.
  */
 export async function worldState(daemon: TestDaemon): Promise<WorldState> {
-  const end = Date.now() + SETTLE_MAX_MS;
-  for (;;) {
-    const world = await look(daemon);
-    const writing = world.daemonFiles.filter((path) => path.startsWith(`${daemon.stateDir}/`));
-    if (writing.length === 0) return world;
-    assert.ok(Date.now() < end, `the daemon keeps ${writing.join(', ')} open`);
-    await sleep(SETTLE_PAUSE_MS);
-  }
+  return await until(
+    'the daemon keeps no file of its state open',
+    async () => {
+      const world = await look(daemon);
+      return !world.daemonFiles.some((path) => path.startsWith(`${daemon.stateDir}/`)) && world;
+    },
+    SETTLE_MAX_MS,
+  );
 }
 
 async function look(daemon: TestDaemon): Promise<WorldState> {

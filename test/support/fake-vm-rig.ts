@@ -1,13 +1,10 @@
 import { mkdir, readFile, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Deadline, sleep } from '../../src/base/deadline.ts';
 import type { OptionName } from '../../src/config.ts';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { TestDaemon, type ApiClient } from './daemon.ts';
 import { FakeQemu, type FakeVm, type FakeVmOptions } from './fake-qemu.ts';
-
-/** How long a test waits for what must come; only a fault makes it last so long. */
-const EVENTUALLY_MS = 30_000;
+import { until } from './until.ts';
 
 /** Short waits, so that retries and deadlines come within a test. */
 const QUICK: Partial<Record<OptionName, string | number>> = {
@@ -75,7 +72,7 @@ export class FakeVmRig implements AsyncDisposable {
 
   /** Asks until the volume is as expected, and gives it. */
   async until(volumeId: string, state: Volume__Output['state']): Promise<Volume__Output> {
-    return await eventually(`volume ${volumeId} is ${state}`, async () => {
+    return await until(`volume ${volumeId} is ${state}`, async () => {
       const volume = await this.volume(volumeId);
       return volume.state === state ? volume : undefined;
     });
@@ -98,7 +95,7 @@ export class FakeVmRig implements AsyncDisposable {
   async blockJournal(): Promise<AsyncDisposable> {
     // A directory in the temporary file's place; a write that is under way has to end first.
     const obstacle = join(this.daemon.stateDir, 'one/state.json.new');
-    await eventually('the journal is at rest', () =>
+    await until('the journal is at rest', () =>
       mkdir(obstacle).then(
         () => true,
         () => undefined,
@@ -116,16 +113,5 @@ export class FakeVmRig implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await using _qemu = this.qemu;
     await this.daemon[Symbol.asyncDispose]();
-  }
-}
-
-/** Looks again and again until `look` finds something. */
-export async function eventually<T>(what: string, look: () => Promise<T | undefined> | T | undefined): Promise<T> {
-  const deadline = Deadline.after(EVENTUALLY_MS);
-  for (;;) {
-    const found = await look();
-    if (found !== undefined) return found;
-    if (deadline.expired) throw new Error(`it did not come to pass: ${what}`);
-    await sleep(10);
   }
 }

@@ -15,6 +15,7 @@ import {
   visible,
 } from '../../src/cli/values.ts';
 import { eventLine } from '../../src/cli/watch-command.ts';
+import { until } from '../support/until.ts';
 
 describe('values', () => {
   it('bytes and durations', () => {
@@ -120,7 +121,7 @@ describe('progress', () => {
     const target = terminal(true);
     {
       using _ = new Progress(target, 'attaching vol1 to sb1, which is long');
-      while (target.written.length < 2) await sleep(50);
+      await until('it has written twice', () => target.written.length >= 2);
     }
     const lines = target.written.slice(0, -1);
     assert.ok(lines.every((line) => line.startsWith('\r\u001b[Kattaching vol1') && !line.includes('\n')));
@@ -132,7 +133,7 @@ describe('progress', () => {
     const target = terminal(true);
     {
       using _ = new Progress(target, 'x');
-      while (target.written.length === 0) await sleep(50);
+      await until('it has written', () => target.written.length > 0);
     }
     const seconds = /^\r\u{1b}\[Kx \.\.\. (\d+\.\d) s$/u.exec(target.written[0] ?? '')?.[1];
     assert.ok(Number(seconds) >= 0.5, target.written[0]);

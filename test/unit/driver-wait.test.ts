@@ -100,7 +100,7 @@ describe('waiting for drivers', () => {
     const ids = ['a', 'b', 'c', 'd', 'e'];
     const waits = ids.map((id) => watch.untilLive(volume(id), soon()));
     // Those behind the first as well, although it is never live.
-    while (new Set(looks).size < ids.length) await new Promise((resolve) => setTimeout(resolve, 1));
+    await until('each is looked at', () => new Set(looks).size >= ids.length);
     for (const id of ids.toReversed()) statuses.set(id, LIVE);
     assert.deepEqual(
       await Promise.all(waits),

@@ -7,6 +7,7 @@ import { GuestAgentError } from '../../src/guest/agent.ts';
 import { AgentLink } from '../../src/guest/link.ts';
 import { agentPair as pair, shimFailure as failure } from '../support/agent-pair.ts';
 import { silence } from '../support/fake-agent.ts';
+import { until } from '../support/until.ts';
 
 const TIMEOUT = failure('DEADLINE_EXCEEDED', 'GUEST_AGENT_TIMEOUT');
 const LOST = failure('UNAVAILABLE', 'GUEST_AGENT_LOST');
@@ -142,7 +143,7 @@ describe('what comes late or wrong', () => {
     await assert.rejects(it.agent.disks(), TIMEOUT);
     assert.equal(it.agent.state, 'down');
     const ready = it.agent.waitReady({ timeoutMs: 5000 });
-    while (it.fake.connections < 2) await sleep(5);
+    await until('a second connection', () => it.fake.connections >= 2);
     gate.resolve({ version: 'late', supported_commands: [] });
     await ready;
     assert.equal((await it.agent.info()).version, 'right');
@@ -219,7 +220,7 @@ describe('an agent that comes and goes', () => {
     it.fake.answer = () => silence;
     const ping = it.agent.ping();
     const rejected = assert.rejects(ping, LOST);
-    while (!it.fake.seen.includes('guest-ping')) await sleep(5);
+    await until('the agent is asked', () => it.fake.seen.includes('guest-ping'));
     it.fake.stop();
     it.fake.answer = () => ({});
     it.fake.start();
@@ -232,7 +233,7 @@ describe('an agent that comes and goes', () => {
     await using it = await pair({}, { requestTimeoutMs: 60_000 });
     it.fake.answer = () => silence;
     const rejected = assert.rejects(it.agent.ping(), LOST);
-    while (!it.fake.seen.includes('guest-ping')) await sleep(5);
+    await until('the agent is asked', () => it.fake.seen.includes('guest-ping'));
     it.fake.stop();
     it.fake.start();
     await rejected;
@@ -243,7 +244,7 @@ describe('an agent that comes and goes', () => {
     await using it = await pair({ answer: () => gate.promise });
     const ping = it.agent.ping();
     const rejected = assert.rejects(ping, GuestAgentError);
-    while (!it.fake.seen.includes('guest-ping')) await sleep(5);
+    await until('the agent is asked', () => it.fake.seen.includes('guest-ping'));
     it.agent.nudge();
     await sleep(20);
     gate.resolve(new Error('no'));
@@ -256,7 +257,7 @@ describe('an agent that comes and goes', () => {
     const gate = Promise.withResolvers<unknown>();
     await using it = await pair({ answer: () => gate.promise });
     const ping = it.agent.ping();
-    while (!it.fake.seen.includes('guest-ping')) await sleep(5);
+    await until('the agent is asked', () => it.fake.seen.includes('guest-ping'));
     it.agent.nudge();
     await sleep(20);
     gate.resolve({});
@@ -284,7 +285,7 @@ describe('an agent that comes and goes', () => {
     it.fake.stop();
     await assert.rejects(it.agent.exec({ path: '/bin/false', timeoutMs: 200 }), TIMEOUT);
     const ping = it.agent.ping();
-    while (it.fake.connections < 2) await sleep(5);
+    await until('a second connection', () => it.fake.connections >= 2);
     it.fake.start();
     await ping;
     assert.ok(!it.fake.seen.includes('guest-exec'));
@@ -314,7 +315,7 @@ describe('a hostile guest', () => {
     const { promise: gone, resolve } = Promise.withResolvers<void>();
     using _listening = link.listen({ line: (line) => link.answered(line), gone: resolve });
     link.sendSync();
-    while (it.fake.connections === 0) await sleep(5);
+    await until('a connection', () => it.fake.connections > 0);
     const line = Buffer.concat([Buffer.of(0xff), Buffer.from('{"return":1}\n')]);
     // 200 lines, of few bytes each: nothing is too long, only there are too many.
     it.fake.send(Buffer.concat(Array.from({ length: 200 }, () => line)));
@@ -336,7 +337,7 @@ describe('a hostile guest', () => {
     await using it = await pair({ answer: () => (hangs ? silence : {}) }, { requestTimeoutMs: 30_000 });
     const abort = new AbortController();
     const first = it.agent.exec({ path: '/bin/true', timeoutMs: 700, signal: abort.signal });
-    while (!it.fake.seen.includes('guest-exec')) await sleep(5);
+    await until('the agent is asked', () => it.fake.seen.includes('guest-exec'));
     // Its syncs are not answered either, as of an agent that hangs.
     it.fake.stop();
     abort.abort(new Error('enough'));
@@ -344,7 +345,7 @@ describe('a hostile guest', () => {
     const ping = it.agent.ping();
     const over = new AbortController();
     ping.catch(() => undefined).finally(() => over.abort());
-    while (it.fake.connections === 1 && !over.signal.aborted) await sleep(5);
+    await until('another connection, or an answer', () => it.fake.connections !== 1 || over.signal.aborted);
     assert.equal(it.fake.connections, 2, 'the connection with the lost command is given up');
     hangs = false;
     it.fake.start();

@@ -9,6 +9,7 @@ import { AgentLink } from '../../src/guest/link.ts';
 import { commandLine } from '../../src/guest/wire.ts';
 import { agentPair as pair, shimFailure as failure } from '../support/agent-pair.ts';
 import { silence } from '../support/fake-agent.ts';
+import { until } from '../support/until.ts';
 
 const log = silentLogger();
 const LOST = failure('UNAVAILABLE', 'GUEST_AGENT_LOST');
@@ -136,7 +137,7 @@ describe('commands', () => {
     await using it = await pair({ answer: (request) => (request.execute === 'guest-exec' ? gate.promise : {}) });
     const abort = new AbortController();
     const exec = it.agent.exec({ path: '/x', timeoutMs: 5000, signal: abort.signal });
-    while (!it.fake.seen.includes('guest-exec')) await sleep(5);
+    await until('the agent is asked', () => it.fake.seen.includes('guest-exec'));
     const reason = new Error('enough');
     abort.abort(reason);
     await assert.rejects(exec, reason);

@@ -4,10 +4,10 @@ import { once } from 'node:events';
 import { copyFile, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { sleep } from '../../src/base/deadline.ts';
 import { readProcStat } from '../../src/base/proc-stat.ts';
 import { QemuProcess, describeExit, identify, type ProcessIdentity } from '../../src/qemu/process.ts';
 import { Scratch } from '../support/shell-qemu.ts';
+import { until } from '../support/until.ts';
 
 /** A child of this test that is not QEMU: somebody else's process. */
 async function bystander(): Promise<AsyncDisposable & { readonly identity: ProcessIdentity }> {
@@ -41,7 +41,7 @@ describe('process identity', () => {
     try {
       const [line] = (await once(child.stdout, 'data')) as [Buffer];
       const zombie = Number(line.toString());
-      while ((await readProcStat(zombie)).state !== 'Z') await sleep(2);
+      await until('the child is a zombie', async () => (await readProcStat(zombie)).state === 'Z');
       assert.equal(await identify(zombie), undefined);
     } finally {
       child.kill('SIGKILL');

@@ -10,6 +10,7 @@ import { TestDaemon } from '../daemon.ts';
 import { CriClient } from './cri.ts';
 import { makeImage } from './image.ts';
 import { ensureContainerd, type ContainerdBinaries, type ContainerdVersion } from './packages.ts';
+import { until } from '../until.ts';
 
 const root = join(import.meta.dirname, '../../..');
 const START_TIMEOUT_MS = 30_000;
@@ -107,11 +108,7 @@ export class ContainerdRig implements AsyncDisposable {
 
   /** Polls until it is so. */
   async until(holds: () => Promise<boolean>): Promise<void> {
-    const end = Date.now() + UNTIL_MS;
-    while (!(await holds())) {
-      if (Date.now() > end) throw new Error(`not so after ${UNTIL_MS} ms: ${holds.toString()}`);
-      await sleep(50);
-    }
+    await until(holds.toString(), holds, UNTIL_MS);
   }
 
   /** A container's status once CRI has seen it end. */
