@@ -77,14 +77,14 @@ export const REASONS = {
   INVALID_MOUNT_POINT: {
     statuses: ['INVALID_ARGUMENT'],
     where: ['api'],
-    meaning: 'The mount point is not a plain absolute path in the guest.',
+    meaning: 'The mount point is not a plain absolute path in the guest, or ends with a slash.',
     remedy: 'Name a plain absolute path.',
   },
   INVALID_MOUNT_OPTION: {
     statuses: ['INVALID_ARGUMENT'],
     where: ['api'],
-    meaning: 'A mount option has characters that no plain option has.',
-    remedy: 'Leave the option out, or write it as mount(8) takes it.',
+    meaning: 'A mount option has characters that no plain option has, or is `ro` or `rw`.',
+    remedy: 'Leave the option out, write it as mount(8) takes it, or, for `ro`, make the volume read-only.',
   },
   MALFORMED_REQUEST: {
     statuses: ['INVALID_ARGUMENT'],
@@ -574,7 +574,7 @@ export const REASONS = {
   GUEST_MOUNT_POINT_BUSY: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
-    meaning: 'Something else is mounted at the mount point.',
+    meaning: 'Something else is mounted at the mount point, or another volume is to be.',
     remedy: 'Name another mount point, or unmount the other.',
   },
   GUEST_MOUNT_FAILED: {

@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ShimError, invalidArgument, isShimError, messageOf } from '../base/errors.ts';
+import { checkMount, type MountSpec } from '../volume/model/disk.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import { parseConfig, type OciConfig } from '../guest/containers/oci.ts';
 import { guestMountPoint, planContainer } from '../guest/containers/plan.ts';
@@ -67,15 +68,17 @@ export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
       return { path, node, volumeId: sharedVolumeId(node, 'device') };
     }),
   );
-  container.volumes = [...new Set([rootfsId, ...[...mounts, ...devices].map(({ volumeId }) => volumeId)])];
-  await pod.commit();
-
   const fileSystems = new Map<string, HostFileSystem>([[rootfsId, rootfs]]);
   for (const { volumeId, volume } of mounts) {
     // One mount that writes is enough: each bind in the container has its own `ro`.
     const readOnly = volume.readOnly && fileSystems.get(volumeId)?.readOnly !== false;
     fileSystems.set(volumeId, { ...volume, readOnly });
   }
+  // A wrong one is refused before any of the others is attached.
+  for (const [volumeId, fileSystem] of fileSystems) checkMount(mountOf(volumeId, fileSystem), fileSystem.readOnly);
+  container.volumes = [...fileSystems.keys(), ...new Set(devices.map(({ volumeId }) => volumeId))];
+  await pod.commit();
+
   const nodes = new Map(devices.map(({ volumeId, node }) => [volumeId, node]));
   // All of them end before the first failure is told: none may come up behind the undo.
   const attached = await Promise.allSettled([
@@ -109,12 +112,16 @@ async function attachMounted(
   pod: Pod,
   containerId: string,
   volumeId: string,
-  { source, readOnly, fsType, options }: HostFileSystem,
+  fileSystem: HostFileSystem,
 ): Promise<{ volumeId: string; disk: AttachedDisk }> {
-  const mount = { fsType, mountPoint: guestMountPoint(volumeId), options, format: 'never' as const };
-  const wanted = await volumeOf(source, readOnly, mount);
+  const { source, readOnly } = fileSystem;
+  const wanted = await volumeOf(source, readOnly, mountOf(volumeId, fileSystem));
   const { spec, guest } = await attachShared(pod, containerId, volumeId, wanted, source);
   return { volumeId, disk: { pciAddress: guest?.pciAddress ?? '', serial: spec.serial } };
+}
+
+function mountOf(volumeId: string, { fsType, options }: HostFileSystem): MountSpec {
+  return { fsType, mountPoint: guestMountPoint(volumeId), options, format: 'never' };
 }
 
 /**

@@ -1,4 +1,4 @@
-import { invalidArgument } from '../base/errors.ts';
+import { checkMountOption, checkMountPoint } from '../base/mount-rules.ts';
 import type { GuestAgent } from './agent.ts';
 import { guestScript } from './programs.ts';
 import {
@@ -177,23 +177,8 @@ export function mountArguments(
   mount: Omit<PrepareMountRequest, keyof DiskIdentity | 'timeoutMs' | 'unwritten'>,
 ): readonly string[] {
   const { fsType, mountPoint, options, format, readOnly } = mount;
-  checkMountPoint(mountPoint);
-  options.forEach(checkOption);
+  checkMountPoint('mountPoint', mountPoint);
+  for (const option of options) checkMountOption('options', option);
   const all = [readOnly ? 'ro' : 'rw', ...options].join(',');
   return [fsType, mountPoint, escapeForMountinfo(mountPoint), all, format];
-}
-
-function checkMountPoint(path: string): void {
-  const parts = path.split('/').slice(1);
-  // The empty part of "/" itself is refused as well: the root is never a mount point for a volume.
-  const plain = path.startsWith('/') && parts.every((part) => part !== '' && part !== '.' && part !== '..');
-  if (!plain || /\p{Cc}/u.test(path) || Buffer.byteLength(path) > 4000) {
-    throw invalidArgument('mountPoint', path, 'must be an absolute, plain path in the guest', 'INVALID_MOUNT_POINT');
-  }
-}
-
-function checkOption(option: string): void {
-  if (!/^[A-Za-z0-9_.:/@%+-][A-Za-z0-9_.:/@%+=-]*$/.test(option) || option === 'ro' || option === 'rw') {
-    throw invalidArgument('options', option, 'is not a plain mount option', 'INVALID_MOUNT_OPTION');
-  }
 }

@@ -70,10 +70,10 @@ function existingSize(source: LuksSource, header: Luks1Header, spec: HostLuksSpe
   return sizeBytes;
 }
 
-/** A regular file is grown to what is asked for; a device cannot be. */
+/** A regular file is grown to what is asked for; a device cannot be. Neither is cut: an image fills what is there. */
 function sizeToMake({ path, sizeBytes, allocatedBytes }: LuksSource, spec: HostLuksSpec): number {
   const room = sizeBytes - luks1OverheadBytes(spec.cipher);
-  const wanted = spec.sizeBytes === 0 ? Math.floor(room / LUKS1_SECTOR_BYTES) * LUKS1_SECTOR_BYTES : spec.sizeBytes;
+  const wanted = Math.max(spec.sizeBytes, Math.floor(room / LUKS1_SECTOR_BYTES) * LUKS1_SECTOR_BYTES);
   if (wanted <= 0 || (wanted > room && allocatedBytes === undefined)) {
     const problem = `has ${sizeBytes} bytes, ${luks1OverheadBytes(spec.cipher)} of which a LUKS header takes`;
     throw luksRefusal(path, 'SOURCE_TOO_SMALL', problem);

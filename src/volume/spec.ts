@@ -20,6 +20,7 @@ import {
   type RequestedEncryption,
 } from './model/encryption.ts';
 import { maybe } from './model/maybe.ts';
+import { checkSize } from './source/local.ts';
 import type { Inspection, IntendedUse } from './source/module.ts';
 import { SOURCES, moduleOf, sourceSchema, type SourceSpec } from './source/registry.ts';
 
@@ -92,8 +93,18 @@ export function intendedUse({ readOnly, logicalBlockSize, encryption, mount }: V
 /**
  * Looks at a volume's source and refuses what cannot be attached safely. Changes nothing.
  * @param source in place of the spec's own, when it was resolved before
- * @throws ShimError as the source's module does
+ * @throws ShimError as the source's module does; INVALID_ARGUMENT / INVALID_SIZE
  */
-export function inspectSource(spec: VolumeSpec, config: Config, source = spec.source): Promise<Inspection<SourceSpec>> {
-  return moduleOf(source).inspect(source, intendedUse(spec), config);
+export async function inspectSource(
+  spec: VolumeSpec,
+  config: Config,
+  source = spec.source,
+): Promise<Inspection<SourceSpec>> {
+  const found = await moduleOf(source).inspect(source, intendedUse(spec), config);
+  const { encryption } = spec;
+  if (encryption?.kind === 'guest-luks2' && encryption.mode === 'create') {
+    // cryptsetup says so too, in the guest: "Device size is not aligned to requested sector size".
+    checkSize('spec.source', moduleOf(source).describe(found.resolved), found.sizeBytes, encryption.sectorSize);
+  }
+  return found;
 }

@@ -185,7 +185,7 @@ export class VolumeStore {
   }
 
   /**
-   * Every reason why a volume could not be added now: SERIAL_IN_USE, BACKING_IN_USE, NO_SLOT.
+   * Every reason why a volume could not be added now: SERIAL_IN_USE, GUEST_MOUNT_POINT_BUSY, BACKING_IN_USE, NO_SLOT.
    * @param source left out: it could not be looked at, which is a reason of its own
    * @param others volumes of the same request that come before it
    */
@@ -196,7 +196,7 @@ export class VolumeStore {
     others: readonly Wanted[] = [],
   ): readonly ShimError[] {
     const { claims } = this.#options;
-    const problems = [this.#serialInUse(spec.serial)];
+    const problems = [this.#serialInUse(spec.serial), this.#mountPointTaken(spec)];
     if (source !== undefined) {
       problems.push(claims.conflict(claimed(source), this.#owner(volumeId, this.#nextGeneration), !spec.readOnly));
     }
@@ -214,6 +214,17 @@ export class VolumeStore {
       });
     }
     return undefined;
+  }
+
+  /** The guest covers no mount: it would refuse only after the disk is there, and encrypted. */
+  #mountPointTaken({ mount }: VolumeSpec): ShimError | undefined {
+    if (mount === undefined) return undefined;
+    const holder = this.all().find(({ spec, state }) => {
+      if (spec.mount?.mountPoint !== mount.mountPoint) return false;
+      if (state.state === 'attached') return state.guest.evidence.includes('guest-mount');
+      return state.state === 'pending' && state.phase === 'attaching';
+    });
+    return holder && mountPointTaken(mount.mountPoint, holder.id, `volume ${holder.id} of this sandbox`);
   }
 
   #noSlot(): ShimError {
@@ -400,5 +411,15 @@ function clash({ spec, source }: Wanted, other: Wanted): readonly ShimError[] {
       }),
     );
   }
+  if (spec.mount !== undefined && spec.mount.mountPoint === other.spec.mount?.mountPoint) {
+    found.push(mountPointTaken(spec.mount.mountPoint, holder, `volume ${holder} of the same batch`));
+  }
   return found;
+}
+
+function mountPointTaken(mountPoint: string, volumeId: string, holder: string): ShimError {
+  return new ShimError('FAILED_PRECONDITION', `${mountPoint} is the mount point of ${holder}`, {
+    reason: 'GUEST_MOUNT_POINT_BUSY',
+    metadata: { mountPoint, volumeId },
+  });
 }

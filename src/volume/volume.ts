@@ -93,7 +93,14 @@ export class Volume {
     const facts: VolumeFacts = {
       state: { state: 'pending', phase: 'attaching', slot: identity.slot },
       times: { pending: Date.now(), attached: undefined, detaching: undefined, removed: undefined },
-      ...{ timings: [], sizeBytes: options.sizeBytes, guest: undefined, made: NOTHING_MADE, aio: undefined },
+      ...{
+        timings: [],
+        sizeBytes: options.sizeBytes,
+        askedBytes: undefined,
+        guest: undefined,
+        made: NOTHING_MADE,
+        aio: undefined,
+      },
       ...{ encryption: undefined, creating: undefined, operation: undefined, job: undefined },
       health: { failing: false, errors: 0 },
     };
@@ -108,6 +115,8 @@ export class Volume {
     const { state, times, sizeBytes, aio, mounted, encryption, creating, operation, ...identity } = record;
     const facts: VolumeFacts = {
       ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, operation, job: undefined },
+      // The resize that was under way may have been seen to give more than it asked for.
+      askedBytes: operation?.kind === 'resize' ? operation.sizeBytes : undefined,
       guest: 'guest' in state ? state.guest : undefined,
       // Which of the two may be there the record does not say: both are looked for.
       made: {
@@ -138,6 +147,10 @@ export class Volume {
 
   get sizeBytes(): number {
     return this.#facts.sizeBytes;
+  }
+
+  get askedBytes(): number | undefined {
+    return this.#facts.askedBytes;
   }
 
   get guest(): GuestView | undefined {

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { rename, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
+import { FakeScripts } from '../support/fake-scripts.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import { until } from '../support/until.ts';
 
@@ -85,6 +88,64 @@ describe('operations on an attached volume', { timeout: 120_000 }, () => {
       assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
     });
   }
+
+  it('a file that is longer than the disk is never cut: refused, or grown to its end', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const path = join(rig.daemon.volumeDir, 'a');
+    await truncate(path, 4 * MIB);
+    const seen = await refusal(resize(rig, 2 * MIB));
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'SHRINK_REFUSED']);
+    assert.ok(seen.message.includes(String(4 * MIB)), seen.message);
+    assert.equal(vm.qmp.receivedOf('block_resize').length, 0, 'QEMU would have cut it');
+    assert.equal((await rig.volume('a')).sizeBytes, MIB);
+    // The second half fails: nobody plays the guest.
+    await refusal(resize(rig, 4 * MIB));
+    assert.equal((await rig.volume('a')).sizeBytes, 4 * MIB);
+  });
+
+  it('a file of the same name that is not the one that the guest has, is not gone by', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const path = join(rig.daemon.volumeDir, 'a');
+    await rename(path, `${path}.moved`);
+    await writeFile(path, '');
+    await truncate(path, MIB);
+    assert.equal((await refusal(resize(rig, 2 * MIB))).reason, 'RESIZE_FAILED');
+    assert.equal(vm.qmp.receivedOf('block_resize').length, 0);
+  });
+
+  it('a disk that has more afterwards than was asked for is taken whole, and the same again is no shrinking', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const usual = vm.qmp.handlerOf('block_resize');
+    // As QEMU does for a device, which has the size that it has.
+    vm.qmp.on('block_resize', (args, context) => usual({ ...args, size: 8 * MIB }, context));
+    const first = await refusal(resize(rig, 2 * MIB));
+    assert.notEqual(first.reason, 'RESIZE_FAILED');
+    assert.equal((await rig.volume('a')).sizeBytes, 8 * MIB, 'Get tells what was seen');
+    assert.equal((await refusal(resize(rig, 4 * MIB))).reason, 'SHRINK_REFUSED');
+  });
+
+  it('a guest that cannot be asked, and would have to grow a file system: nothing is begun', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    const path = await rig.daemon.rawFile('a', MIB);
+    new FakeScripts(vm);
+    const mount = { fsType: 'ext4', mountPoint: '/mnt/a' };
+    await rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec: { rawFile: { path }, mount } });
+    vm.agent.stop();
+    vm.qmp.emit('RESET', { guest: true, reason: 'guest-reset' });
+    await eventually('the guest has not answered in this boot', async () =>
+      (await rig.client.getSandbox('one')).agentReady ? undefined : true,
+    );
+    const seen = await refusal(resize(rig, 2 * MIB));
+    assert.deepEqual([seen.code, seen.reason], ['UNAVAILABLE', 'GUEST_AGENT_LOST']);
+    assert.equal(vm.qmp.receivedOf('block_resize').length, 0);
+  });
 
   it('one whose volume leaves meanwhile ends with it', async () => {
     await using rig = await FakeVmRig.start();

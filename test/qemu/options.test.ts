@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
-import { open, readFile } from 'node:fs/promises';
+import { open, readFile, stat, truncate } from 'node:fs/promises';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
 import { execa } from 'execa';
 import type { Mount } from '../../src/grpc/generated/qshim/v1/Mount.ts';
 import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
-import { TestDaemon } from '../support/daemon.ts';
+import { call, TestDaemon } from '../support/daemon.ts';
+import { refusal } from '../support/errors.ts';
 import { outcome } from '../support/grpc-errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 
@@ -182,6 +183,48 @@ await describe('sources and options, as the guest sees them', { skip }, async ()
       await execa('losetup', ['--detach', path]);
     }
     assert.equal((await readFile(file)).subarray(0, 17).toString(), 'on-a-block-device');
+  });
+
+  await it('a block device that has grown further than asked is taken whole; a longer file is never cut', async (context) => {
+    const file = await daemon.rawFile('growing.raw');
+    const loop = await execa('losetup', ['--find', '--show', file], { reject: false });
+    if (loop.exitCode !== 0) {
+      context.skip(`no loop device: ${loop.stderr}`);
+      return;
+    }
+    const path = loop.stdout.trim();
+    try {
+      await using other = await TestDaemon.start({ config: { allowed_roots: `/dev,${daemon.volumeDir}` } });
+      await other.client.createSandbox({ sandboxId: 'vm', spec: { vcpus: 1 } });
+      const resize = (volumeId: string, sizeBytes: number): Promise<Volume__Output> =>
+        call((done) => other.client.volumes.resize({ sandboxId: 'vm', volumeId, sizeBytes }, done));
+      const sectors = async ({ guestDevice }: Volume__Output): Promise<number> =>
+        Number(await other.client.guest('vm', `cat /sys/block/${guestDevice.replace('/dev/', '')}/size`));
+      const volume = await other.client.attach({ sandboxId: 'vm', volumeId: 'loop', spec: { blockDevice: { path } } });
+      await truncate(file, 64 * MIB);
+      await execa('losetup', ['--set-capacity', path]);
+      for (let time = 0; time < 2; time += 1) {
+        assert.equal((await resize('loop', 48 * MIB)).sizeBytes, 64 * MIB, 'what was seen, not what was asked for');
+      }
+      assert.equal((await other.client.getVolume('vm', 'loop')).sizeBytes, 64 * MIB);
+      assert.equal(await sectors(volume), (64 * MIB) / 512);
+      const shrunk = await outcome(resize('loop', 32 * MIB));
+      assert.ok(!shrunk.ok && shrunk.error.code === status.FAILED_PRECONDITION);
+      await other.client.detach({ sandboxId: 'vm', volumeId: 'loop' });
+
+      const long = await daemon.rawFile('long.raw');
+      const raw = await other.client.attach({ sandboxId: 'vm', volumeId: 'raw', spec: { rawFile: { path: long } } });
+      await truncate(long, 64 * MIB);
+      const cut = await refusal(resize('raw', 48 * MIB));
+      assert.deepEqual([cut.code, cut.reason], ['FAILED_PRECONDITION', 'SHRINK_REFUSED']);
+      assert.deepEqual([(await stat(long)).size, await sectors(raw)], [64 * MIB, (16 * MIB) / 512]);
+      assert.equal((await resize('raw', 64 * MIB)).sizeBytes, 64 * MIB);
+      assert.equal(await sectors(raw), (64 * MIB) / 512);
+      await other.client.detach({ sandboxId: 'vm', volumeId: 'raw' });
+      assert.equal((await stat(long)).size, 64 * MIB);
+    } finally {
+      await execa('losetup', ['--detach', path]);
+    }
   });
 
   await it('mounts, refuses to detach what is busy and names who, and takes it with force', async () => {

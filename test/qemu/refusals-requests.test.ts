@@ -3,6 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { status } from '@grpc/grpc-js';
+import type { Reason } from '../../src/base/reasons.ts';
 import type { SandboxSpec } from '../../src/grpc/generated/qshim/v1/SandboxSpec.ts';
 import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 import { call, TestDaemon, type ApiClient } from '../support/daemon.ts';
@@ -53,6 +54,11 @@ interface Row<Spec> {
   readonly field: string;
   readonly value?: string;
 }
+
+const MOUNT_REASONS: ReadonlyMap<string, Reason> = new Map([
+  ['spec.mount.mount_point', 'INVALID_MOUNT_POINT'],
+  ['spec.mount.options', 'INVALID_MOUNT_OPTION'],
+]);
 
 /** Put into an otherwise good spec. */
 const volumeRows: readonly Row<VolumeSpec>[] = [
@@ -113,6 +119,18 @@ const volumeRows: readonly Row<VolumeSpec>[] = [
     spec: { mount: { fsType: 'ext4', mountPoint: '/mnt/../etc' } },
     field: 'spec.mount.mount_point',
     value: '/mnt/../etc',
+  },
+  {
+    what: 'a mount point that ends with a slash',
+    spec: { mount: { fsType: 'ext4', mountPoint: '/mnt/a/' } },
+    field: 'spec.mount.mount_point',
+    value: '/mnt/a/',
+  },
+  {
+    what: 'the mount option ro',
+    spec: { mount: { fsType: 'ext4', mountPoint: '/mnt', options: ['ro'] } },
+    field: 'spec.mount.options',
+    value: 'ro',
   },
   {
     what: 'the root as mount point',
@@ -211,7 +229,7 @@ await describe('requests that are wrong in themselves', { skip }, async () => {
       const seen = await refusedWithoutTrace(daemon, () =>
         daemon.client.attach({ sandboxId: 'vm', volumeId: 'bad', spec: { rawFile: { path }, ...row.spec } }),
       );
-      const reason = row.field === 'spec.mount.mount_point' && row.value !== '/' ? 'INVALID_PATH' : 'INVALID_FIELD';
+      const reason = MOUNT_REASONS.get(row.field) ?? 'INVALID_FIELD';
       assertRefusal(seen, { ...row, code: 'INVALID_ARGUMENT', reason });
     });
   }

@@ -1,6 +1,8 @@
+import { statSync } from 'node:fs';
 import { schemaOfContract } from './contract-schema.ts';
 import { NO_REPLY, QmpFailure, type Arguments, type FakeQmp, type Handler } from './fake-qmp.ts';
 
+const GIB = 1024 * 1024 * 1024;
 const PERIPHERAL = '/machine/peripheral';
 
 /** What x-query-virtio-status of QEMU 7.2 lists for a disk whose driver is live. */
@@ -169,7 +171,10 @@ export class FakeQemuModel {
       child = typeof file['node-name'] === 'string' ? file['node-name'] : `#block${this.#anonymousNodes}`;
       this.#addNode(child, file, name);
     }
-    this.nodes.set(name, { options, owner, child, virtualSizeBytes: 1024 * 1024 * 1024 });
+    const { filename } = options;
+    const length = typeof filename === 'string' ? statSync(filename, { throwIfNoEntry: false })?.size : undefined;
+    const below = child === undefined ? undefined : this.nodes.get(child)?.virtualSizeBytes;
+    this.nodes.set(name, { options, owner, child, virtualSizeBytes: length ?? below ?? GIB });
   }
 
   #nodeInUse(name: string): boolean {

@@ -75,7 +75,7 @@ class Rig implements AsyncDisposable {
   }
 
   /** A container with the volume at these places, each `ro` or `rw`. @returns what the guest is asked to make */
-  async create(id: string, ...modes: readonly ('ro' | 'rw')[]): Promise<ContainerSpec> {
+  async create(id: string, ...modes: readonly string[]): Promise<ContainerSpec> {
     const source = join(this.directory, 'disk');
     const container: ContainerRecord = {
       ...{ id, bundle: this.directory, stdin: '', stdout: '', stderr: '', terminal: false, stdinClosed: false },
@@ -156,4 +156,11 @@ describe('a volume that some containers of a pod write to and others only read',
       assert.equal(volumes.get('/data0'), volumes.get('/data1'));
     }
   });
+});
+
+it('a mount option that no guest would take is refused before the first disk is attached', async () => {
+  await using rig = await Rig.make();
+  await assert.rejects(rig.create('c', 'rw', 'data=a;b'), shimFailure('INVALID_ARGUMENT', 'INVALID_MOUNT_OPTION'));
+  assert.deepEqual([...rig.host.specs.keys()], []);
+  assert.ok(!rig.host.calls.some((made) => made.startsWith('attach')), rig.host.calls.join());
 });

@@ -159,14 +159,15 @@ describe('volume spec contradictions', () => {
   });
 
   it('mounts', () => {
-    for (const mountPoint of ['', 'data', '/a/../b']) {
-      refuses({ mount: { ...MOUNT, mountPoint } }, 'spec.mount.mount_point', 'INVALID_PATH');
+    for (const mountPoint of ['', 'data', '/', '/a/', '/a//b', '/a/../b', '/a/./b', '/a\nb', `/${'a'.repeat(4000)}`]) {
+      refuses({ mount: { ...MOUNT, mountPoint } }, 'spec.mount.mount_point', 'INVALID_MOUNT_POINT');
     }
-    refuses({ mount: { ...MOUNT, mountPoint: '/' } }, 'spec.mount.mount_point');
-    refuses({ mount: { ...MOUNT, options: Array.from({ length: 33 }, () => 'ro') } }, 'spec.mount.options');
-    for (const option of ['', 'a,b', 'a b', 'a;b', '$(x)', 'x'.repeat(129)]) {
-      refuses({ mount: { ...MOUNT, options: ['noatime', option] } }, 'spec.mount.options');
+    refuses({ mount: { ...MOUNT, options: Array.from({ length: 33 }, () => 'sync') } }, 'spec.mount.options');
+    for (const option of ['', 'ro', 'rw', '=x', 'a,b', 'a b', 'a;b', '$(x)', 'x'.repeat(129)]) {
+      refuses({ mount: { ...MOUNT, options: ['noatime', option] } }, 'spec.mount.options', 'INVALID_MOUNT_OPTION');
     }
+    const options = ['subvol=@', 'x'.repeat(128), 'a%20b', 'data=ordered'];
+    assert.deepEqual(complete({ mount: { ...MOUNT, options } }).mount?.options, options);
     refuses({ readOnly: true, mount: MOUNT }, 'spec.mount.format');
     assert.deepEqual(complete({ readOnly: true, mount: { ...MOUNT, format: 'never' } }).mount?.format, 'never');
   });

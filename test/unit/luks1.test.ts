@@ -59,6 +59,11 @@ describe('a source that may become an encrypted image', () => {
     await assert.rejects(inspect(zeroes, {}, MIB), refused('SOURCE_NOT_EMPTY'));
   });
 
+  it('a source that is longer than asked for is not cut: the image fills it', async () => {
+    const found = await inspect(await sparse('longer', 64 * MIB), { sizeBytes: 16 * MIB });
+    assert.equal(found.sizeBytes, 64 * MIB - 2_068_480);
+  });
+
   it('one byte anywhere makes it not empty', async () => {
     for (const offset of [0, 4 * MIB - 1, 4 * MIB, 8 * MIB - 1]) {
       const path = await sparse('byte', 8 * MIB, [offset, Buffer.from('x')]);

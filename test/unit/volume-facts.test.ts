@@ -12,7 +12,15 @@ const VIEW: EncryptionView = {
 const FACTS: VolumeFacts = {
   state: { state: 'pending', phase: 'attaching', slot: SLOT },
   times: { pending: 1, attached: undefined, detaching: undefined, removed: undefined },
-  ...{ timings: [], sizeBytes: 512, guest: undefined, made: NOTHING_MADE, aio: undefined, encryption: undefined },
+  ...{
+    timings: [],
+    sizeBytes: 512,
+    askedBytes: undefined,
+    guest: undefined,
+    made: NOTHING_MADE,
+    aio: undefined,
+    encryption: undefined,
+  },
   ...{ creating: undefined, operation: undefined, job: undefined, health: { failing: false, errors: 0 } },
 };
 
@@ -54,8 +62,8 @@ describe('what is known of a volume', () => {
   });
 
   it('a size is news when it is another one, a job when it has moved', () => {
-    assert.equal(news(FACTS, { kind: 'sized', sizeBytes: 1024 }), 'RESIZED');
-    assert.equal(news(FACTS, { kind: 'sized', sizeBytes: 512 }), undefined);
+    assert.equal(news(FACTS, { kind: 'sized', sizeBytes: 1024, askedBytes: 1024 }), 'RESIZED');
+    assert.equal(news(FACTS, { kind: 'sized', sizeBytes: 512, askedBytes: 512 }), undefined);
     assert.equal(news(FACTS, { kind: 'job', job: JOB }), 'JOB_PROGRESS');
     assert.equal(news(after({ kind: 'job', job: JOB }), { kind: 'job', job: JOB }), undefined);
     assert.equal(news(after({ kind: 'job', job: JOB }), { kind: 'job', job: undefined }), undefined);

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { invalidArgument } from '../../base/errors.ts';
+import { checkMountOption, checkMountPoint } from '../../base/mount-rules.ts';
 
 /**
  * What a caller may ask of a volume's disk, whatever its source, and what becomes of what was left out. Pure: nothing
@@ -160,16 +161,11 @@ function checkBlockSize(field: string, bytes: number, min: number, max: number):
 
 /** @throws ShimError INVALID_ARGUMENT that names the field */
 export function checkMount(mount: MountSpec, readOnly: boolean): MountSpec {
-  checkHostPath('spec.mount.mount_point', mount.mountPoint);
-  if (mount.mountPoint === '/') throw invalidArgument('spec.mount.mount_point', '/', 'is the root of the guest');
+  checkMountPoint('spec.mount.mount_point', mount.mountPoint);
   if (mount.options.length > MOUNT_OPTIONS_MAX) {
     throw invalidArgument('spec.mount.options', mount.options.length, `at most ${MOUNT_OPTIONS_MAX} are allowed`);
   }
-  for (const option of mount.options) {
-    if (!/^[A-Za-z0-9_=.:/+@-]{1,128}$/.test(option)) {
-      throw invalidArgument('spec.mount.options', option, 'is not a mount option (letters, digits and _=.:/+@- only)');
-    }
-  }
+  for (const option of mount.options) checkMountOption('spec.mount.options', option);
   if (readOnly && mount.format === 'if_empty') {
     throw invalidArgument('spec.mount.format', 'if_empty', 'a read-only volume cannot be formatted');
   }

@@ -60,6 +60,8 @@ export interface VolumeFacts {
   readonly timings: readonly Timing[];
   /** Bytes that the disk has. */
   readonly sizeBytes: number;
+  /** What the last resize asked for: a device may have answered with more. Not in the journal. */
+  readonly askedBytes: number | undefined;
   /** The last guest view, kept after removal for those who ask. */
   readonly guest: GuestView | undefined;
   readonly made: MadeInGuest;
@@ -97,7 +99,7 @@ export type VolumeInput =
   /** An image is begun; undefined: it is finished, or empty again. */
   | { readonly kind: 'creating'; readonly creating: ImageCreation | undefined }
   /** The disk was seen to have this size. */
-  | { readonly kind: 'sized'; readonly sizeBytes: number }
+  | { readonly kind: 'sized'; readonly sizeBytes: number; readonly askedBytes: number }
   | { readonly kind: 'job'; readonly job: JobProgress | undefined }
   | { readonly kind: 'operation'; readonly operation: Operation | undefined }
   | { readonly kind: 'io-error'; readonly error: IoError }
@@ -133,7 +135,7 @@ export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): 
     case 'creating':
       return noted({ ...facts, creating: input.creating });
     case 'sized':
-      return sized(facts, input.sizeBytes);
+      return sized({ ...facts, askedBytes: input.askedBytes }, input.sizeBytes);
     case 'job':
       return withJob(facts, input.job);
     case 'operation':

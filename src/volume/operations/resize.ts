@@ -3,28 +3,34 @@ import { invalidArgument, ShimError } from '../../base/errors.ts';
 import type { ReasonWith } from '../../base/reasons.ts';
 import { resizeDisk, type DiskIdentity } from '../../guest/disks.ts';
 import { resizeLuks2, type LuksKey } from '../../guest/luks.ts';
+import type { QmpClient } from '../../qmp/client.ts';
 import { isQmpError } from '../../qmp/errors.ts';
 import { guestEncryption } from '../guest-crypt.ts';
 import type { VolumeHost } from '../host.ts';
 import { fetchKey } from '../key.ts';
 import { mappingName, type GuestLuks2Spec } from '../model/encryption.ts';
+import { moduleOf } from '../source/registry.ts';
+import { intendedUse } from '../spec.ts';
 import type { Volume, VolumeSnapshot } from '../volume.ts';
 import { operate } from './slot.ts';
 
 /**
  * Grows an attached volume, from the bottom up: image, disk, encryption, file system. Each is looked at afterwards, and
- * a repeat with the same size goes on where the last one stopped.
+ * a repeat with the same size goes on where the last one stopped. A device that has more than was asked for is taken
+ * whole: the snapshot tells what was seen. Nothing ever cuts a source.
+ * @param options.sizeBytes undefined: what the source has now
  * @throws ShimError INVALID_ARGUMENT; FAILED_PRECONDITION: VOLUME_NOT_ATTACHED, VOLUME_READ_ONLY, SHRINK_REFUSED,
- *   OPERATION_IN_PROGRESS, RESIZE_FAILED, GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, LUKS_WRONG_KEY; UNIMPLEMENTED /
- *   LUKS_RESIZE_UNSUPPORTED
+ *   OPERATION_IN_PROGRESS, RESIZE_FAILED, GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, LUKS_WRONG_KEY; UNAVAILABLE /
+ *   GUEST_AGENT_LOST; UNIMPLEMENTED / LUKS_RESIZE_UNSUPPORTED
  */
 export async function resizeVolume(
   host: VolumeHost,
   volume: Volume,
-  options: { readonly sizeBytes: number; readonly timeoutMs: number; readonly callerWait: AbortSignal },
+  options: { readonly sizeBytes: number | undefined; readonly timeoutMs: number; readonly callerWait: AbortSignal },
 ): Promise<VolumeSnapshot> {
-  const { sizeBytes, callerWait } = options;
+  const { callerWait } = options;
   const timeoutMs = options.timeoutMs === 0 ? host.config.mount_timeout_ms : options.timeoutMs;
+  const sizeBytes = options.sizeBytes ?? (await offered(host, volume));
   refuse(volume, sizeBytes);
   const wait = { milliseconds: timeoutMs, signal: callerWait };
   const work = operate(host, volume, { kind: 'resize', sizeBytes, timeoutMs }, () =>
@@ -52,61 +58,114 @@ async function grow(
   timeoutMs: number,
   wait: WaitLimits,
 ): Promise<void> {
-  // Before anything is changed: a key that is not to be had leaves the volume as it is.
+  // Before anything is changed: a guest that cannot be asked, or a key that is not to be had, leaves it as it is.
+  if (needsGuest(volume) && !host.agentReady) throw guestSilent(volume, 'nothing was changed');
   using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(host, volume.spec);
-  await growDisk(host, volume, sizeBytes, wait);
+  const seenBytes = await growDisk(host, volume, sizeBytes, wait);
   // The mutex is free while the guest works; its scripts wait for each other.
   const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   if (pci === undefined || !host.agentReady) {
-    if (volume.spec.mount === undefined && guestEncryption(volume) === undefined) return;
-    throw new ShimError('UNAVAILABLE', `the disk has grown, but the guest of volume ${volume.id} cannot be asked`, {
-      reason: 'GUEST_AGENT_LOST',
-      metadata: { volumeId: volume.id },
-    });
+    if (!needsGuest(volume)) return;
+    throw guestSilent(volume, 'the disk has grown');
   }
   const encryption = guestEncryption(volume);
   if (encryption === undefined) {
-    const disk = { pci, serial: volume.spec.serial, sizeBytes, grow: volume.spec.mount !== undefined, timeoutMs };
+    const grow = volume.spec.mount !== undefined;
+    const disk = { pci, serial: volume.spec.serial, sizeBytes: seenBytes, grow, timeoutMs };
     await resizeDisk(host.agent, disk);
     return;
   }
-  const open = (luksKey: LuksKey): Promise<void> => growMapping(host, volume, pci, luksKey, sizeBytes, timeoutMs);
+  const open = (luksKey: LuksKey): Promise<void> => growMapping(host, volume, pci, luksKey, seenBytes, timeoutMs);
   await (key === undefined ? open({ kind: 'ephemeral' }) : key.use((material) => open({ kind: 'provided', material })));
 }
 
+function needsGuest(volume: Volume): boolean {
+  return volume.spec.mount !== undefined || guestEncryption(volume) !== undefined;
+}
+
+function guestSilent({ id }: Volume, so: string): ShimError {
+  return new ShimError('UNAVAILABLE', `the guest of volume ${id} cannot be asked: ${so}`, {
+    reason: 'GUEST_AGENT_LOST',
+    metadata: { volumeId: id },
+  });
+}
+
 function refuse(volume: Volume, sizeBytes: number): void {
-  const metadata = { volumeId: volume.id };
-  const { spec, state } = volume;
+  const { spec } = volume;
   if (sizeBytes === 0 || sizeBytes % spec.logicalBlockSize !== 0 || !Number.isSafeInteger(sizeBytes)) {
     throw invalidArgument('size_bytes', sizeBytes, `must be a multiple of ${spec.logicalBlockSize}, and not 0`);
   }
-  const precondition = (reason: ReasonWith<'FAILED_PRECONDITION'>, problem: string): ShimError =>
-    new ShimError('FAILED_PRECONDITION', `volume ${volume.id} ${problem}`, { reason, metadata });
-  if (state.state !== 'attached') throw precondition('VOLUME_NOT_ATTACHED', `is ${state.state}, not attached`);
-  if (spec.readOnly) throw precondition('VOLUME_READ_ONLY', 'is read-only');
-  if (sizeBytes < volume.sizeBytes) {
-    throw precondition('SHRINK_REFUSED', `has ${volume.sizeBytes} bytes; it may only grow, not to ${sizeBytes}`);
+  refuseState(volume);
+  // A repeat of what a device has answered with more is no wish to shrink it.
+  if (sizeBytes < volume.sizeBytes && sizeBytes !== volume.askedBytes) {
+    throw shrinkRefused(volume, `has ${volume.sizeBytes} bytes; it may only grow, not to ${sizeBytes}`);
   }
+}
+
+function refuseState(volume: Volume): void {
+  const { spec, state } = volume;
+  if (state.state !== 'attached') {
+    throw precondition(volume, 'VOLUME_NOT_ATTACHED', `is ${state.state}, not attached`);
+  }
+  if (spec.readOnly) throw precondition(volume, 'VOLUME_READ_ONLY', 'is read-only');
   if (volume.encryption?.integrity === true || integrityAsked(spec.encryption)) {
     throw new ShimError('UNIMPLEMENTED', `volume ${volume.id} is protected by dm-integrity, which cannot be resized`, {
       reason: 'LUKS_RESIZE_UNSUPPORTED',
-      metadata,
+      metadata: { volumeId: volume.id },
     });
   }
 }
+
+function precondition({ id }: Volume, reason: ReasonWith<'FAILED_PRECONDITION'>, problem: string): ShimError {
+  return new ShimError('FAILED_PRECONDITION', `volume ${id} ${problem}`, { reason, metadata: { volumeId: id } });
+}
+
+const shrinkRefused = (volume: Volume, problem: string): ShimError => precondition(volume, 'SHRINK_REFUSED', problem);
 
 function integrityAsked(encryption: Volume['spec']['encryption']): boolean {
   return encryption?.kind === 'guest-luks2' && (encryption satisfies GuestLuks2Spec).integrity;
 }
 
-/** Image and disk, as QEMU shows them afterwards. Nothing is begun for a caller whose `wait` for its turn has ended. */
-async function growDisk(host: VolumeHost, volume: Volume, sizeBytes: number, wait: WaitLimits): Promise<void> {
+/** What the source has on the host now, in bytes that the guest would see. @throws ShimError as the module does */
+async function onHost(host: VolumeHost, { spec, resolved, identity }: Volume): Promise<number> {
+  // Only its length is asked for: neither what lies in it, nor whether a disk can have that length.
+  const use = { ...intendedUse(spec), formatsIfEmpty: false, logicalBlockSize: 1 };
+  const found = await moduleOf(resolved).inspect(resolved, use, host.config);
+  if (found.identity === identity.backingIdentity) return found.sizeBytes;
+  throw new ShimError('FAILED_PRECONDITION', `${identity.resolvedPath} is not what the guest has any more`, {
+    reason: 'RESIZE_FAILED',
+    metadata: { volumeId: identity.volumeId, path: identity.resolvedPath },
+  });
+}
+
+/** The most that a disk can have of it. */
+async function offered(host: VolumeHost, volume: Volume): Promise<number> {
+  refuseState(volume);
+  const { logicalBlockSize } = volume.spec;
+  return Math.floor((await onHost(host, volume)) / logicalBlockSize) * logicalBlockSize;
+}
+
+/** A file that is longer than the guest's disk may hold somebody's bytes there: QEMU would cut it, and not ask. */
+async function refuseToCut(host: VolumeHost, volume: Volume, sizeBytes: number, inQemu: number): Promise<void> {
+  if (!moduleOf(volume.resolved).canBeCut) return;
+  const has = Math.max(await onHost(host, volume), inQemu);
+  if (has > sizeBytes) {
+    throw shrinkRefused(volume, `has a source of ${has} bytes, which ${sizeBytes} would cut; ask for ${has} or more`);
+  }
+}
+
+/**
+ * Image and disk, as QEMU shows them afterwards. Nothing is begun for a caller whose `wait` for its turn has ended.
+ * @returns the bytes that were seen
+ */
+async function growDisk(host: VolumeHost, volume: Volume, sizeBytes: number, wait: WaitLimits): Promise<number> {
   using _held = await volume.mutex.acquireForCaller(wait);
   host.gone.throwIfAborted();
   refuse(volume, sizeBytes);
   // Under the mutex, so not for ever: the end of the VM needs it too.
   const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
   const { root } = volume.names;
+  await refuseToCut(host, volume, sizeBytes, (await virtualSize(qmp, root)) ?? 0);
   try {
     // The top node: below a filter or format nothing would change, and QEMU would not say so.
     await qmp.run('block_resize', { 'node-name': root, size: sizeBytes });
@@ -114,11 +173,17 @@ async function growDisk(host: VolumeHost, volume: Volume, sizeBytes: number, wai
     if (!isQmpError(error)) throw error;
     throw resizeFailed(volume, error.message, error);
   }
-  const nodes = await qmp.run('query-named-block-nodes', { flat: true });
-  const seen = nodes.find((node) => node['node-name'] === root)?.image['virtual-size'];
-  if (seen !== sizeBytes) throw resizeFailed(volume, `QEMU shows ${seen ?? 'nothing'} afterwards`);
-  host.volumes.apply(volume, { kind: 'sized', sizeBytes });
+  // A device has the size that it has, whatever QEMU was asked for (block/file-posix.c, raw_co_truncate).
+  const seen = await virtualSize(qmp, root);
+  if (seen !== undefined) host.volumes.apply(volume, { kind: 'sized', sizeBytes: seen, askedBytes: sizeBytes });
   host.commitSoon();
+  if (seen === undefined || seen < sizeBytes) throw resizeFailed(volume, `QEMU shows ${seen ?? 'nothing'} afterwards`);
+  return seen;
+}
+
+async function virtualSize(qmp: QmpClient, node: string): Promise<number | undefined> {
+  const nodes = await qmp.run('query-named-block-nodes', { flat: true });
+  return nodes.find((each) => each['node-name'] === node)?.image['virtual-size'];
 }
 
 function resizeFailed(volume: Volume, problem: string, cause?: unknown): ShimError {

@@ -25,6 +25,7 @@ export const blockDevice: SourceModule<BlockDeviceSource> = {
   demands: { blockDrivers: ['raw', 'host_device'], sharedMemory: false, noClones: false },
   carriesHostLuks: true,
   hostBlockSizes: true,
+  canBeCut: false,
   format: { driver: 'raw' },
   fromMessage: (message) => ({ kind: 'block-device', path: pathOf(message) }),
   toMessage: ({ path }) => ({ path }),

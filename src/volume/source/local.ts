@@ -241,7 +241,7 @@ export function checkSize(field: string, described: string, sizeBytes: number, b
     throw invalidArgument(
       field,
       described,
-      `has ${sizeBytes} bytes, not a multiple of the logical block size ${blockSize}`,
+      `has ${sizeBytes} bytes, not a multiple of ${blockSize}, the size of its blocks`,
       'INVALID_SIZE',
     );
   }

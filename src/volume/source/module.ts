@@ -87,6 +87,8 @@ export interface SourceModule<S extends { readonly kind: string }> {
   readonly carriesHostLuks: boolean;
   /** QEMU asks the source for its block sizes, so that a disk's have to be named. */
   readonly hostBlockSizes: boolean;
+  /** Whether QEMU's block_resize to less than it has would cut it: a file. A device has the size that it has. */
+  readonly canBeCut: boolean;
   /** The format node over the protocol node. */
   readonly format: { readonly driver: 'raw' } | { readonly driver: 'qcow2'; readonly backing: null };
 

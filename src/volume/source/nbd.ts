@@ -60,6 +60,7 @@ export const nbd: SourceModule<NbdSource> = {
   // QEMU's nbd driver tells the front end of none; requests that are smaller than the server's blocks it completes
   // itself.
   hostBlockSizes: false,
+  canBeCut: false,
   format: { driver: 'raw' },
   fromMessage,
   toMessage,

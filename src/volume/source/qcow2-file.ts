@@ -31,6 +31,7 @@ export const qcow2File: SourceModule<Qcow2FileSource> = {
   demands: { blockDrivers: ['qcow2', 'file'], sharedMemory: false, noClones: false },
   carriesHostLuks: false,
   hostBlockSizes: false,
+  canBeCut: true,
   // `null` forbids a backing file, so that an image cannot name another file of the host.
   format: { driver: 'qcow2', backing: null },
   fromMessage: (message) => ({ kind: 'qcow2-file', path: pathOf(message) }),

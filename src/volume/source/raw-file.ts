@@ -25,6 +25,7 @@ export const rawFile: SourceModule<RawFileSource> = {
   demands: { blockDrivers: ['raw', 'file'], sharedMemory: false, noClones: false },
   carriesHostLuks: true,
   hostBlockSizes: false,
+  canBeCut: true,
   format: { driver: 'raw' },
   fromMessage: (message) => ({ kind: 'raw-file', path: pathOf(message) }),
   toMessage: ({ path }) => ({ path }),
