@@ -36,10 +36,9 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
         await manager.stop(sandboxId, { force, gracefulTimeoutMs: duration('graceful_timeout_ms', gracefulTimeoutMs) }),
       ),
     ),
-    Delete: unary(edge, 'Sandboxes.Delete', async ({ sandboxId, force }) => {
-      await manager.delete(sandboxId, force);
-      return {};
-    }),
+    Delete: unary(edge, 'Sandboxes.Delete', async ({ sandboxId, force }) => ({
+      notFound: !(await manager.delete(sandboxId, force)),
+    })),
     Exec: unary(edge, 'Sandboxes.Exec', async (request, { signal }) => {
       const result = await manager.sandbox(request.sandboxId).commands.run({
         path: request.path,

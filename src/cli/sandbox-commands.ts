@@ -5,7 +5,8 @@ import type { DeleteSandboxResponse__Output } from '../grpc/generated/qshim/v1/D
 import type { ExecResponse__Output } from '../grpc/generated/qshim/v1/ExecResponse.ts';
 import type { ListSandboxesResponse__Output } from '../grpc/generated/qshim/v1/ListSandboxesResponse.ts';
 import type { Sandbox__Output } from '../grpc/generated/qshim/v1/Sandbox.ts';
-import { exitCodeOfGuest } from './exit-codes.ts';
+import { CliFailure } from './cli-failure.ts';
+import { EXIT, exitCodeOfGuest } from './exit-codes.ts';
 import { collectAssignment, collectPair, keysOf, present, wholeNumber } from './options.ts';
 import { ACCELERATORS, createRequest, execRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';
 import type { Session } from './session.ts';
@@ -160,6 +161,8 @@ function addStopAndDelete(parent: CommandUnknownOpts, session: Session): void {
             api.sandboxes.Delete(request, callOptions, done),
           ),
         );
+        // To the API a repeat is no error; who types an id wants to know that nothing of that name was there.
+        if (answer.notFound) throw notFound(sandboxId);
         await (session.json ? session.document(answer) : session.say(`${sandboxId}: deleted`));
       });
     });
@@ -225,6 +228,14 @@ function addConsole(parent: CommandUnknownOpts, session: Session): void {
         );
       });
     });
+}
+
+function notFound(sandboxId: string): CliFailure {
+  return new CliFailure('NOT_FOUND', `there is no sandbox ${sandboxId}; nothing was deleted`, {
+    reason: 'SANDBOX_NOT_FOUND',
+    exitCode: EXIT.notFound,
+    metadata: { sandboxId },
+  });
 }
 
 async function showSummary(session: Session, sandbox: Sandbox__Output): Promise<void> {

@@ -255,15 +255,15 @@ export class SandboxManager {
     return sandbox.snapshot();
   }
 
-  /** Forgets a stopped sandbox; a repeat finds nothing and is content. */
-  async delete(sandboxId: string, force: boolean): Promise<void> {
+  /** Forgets a stopped sandbox; a repeat finds nothing and is content. @returns whether there was such a sandbox */
+  async delete(sandboxId: string, force: boolean): Promise<boolean> {
     checkId('sandbox_id', sandboxId);
     const sandbox = this.#sandboxes.get(sandboxId);
-    if (sandbox === undefined) return;
+    if (sandbox === undefined) return false;
     this.#refuseWhileCreating(sandbox);
     // It ran, or its QEMU has ended, and its Create is not over: one that fails takes the sandbox away itself.
     await this.#creating.get(sandboxId)?.catch(() => undefined);
-    if (this.#sandboxes.get(sandboxId) !== sandbox) return;
+    if (this.#sandboxes.get(sandboxId) !== sandbox) return true;
     if (sandbox.state !== 'stopped') {
       if (!force) {
         throw new ShimError(
@@ -279,6 +279,7 @@ export class SandboxManager {
     const deleting = this.#deleting.get(sandboxId) ?? this.#remove(sandbox);
     this.#deleting.set(sandboxId, deleting);
     await deleting;
+    return true;
   }
 
   /** Stops what still runs, then removes every trace. The id is free for another sandbox only when this is over. */
