@@ -9,6 +9,7 @@ import { CliFailure } from './cli-failure.ts';
 import { EXIT, exitCodeOfGuest } from './exit-codes.ts';
 import { collectAssignment, collectPair, keysOf, present, wholeNumber } from './options.ts';
 import { ACCELERATORS, createRequest, execRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';
+import { sizeInMebibytes } from './sizes.ts';
 import type { Session } from './session.ts';
 import { readStandardInput } from './standard-input.ts';
 
@@ -34,7 +35,7 @@ function addCreate(parent: CommandUnknownOpts, session: Session): void {
     )
     .argument('<id>', 'id of your choice: letters, digits, ".", "_", "-", at most 64')
     .option('--vcpus <n>', `virtual CPUs ${BY_DAEMON}`, wholeNumber(1, 255))
-    .option('--memory <mib>', `guest memory in MiB ${BY_DAEMON}`, wholeNumber(1, Number.MAX_SAFE_INTEGER))
+    .option('--memory <size>', `guest memory in MiB, or with a unit: 2G ${BY_DAEMON}`, sizeInMebibytes)
     .option('--kernel <path>', `guest kernel on this host ${BY_DAEMON}`)
     .option('--initrd <path>', `initial ramdisk on this host ${BY_DAEMON}`)
     .option('--kernel-parameters <text>', "appended to the daemon's own kernel parameters (default: nothing)")
@@ -63,7 +64,7 @@ function addCreate(parent: CommandUnknownOpts, session: Session): void {
       `
 Examples:
   qshim sandbox create sb1
-  qshim sandbox create sb2 --vcpus 2 --memory 1024 --label team=storage
+  qshim sandbox create sb2 --vcpus 2 --memory 2G --label team=storage
   qshim sandbox create sb3 --template required   # a clone; makes the template if there is none`,
     )
     .action(async (sandboxId, options) => {

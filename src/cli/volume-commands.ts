@@ -6,6 +6,7 @@ import type { Volume__Output } from '../grpc/generated/qshim/v1/Volume.ts';
 import { addBatchCommands } from './batch-commands.ts';
 import { addKeys, addResize } from './key-commands.ts';
 import { commaList, keysOf, present, wholeNumber } from './options.ts';
+import { sizeInBytes, sizeOrAll } from './sizes.ts';
 import type { Session, Work } from './session.ts';
 import {
   AIO_MODES,
@@ -92,8 +93,8 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
     )
     .option('--serial <text>', 'serial that the guest sees, at most 20 bytes (default: made from the volume id)')
     .option('--queues <n>', 'virtqueues (default: the number of vCPUs)', wholeNumber(1))
-    .option('--logical-block-size <bytes>', 'power of two from 512 to 4096 (default: 512)', wholeNumber(1))
-    .option('--physical-block-size <bytes>', 'power of two (default: the logical block size)', wholeNumber(1))
+    .option('--logical-block-size <size>', 'power of two from 512 to 4096 (default: 512)', sizeInBytes())
+    .option('--physical-block-size <size>', 'power of two (default: the logical block size)', sizeInBytes())
     .optionsGroup('Mount in the guest:')
     .option('--mount <point>', 'mount it there, and unmount it when it is detached (default: only the bare disk)')
     .addOption(new Option('--fs-type <type>', 'file system (default: ext4)').choices(FS_TYPES))
@@ -123,8 +124,8 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
     )
     .option('--luks-uuid <uuid>', 'refuse a volume that has another LUKS UUID (default: any)')
     .option('--integrity', 'guest-luks2: protect every sector with hmac-sha256 (default: no)')
-    .option('--luks-sector-size <bytes>', 'guest-luks2: 512 or 4096 (default: 4096)', wholeNumber(1))
-    .option('--luks-size <bytes>', 'host-luks: bytes that the guest sees (default: as fit)', wholeNumber(1))
+    .option('--luks-sector-size <size>', 'guest-luks2: 512 or 4096 (default: 4096)', sizeInBytes())
+    .option('--luks-size <size>', 'host-luks: what the guest sees: 10G, max for what fits (default: max)', sizeOrAll)
     .option('--luks-cipher <name>', 'host-luks: e.g. aes-128, serpent-256 (default: aes-256)')
     .option('--luks-hash <name>', 'host-luks: sha1, sha256, sha512 (default: sha256)')
     .option('--luks-iteration-ms <ms>', 'host-luks: work for each try of a key (default: 2000)', wholeNumber(1))

@@ -27,6 +27,7 @@ import {
   type KeySlots,
   type KeySlotsTarget,
 } from '../volume/operations/key-slots.ts';
+import { presentSize } from '../volume/operations/present-size.ts';
 import { resizeVolume } from '../volume/operations/resize.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
@@ -412,14 +413,21 @@ export class SandboxManager {
     };
   }
 
-  /** Grows an attached volume: as volume/operations/resize.ts does. @throws ShimError as it does; NOT_FOUND */
+  /**
+   * Grows an attached volume: as volume/operations/resize.ts does.
+   * @param options `sizeBytes` 0: what its source has now
+   * @throws ShimError as volume/operations/resize.ts and present-size.ts do; NOT_FOUND
+   */
   async resize(
     sandboxId: string,
     volumeId: string,
     options: { readonly sizeBytes: number; readonly timeoutMs: number; readonly callerWait: AbortSignal },
   ): Promise<VolumeSnapshot> {
     const sandbox = this.#find(sandboxId);
-    return await resizeVolume(sandbox, this.#findVolume(sandbox, volumeId), options);
+    const volume = this.#findVolume(sandbox, volumeId);
+    const { sizeBytes } = options;
+    const wanted = sizeBytes === 0 && !volume.isRemoved() ? await presentSize(sandbox, volume) : sizeBytes;
+    return await resizeVolume(sandbox, volume, { ...options, sizeBytes: wanted });
   }
 
   /** @throws ShimError as volume/operations/key-slots.ts does; NOT_FOUND */
