@@ -30,7 +30,10 @@ export function addResize(parent: CommandUnknownOpts, session: Session): void {
       wantedSize,
     )
     .option('--timeout <ms>', "milliseconds for the guest (default: the daemon's configuration)", wholeNumber(1))
-    .addHelpText('after', '\nExamples:\n  qshim volume resize sb1 data 20G\n  qshim volume resize sb1 data +5G\n  qshim volume resize sb1 data max')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  qshim volume resize sb1 data 20G\n  qshim volume resize sb1 data +5G\n  qshim volume resize sb1 data max',
+    )
     .action(async (sandboxId, volumeId, wanted, { timeout }) => {
       const lookAgain = `\`qshim volume get ${sandboxId} ${volumeId}\``;
       const work = { sandboxId, volumeId, progress: `resizing ${volumeId} of ${sandboxId}`, lookAgain };

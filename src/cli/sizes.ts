@@ -1,4 +1,6 @@
-/** Parsers for option values that are sizes. One grammar for all (base/sizes.ts); what a size may be the daemon says. */
+/**
+ * Parsers for option values that are sizes. One grammar for all (base/sizes.ts); what a size may be the daemon says.
+ */
 import { InvalidArgumentError } from '@commander-js/extra-typings';
 import { parseSize, SIZE_FORM } from '../base/sizes.ts';
 

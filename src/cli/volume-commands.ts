@@ -11,14 +11,17 @@ import type { Session, Work } from './session.ts';
 import {
   AIO_MODES,
   attachRequest,
+  collectState,
   CACHE_MODES,
   DETECT_ZEROES,
   DISCARD_MODES,
   ENCRYPTIONS,
   FORMATS,
   FS_TYPES,
+  listRequest,
   LUKS_CREATES,
   READ_ERROR_POLICIES,
+  VOLUME_STATES,
   WRITE_ERROR_POLICIES,
 } from './volume-requests.ts';
 
@@ -202,13 +205,21 @@ function addGetAndList(parent: CommandUnknownOpts, session: Session): void {
     });
   parent
     .command('list')
-    .description('List volumes, those that are gone included as long as the daemon remembers them')
+    .description('List volumes')
     .argument('[sandbox]', 'id of the sandbox (default: all sandboxes)')
-    .addHelpText('after', '\nExamples:\n  qshim volume list\n  qshim volume list sb1 --json')
-    .action(async (sandboxId) => {
+    .addOption(
+      new Option('--state <state>', 'only those in this state; may be repeated (default: all but removed)')
+        .choices(keysOf(VOLUME_STATES))
+        .argParser(collectState)
+        .conflicts('all'),
+    )
+    .option('--all', 'also those that are removed, as far as the daemon remembers them (default: not those)')
+    .addHelpText('after', '\nExamples:\n  qshim volume list\n  qshim volume list sb1 --all --json')
+    .action(async (sandboxId, options) => {
       await session.run({ sandboxId }, async (api) => {
+        const request = listRequest(sandboxId, options);
         const answer = await api.call<ListVolumesResponse__Output>((callOptions, done) =>
-          api.volumes.List(present({ sandboxId }), callOptions, done),
+          api.volumes.List(request, callOptions, done),
         );
         if (session.json) {
           await session.document(answer);

@@ -29,6 +29,7 @@ import {
 } from '../volume/operations/key-slots.ts';
 import { presentSize } from '../volume/operations/present-size.ts';
 import { resizeVolume } from '../volume/operations/resize.ts';
+import type { VolumeState } from '../volume/model/state.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
 import { adoptAll } from './adopt.ts';
@@ -451,10 +452,14 @@ export class SandboxManager {
     return this.#findVolume(this.#find(sandboxId), volumeId).snapshot();
   }
 
-  /** Volumes of one sandbox, or of all when the id is empty. */
-  volumes(sandboxId: string): readonly VolumeSnapshot[] {
+  /**
+   * Volumes of one sandbox, or of all when the id is empty.
+   * @param states only those in one of these; all when there are none
+   */
+  volumes(sandboxId: string, states: readonly VolumeState['state'][] = []): readonly VolumeSnapshot[] {
     const sandboxes = sandboxId === '' ? [...this.#sandboxes.values()] : [this.#find(sandboxId)];
-    return sandboxes.flatMap((sandbox) => sandbox.volumes.snapshots());
+    const all = sandboxes.flatMap((sandbox) => sandbox.volumes.snapshots());
+    return states.length === 0 ? all : all.filter(({ state }) => states.includes(state.state));
   }
 
   #find(sandboxId: string): Sandbox {
