@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { parse as parseToml } from 'smol-toml';
 import { z } from 'zod';
 import { ShimError, messageOf } from './base/errors.ts';
+import { parseSize } from './base/sizes.ts';
 import { LOG_LEVELS } from './base/log.ts';
 import { VOLUME_CAPACITY_MAX } from './volume/model/slots.ts';
 
@@ -17,6 +18,7 @@ export const TEMPLATE_USES = ['auto', 'off', 'required'] as const;
 export const projectRoot = join(import.meta.dirname, '..');
 
 const absolutePath = z.string().startsWith('/', 'must be an absolute path');
+const MEBIBYTE = 1024 * 1024;
 const milliseconds = z.int().min(1).max(86_400_000);
 const count = z.int().min(1).max(1_000_000);
 const bytes = z
@@ -302,7 +304,7 @@ export async function loadConfig(sources: ConfigSources): Promise<Config> {
   const origins: Record<string, string> = {};
   if (sources.file !== undefined) {
     for (const [name, value] of Object.entries(await readTomlFile(sources.file))) {
-      values[name] = value;
+      values[name] = (typeof value === 'string' ? sizeFrom(name, value) : undefined) ?? value;
       origins[name] = sources.file;
     }
   }
@@ -355,7 +357,17 @@ async function readTomlFile(path: string): Promise<Record<string, unknown>> {
 
 /** Environment and flags carry strings; the default's type tells what is meant. Lists are separated by commas. */
 function fromString(option: OptionInfo, text: string): unknown {
+  const size = sizeFrom(option.name, text);
+  if (size !== undefined) return size;
   if (typeof option.defaultValue === 'number') return text.trim() === '' ? text : Number(text);
   if (Array.isArray(option.defaultValue)) return text.split(',').filter((part) => part !== '');
   return text;
+}
+
+/** Options that are sizes take them with a unit as well: `memory_mib` 2G, `console_bytes_max` 16M. */
+function sizeFrom(name: string, text: string): number | undefined {
+  const size = parseSize(text);
+  if (size?.unit !== true) return undefined;
+  if (/_bytes(_max)?$/.test(name)) return size.bytes;
+  return name.endsWith('_mib') ? size.bytes / MEBIBYTE : undefined;
 }

@@ -12,7 +12,7 @@ export function configDocument(): string {
     '',
     'Made from `src/config.ts` by `npm run config-docs`. Sources, later ones win: the TOML file (`--config FILE`, else',
     '`/etc/qshim/config.toml` if it exists), the environment, flags. Lists are separated by commas in environment and flags.',
-    'Durations are milliseconds.',
+    'Durations are milliseconds. Sizes take a unit as well, as powers of 1024: `memory_mib` 2G, `console_bytes_max` 16M.',
     '',
     '| TOML | environment | flag | default | meaning |',
     '|---|---|---|---|---|',

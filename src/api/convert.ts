@@ -4,7 +4,7 @@ import type { AioMode, CacheMode, DetectZeroes, DiscardMode, IoErrorPolicy, Moun
 import type { VolumeHealth } from '../volume/model/facts.ts';
 import { moduleByMessageName, moduleOf, type SourceSpec } from '../volume/source/registry.ts';
 import type { RequestedSpec, VolumeSpec } from '../volume/spec.ts';
-import type { Cause } from '../volume/model/state.ts';
+import type { Cause, VolumeState } from '../volume/model/state.ts';
 import type { Timing } from '../base/stopwatch.ts';
 import type { ShimEvent } from '../store/event.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
@@ -67,6 +67,18 @@ const ERROR_POLICIES: Readonly<Record<string, IoErrorPolicy | undefined>> = {
   IO_ERROR_POLICY_STOP: 'stop',
   IO_ERROR_POLICY_STOP_ON_ENOSPC: 'enospc',
 };
+
+const VOLUME_STATES = {
+  VOLUME_STATE_PENDING: 'pending',
+  VOLUME_STATE_ATTACHED: 'attached',
+  VOLUME_STATE_DETACHING: 'detaching',
+  VOLUME_STATE_REMOVED: 'removed',
+} as const;
+
+/** A state to look for. @throws ShimError INVALID_ARGUMENT for unknown enum values, and the one that says nothing */
+export function volumeStateFrom(name: string | number): VolumeState['state'] {
+  return known('states', VOLUME_STATES, name);
+}
 
 /** @throws ShimError INVALID_ARGUMENT for unknown enum values */
 export function sandboxSpecFrom(message: SandboxSpec__Output | null): RequestedSandboxSpec {
@@ -177,14 +189,7 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     volumeId: volume.volumeId,
     generation: volume.generation,
     spec: volumeSpecMessage(volume.spec),
-    state: (
-      {
-        pending: 'VOLUME_STATE_PENDING',
-        attached: 'VOLUME_STATE_ATTACHED',
-        detaching: 'VOLUME_STATE_DETACHING',
-        removed: 'VOLUME_STATE_REMOVED',
-      } as const
-    )[volume.state.state],
+    state: keyOf(VOLUME_STATES, volume.state.state),
     cause: causeMessage(volume.cause),
     serial: volume.spec.serial,
     pciPath: volume.pciPath,
@@ -204,6 +209,7 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     interrupts: INTERRUPT_MESSAGES[interruptMode(volume.placement, volume.spec.queues)],
     iothreads: [...volume.placement.iothreads],
     job: volume.job === undefined ? null : { ...volume.job },
+    resolvedSource: volume.resolvedPath,
   };
 }
 

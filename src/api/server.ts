@@ -9,6 +9,7 @@ import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import { Budget, tolerant } from '../grpc/handlers.ts';
+import { allowLongDeadlines } from '../grpc/long-deadlines.ts';
 import { loadApi, loadApiDefinition } from '../grpc/schema.ts';
 import { eventsHandlers, sandboxesHandlers, volumesHandlers } from './services.ts';
 import { bindSocket } from '../grpc/socket.ts';
@@ -29,6 +30,7 @@ export class ShimServer {
     this.#manager = manager;
     const bytesMax = config.request_bytes_max;
     // Answers may be longer than requests: Exec returns two outputs.
+    allowLongDeadlines();
     this.#server = new Server({
       'grpc.max_receive_message_length': bytesMax,
       'grpc.max_send_message_length': -1,

@@ -5,7 +5,14 @@ import type { SandboxManager } from '../sandbox/manager.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { VolumeSnapshot } from '../volume/volume.ts';
 import { batchMessage, planMessage } from './convert-batch.ts';
-import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpecFrom } from './convert.ts';
+import {
+  eventMessage,
+  sandboxMessage,
+  sandboxSpecFrom,
+  volumeMessage,
+  volumeSpecFrom,
+  volumeStateFrom,
+} from './convert.ts';
 import type { EventsHandlers } from '../grpc/generated/qshim/v1/Events.ts';
 import type { SandboxesHandlers } from '../grpc/generated/qshim/v1/Sandboxes.ts';
 import type { VolumesHandlers } from '../grpc/generated/qshim/v1/Volumes.ts';
@@ -36,10 +43,9 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
         await manager.stop(sandboxId, { force, gracefulTimeoutMs: duration('graceful_timeout_ms', gracefulTimeoutMs) }),
       ),
     ),
-    Delete: unary(edge, 'Sandboxes.Delete', async ({ sandboxId, force }) => {
-      await manager.delete(sandboxId, force);
-      return {};
-    }),
+    Delete: unary(edge, 'Sandboxes.Delete', async ({ sandboxId, force }) => ({
+      notFound: !(await manager.delete(sandboxId, force)),
+    })),
     Exec: unary(edge, 'Sandboxes.Exec', async (request, { signal }) => {
       const result = await manager.sandbox(request.sandboxId).commands.run({
         path: request.path,
@@ -105,8 +111,8 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
     ),
-    List: unary(edge, 'Volumes.List', ({ sandboxId }) =>
-      Promise.resolve({ volumes: manager.volumes(sandboxId).map(volumeMessage) }),
+    List: unary(edge, 'Volumes.List', ({ sandboxId, states }) =>
+      Promise.resolve({ volumes: manager.volumes(sandboxId, states.map(volumeStateFrom)).map(volumeMessage) }),
     ),
     Watch: streaming(edge, 'Volumes.Watch', async ({ sandboxId }, send, context) => {
       using watcher = manager.events.watch();

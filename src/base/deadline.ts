@@ -35,7 +35,7 @@ export function monotonicMs(): number {
 }
 
 /** The longest time that a timer can take (24.8 days); Node takes more for 1 ms. */
-const TIMER_MS_MAX = 2 ** 31 - 1;
+export const TIMER_MS_MAX = 2 ** 31 - 1;
 
 /** Sleeps; rejects with the signal's reason when aborted. */
 export async function sleep(milliseconds: number, signal?: AbortSignal): Promise<void> {

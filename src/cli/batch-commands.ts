@@ -122,5 +122,5 @@ function setExitCode(session: Session, problem: Problem__Output | null | undefin
 }
 
 function workOn(doing: string, sandboxId: string): Work {
-  return { sandboxId, progress: `${doing} ${sandboxId}`, lookAgain: `\`qshim volume list ${sandboxId}\`` };
+  return { sandboxId, progress: `${doing} ${sandboxId}`, lookAgain: `\`qshim volume list ${sandboxId} --all\`` };
 }

@@ -3,6 +3,7 @@
  * own tree of commands, so they cannot fall behind the options that this version has. Ids come from the daemon.
  */
 import type { CommandUnknownOpts, Option } from '@commander-js/extra-typings';
+import { commandsToExplain } from './help-command.ts';
 
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof SHELLS)[number];
@@ -65,6 +66,8 @@ export function complete(program: CommandUnknownOpts, words: readonly string[]):
   if (place.optionsEnded) return matching([]);
   if (current.startsWith('-')) return matching(flagsOf(place.command));
   if (place.command.commands.length > 0) return matching(place.command.commands.map((command) => command.name()));
+  const explained = commandsToExplain(place.command, place.operands);
+  if (explained !== undefined) return matching(explained);
   const argument = place.command.registeredArguments[place.operands.length];
   const [sandboxId] = place.operands;
   if (argument?.name() === 'sandbox') return { ...matching([]), ids: { kind: 'sandbox' } };

@@ -9,6 +9,7 @@ import {
   type ClientUnaryCall,
   type requestCallback,
 } from '@grpc/grpc-js';
+import { TIMER_MS_MAX } from '../base/deadline.ts';
 import { loadApi } from '../grpc/schema.ts';
 import type { EventsClient } from '../grpc/generated/qshim/v1/Events.ts';
 import type { ListSandboxesResponse__Output } from '../grpc/generated/qshim/v1/ListSandboxesResponse.ts';
@@ -112,7 +113,8 @@ export class Connection implements Disposable {
 
   #callOptions(): CallOptions {
     const { deadlineMs } = this.#options;
-    return deadlineMs === undefined ? {} : { deadline: Date.now() + deadlineMs };
+    // One that no timer can count is none: an older daemon's gRPC would end the call at once.
+    return deadlineMs === undefined || deadlineMs > TIMER_MS_MAX ? {} : { deadline: Date.now() + deadlineMs };
   }
 
   [Symbol.dispose](): void {

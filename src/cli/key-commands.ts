@@ -5,8 +5,11 @@ import type { KeySlots__Output } from '../grpc/generated/qshim/v1/KeySlots.ts';
 import type { KeySlotsTarget } from '../grpc/generated/qshim/v1/KeySlotsTarget.ts';
 import type { VolumesClient } from '../grpc/generated/qshim/v1/Volumes.ts';
 import type { Volume__Output } from '../grpc/generated/qshim/v1/Volume.ts';
+import type { GetVolumeRequest } from '../grpc/generated/qshim/v1/GetVolumeRequest.ts';
 import { usageFailure } from './cli-failure.ts';
+import type { Connection } from './connection.ts';
 import { absolutePath, present, wholeNumber } from './options.ts';
+import { wantedSize, type WantedSize } from './sizes.ts';
 import type { Session } from './session.ts';
 import { keyReferenceOf } from './volume-requests.ts';
 
@@ -21,13 +24,21 @@ export function addResize(parent: CommandUnknownOpts, session: Session): void {
     )
     .argument('<sandbox>', 'id of the sandbox')
     .argument('<volume>', 'id of the volume')
-    .argument('<bytes>', 'what the disk is to have, never less than it has', wholeNumber(1))
+    .argument(
+      '<size>',
+      'what the disk is to have, never less than it has: 20G; +5G is that much more; max is what its source has now',
+      wantedSize,
+    )
     .option('--timeout <ms>', "milliseconds for the guest (default: the daemon's configuration)", wholeNumber(1))
-    .addHelpText('after', '\nExample:\n  qshim volume resize sb1 data 2147483648')
-    .action(async (sandboxId, volumeId, sizeBytes, { timeout }) => {
+    .addHelpText(
+      'after',
+      '\nExamples:\n  qshim volume resize sb1 data 20G\n  qshim volume resize sb1 data +5G\n  qshim volume resize sb1 data max',
+    )
+    .action(async (sandboxId, volumeId, wanted, { timeout }) => {
       const lookAgain = `\`qshim volume get ${sandboxId} ${volumeId}\``;
       const work = { sandboxId, volumeId, progress: `resizing ${volumeId} of ${sandboxId}`, lookAgain };
       await session.run(work, async (api) => {
+        const sizeBytes = await bytesOf(api, { sandboxId, volumeId }, wanted);
         const request = { sandboxId, volumeId, sizeBytes, ...present({ timeoutMs: timeout }) };
         const grown = await session.waiting(work, () =>
           api.call<Volume__Output>((options, done) => api.volumes.Resize(request, options, done)),
@@ -40,6 +51,22 @@ export function addResize(parent: CommandUnknownOpts, session: Session): void {
         await session.say(volumeSummary(grown));
       });
     });
+}
+
+/** For the API: bytes, or 0 for what the source has now. */
+async function bytesOf(api: Connection, volume: GetVolumeRequest, wanted: WantedSize): Promise<number> {
+  switch (wanted.kind) {
+    case 'all':
+      return 0;
+    case 'bytes':
+      return wanted.bytes;
+    case 'more': {
+      const now = await api.call<Volume__Output>((options, done) => api.volumes.Get(volume, options, done));
+      const bytes = now.sizeBytes + wanted.bytes;
+      if (!Number.isSafeInteger(bytes)) throw usageFailure(`${bytes} bytes are more than can be counted`);
+      return bytes;
+    }
+  }
 }
 
 export function addKeys(parent: CommandUnknownOpts, session: Session): void {

@@ -9,6 +9,7 @@ import { CliFailure, usageFailure } from './cli-failure.ts';
 import { complete, completionScript, locate, SHELLS } from './completion.ts';
 import { addDoctorCommand } from './doctor-command.ts';
 import { EXIT, EXIT_CODE_MEANINGS } from './exit-codes.ts';
+import { addHelpCommands, pathOf } from './help-command.ts';
 import { wholeNumber } from './options.ts';
 import { addSandboxCommands } from './sandbox-commands.ts';
 import { DEFAULT_SOCKET, failureText, Session, type Surroundings } from './session.ts';
@@ -67,6 +68,7 @@ export function buildProgram(surroundings: Surroundings): { program: CommandUnkn
   addWatchCommand(program, session);
   addDoctorCommand(program, session);
   addCompletionCommand(program, session);
+  addHelpCommands(program);
   program.addHelpText('after', `\n${exitCodesText()}\n\n${EXAMPLES}`);
   return { program, session };
 }
@@ -109,13 +111,9 @@ function reportUsage(
   const json = (end === -1 ? argv : argv.slice(0, end)).includes('--json');
   const [message, ...more] = error.message.replace(/^error: /, '').split('\n');
   const text = failureText(usageFailure([message, ...more].join(' ').trim()), json);
-  const path = commandPath(locate(program, argv).command);
+  const path = pathOf(locate(program, argv).command);
   stderr.write(json ? text : `${text}hint: see \`${visible(path)} --help\`\n`);
   return EXIT.usage;
-}
-
-function commandPath(command: CommandUnknownOpts): string {
-  return command.parent === null ? command.name() : `${commandPath(command.parent)} ${command.name()}`;
 }
 
 /** Prints candidates, one a line. Whoever presses Tab wants no error messages, so there are none. */

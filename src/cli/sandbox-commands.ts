@@ -5,9 +5,11 @@ import type { DeleteSandboxResponse__Output } from '../grpc/generated/qshim/v1/D
 import type { ExecResponse__Output } from '../grpc/generated/qshim/v1/ExecResponse.ts';
 import type { ListSandboxesResponse__Output } from '../grpc/generated/qshim/v1/ListSandboxesResponse.ts';
 import type { Sandbox__Output } from '../grpc/generated/qshim/v1/Sandbox.ts';
-import { exitCodeOfGuest } from './exit-codes.ts';
+import { CliFailure } from './cli-failure.ts';
+import { EXIT, exitCodeOfGuest } from './exit-codes.ts';
 import { collectAssignment, collectPair, keysOf, present, wholeNumber } from './options.ts';
 import { ACCELERATORS, createRequest, execRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';
+import { sizeInMebibytes } from './sizes.ts';
 import type { Session } from './session.ts';
 import { readStandardInput } from './standard-input.ts';
 
@@ -33,7 +35,7 @@ function addCreate(parent: CommandUnknownOpts, session: Session): void {
     )
     .argument('<id>', 'id of your choice: letters, digits, ".", "_", "-", at most 64')
     .option('--vcpus <n>', `virtual CPUs ${BY_DAEMON}`, wholeNumber(1, 255))
-    .option('--memory <mib>', `guest memory in MiB ${BY_DAEMON}`, wholeNumber(1, Number.MAX_SAFE_INTEGER))
+    .option('--memory <size>', `guest memory in MiB, or with a unit: 2G ${BY_DAEMON}`, sizeInMebibytes)
     .option('--kernel <path>', `guest kernel on this host ${BY_DAEMON}`)
     .option('--initrd <path>', `initial ramdisk on this host ${BY_DAEMON}`)
     .option('--kernel-parameters <text>', "appended to the daemon's own kernel parameters (default: nothing)")
@@ -62,7 +64,7 @@ function addCreate(parent: CommandUnknownOpts, session: Session): void {
       `
 Examples:
   qshim sandbox create sb1
-  qshim sandbox create sb2 --vcpus 2 --memory 1024 --label team=storage
+  qshim sandbox create sb2 --vcpus 2 --memory 2G --label team=storage
   qshim sandbox create sb3 --template required   # a clone; makes the template if there is none`,
     )
     .action(async (sandboxId, options) => {
@@ -160,6 +162,8 @@ function addStopAndDelete(parent: CommandUnknownOpts, session: Session): void {
             api.sandboxes.Delete(request, callOptions, done),
           ),
         );
+        // To the API a repeat is no error; who types an id wants to know that nothing of that name was there.
+        if (answer.notFound) throw notFound(sandboxId);
         await (session.json ? session.document(answer) : session.say(`${sandboxId}: deleted`));
       });
     });
@@ -225,6 +229,14 @@ function addConsole(parent: CommandUnknownOpts, session: Session): void {
         );
       });
     });
+}
+
+function notFound(sandboxId: string): CliFailure {
+  return new CliFailure('NOT_FOUND', `there is no sandbox ${sandboxId}; nothing was deleted`, {
+    reason: 'SANDBOX_NOT_FOUND',
+    exitCode: EXIT.notFound,
+    metadata: { sandboxId },
+  });
 }
 
 async function showSummary(session: Session, sandbox: Sandbox__Output): Promise<void> {

@@ -6,18 +6,22 @@ import type { Volume__Output } from '../grpc/generated/qshim/v1/Volume.ts';
 import { addBatchCommands } from './batch-commands.ts';
 import { addKeys, addResize } from './key-commands.ts';
 import { commaList, keysOf, present, wholeNumber } from './options.ts';
+import { sizeInBytes, sizeOrAll } from './sizes.ts';
 import type { Session, Work } from './session.ts';
 import {
   AIO_MODES,
   attachRequest,
+  collectState,
   CACHE_MODES,
   DETECT_ZEROES,
   DISCARD_MODES,
   ENCRYPTIONS,
   FORMATS,
   FS_TYPES,
+  listRequest,
   LUKS_CREATES,
   READ_ERROR_POLICIES,
+  VOLUME_STATES,
   WRITE_ERROR_POLICIES,
 } from './volume-requests.ts';
 
@@ -92,8 +96,8 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
     )
     .option('--serial <text>', 'serial that the guest sees, at most 20 bytes (default: made from the volume id)')
     .option('--queues <n>', 'virtqueues (default: the number of vCPUs)', wholeNumber(1))
-    .option('--logical-block-size <bytes>', 'power of two from 512 to 4096 (default: 512)', wholeNumber(1))
-    .option('--physical-block-size <bytes>', 'power of two (default: the logical block size)', wholeNumber(1))
+    .option('--logical-block-size <size>', 'power of two from 512 to 4096 (default: 512)', sizeInBytes())
+    .option('--physical-block-size <size>', 'power of two (default: the logical block size)', sizeInBytes())
     .optionsGroup('Mount in the guest:')
     .option('--mount <point>', 'mount it there, and unmount it when it is detached (default: only the bare disk)')
     .addOption(new Option('--fs-type <type>', 'file system (default: ext4)').choices(FS_TYPES))
@@ -123,8 +127,8 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
     )
     .option('--luks-uuid <uuid>', 'refuse a volume that has another LUKS UUID (default: any)')
     .option('--integrity', 'guest-luks2: protect every sector with hmac-sha256 (default: no)')
-    .option('--luks-sector-size <bytes>', 'guest-luks2: 512 or 4096 (default: 4096)', wholeNumber(1))
-    .option('--luks-size <bytes>', 'host-luks: bytes that the guest sees (default: as fit)', wholeNumber(1))
+    .option('--luks-sector-size <size>', 'guest-luks2: 512 or 4096 (default: 4096)', sizeInBytes())
+    .option('--luks-size <size>', 'host-luks: what the guest sees: 10G, max for what fits (default: max)', sizeOrAll)
     .option('--luks-cipher <name>', 'host-luks: e.g. aes-128, serpent-256 (default: aes-256)')
     .option('--luks-hash <name>', 'host-luks: sha1, sha256, sha512 (default: sha256)')
     .option('--luks-iteration-ms <ms>', 'host-luks: work for each try of a key (default: 2000)', wholeNumber(1))
@@ -201,13 +205,21 @@ function addGetAndList(parent: CommandUnknownOpts, session: Session): void {
     });
   parent
     .command('list')
-    .description('List volumes, those that are gone included as long as the daemon remembers them')
+    .description('List volumes')
     .argument('[sandbox]', 'id of the sandbox (default: all sandboxes)')
-    .addHelpText('after', '\nExamples:\n  qshim volume list\n  qshim volume list sb1 --json')
-    .action(async (sandboxId) => {
+    .addOption(
+      new Option('--state <state>', 'only those in this state; may be repeated (default: all but removed)')
+        .choices(keysOf(VOLUME_STATES))
+        .argParser(collectState)
+        .conflicts('all'),
+    )
+    .option('--all', 'also those that are removed, as far as the daemon remembers them (default: not those)')
+    .addHelpText('after', '\nExamples:\n  qshim volume list\n  qshim volume list sb1 --all --json')
+    .action(async (sandboxId, options) => {
       await session.run({ sandboxId }, async (api) => {
+        const request = listRequest(sandboxId, options);
         const answer = await api.call<ListVolumesResponse__Output>((callOptions, done) =>
-          api.volumes.List(present({ sandboxId }), callOptions, done),
+          api.volumes.List(request, callOptions, done),
         );
         if (session.json) {
           await session.document(answer);

@@ -1,13 +1,15 @@
 /** From the options of `qshim volume ...` to the messages of qshim.v1. Pure. */
+import { InvalidArgumentError } from '@commander-js/extra-typings';
 import type { AttachVolumeRequest } from '../grpc/generated/qshim/v1/AttachVolumeRequest.ts';
 import type { Encryption } from '../grpc/generated/qshim/v1/Encryption.ts';
 import type { KeyReference } from '../grpc/generated/qshim/v1/KeyReference.ts';
+import type { ListVolumesRequest } from '../grpc/generated/qshim/v1/ListVolumesRequest.ts';
 import type { Mount } from '../grpc/generated/qshim/v1/Mount.ts';
 import type { VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
 import { messageOf } from '../base/errors.ts';
 import { SOURCES } from '../volume/source/registry.ts';
 import { usageFailure } from './cli-failure.ts';
-import { absolutePath, present } from './options.ts';
+import { absolutePath, keysOf, present } from './options.ts';
 
 export const CACHE_MODES = {
   none: 'CACHE_MODE_NONE',
@@ -63,6 +65,31 @@ const LUKS_MODES = {
 export const LUKS_CREATES = ['never', 'if-empty', 'only'] as const satisfies readonly (keyof typeof LUKS_MODES)[];
 
 export const FS_TYPES = ['ext4', 'xfs'] as const;
+
+export const VOLUME_STATES = {
+  pending: 'VOLUME_STATE_PENDING',
+  attached: 'VOLUME_STATE_ATTACHED',
+  detaching: 'VOLUME_STATE_DETACHING',
+  removed: 'VOLUME_STATE_REMOVED',
+} as const;
+type StateWord = keyof typeof VOLUME_STATES;
+
+/** Collects a repeated --state. */
+export function collectState(text: string, previous: readonly StateWord[] = []): StateWord[] {
+  const state = keysOf(VOLUME_STATES).find((word) => word === text);
+  if (state === undefined) throw new InvalidArgumentError(`Give one of ${keysOf(VOLUME_STATES).join(', ')}.`);
+  return [...previous, state];
+}
+
+/** Without --state and --all: every state but removed. */
+export function listRequest(
+  sandboxId: string | undefined,
+  options: { readonly state?: readonly StateWord[] | undefined; readonly all?: true | undefined },
+): ListVolumesRequest {
+  const { state = keysOf(VOLUME_STATES).filter((word) => word !== 'removed'), all } = options;
+  const states = all === true ? [] : state.map((word) => VOLUME_STATES[word]);
+  return { ...present({ sandboxId }), states };
+}
 
 export interface AttachOptions {
   /** By the names of the sources' options; others are passed over. */

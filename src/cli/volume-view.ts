@@ -43,7 +43,7 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
     ['cause', causeText(volume.cause)],
     ['evidence', orNothing(volume.evidence.join(', '))],
     ['generation', String(volume.generation)],
-    ['source', sourceText(spec)],
+    ['source', resolvedText(volume)],
     ['access', spec?.readOnly === true ? 'read only' : 'read and write'],
     ['size', sizeText(volume)],
     ['serial', orNothing(volume.serial)],
@@ -144,6 +144,13 @@ function sourceText(spec: VolumeSpec | null): string {
   const module = spec?.source === undefined ? undefined : moduleByMessageName(spec.source);
   const message = spec?.source === undefined ? undefined : spec[spec.source];
   return module === undefined || !message ? NOTHING : visible(module.command.show(message));
+}
+
+/** Where the name leads to another one, through symbolic links, that one as well. */
+function resolvedText({ spec, resolvedSource }: Volume): string {
+  const named = sourceText(spec);
+  const resolved = visible(resolvedSource);
+  return resolved === '' || named.endsWith(` ${resolved}`) ? named : `${named} -> ${resolved}`;
 }
 
 function mountText(spec: VolumeSpec | null, formatted: boolean): string {

@@ -1,6 +1,9 @@
 /** `qshim watch` */
 import type { CommandUnknownOpts } from '@commander-js/extra-typings';
 import type { Event__Output } from '../grpc/generated/qshim/v1/Event.ts';
+import type { Sandbox__Output } from '../grpc/generated/qshim/v1/Sandbox.ts';
+import { CliFailure } from './cli-failure.ts';
+import type { Connection } from './connection.ts';
 import { present, wholeNumber } from './options.ts';
 import type { Session } from './session.ts';
 import { causeText, NOTHING, timestampOrNothing, timingsText, visible } from './values.ts';
@@ -21,7 +24,9 @@ export function addWatchCommand(program: CommandUnknownOpts, session: Session): 
     )
     .addHelpText('after', '\nExamples:\n  qshim watch\n  qshim watch --sandbox sb1 --after 120 --json')
     .action(async (options) => {
-      await session.run({ sandboxId: options.sandbox }, async (api) => {
+      const { sandbox: sandboxId } = options;
+      await session.run({ sandboxId }, async (api) => {
+        if (sandboxId !== undefined) await remarkIfUnknown(session, api, sandboxId);
         const request = present({ sandboxId: options.sandbox, afterSequence: options.after });
         await api.stream<Event__Output>(
           (callOptions) => api.events.Watch(request, callOptions),
@@ -29,6 +34,16 @@ export function addWatchCommand(program: CommandUnknownOpts, session: Session): 
         );
       });
     });
+}
+
+/** Events may come of a sandbox that is not made yet, or is gone. A typing error waits for ever: say so. */
+async function remarkIfUnknown(session: Session, api: Connection, sandboxId: string): Promise<void> {
+  try {
+    await api.call<Sandbox__Output>((options, done) => api.sandboxes.Get({ sandboxId }, options, done));
+  } catch (error) {
+    if (!(error instanceof CliFailure) || error.reason !== 'SANDBOX_NOT_FOUND') throw error;
+    session.remark(`there is no sandbox ${sandboxId} now; what comes of one of that name is shown`);
+  }
 }
 
 /** One event on one line: time, sequence, what it is about, type, then cause and timings where there are any. */

@@ -6,6 +6,7 @@ import {
   type ServerUnaryCall,
   type ServiceError,
 } from '@grpc/grpc-js';
+import { allowLongDeadlines } from '../grpc/long-deadlines.ts';
 import type { DaemonClient } from './daemon.ts';
 import { METHODS } from './methods.ts';
 
@@ -28,6 +29,7 @@ export class GrpcProxy {
   readonly #daemon: DaemonClient;
 
   constructor(daemon: DaemonClient) {
+    allowLongDeadlines();
     this.#daemon = daemon;
     for (const [service, methods] of Object.entries(METHODS)) {
       const entries = methods.map((method) => [method, `/${service}/${method}`] as const);

@@ -27,7 +27,9 @@ import {
   type KeySlots,
   type KeySlotsTarget,
 } from '../volume/operations/key-slots.ts';
+import { presentSize } from '../volume/operations/present-size.ts';
 import { resizeVolume } from '../volume/operations/resize.ts';
+import type { VolumeState } from '../volume/model/state.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
 import { adoptAll } from './adopt.ts';
@@ -255,15 +257,15 @@ export class SandboxManager {
     return sandbox.snapshot();
   }
 
-  /** Forgets a stopped sandbox; a repeat finds nothing and is content. */
-  async delete(sandboxId: string, force: boolean): Promise<void> {
+  /** Forgets a stopped sandbox; a repeat finds nothing and is content. @returns whether there was such a sandbox */
+  async delete(sandboxId: string, force: boolean): Promise<boolean> {
     checkId('sandbox_id', sandboxId);
     const sandbox = this.#sandboxes.get(sandboxId);
-    if (sandbox === undefined) return;
+    if (sandbox === undefined) return false;
     this.#refuseWhileCreating(sandbox);
     // It ran, or its QEMU has ended, and its Create is not over: one that fails takes the sandbox away itself.
     await this.#creating.get(sandboxId)?.catch(() => undefined);
-    if (this.#sandboxes.get(sandboxId) !== sandbox) return;
+    if (this.#sandboxes.get(sandboxId) !== sandbox) return true;
     if (sandbox.state !== 'stopped') {
       if (!force) {
         throw new ShimError(
@@ -279,6 +281,7 @@ export class SandboxManager {
     const deleting = this.#deleting.get(sandboxId) ?? this.#remove(sandbox);
     this.#deleting.set(sandboxId, deleting);
     await deleting;
+    return true;
   }
 
   /** Stops what still runs, then removes every trace. The id is free for another sandbox only when this is over. */
@@ -411,14 +414,21 @@ export class SandboxManager {
     };
   }
 
-  /** Grows an attached volume: as volume/operations/resize.ts does. @throws ShimError as it does; NOT_FOUND */
+  /**
+   * Grows an attached volume: as volume/operations/resize.ts does.
+   * @param options `sizeBytes` 0: what its source has now
+   * @throws ShimError as volume/operations/resize.ts and present-size.ts do; NOT_FOUND
+   */
   async resize(
     sandboxId: string,
     volumeId: string,
     options: { readonly sizeBytes: number; readonly timeoutMs: number; readonly callerWait: AbortSignal },
   ): Promise<VolumeSnapshot> {
     const sandbox = this.#find(sandboxId);
-    return await resizeVolume(sandbox, this.#findVolume(sandbox, volumeId), options);
+    const volume = this.#findVolume(sandbox, volumeId);
+    const { sizeBytes } = options;
+    const wanted = sizeBytes === 0 && !volume.isRemoved() ? await presentSize(sandbox, volume) : sizeBytes;
+    return await resizeVolume(sandbox, volume, { ...options, sizeBytes: wanted });
   }
 
   /** @throws ShimError as volume/operations/key-slots.ts does; NOT_FOUND */
@@ -442,10 +452,14 @@ export class SandboxManager {
     return this.#findVolume(this.#find(sandboxId), volumeId).snapshot();
   }
 
-  /** Volumes of one sandbox, or of all when the id is empty. */
-  volumes(sandboxId: string): readonly VolumeSnapshot[] {
+  /**
+   * Volumes of one sandbox, or of all when the id is empty.
+   * @param states only those in one of these; all when there are none
+   */
+  volumes(sandboxId: string, states: readonly VolumeState['state'][] = []): readonly VolumeSnapshot[] {
     const sandboxes = sandboxId === '' ? [...this.#sandboxes.values()] : [this.#find(sandboxId)];
-    return sandboxes.flatMap((sandbox) => sandbox.volumes.snapshots());
+    const all = sandboxes.flatMap((sandbox) => sandbox.volumes.snapshots());
+    return states.length === 0 ? all : all.filter(({ state }) => states.includes(state.state));
   }
 
   #find(sandboxId: string): Sandbox {

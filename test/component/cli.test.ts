@@ -59,7 +59,7 @@ describe('sandbox commands', () => {
     assert.deepEqual({ ...record(api.lastRequest) }, { sandboxId: 'sb1', gracefulTimeoutMs: 1500, force: false });
     const deleted = await run(['sandbox', 'delete', 'sb1', '--force'], { socket: api.socketPath });
     assert.equal(deleted.stdout.toString(), 'sb1: deleted\n');
-    assert.deepEqual(await runJson(api, 'sandbox', 'delete', 'sb1'), {});
+    assert.deepEqual(await runJson(api, 'sandbox', 'delete', 'sb1'), { notFound: false });
   });
 
   it('console passes bytes through', async () => {
@@ -152,6 +152,25 @@ describe('volume commands', () => {
     assert.equal(record(api.lastRequest)['sandboxId'], 'sb1');
     assert.equal((record(await runJson(api, 'volume', 'list'))['volumes'] as unknown[]).length, 1);
     assert.equal(record(api.lastRequest)['sandboxId'], '');
+  });
+
+  it('resize takes sizes of more than 32 bits, relative ones, and what the source has', async () => {
+    await using api = await FakeApi.start();
+    const GIB = 1024 ** 3;
+    api.answer('Volumes.Get', () => ({ sandboxId: 'sb1', volumeId: 'vol1', sizeBytes: 6 * GIB }));
+    for (const [given, sent] of [
+      ['8589934592', 8 * GIB],
+      ['5G', 5 * GIB],
+      ['+1.5G', 7.5 * GIB],
+      ['max', 0],
+    ] as const) {
+      const { exitCode, stderr } = await run(['volume', 'resize', 'sb1', 'vol1', given], { socket: api.socketPath });
+      assert.equal(exitCode, 0, stderr);
+      assert.equal(record(api.lastRequest)['sizeBytes'], sent, given);
+    }
+    const wrong = await run(['volume', 'resize', 'sb1', 'vol1', '5GB'], { socket: api.socketPath });
+    assert.equal(wrong.exitCode, 2);
+    assert.match(wrong.stderr, /powers of 1024/);
   });
 
   it('detach that the guest refuses exits with 5 and says how to look again', async () => {

@@ -139,7 +139,7 @@ describe('operations on an attached volume', { timeout: 120_000 }, () => {
     await rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec: { rawFile: { path }, mount } });
     vm.agent.stop();
     vm.qmp.emit('RESET', { guest: true, reason: 'guest-reset' });
-    await eventually('the guest has not answered in this boot', async () =>
+    await until('the guest has not answered in this boot', async () =>
       (await rig.client.getSandbox('one')).agentReady ? undefined : true,
     );
     const seen = await refusal(resize(rig, 2 * MIB));

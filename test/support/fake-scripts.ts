@@ -6,6 +6,7 @@ const SCRIPTS = {
   unmount: guestScript('unmount'),
   open: guestScript('open-luks2'),
   close: guestScript('close-luks2'),
+  resize: guestScript('resize-disk'),
 } as const;
 export type ScriptName = keyof typeof SCRIPTS;
 
@@ -25,6 +26,7 @@ const USUAL: Readonly<Record<ScriptName, readonly string[]>> = {
     'formatted=0',
   ],
   close: ['closed=1'],
+  resize: ['grown='],
 };
 
 /** Plays the scripts that qshim runs in a guest: mounts and encryption, without a guest. */

@@ -74,6 +74,40 @@ describe('help', () => {
     assert.match(captured.stdout(), /^ {2}5 +the deadline passed/m);
   });
 
+  it('`help` and the words of a command, at every depth and from every group, are its --help', async () => {
+    const shown = async (...words: string[]): Promise<string> => {
+      const captured = capture();
+      assert.equal(await runCli(words, captured.surroundings), 0, words.join(' '));
+      return captured.stdout();
+    };
+    let deepest = 0;
+    for (const command of everyCommand(buildProgram(capture().surroundings).program)) {
+      const words: string[] = [];
+      for (let at = command; at.parent !== null; at = at.parent) words.unshift(at.name());
+      deepest = Math.max(deepest, words.length);
+      const help = await shown(...words, '--help');
+      for (let group = 0; group < Math.max(1, words.length); group += 1) {
+        const asked = [...words.slice(0, group), 'help', ...words.slice(group)];
+        assert.equal(await shown(...asked), help, asked.join(' '));
+      }
+    }
+    assert.ok(deepest >= 3);
+    assert.equal(await shown('help', 'vol', 'attach'), await shown('volume', 'attach', '--help'));
+  });
+
+  it('`help` of what is no command is wrong usage', async () => {
+    for (const [words, said] of [
+      [['help', 'volum'], "qshim has no command 'volum'"],
+      [['help', 'volume', 'atach'], "qshim volume has no command 'atach'"],
+      [['volume', 'help', 'attach', 'x'], "qshim volume attach has no command 'x'"],
+    ] as const) {
+      const captured = capture();
+      assert.equal(await runCli(words, captured.surroundings), 2);
+      assert.equal(captured.stdout(), '');
+      assert.ok(captured.stderr().startsWith(`qshim: ${said}`), captured.stderr());
+    }
+  });
+
   it('the version', async () => {
     const captured = capture();
     assert.equal(await runCli(['--version'], captured.surroundings), 0);
@@ -137,11 +171,12 @@ describe('completion', () => {
     assert.deepEqual(offered('vol'), ['volume']);
     assert.deepEqual(offered('volume', ''), [
       ...['attach', 'detach', 'attach-many', 'detach-many', 'plan'],
-      ...['resize', 'keys', 'get', 'list'],
+      ...['resize', 'keys', 'get', 'list', 'help'],
     ]);
     assert.deepEqual(offered('vol', 'attach', 'sb1', 'v', '--c'), ['--cache']);
     assert.deepEqual(offered('--json', 'volume', 'list', '--so'), ['--socket']);
     assert.deepEqual(offered('volume', 'attach', '--cache', 'write'), ['writeback', 'writethrough']);
+    assert.deepEqual(offered('help', 'volume', 'keys', 'a'), ['add']);
     assert.deepEqual(offered('completion', ''), ['bash', 'zsh', 'fish']);
   });
 

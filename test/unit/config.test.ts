@@ -55,6 +55,21 @@ describe('configuration sources', () => {
     assert.equal((await load({ flags: { sandboxes_max: '12' } })).sandboxes_max, 12);
   });
 
+  it('sizes with a unit, from each source; other numbers have none', async () => {
+    const toml = 'memory_mib = "1G"\nconsole_bytes_max = "16M"';
+    const config = await load({
+      toml,
+      environment: { QSHIM_NO_SPACE_FREE_BYTES: '1GiB' },
+      flags: { template_free_mib: '1.5G' },
+    });
+    assert.equal(config.memory_mib, 1024);
+    assert.equal(config.console_bytes_max, 16 * 1024 * 1024);
+    assert.equal(config.no_space_free_bytes, 1024 ** 3);
+    assert.equal(config.template_free_mib, 1536);
+    await refused({ flags: { memory_mib: '513K' } }, 'memory_mib');
+    await refused({ flags: { vcpus: '1K' } }, 'vcpus');
+  });
+
   it('other variables of the environment mean nothing', async () => {
     assert.deepEqual(await load({ environment: { QSHIM_NONSENSE: '1', VCPUS: '7' } }), configWith({}));
   });

@@ -7,6 +7,7 @@ import type { Config } from '../../config.ts';
 import type { ControllerHandlers } from '../../grpc/generated/containerd/services/sandbox/v1/Controller.ts';
 import type { TaskHandlers } from '../../grpc/generated/containerd/task/v3/Task.ts';
 import { Budget, tolerant, unary, type CallContext, type Edge } from '../../grpc/handlers.ts';
+import { allowLongDeadlines } from '../../grpc/long-deadlines.ts';
 import { bindSocket } from '../../grpc/socket.ts';
 import type { Caller } from '../caller.ts';
 import type { SandboxController } from '../controller.ts';
@@ -40,6 +41,7 @@ export class ContainerdServer {
   ) {
     this.#config = config;
     this.#log = log;
+    allowLongDeadlines();
     this.#server = new Server({
       'grpc.max_receive_message_length': config.request_bytes_max,
       'grpc.max_send_message_length': -1,

@@ -67,11 +67,11 @@ export class FakePodHost implements PodHost {
     return Promise.resolve(this.get(sandboxId));
   }
 
-  delete(sandboxId: string): Promise<void> {
+  delete(sandboxId: string): Promise<boolean> {
     this.calls.push(`delete ${sandboxId}`);
     this.sandboxes.get(sandboxId)?.stopped.resolve();
-    this.sandboxes.delete(sandboxId);
-    return Promise.resolve();
+    const found = this.sandboxes.delete(sandboxId);
+    return Promise.resolve(found);
   }
 
   async attach(

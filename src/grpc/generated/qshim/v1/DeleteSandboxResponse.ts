@@ -2,7 +2,9 @@
 
 
 export interface DeleteSandboxResponse {
+  'notFound'?: (boolean);
 }
 
 export interface DeleteSandboxResponse__Output {
+  'notFound': (boolean);
 }

@@ -37,6 +37,7 @@ export interface Volume {
   'job'?: (_qshim_v1_Job | null);
   'interrupts'?: (_qshim_v1_InterruptMode);
   'iothreads'?: (string)[];
+  'resolvedSource'?: (string);
 }
 
 export interface Volume__Output {
@@ -64,4 +65,5 @@ export interface Volume__Output {
   'job': (_qshim_v1_Job__Output | null);
   'interrupts': (_qshim_v1_InterruptMode__Output);
   'iothreads': (string)[];
+  'resolvedSource': (string);
 }
