@@ -28,7 +28,7 @@ export class Suite {
     if (!/^[a-z][a-z0-9-]*$/.test(name)) throw new Error(`${JSON.stringify(name)} is no name of a Debian suite`);
     const directory = join(suitesDirectory, name);
     await mkdir(join(directory, 'lists', 'partial'), { recursive: true });
-    await mkdir(join(directory, 'debs', 'partial'), { recursive: true });
+    for (const cache of ['debs', 'none']) await mkdir(join(directory, cache, 'partial'), { recursive: true });
     await writeFile(join(directory, 'status'), '');
     const source = `deb [signed-by=${keyring}] ${await debianMirror()} ${name} main\n`;
     await writeFile(join(directory, 'sources.list'), source);
@@ -54,10 +54,11 @@ export class Suite {
   /** Downloads the packages and all that they depend on; gives the paths of the files. */
   async downloadWithDependencies(packages: readonly string[]): Promise<readonly string[]> {
     const options = ['-q', '--no-install-recommends', '-y'];
-    const listed = await this.#apt('apt-get', [...options, '--print-uris', '-qq', 'install', ...packages]);
     await this.#apt('apt-get', [...options, '--download-only', 'install', ...packages]);
+    // apt lists what it would fetch, so it is shown a cache that is empty.
+    const empty = ['-o', `Dir::Cache::archives=${join(this.#directory, 'none')}`];
+    const listed = await this.#apt('apt-get', [...options, ...empty, '--print-uris', '-qq', 'install', ...packages]);
     const files = [...listed.matchAll(/^'\S+' (\S+\.deb) /gm)].flatMap(([, file]) => file ?? []);
-    // What is there already is not listed: apt keeps no second copy, and names only what it would fetch.
     return files.map((file) => join(this.#directory, 'debs', file));
   }
 
