@@ -9,6 +9,7 @@ import { execa } from 'execa';
 import { sectionText, type Section } from '../test/bench/figures.ts';
 import { SECTIONS } from '../test/bench/sections.ts';
 import { versions } from '../test/bench/versions.ts';
+import { bareQemuBinary } from '../test/support/bare-qemu.ts';
 import { clearAway, withDirectory, type Bench } from '../test/bench/rig.ts';
 import { ensureBenchTools, ensureTestTools } from './lib/prepare.ts';
 
@@ -35,7 +36,7 @@ const machine = {
   cpus: availableParallelism(),
   memoryGib: Math.round(totalmem() / 2 ** 30),
   kernel: release(),
-  qemu: (await execa('qemu-system-x86_64', ['--version'])).stdout.split('\n')[0] ?? '',
+  qemu: (await execa(bareQemuBinary, ['--version'])).stdout.split('\n')[0] ?? '',
   libvirt: (await execa('libvirtd', ['--version'])).stdout,
   node: process.version,
   startedAt: new Date().toISOString(),

@@ -16,11 +16,12 @@ import {
 } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { unpackDebs } from '../lib/debs.ts';
 import { ensureCommands } from '../lib/packages.ts';
 import { type Deb, downloadDebs, pruneDebs, resolveDebs, resolvePackages, sha256OfFile } from './apt.ts';
 import { packInitramfs } from './pack.ts';
 import { buildPrograms, compilerVersion, ensureCompiler, programNames, programSources } from './programs.ts';
-import { layOutTree, unpackDebs, walk } from './tree.ts';
+import { layOutTree, walk } from './tree.ts';
 
 const root = join(import.meta.dirname, '..', '..');
 const aptLists = '/var/lib/apt/lists';
@@ -104,7 +105,7 @@ export async function buildImage(
     await buildPrograms(programs);
     await chmod(programs, 0o755);
     const debPaths = debs.map((deb) => join(debsPath, deb.file));
-    await unpackDebs(debPaths, stage);
+    await unpackDebs(debPaths, stage, ['./usr/share']);
     const kernelVersion = await layOutTree({ stage, programs, rootfs: join(import.meta.dirname, 'rootfs') }, tree);
     await copyFile(join(stage, 'boot', `vmlinuz-${kernelVersion}`), join(directory, 'vmlinuz'));
     await packInitramfs(tree, join(directory, 'initrd.img'));

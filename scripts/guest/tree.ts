@@ -20,21 +20,6 @@ import { bootModules, contents, demandModules, directories, links } from './cont
 const libraryDirectory = '/usr/lib/x86_64-linux-gnu';
 const loaderName = 'ld-linux-x86-64.so.2';
 
-/**
- * Unpacks package files into one directory in which /bin, /sbin, /lib and /lib64 are links into /usr. No root needed.
- */
-export async function unpackDebs(debPaths: readonly string[], stage: string): Promise<void> {
-  for (const name of ['bin', 'sbin', 'lib', 'lib64']) {
-    await mkdir(join(stage, 'usr', name), { recursive: true });
-    await symlink(`usr/${name}`, join(stage, name));
-  }
-  // `dpkg-deb -x` replaces a link to a directory by a directory; tar can be told not to.
-  const tarOptions = ['-x', '-C', stage, '--keep-directory-symlink', '--no-same-owner', '--exclude=./usr/share'];
-  for (const path of debPaths) {
-    await execa('dpkg-deb', ['--fsys-tarfile', path], { buffer: false, stdin: 'ignore' }).pipe('tar', tarOptions);
-  }
-}
-
 /** Directories from which the guest is put together: unpacked packages, compiled programs, and files as they are. */
 export interface TreeSources {
   readonly stage: string;

@@ -214,6 +214,13 @@ export const REASONS = {
     meaning: 'QEMU is older than qshim needs.',
     remedy: 'Install a QEMU of the version that the message names.',
   },
+  QEMU_COMMAND_UNFIT: {
+    statuses: ['UNIMPLEMENTED'],
+    where: ['api'],
+    meaning:
+      'The call needs an experimental command of QEMU, and this QEMU was not seen to survive it: it ended at it when qshim tried it in a VM of its own, it refused it, or it could not be tried.',
+    remedy: 'See the message and `qshim doctor`; use another QEMU. What could not be tried is tried again after a minute.',
+  },
   GUEST_AGENT_NOT_READY: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],

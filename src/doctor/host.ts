@@ -1,11 +1,13 @@
 /**
  * The checks of `qshim doctor` that look at this host. Each tries the thing instead of guessing from what is installed.
  *
- *     cli-main.ts ─▶ examineHost ─▶ qemu-checks.ts, folder-checks.ts, resource-checks.ts ─▶ findings (finding.ts)
+ *     cli-main.ts ─▶ examineHost ─▶ qemu-checks.ts, command-checks.ts, ─▶ findings (finding.ts)
+ *                │                  folder-checks.ts, resource-checks.ts
  *                └─▶ examineContainerd (containerd-checks.ts)
  */
 import type { Logger } from '../base/log.ts';
 import type { Finding } from './finding.ts';
+import { checkCommands } from './command-checks.ts';
 import { checkAllowedRoots, checkFolderLock, checkPrivateFolder, checkReadableFile } from './folder-checks.ts';
 import { checkAio, checkAllocator, checkKvm, checkQemu } from './qemu-checks.ts';
 import { checkLoopDevices, checkMemory } from './resource-checks.ts';
@@ -34,7 +36,8 @@ export async function examineHost(options: HostOptions): Promise<Finding[]> {
   const image = 'make the guest image with `npm run guest`, or name yours with the options kernel and initrd';
   const qemu = await checkQemu(options.qemuBinary);
   options.signal.throwIfAborted();
-  const findings = [...qemu.findings];
+  const findings = [...qemu.findings, ...(qemu.runs ? await checkCommands(options) : [])];
+  options.signal.throwIfAborted();
   const checks = [
     ...(qemu.runs ? [() => checkAllocator(options), () => checkKvm(options), () => checkAio(options)] : []),
     () => checkReadableFile('guest kernel', options.kernel, image),

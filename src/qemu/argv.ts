@@ -97,9 +97,10 @@ export function qemuArguments(launch: Launch): readonly string[] {
     // Tells of a guest kernel's panic (GUEST_PANICKED); QEMU then ends, as it does by default.
     ...['-device', 'pvpanic'],
     ...['-chardev', `socket,id=qmp,path=${escape(files.qmpSocket)},server=on,wait=off`],
-    ...['-mon', 'chardev=qmp,mode=control'],
+    // `-mon` is deprecated since 11.1, and `-object monitor-qmp` is not in versions before; this is in all of them.
+    ...['-qmp', 'chardev:qmp'],
     ...['-chardev', `socket,id=spare,path=${escape(files.spareSocket)},server=on,wait=off`],
-    ...['-mon', 'chardev=spare,mode=control'],
+    ...['-qmp', 'chardev:spare'],
     ...['-chardev', `file,id=console,path=${escape(files.consoleLog)},append=on`, '-serial', 'chardev:console'],
     ...['-device', `virtio-serial-pci,id=serial0,bus=pcie.0,addr=0x3,vectors=2,max_ports=${launch.portsMax}`],
     ...['-chardev', `socket,id=agent,path=${escape(files.agentSocket)},server=on,wait=off`],

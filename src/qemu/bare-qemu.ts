@@ -22,25 +22,42 @@ export interface BareQemuConfig {
   readonly qmp_reply_timeout_ms: number;
 }
 
+/** A QEMU without a guest, for as long as work is done with it. */
+export interface BareQemu {
+  readonly qmp: QmpClient;
+  readonly qemu: QemuProcess;
+  /** Its own; gone when the work is done. */
+  readonly directory: string;
+  /** What it has written. */
+  readonly logFile: string;
+}
+
+const NO_MACHINE: MakeArguments = () => Promise.resolve(['-machine', 'none']);
+
+/** The arguments that make a machine, for which files may be put into the directory. */
+type MakeArguments = (directory: string) => Promise<readonly string[]>;
+
 /**
- * Runs `work` with a QEMU that has no machine: for images that no sandbox has open. It dies with this process, and is
- * gone, with its directory, when this returns.
+ * Runs `work` with a QEMU that has no guest: for images that no sandbox has open, and to try things out. It is paused
+ * from its start. It dies with this process, and is gone, with its directory, when this returns.
+ * @param machine what it is started with; default: no machine
  * @throws ShimError FAILED_PRECONDITION / QEMU_EXITED when it does not start; what `work` throws
  */
 export async function withBareQemu<T>(
   config: BareQemuConfig,
   log: Logger,
-  work: (qmp: QmpClient) => Promise<T>,
+  work: (bare: BareQemu) => Promise<T>,
+  machine = NO_MACHINE,
 ): Promise<T> {
   await using stack = new AsyncDisposableStack();
   const directory = await mkdtemp(join(config.state_dir, DIRECTORY_PREFIX));
   stack.defer(() => rm(directory, { recursive: true, force: true }));
   const [path, logFile] = [join(directory, SOCKET), join(directory, LOG)];
   const { file, prefix } = await tiedCommand(config.qemu_binary);
-  const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-machine', 'none', '-S'];
+  const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-S', ...(await machine(directory))];
   // Spelled as a sandbox's, so that it is found by it.
   const chardev = `socket,id=qmp,path=${path.replaceAll(',', ',,')},server=on,wait=off`;
-  const monitor = ['-chardev', chardev, '-mon', 'chardev=qmp,mode=control'];
+  const monitor = ['-chardev', chardev, '-qmp', 'chardev:qmp'];
   const qemu = await QemuProcess.spawn(file, [...prefix, ...args, ...monitor], directory, logFile);
   stack.defer(async () => {
     await qemu.kill('SIGKILL');
@@ -54,7 +71,7 @@ export async function withBareQemu<T>(
       describe: () => 'QEMU did not start',
     }),
   );
-  return await work(qmp);
+  return await work({ qmp, qemu, directory, logFile });
 }
 
 /**
@@ -68,10 +85,10 @@ export async function clearBareQemus({ state_dir }: Pick<BareQemuConfig, 'state_
     try {
       const pid = await endQemuOf(join(directory, SOCKET));
       await rm(directory, { recursive: true, force: true });
-      log.info({ directory, pid }, 'qemu of an unfinished change of an image cleared away');
+      log.info({ directory, pid }, 'qemu of unfinished work cleared away');
     } catch (error) {
       // The next daemon tries again.
-      log.warn({ directory, problem: messageOf(error) }, 'qemu of an unfinished change of an image not cleared away');
+      log.warn({ directory, problem: messageOf(error) }, 'qemu of unfinished work not cleared away');
     }
   }
 }

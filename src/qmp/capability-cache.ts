@@ -4,14 +4,17 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import type { QemuCapabilities } from './qemu-capabilities.ts';
+import { TRIED_COMMANDS, type QemuCapabilities } from './qemu-capabilities.ts';
 
 /** Counts up when the meaning of a member changes, so that files of an older qshim are asked anew. */
-const FORMAT = 1;
+const FORMAT = 2;
 /** Far above what a binary needs (7.2: 10 KB). */
 const FILE_BYTES_MAX = 1024 * 1024;
 
 const names = z.array(z.string()).transform((list): ReadonlySet<string> => new Set(list));
+
+/** What could not be tried is no result, and is not kept. */
+const trial = z.object({ outcome: z.enum(['works', 'refused', 'fatal']), detail: z.string() });
 
 const fileSchema = z.object({
   format: z.literal(FORMAT),
@@ -24,11 +27,11 @@ const fileSchema = z.object({
     events: names,
     blockDrivers: names,
     ioUring: z.boolean(),
-    virtioStatus: z.boolean(),
     iothreadVqMapping: z.boolean(),
     detachedLuksHeader: z.boolean(),
     runWithUser: z.boolean(),
     chardevReconnectMs: z.boolean(),
+    trials: z.partialRecord(z.enum(TRIED_COMMANDS), trial),
     contractFindings: z.array(z.string()),
   }),
 });

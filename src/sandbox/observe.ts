@@ -1,6 +1,6 @@
 import { messageOf } from '../base/errors.ts';
 import { AGENT_PORT_ID } from '../qemu/argv.ts';
-import { probeCapabilities } from '../qmp/capabilities.ts';
+import { probe } from '../qemu/trial.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { QmpListener } from '../qmp/listener.ts';
 import { lookAgain } from '../volume/guest-reset.ts';
@@ -26,14 +26,8 @@ type Watched = (typeof WATCHED)[number];
 export async function observe(sandbox: Sandbox, client: QmpClient): Promise<void> {
   const events = client.listen(WATCHED);
   sandbox.inBackground('events', consume(sandbox, events));
-  const { config, log } = sandbox;
-  const capabilities = await probeCapabilities(client, {
-    // What is being run: the configured name may be one on PATH, and may mean another file by now.
-    binary: sandbox.qemu === undefined ? config.qemu_binary : `/proc/${sandbox.qemu.pid}/exe`,
-    cacheDir: config.cache_dir,
-    log,
-  });
-  sandbox.connected(capabilities);
+  // By it the watch of drivers begins to look, in VMs that are in use.
+  sandbox.connected(await probe(client, sandbox, ['x-query-virtio-status']));
   const { status } = await client.run('query-status');
   sandbox.sawRunState(status);
   // It may have paused for want of space while nobody watched.

@@ -243,7 +243,12 @@ export class Sandbox implements VolumeHost {
   }
 
   get virtioStatus(): boolean {
-    return this.capabilities?.virtioStatus ?? false;
+    return this.capabilities?.trials['x-query-virtio-status']?.outcome === 'works';
+  }
+
+  get binary(): string {
+    // The configured name may be one on PATH, and may mean another file by now.
+    return this.qemu === undefined ? this.config.qemu_binary : `/proc/${this.qemu.pid}/exe`;
   }
 
   get qemu(): QemuProcess | undefined {

@@ -1,5 +1,6 @@
 import { monotonicMs, sleep, waitFor, type Deadline } from '../base/deadline.ts';
 import { ShimError, isShimError } from '../base/errors.ts';
+import { listed } from '../qemu/inventory.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import { frontEndOf } from './front-end/registry.ts';
@@ -42,7 +43,9 @@ interface Waiting {
 
 /**
  * Waits until guests' drivers are live. QEMU has no event for it, so its view of the device is read: the driver sets
- * DRIVER_OK in the virtio status when its queues are up, and FAILED when it gives up.
+ * DRIVER_OK in the virtio status when its queues are up, and FAILED when it gives up. That status can be had only by a
+ * command that QEMU calls experimental. Where this QEMU was not seen to survive it (qemu/trial.ts), or the command
+ * fails, the driver's reads are the evidence.
  *
  * Where the guest's kernel announces its disks (guest-events.ts), one look follows the announcement, and hardly any
  * come before: QEMU reads a command byte by byte, at some microseconds each, which a host with few CPUs takes from the
@@ -218,19 +221,17 @@ function late(host: WatchedVm, { volume, sinceMs }: Waiting): ShimError {
 
 async function look(host: WatchedVm, qmp: QmpClient, volume: WatchedVolume): Promise<DriverEvidence | undefined> {
   try {
-    if (host.virtioStatus) return await lookAtStatus(qmp, volume);
-    // Reads alone could be the firmware's; an agent that answers has left the firmware behind.
-    return host.agentReady ? await lookAtReads(qmp, volume) : undefined;
+    if (!host.virtioStatus) return await lookAtReads(host, qmp, volume);
+    return await lookAtStatus(qmp, volume).catch(async (error: unknown) => {
+      if (!isQmpError(error)) throw error;
+      // An experimental command that fails has shown nothing: neither that the device has gone, nor that it is not live.
+      return await lookAtReads(host, qmp, volume);
+    });
   } catch (error) {
     // Looking changes nothing, so a connection that broke under it, or a lost reply, is no reason to give up: the next
     // look shows as much.
     if (isShimError(error) && (error.reason === 'QMP_LOST' || error.reason === 'QMP_REPLY_TIMEOUT')) return undefined;
-    if (!isQmpError(error)) throw error;
-    throw new ShimError('FAILED_PRECONDITION', `the device of volume ${volume.id} vanished from QEMU`, {
-      reason: 'DEVICE_VANISHED',
-      metadata: { volumeId: volume.id },
-      cause: error,
-    });
+    throw error;
   }
 }
 
@@ -253,9 +254,24 @@ async function lookAtStatus(qmp: QmpClient, volume: WatchedVolume): Promise<Driv
   return operatingSystem ? 'virtio-status' : undefined;
 }
 
-/** Without x-query-virtio-status: a live Linux driver reads the disk at once, looking for partitions. */
-async function lookAtReads(qmp: QmpClient, volume: WatchedVolume): Promise<DriverEvidence | undefined> {
+/**
+ * Where the virtio status cannot be asked: a live Linux driver reads the disk at once, looking for partitions.
+ * @throws ShimError FAILED_PRECONDITION / DEVICE_VANISHED when QEMU does not list the device
+ */
+async function lookAtReads(
+  host: WatchedVm,
+  qmp: QmpClient,
+  volume: WatchedVolume,
+): Promise<DriverEvidence | undefined> {
+  const { device } = volume.names;
   const all = await qmp.run('query-blockstats', {});
-  const own = all.find((entry) => entry.qdev?.includes(`/${volume.names.device}/`) === true);
-  return own !== undefined && own.stats.rd_operations > 0 ? 'block-reads' : undefined;
+  const own = all.find((entry) => entry.qdev?.includes(`/${device}/`) === true);
+  if (own === undefined && !(await listed(qmp, 'device')).has(device)) {
+    throw new ShimError('FAILED_PRECONDITION', `the device of volume ${volume.id} vanished from QEMU`, {
+      reason: 'DEVICE_VANISHED',
+      metadata: { volumeId: volume.id },
+    });
+  }
+  // Reads alone could be the firmware's; an agent that answers has left the firmware behind.
+  return host.agentReady && own !== undefined && own.stats.rd_operations > 0 ? 'block-reads' : undefined;
 }

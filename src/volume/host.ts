@@ -59,7 +59,9 @@ export interface VolumeHost extends GuestBoot {
   readonly gone: AbortSignal;
   /** Resolves once QEMU has been seen to be gone and every volume is REMOVED. */
   readonly stopped: Promise<void>;
-  /** How the device properties of this QEMU can be observed. */
+  /** The program that runs the VM: a path. */
+  readonly binary: string;
+  /** x-query-virtio-status was tried on this QEMU, and it works. */
   readonly virtioStatus: boolean;
   /** Makes the present state durable; awaited before QEMU is changed. */
   commit(): Promise<void>;

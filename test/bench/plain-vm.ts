@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent } from '../../src/guest/agent.ts';
+import { bareQemuBinary } from '../support/bare-qemu.ts';
 import { INITRD, KERNEL, KERNEL_PARAMETERS } from '../support/guest-image.ts';
 
 const START_MS = 120_000;
@@ -21,7 +22,7 @@ export async function startPlainVm(
   await using stack = new AsyncDisposableStack();
   const qmp = join(directory, 'spare.sock');
   const child = spawn(
-    'qemu-system-x86_64',
+    bareQemuBinary,
     [
       ...['-machine', 'q35,accel=tcg', '-cpu', 'max', '-m', '512', '-smp', '1', '-nodefaults', '-display', 'none'],
       ...['-kernel', KERNEL, '-initrd', INITRD, '-append', KERNEL_PARAMETERS],

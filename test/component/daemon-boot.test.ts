@@ -6,10 +6,12 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { identify } from '../../src/qemu/process.ts';
 import { refusal, type Refusal } from '../support/errors.ts';
-import { NO_REPLY } from '../support/fake-qmp.ts';
+import { NO_REPLY, QmpFailure } from '../support/fake-qmp.ts';
 import type { FakeVmOptions } from '../support/fake-qemu.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import { until } from '../support/until.ts';
+
+import { Scratch } from '../support/shell-qemu.ts';
 
 /** The real daemon and QEMUs that are not what it needs: refused, and nothing of them is left. */
 
@@ -53,6 +55,36 @@ describe('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
       const sandbox = await rig.client.getSandbox(vm.sandboxId);
       assert.equal(sandbox.qemuVersion, version.join('.'));
       assert.equal(sandbox.qemuPid, vm.pid);
+    }
+  });
+
+  it('that ends at an experimental command is not sent it, by this daemon and the next', async () => {
+    await using cache = await Scratch.make();
+    await using rig = await FakeVmRig.start({ cache_dir: cache.directory });
+    rig.qemu.onTrial = (qemu) => {
+      qemu.exit(134);
+      return NO_REPLY;
+    };
+    const vm = await rig.sandbox();
+    assert.deepEqual((await rig.attach('a')).evidence, ['block-reads', 'guest-agent']);
+    await rig.restart('SIGKILL');
+    await until('it is adopted', async () => (await rig.client.getSandbox('one')).agentReady || undefined);
+    assert.deepEqual((await rig.attach('b')).evidence, ['block-reads', 'guest-agent']);
+    await rig.sandbox('two');
+    assert.equal(rig.qemu.trials, 1);
+    assert.deepEqual(vm.qmp.receivedOf('x-query-virtio-status'), []);
+    assert.match(await rig.daemon.log(), /"command":"x-query-virtio-status","outcome":"fatal"/);
+  });
+
+  it('that refuses the command when it is tried, and one that cannot be tried, is not sent it either', async () => {
+    for (const trial of ['refuses', 'is another'] as const) {
+      await using cache = await Scratch.make();
+      await using rig = await FakeVmRig.start({ cache_dir: cache.directory });
+      rig.qemu.onTrial = () => new QmpFailure('not here');
+      // What is tried says that it is 7.2.22.
+      const vm = await rig.sandbox('one', trial === 'refuses' ? {} : { version: [7, 2, 23] });
+      assert.deepEqual((await rig.attach('a')).evidence, ['block-reads', 'guest-agent'], trial);
+      assert.deepEqual(vm.qmp.receivedOf('x-query-virtio-status'), []);
     }
   });
 

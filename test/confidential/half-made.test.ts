@@ -6,6 +6,7 @@ import { readFile, stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
+import { bareQemuBinary } from '../support/bare-qemu.ts';
 import { fileHash, hostLuks, MIB, writeAt } from '../support/confidential.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { assertRefusal, refusal } from '../support/errors.ts';
@@ -32,7 +33,7 @@ async function otherVm(path: string): Promise<AsyncDisposable> {
     '-monitor',
     'stdio',
   ];
-  const child = spawn('qemu-system-x86_64', [...machine, '-blockdev', disk, '-device', 'virtio-blk-pci,drive=d'], {
+  const child = spawn(bareQemuBinary, [...machine, '-blockdev', disk, '-device', 'virtio-blk-pci,drive=d'], {
     stdio: ['pipe', 'pipe', 'ignore'],
   });
   const ended = once(child, 'exit');

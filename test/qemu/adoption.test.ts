@@ -6,6 +6,7 @@ import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
+import { bareQemuBinary } from '../support/bare-qemu.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { outcome } from '../support/grpc-errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
@@ -136,7 +137,7 @@ await describe('a daemon that comes back', { skip }, async () => {
     const created = await first.client.createSandbox({ sandboxId: 'vm', spec: { readyWhen: 'READY_WHEN_STARTED' } });
     // A QEMU of somebody else's, with a QMP socket in a directory of its own.
     const foreign = execa(
-      'qemu-system-x86_64',
+      bareQemuBinary,
       [
         '-nodefaults',
         '-display',

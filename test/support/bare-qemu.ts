@@ -10,8 +10,8 @@ import { QmpClient } from '../../src/qmp/client.ts';
 
 const START_TIMEOUT_MS = 30_000;
 
-/** The binary under test: QSHIM_QEMU, or the one on PATH. */
-export const bareQemuBinary = process.env['QSHIM_QEMU'] ?? 'qemu-system-x86_64';
+/** The binary under test: the one that the daemon takes as well, or else that on PATH. */
+export const bareQemuBinary = process.env['QSHIM_QEMU_BINARY'] ?? 'qemu-system-x86_64';
 
 /** Why a real QEMU cannot run here, or false: what node:test takes as `skip`. */
 export function bareQemuMissing(): string | false {

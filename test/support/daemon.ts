@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { chmod, chown, mkdir, mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -34,6 +35,17 @@ const START_TIMEOUT_MS = 60_000;
  */
 const TEMPLATE_MODE = process.env['QSHIM_TEST_TEMPLATE'];
 const TEMPLATES_DIR = process.env['QSHIM_TEST_TEMPLATES_DIR'];
+
+let cachePath: string | undefined;
+
+/** What this version found out about QEMU; the daemons of one test file share it, and try the binary once. */
+function cacheDirectory(): string {
+  if (cachePath !== undefined) return cachePath;
+  const path = mkdtempSync(join(tmpdir(), 'qshim-cache-'));
+  process.once('exit', () => rmSync(path, { recursive: true, force: true }));
+  cachePath = path;
+  return path;
+}
 
 /** Boots by default, without templates beside them. In template mode all daemons of one user share their templates. */
 async function templateSettings(
@@ -190,7 +202,7 @@ export class TestDaemon implements AsyncDisposable {
     const settings: Partial<Record<OptionName, string | number>> = {
       socket: join(directory, 'run/api.sock'),
       state_dir: join(directory, 's'),
-      cache_dir: join(directory, 'cache'),
+      cache_dir: options.uid === undefined && options.tree === undefined ? cacheDirectory() : join(directory, 'cache'),
       allowed_roots: join(directory, 'volumes'),
       key_directories: join(directory, 'keys'),
       log_level: 'debug',

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { OptionName } from '../../src/config.ts';
+import { TRIAL_VM_NAME } from '../../src/qemu/trial.ts';
 import type { QmpCommandName } from '../../src/qmp/protocol.ts';
 import { FakeAgent, silence, type FakeRequest } from './fake-agent.ts';
 import { FakeQemuModel } from './fake-qemu-model.ts';
@@ -92,7 +93,7 @@ export class FakeVm {
 
   /** Ends the process, as QEMU ends by itself. */
   exit(code: number, said = ''): void {
-    this.#control.write(`${JSON.stringify({ exit: code, said })}\n`);
+    endProcess(this.#control, code, said);
   }
 
   /** Names of everything that attaching adds, by the model's own lists. */
@@ -173,6 +174,10 @@ export class FakeQemu implements AsyncDisposable {
   readonly directory: string;
   /** By sandbox id, for VMs that start from now on. */
   readonly options = new Map<string, FakeVmOptions>();
+  /** The VMs in which the daemon has tried the binary. */
+  trials = 0;
+  /** What the binary does when it is tried with x-query-virtio-status. Default: it answers. */
+  onTrial: (qemu: { exit(code: number): void }) => unknown = () => ({});
   readonly #server: Server;
   readonly #vms = new Map<string, PromiseWithResolvers<FakeVm>>();
   readonly #work = new Set<Promise<void>>();
@@ -197,7 +202,7 @@ export class FakeQemu implements AsyncDisposable {
     // The accelerator probe (-bios) finds a QEMU on which nothing runs.
     const launcher = [
       '#!/bin/sh',
-      'case " $* " in *" -bios "*) exit 1 ;; esac',
+      'case " $* " in *isa-debug-exit*) exit 1 ;; esac',
       `exec ${command.map((word) => `'${word}'`).join(' ')} "$@"`,
       '',
     ];
@@ -227,6 +232,14 @@ export class FakeQemu implements AsyncDisposable {
     await rm(this.directory, { recursive: true });
   }
 
+  /** The VM in which the daemon tries what the binary survives. It has a disk, and nothing else that is asked for. */
+  async #serveTrial(hello: Hello, control: Socket, ended: Promise<undefined>): Promise<void> {
+    this.trials += 1;
+    await using qmp = await FakeQmp.listen({ path: socketOf(hello.args, 'qmp') });
+    qmp.on('x-query-virtio-status', () => this.onTrial({ exit: (code) => endProcess(control, code) }));
+    await ended;
+  }
+
   #slot(sandboxId: string): PromiseWithResolvers<FakeVm> {
     const slot = this.#vms.get(sandboxId) ?? Promise.withResolvers<FakeVm>();
     this.#vms.set(sandboxId, slot);
@@ -249,9 +262,11 @@ export class FakeQemu implements AsyncDisposable {
       const hello = JSON.parse(line) as Hello;
       const sandboxId = sandboxIdOf(hello.args);
       const options = this.options.get(sandboxId) ?? {};
-      if (options.exitsAtOnce !== undefined) {
+      if (hello.args.includes(TRIAL_VM_NAME)) {
+        await this.#serveTrial(hello, control, ended);
+      } else if (options.exitsAtOnce !== undefined) {
         const { code, said } = options.exitsAtOnce;
-        control.write(`${JSON.stringify({ exit: code, said })}\n`);
+        endProcess(control, code, said);
         await ended;
       } else {
         const vm = await FakeVm.serve(hello, control, options);
@@ -263,6 +278,10 @@ export class FakeQemu implements AsyncDisposable {
     }
     this.#controls.delete(control);
   }
+}
+
+function endProcess(control: Socket, code: number, said = ''): void {
+  control.write(`${JSON.stringify({ exit: code, said })}\n`);
 }
 
 function sandboxIdOf(args: readonly string[]): string {

@@ -10,6 +10,7 @@ import { EventLog } from '../../src/store/events.ts';
 import { SandboxManager } from '../../src/sandbox/manager.ts';
 import { WarmPool } from '../../src/template/pool.ts';
 import { Templates } from '../../src/template/templates.ts';
+import { bareQemuBinary } from './bare-qemu.ts';
 
 /** The daemon's sandboxes without its API, in the test's own process: for what has no call of its own yet. */
 export class InProcess implements AsyncDisposable {
@@ -41,6 +42,7 @@ export class InProcess implements AsyncDisposable {
       cache_dir: join(directory, 'cache'),
       allowed_roots: [join(directory, 'volumes')],
       template: 'off',
+      qemu_binary: bareQemuBinary,
       ...settings,
     });
     const [manager, owned] = await startManager(config, log);

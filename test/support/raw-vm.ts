@@ -1,9 +1,10 @@
-import { spawn, spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { bareQemuBinary, bareQemuMissing } from './bare-qemu.ts';
 
 /**
  * QEMU started directly, with nothing of qshim in between: for tests of parts that need a real guest but no daemon.
@@ -16,7 +17,8 @@ const initrd = join(image, 'initrd.img');
 
 /** Why such a VM cannot run here, or false: what node:test takes as `skip`. */
 export function rawVmMissing(): string | false {
-  if (spawnSync('qemu-system-x86_64', ['--version']).status !== 0) return 'qemu-system-x86_64 is not installed';
+  const missing = bareQemuMissing();
+  if (missing !== false) return missing;
   return existsSync(kernel) && existsSync(initrd) ? false : 'the reference guest is missing: run `npm run guest`';
 }
 
@@ -62,7 +64,7 @@ export async function startRawVm(options: RawVmOptions = {}): Promise<RawVm> {
     );
   }
   const child = spawn(
-    'qemu-system-x86_64',
+    bareQemuBinary,
     [
       ...['-machine', 'q35', '-accel', 'tcg', '-cpu', 'max', '-m', '512', '-smp', '2'],
       ...['-nodefaults', '-no-user-config', '-display', 'none'],

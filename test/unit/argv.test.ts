@@ -67,7 +67,7 @@ describe('QEMU arguments', () => {
       'socket,id=agent,path=/run/s/one/qga.sock,server=on,wait=off',
       'socket,id=uevents,path=/run/s/one/uevents.sock,server=on,wait=off',
     ]);
-    assert.deepEqual(valuesOf('-mon'), ['chardev=qmp,mode=control', 'chardev=spare,mode=control']);
+    assert.deepEqual(valuesOf('-qmp'), ['chardev:qmp', 'chardev:spare']);
     assert.deepEqual(valuesOf('-serial'), ['chardev:console']);
     assert.ok(
       valuesOf('-device').includes(

@@ -10,6 +10,7 @@ import {
   checkPrivateFolder,
   checkReadableFile,
 } from '../../src/doctor/folder-checks.ts';
+import { commandFindings } from '../../src/doctor/command-checks.ts';
 import { examineHost } from '../../src/doctor/host.ts';
 import {
   aioFinding,
@@ -70,6 +71,25 @@ describe('QEMU', () => {
     const missing = await tried('/nowhere/lib.so');
     assert.equal(missing.status, 'warning');
     assert.match(missing.detail, /\/nowhere\/lib\.so is passed over: .*cannot be preloaded/);
+  });
+
+  it('commands: what works, and what qshim does without', () => {
+    const works = { outcome: 'works', detail: '' } as const;
+    const fatal = { outcome: 'fatal', detail: 'QEMU was ended by SIGABRT' } as const;
+    const trials = { 'x-query-virtio-status': fatal, 'x-blockdev-amend': works } as const;
+    const [contract, status, amend, ...others] = commandFindings({ contractFindings: [], trials });
+    assert.deepEqual([contract?.status, status?.status, amend?.status, others], ['ok', 'warning', 'ok', []]);
+    assert.equal(status?.detail, 'fatal when tried in a VM of its own: QEMU was ended by SIGABRT');
+    assert.match(status.remedy ?? '', /does not send it.*reads/);
+    const [lacking, ...untried] = commandFindings({
+      contractFindings: ['a', 'b', 'c', 'd', 'e', 'f', 'g'],
+      trials: {},
+    });
+    assert.deepEqual([lacking?.status, lacking?.detail], ['warning', 'a; b; c; d; e; and 2 more']);
+    assert.deepEqual(
+      untried.map(({ status: one, detail }) => [one, detail]),
+      Array(2).fill(['warning', 'not tried']),
+    );
   });
 
   it('aio: threads must work, the others may be missing', () => {

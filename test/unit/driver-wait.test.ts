@@ -13,11 +13,29 @@ const LIVE = ['VIRTIO_CONFIG_S_DRIVER_OK: ready'];
 const FAILED = ['VIRTIO_CONFIG_S_FAILED: gave up'];
 type Answer = readonly string[] | Error;
 
+interface FakeWatched {
+  readonly vm: WatchedVm;
+  readonly gone: AbortController;
+  /** The devices whose virtio status was asked for. */
+  readonly looks: string[];
+  /** What QEMU lists besides: the devices that are there, with the number of their reads. */
+  readonly reads: Map<string, number>;
+}
+
 /** A VM whose devices answer with the virtio status that `statuses` holds for them. */
-function vmWith(statuses: Map<string, Answer>): { vm: WatchedVm; gone: AbortController; looks: string[] } {
+function vmWith(statuses: Map<string, Answer>, seen: Partial<WatchedVm> = {}): FakeWatched {
   const gone = new AbortController();
   const looks: string[] = [];
-  const run = (_command: string, args: { readonly path: string }): Promise<unknown> => {
+  const reads = new Map<string, number>();
+  const run = (command: string, args: { readonly path: string }): Promise<unknown> => {
+    if (command === 'qom-list') return Promise.resolve([...reads.keys()].map((name) => ({ name })));
+    if (command === 'query-blockstats') {
+      const stats = [...reads].map(([device, count]) => ({
+        qdev: `/machine/peripheral/${device}/virtio-backend`,
+        stats: { rd_operations: count },
+      }));
+      return Promise.resolve(stats);
+    }
     const device = args.path.split('/')[3] ?? '';
     looks.push(device);
     const answer = statuses.get(device) ?? [];
@@ -28,7 +46,8 @@ function vmWith(statuses: Map<string, Answer>): { vm: WatchedVm; gone: AbortCont
   // Of a connection, only `run` is used.
   const client = { run } as unknown as Awaited<ReturnType<WatchedVm['link']['ready']>>;
   const link = { ready: () => Promise.resolve(client) };
-  return { vm: { id: 'vm', link, gone: gone.signal, virtioStatus: true, agentReady: true }, gone, looks };
+  const vm = { id: 'vm', link, gone: gone.signal, virtioStatus: true, agentReady: true, ...seen };
+  return { vm, gone, looks, reads };
 }
 
 const volume = (id: string) => ({ id, names: { device: id } });
@@ -282,5 +301,44 @@ describe('waiting for drivers', () => {
     statuses.set('a', LIVE);
     news.resolve(undefined);
     assert.equal(await quiet, 'virtio-status');
+  });
+});
+
+describe('where the virtio status cannot be had', () => {
+  const refused = new Map<string, Answer>([['a', new QmpError('x-query-virtio-status', 'GenericError', 'not now')]]);
+
+  it('a QEMU that does not survive the question is not asked; the reads of the guest tell', async () => {
+    const { vm, looks, reads } = vmWith(new Map([['a', LIVE]]), { virtioStatus: false });
+    reads.set('a', 0);
+    const watch = new DriverWatch(vm);
+    const wait = watch.untilLive(volume('a'), soon());
+    await oneTurn();
+    reads.set('a', 1);
+    assert.equal(await wait, 'block-reads');
+    assert.deepEqual(looks, []);
+  });
+
+  it("reads before the agent has answered may be the firmware's", async () => {
+    const { vm, reads } = vmWith(new Map(), { virtioStatus: false, agentReady: false });
+    reads.set('a', 1);
+    const watch = new DriverWatch(vm);
+    const wait = watch.untilLive(volume('a'), Deadline.after(30));
+    await assert.rejects(wait, shimFailure('DEADLINE_EXCEEDED', 'GUEST_DRIVER_TIMEOUT'));
+  });
+
+  it('a question that fails says nothing of a device that QEMU lists', async () => {
+    const { vm, looks, reads } = vmWith(refused);
+    reads.set('a', 0);
+    const watch = new DriverWatch(vm);
+    const wait = watch.untilLive(volume('a'), soon());
+    await until('it was asked more than once', () => Promise.resolve(looks.length > 1));
+    reads.set('a', 1);
+    assert.equal(await wait, 'block-reads');
+  });
+
+  it('a device that QEMU does not list has vanished, however one looks', async () => {
+    const { vm } = vmWith(new Map(), { virtioStatus: false });
+    const wait = new DriverWatch(vm).untilLive(volume('a'), soon());
+    await assert.rejects(wait, shimFailure('FAILED_PRECONDITION', 'DEVICE_VANISHED'));
   });
 });

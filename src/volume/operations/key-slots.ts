@@ -7,6 +7,7 @@ import type { KeyMaterial } from '../../keys/material.ts';
 import type { KeyReference } from '../../keys/reference.ts';
 import type { KeySource } from '../../keys/sources.ts';
 import { withBareQemu } from '../../qemu/bare-qemu.ts';
+import { requireCommand } from '../../qemu/trial.ts';
 import type { QmpClient } from '../../qmp/client.ts';
 import { isQmpError } from '../../qmp/errors.ts';
 import type { ArgumentsOf } from '../../qmp/protocol.ts';
@@ -56,6 +57,7 @@ export type KeySlotChange =
   /** The slot goes, whatever its key; `key` opens the image, and stays. */
   | { readonly kind: 'remove-slot'; readonly key: KeyReference; readonly slot: number };
 
+const AMEND = 'x-blockdev-amend';
 const ITERATION_MS_DEFAULT = 2000;
 const ITERATION_MS_MAX = 60_000;
 /** QEMU tries a key on every slot in use, and answers nothing meanwhile. */
@@ -126,11 +128,14 @@ async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotC
   using keys = await fetchKeys(host.keys, change, host.gone);
   const done = Promise.withResolvers<KeySlots>();
   await operate(host, volume, { kind: 'change-keys', change: change.kind }, async () => {
+    const { qmp_reply_timeout_ms: waitMs } = host.config;
+    const { binary, config, log } = host;
+    await requireCommand({ qmp: await host.link.within(waitMs, host.gone), binary, config, log }, AMEND);
     using _held = await volume.mutex.acquireForCaller();
     const path = attachedImage(host, volume);
     const { root, job } = volume.names;
     // Under the mutex, so not for ever: the end of the VM needs it too.
-    const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
+    const qmp = await host.link.within(waitMs, host.gone);
     const editor = { qmp, node: root, job, prefix: `${root}-amend`, path, signal: host.gone };
     const header = await carryOut(editor, host.config.secret_dir, change, keys);
     noteHeader(host, volume, header);
@@ -173,7 +178,9 @@ async function changeImage(host: ImageHost, image: string, change: KeySlotChange
   using _claim = { [Symbol.dispose]: () => claims.release(found.identity, owner) };
   const signal = AbortSignal.timeout(AMEND_TIMEOUT_MS);
   using keys = await fetchKeys(source, change, signal);
-  return await withBareQemu(config, log, async (qmp) => {
+  return await withBareQemu(config, log, async ({ qmp, qemu }) => {
+    // It would take nobody's VM along, but it might leave the image half changed.
+    await requireCommand({ qmp, binary: `/proc/${qemu.pid}/exe`, config, log }, AMEND);
     const names = namesFor('image', 0);
     const { keySecret, masterSecret } = secretNames(names);
     const editor = { qmp, node: names.root, job: names.job, prefix: 'amend', path, signal };
@@ -253,7 +260,7 @@ async function amend(editor: Editor, options: Amendment): Promise<void> {
     if (!isQmpError(error)) throw error;
   });
   const start = (): Promise<unknown> =>
-    qmp.run('x-blockdev-amend', { 'job-id': job, 'node-name': node, options }, { timeoutMs: AMEND_TIMEOUT_MS });
+    qmp.run(AMEND, { 'job-id': job, 'node-name': node, options }, { timeoutMs: AMEND_TIMEOUT_MS });
   await runKeyJob(qmp, job, start, { signal, progress: () => undefined }).catch((error: unknown) => {
     throw amendFailure(path, error);
   });
