@@ -1,7 +1,8 @@
+import { once } from 'node:events';
 import { chmod, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
-import { createInterface } from 'node:readline';
 import { messageOf } from './base/errors.ts';
+import { eachLine } from './base/lines.ts';
 import { RELAY_VERSION, requestSchema, ttrpcSocketOf, type RelayResponse } from './relay/control.ts';
 import { Holds } from './relay/holds.ts';
 import { DaemonClient } from './relay/daemon.ts';
@@ -39,12 +40,15 @@ async function main(): Promise<void> {
     converse(connection, holds, about, end);
   });
   server.listen(control);
+  await once(server, 'listening');
+  // A connection that could not be accepted is its caller's loss.
+  server.on('error', (error) => process.stderr.write(`relay: ${messageOf(error)}\n`));
   process.on('SIGTERM', () => void end());
 }
 
 function converse(connection: Socket, holds: Holds, about: RelayResponse, end: () => Promise<never>): void {
   connection.on('error', () => connection.destroy());
-  createInterface({ input: connection }).on('line', (line) => {
+  eachLine(connection, (line) => {
     try {
       const request = requestSchema.parse(JSON.parse(line));
       if (request.do === 'hold') holds.hold(request.key, request.fifos);

@@ -101,7 +101,13 @@ export class FifoStream extends Readable {
     const callback = (bytes: number): boolean => {
       // A copy: the buffer is filled again. False stops the reading at once; a socket that is paused reads one more
       // into itself.
-      this.#resting = !this.pass(Buffer.from(buffer.subarray(0, bytes)));
+      // An error thrown from here would be nobody's.
+      try {
+        this.#resting = !this.pass(Buffer.from(buffer.subarray(0, bytes)));
+      } catch (error) {
+        this.#resting = true;
+        this.destroy(error instanceof Error ? error : new Error(String(error)));
+      }
       return !this.#resting;
     };
     const socket = new Socket({ fd, readable: true, writable: false, onread: { buffer, callback } });

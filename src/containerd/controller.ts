@@ -72,7 +72,8 @@ export class SandboxController {
   }
 
   async stop({ sandboxId, timeoutSecs }: ControllerStopRequest__Output, caller: Caller): Promise<object> {
-    await this.#pod(sandboxId, caller).stop(timeoutSecs === 0 ? this.#options.stopTimeoutMs : timeoutSecs * 1000);
+    // Without a time of the caller's each graceful step has the configured one.
+    await this.#pod(sandboxId, caller).stop(timeoutSecs === 0 ? 2 * this.#options.stopTimeoutMs : timeoutSecs * 1000);
     return {};
   }
 

@@ -55,16 +55,23 @@ export class ContainerdEndpoint implements AsyncDisposable {
     undo.defer(() => pods.leave());
     const backend = join(directory, 'daemon.sock');
     const inUse = (): boolean => pods.all().length > 0;
-    const relay = await RelayLink.open({ socket: config.containerd_socket, backend, directory, inUse, log });
+    const place = { socket: config.containerd_socket, backend, directory, inUse, log };
+    let served: TaskService | undefined;
+    const gone = (): (() => void) => served?.lost() ?? ((): void => served?.lost()());
+    const relay = await RelayLink.open({ ...place, gone });
     undo.defer(() => relay.close(!inUse()));
     const tasks = new TaskService({
       pods,
       events,
       relay,
       directVolumes: config.containerd_direct_volumes,
+      guestGraceMs: config.agent_timeout_ms,
     });
+    served = tasks;
     undo.defer(() => tasks.release());
     await tasks.restore();
+    // The last relay has ended while no daemon ran, and with it what containerd had there.
+    if (relay.isNew) tasks.lost()();
     const controller = new SandboxController(pods, {
       taskSocket: relay.socket,
       stopTimeoutMs: config.stop_timeout_ms,

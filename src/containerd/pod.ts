@@ -195,9 +195,20 @@ export class Pod {
     this.#ended.resolve(exit);
   }
 
-  async stop(gracefulTimeoutMs: number): Promise<void> {
+  /** @param graceMs for both graceful steps, the agent's and the power button's, together */
+  async stop(graceMs: number): Promise<void> {
     if (this.snapshot === undefined) return;
-    await this.#manager.stop(this.sandboxId, { force: false, gracefulTimeoutMs });
+    await this.#manager.stop(this.sandboxId, { force: false, gracefulTimeoutMs: Math.ceil(graceMs / 2) });
+  }
+
+  /**
+   * Ends the VM of a guest that does not answer, because a container in it has to end. Nothing to do once it is gone.
+   * @throws ShimError UNAVAILABLE / QEMU_NOT_KILLED
+   */
+  async endSilent(problem: string): Promise<void> {
+    if (this.snapshot === undefined) return;
+    this.log.error({ problem }, 'the guest does not answer; its VM is ended, because a container has to end');
+    await this.#manager.stop(this.sandboxId, { force: true, gracefulTimeoutMs: 1 });
   }
 
   /** Ends the VM if it still runs, and removes every trace of the pod. */

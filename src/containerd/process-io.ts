@@ -64,6 +64,7 @@ export class ProcessIo {
     const output = (name: string, path: string): Socket | undefined => {
       if (path === '') return undefined;
       const socket = new Socket({ fd: openFifo(name, path, constants.O_RDWR), readable: false, writable: true });
+      socket.on('error', () => undefined); // Told by the pump.
       undo.defer(() => socket.destroy());
       return socket;
     };
@@ -168,7 +169,6 @@ export class ProcessIo {
       to?.destroy();
       return true;
     }
-    to.on('error', () => undefined); // Told by the pump.
     try {
       return await this.#pump(name, from, to).run();
     } catch (error) {

@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import { open } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
+import { eachLine } from '../base/lines.ts';
 import type { Logger } from '../base/log.ts';
 import { RELAY_VERSION, responseSchema, type RelayRequest, type RelayResponse } from '../relay/control.ts';
 import type { HeldFifo } from '../relay/holds.ts';
@@ -24,6 +24,11 @@ interface RelayPlace {
   readonly directory: string;
   /** There are pods: containerd's connections for them end with the relay that has them, and so do their FIFOs. */
   readonly inUse: () => boolean;
+  /**
+   * Called when the relay cannot be reached any more. What it gives is called once it is known that this relay has
+   * ended, and another serves in its place: containerd has lost all that it had there.
+   */
+  readonly gone: () => () => void;
   readonly log: Logger;
 }
 
@@ -34,13 +39,16 @@ export class RelayLink {
   readonly #place: RelayPlace;
   readonly #held = new Map<string, readonly HeldFifo[]>();
   readonly #leaving = new AbortController();
+  /** No relay was there: containerd has had none since the last one ended. */
+  readonly isNew: boolean;
   #connection: Connection;
   #socket: string;
 
-  private constructor(place: RelayPlace, { connection, socket }: Found) {
+  private constructor(place: RelayPlace, { connection, socket, isNew }: Found) {
     this.#place = place;
     this.#connection = connection;
     this.#socket = socket;
+    this.isNew = isNew;
     this.#watch(connection);
   }
 
@@ -76,21 +84,26 @@ export class RelayLink {
     }
   }
 
-  /** A relay that dies takes containerd's connections with it; the next one at least serves what comes. */
+  /** A relay that dies takes containerd's connections with it; the next one serves where it did. */
   #watch(connection: Connection): void {
     void connection.closed.then(async () => {
       const { signal } = this.#leaving;
+      const { log, inUse, gone } = this.#place;
+      const lost = signal.aborted ? undefined : gone();
       while (!signal.aborted) {
-        this.#place.log.error('the relay is gone; starting another');
+        log.error('the relay cannot be reached; looking for it, or starting another');
         try {
-          const { connection, socket } = await findOrStart(this.#place);
+          // Where containerd knows it from its pods, whatever the configuration says by now.
+          const place = inUse() ? { ...this.#place, socket: this.#socket } : this.#place;
+          const { connection, socket, isNew } = await findOrStart(place);
           this.#connection = connection;
           this.#socket = socket;
           for (const [key, fifos] of this.#held) await this.#say({ do: 'hold', key, fifos: [...fifos] });
           this.#watch(this.#connection);
+          if (isNew) lost?.();
           return;
         } catch (error) {
-          this.#place.log.error({ problem: messageOf(error) }, 'no relay');
+          log.error({ problem: messageOf(error) }, 'no relay');
           await sleep(RESTART_MS, signal).catch(() => undefined);
         }
       }
@@ -111,6 +124,8 @@ export class RelayLink {
 interface Found {
   readonly connection: Connection;
   readonly socket: string;
+  /** None was there, and it was started. */
+  readonly isNew: boolean;
 }
 
 /**
@@ -126,7 +141,7 @@ async function findOrStart(place: RelayPlace): Promise<Found> {
     if (about.backend === place.backend && (!differs || place.inUse())) {
       const { socket, version } = about;
       if (differs) place.log.warn({ socket, version }, 'the relay stays as it is while there are pods');
-      return { connection: found, socket };
+      return { connection: found, socket, isNew: false };
     }
     await found.ask({ do: 'end' });
     await waitFor(found.closed, { milliseconds: ANSWER_TIMEOUT_MS });
@@ -135,7 +150,7 @@ async function findOrStart(place: RelayPlace): Promise<Found> {
   const deadline = Deadline.after(START_TIMEOUT_MS);
   while (!deadline.expired) {
     const connection = await Connection.open(control).catch(() => undefined);
-    if (connection !== undefined) return { connection, socket: place.socket };
+    if (connection !== undefined) return { connection, socket: place.socket, isNew: true };
     await sleep(LOOK_MS);
   }
   throw new ShimError('UNAVAILABLE', `the relay has not come up within ${START_TIMEOUT_MS} ms; see its relay.log`, {
@@ -169,7 +184,7 @@ class Connection {
       });
     });
     socket.on('error', () => socket.destroy());
-    createInterface({ input: socket }).on('line', (line) => {
+    eachLine(socket, (line) => {
       try {
         // Before anybody is taken off the list: what is no answer fails them all, with the connection.
         const answer = responseSchema.parse(JSON.parse(line));
@@ -182,8 +197,9 @@ class Connection {
 
   static async open(path: string): Promise<Connection> {
     const socket = connect({ path });
+    const connection = new Connection(socket);
     await once(socket, 'connect');
-    return new Connection(socket);
+    return connection;
   }
 
   async ask(request: RelayRequest): Promise<RelayResponse> {

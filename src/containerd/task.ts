@@ -19,11 +19,13 @@ import { SHIM_VERSION } from './controller.ts';
 import { Execs } from './execs.ts';
 import type { EventForwarder } from './forwarder.ts';
 import { checkNamed, type Named } from './ids.ts';
+import { killProcess } from './kill.ts';
 import { processKey, type LiveProcess } from './live-process.ts';
 import { LiveProcesses } from './live-processes.ts';
 import type { Pod } from './pod.ts';
 import { forget, type ContainerRecord } from './pod-record.ts';
 import type { Pods } from './pods.ts';
+import { removeLost } from './lost.ts';
 import { ProcessIo } from './process-io.ts';
 import type { RelayLink } from './relay-link.ts';
 import { cgroupMetrics } from './stats.ts';
@@ -44,6 +46,8 @@ interface TaskOptions {
   readonly events: Pick<EventForwarder, 'publish'>;
   readonly relay: Pick<RelayLink, 'hold' | 'release'>;
   readonly directVolumes: string;
+  /** How long a guest may take for a signal before it is asked for a sign of life. */
+  readonly guestGraceMs: number;
 }
 
 /**
@@ -56,6 +60,7 @@ export class TaskService {
   readonly #execs: Execs;
   /** Creates in progress; repeats join them, and Delete waits for them. */
   readonly #creating = new Map<string, Promise<Pod>>();
+  readonly #leaving = new AbortController();
   /** Deletes in progress; repeats join them. */
   readonly #deleting = new Map<string, Promise<DeleteResponse>>();
 
@@ -249,7 +254,9 @@ export class TaskService {
 
   async kill({ id, execId, signal, all }: KillRequest__Output, caller: Caller): Promise<object> {
     const live = this.#process({ id, execId }, caller);
-    if (live.record.exit === undefined) await live.inGuest().kill(signal, { all: all && execId === '' });
+    const { guestGraceMs: graceMs } = this.#options;
+    const limits = { graceMs, leaving: this.#leaving.signal };
+    if (live.record.exit === undefined) await killProcess(live, { signal, all: all && execId === '' }, limits);
     return {};
   }
 
@@ -311,8 +318,25 @@ export class TaskService {
     });
   }
 
+  /**
+   * Takes note of every container that there is. Call what it gives once it is known that the relay which had them has
+   * ended: they are ended and removed.
+   */
+  lost(): () => void {
+    const there = this.#options.pods
+      .all()
+      .flatMap((pod) => pod.record.containers.map((container) => ({ pod, container })));
+    return () => {
+      for (const each of there) {
+        each.pod.log.error({ containerId: each.container.id }, 'container that containerd has lost is taken away');
+        removeLost(this, each, this.#leaving.signal).catch(() => undefined); // The daemon ends; the log has the rest.
+      }
+    };
+  }
+
   /** Lets go of all streams: the daemon ends, the containers go on. */
   async release(): Promise<void> {
+    this.#leaving.abort();
     await this.#live.release();
   }
 

@@ -39,7 +39,8 @@ export async function lockStateDirectory(directory: string): Promise<AsyncDispos
   });
   await bindSocket(path, async () => {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    server.once('error', reject);
+    // Also later: a connection that could not be accepted is its caller's loss.
+    server.on('error', reject);
     server.listen(path, resolve);
     await promise;
   });

@@ -121,8 +121,9 @@ export class IdentityPort implements AsyncDisposable {
   /** Connects once to QEMU's socket; it is there when QMP has greeted. @throws the system error */
   static async connect(path: string): Promise<IdentityPort> {
     const socket = createConnection(path);
+    const port = new IdentityPort(socket);
     await once(socket, 'connect');
-    return new IdentityPort(socket);
+    return port;
   }
 
   /** Waits until the player has opened its port. @throws ShimError FAILED_PRECONDITION / TEMPLATE_GUEST_UNFIT */

@@ -61,6 +61,7 @@ export class QemuProcess {
     // A stream that is open has a descriptor, which QEMU inherits: nothing is piped through this process.
     const log = createWriteStream(logFile, { flags: 'a', mode: 0o600 });
     await once(log, 'open');
+    log.on('error', () => undefined); // QEMU has its own descriptor by then, or is not started.
     using _closed = { [Symbol.dispose]: () => log.destroy() };
     const subprocess = execa(binary, args, {
       cwd: directory,

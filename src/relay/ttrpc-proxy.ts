@@ -49,6 +49,8 @@ export class TtrpcProxy {
   async listen(socket: string): Promise<void> {
     this.#server.listen(socket);
     await once(this.#server, 'listening');
+    // A connection that could not be accepted is its caller's loss.
+    this.#server.on('error', (error) => process.stderr.write(`relay: ttrpc: ${messageOf(error)}\n`));
   }
 
   close(): void {

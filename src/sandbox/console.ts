@@ -60,6 +60,8 @@ class FileChanges implements Disposable {
 
   constructor(path: string) {
     this.#watcher = watch(path, { persistent: false }, () => this.#wake.resolve());
+    // What cannot be watched any more is looked at once more, then when the VM ends.
+    this.#watcher.on('error', () => this.#wake.resolve());
   }
 
   /** Resolves at the first change after this call, or when the signal is aborted. */

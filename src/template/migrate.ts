@@ -54,6 +54,8 @@ export async function saveState(client: Client, options: MigrateOptions): Promis
     const server = owned.adopt(createServer({ pauseOnConnect: true }), (listening) => listening.close());
     server.listen(socketPath);
     await once(server, 'listening');
+    // A connection that could not be accepted is missed below.
+    server.on('error', () => undefined);
     using events = client.listen('MIGRATION');
     const copied = receive(server, stateFile, stop.signal);
     // It is waited for below; a `migrate` that is refused comes first.

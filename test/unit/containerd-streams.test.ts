@@ -176,11 +176,32 @@ describe('streams of a process while daemons come and go in order', { timeout: 1
       // As much as is read at once, ten bytes of the token among them; then the stream has enough.
       const said = 'y'.repeat(32 * 1024 - 10);
       put(guest, Buffer.from(said + tail));
-      await until('the stream is full', () => Promise.resolve(reader.readableLength === 100 + said.length));
+      await until('the stream is full', () => Promise.resolve(reader.readableLength >= 100 + said.length));
       const rest = reader.leave();
       assert.equal(rest.bytes.toString(), 'x'.repeat(100) + said + left);
       assert.equal(rest.ended, ended);
     }
+  });
+
+  it('what a living process has written is passed on to its last byte, though the token may begin with it', async () => {
+    await using rig = await Rig.make();
+    const guest = rig.open('port.out', constants.O_RDWR);
+    const reader = new PortReader(rig.path('port.out'), TOKEN);
+    let text = '';
+    let ended = false;
+    reader.on('data', (bytes: Buffer) => (text += bytes.toString())).on('end', () => (ended = true));
+    let said = '';
+    for (let length = 1; length < TOKEN.length; length += 1) {
+      const words = `${length}: ${TOKEN.slice(0, length)}`;
+      put(guest, Buffer.from(words));
+      said += words;
+      await until(`it has come: ${words}`, () => Promise.resolve(text === said));
+    }
+    // The process's last words are the token's beginning; then comes the token.
+    put(guest, Buffer.from(TOKEN.slice(0, 5)));
+    put(guest, Buffer.from(TOKEN));
+    await until('the end has come', () => Promise.resolve(ended));
+    assert.equal(text, said + TOKEN.slice(0, 5));
   });
 
   it('input that a process is slow to read arrives byte for byte', async () => {

@@ -1,5 +1,7 @@
 import { waitFor } from '../../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../../base/errors.ts';
+import { GuestAgentError } from '../agent.ts';
+import { wasNeverSent } from '../channel-errors.ts';
 import { makeBundle } from './bundle.ts';
 import type { AnnouncedExit } from './exits.ts';
 import { GuestSide } from './guest-side.ts';
@@ -135,6 +137,15 @@ export class Containers implements GuestContainers, ProcessActions {
 
   list(): readonly GuestProcess[] {
     return this.all().filter((process) => process.phase !== 'creating');
+  }
+
+  async responds(): Promise<boolean> {
+    try {
+      await this.#host.agent.ping();
+      return true;
+    } catch (error) {
+      return error instanceof GuestAgentError;
+    }
   }
 
   async pids(containerId: string): Promise<readonly number[]> {
@@ -305,11 +316,14 @@ export class Containers implements GuestContainers, ProcessActions {
     if (process.ran) return process.pid;
     if (process.phase !== 'created') process.refuse('it cannot be started');
     const { key, token, ports, size } = process;
+    const before = process.asked;
+    process.asked = true;
     try {
       if (process.execId === undefined) await this.runtime.start(key);
       else
         process.pid = await this.#side.withPorts(() => this.runtime.startExec(key, token, ports, process.execJson()));
     } catch (error) {
+      if (wasNeverSent(error)) process.asked = before;
       // Seen, or as good as seen: crun refused, and nothing of it runs that could tell of an end.
       if (isShimError(error, 'FAILED_PRECONDITION')) await this.#settleNotStarted(process);
       throw error;

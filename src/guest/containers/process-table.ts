@@ -77,8 +77,11 @@ export class ProcessTable {
 
   /** One that an earlier daemon has written down. */
   restore(record: ProcessRecord): ContainerProcess {
-    const { process } = record;
-    return this.#add({ ...record, process: process === undefined ? undefined : (JSON.parse(process) as object) });
+    const { process: text } = record;
+    const process = text === undefined ? undefined : (JSON.parse(text) as object);
+    const restored = this.#add({ ...record, process });
+    restored.asked = true;
+    return restored;
   }
 
   #add(record: KnownProcess): ContainerProcess {

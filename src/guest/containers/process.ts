@@ -35,6 +35,8 @@ export class ContainerProcess implements GuestProcess {
   phase: ProcessRecord['state'];
   frozen: boolean;
   ran: boolean;
+  /** The guest may have been asked to start it. Not on record: of an earlier daemon's processes it is not known. */
+  asked = false;
   pid: number;
   /** An exec's `process` for crun, until it is started. */
   execProcess: object | undefined;

@@ -62,7 +62,8 @@ export class Removal {
 
   async #once(process: ContainerProcess, force: boolean): Promise<void> {
     await process.drain();
-    await this.#runtime.delete(process.key, force);
+    // Of an exec that the guest was never asked to start it has nothing, and may not answer.
+    if (process.execId === undefined || process.asked) await this.#runtime.delete(process.key, force);
     await this.#host.ports.remove(Object.values(process.ports).filter((nr) => nr !== 0));
     process.closeInput();
     this.#processes.remove(process);

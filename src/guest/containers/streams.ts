@@ -8,6 +8,7 @@ import { TokenCut } from './token.ts';
 const QUIET_END_MS = 5000;
 /** Reads to find out whether a token has begun; each but the last means that one seemed to. */
 const DECIDE_MAX = 64;
+const EMPTY = Buffer.alloc(0);
 const READ_AHEAD_BYTES = 64 * 1024;
 
 /**
@@ -43,29 +44,32 @@ export class PortReader extends FifoStream {
   }
 
   protected override pass(chunk: Buffer): boolean {
-    const cut = this.#cut?.take(chunk) ?? { bytes: chunk, ended: false };
-    const more = cut.bytes.length === 0 || this.push(cut.bytes);
-    if (cut.ended) this.finish();
+    const { bytes, ended } = this.decide(chunk);
+    const more = bytes.length === 0 || this.push(bytes);
+    if (ended) this.finish();
     else this.#watchQuiet();
     return more;
   }
 
   /**
-   * A token comes into the FIFO whole, being shorter than PIPE_BUF: what was cut off from the held bytes is there
-   * already.
+   * A token comes into the FIFO whole, being shorter than PIPE_BUF: when a chunk ends as one begins, its rest is in the
+   * FIFO already, or it is none. So what a living process has written is passed on to its last byte, at once.
    */
-  protected override decide(): LeftBytes {
-    if (this.#cut === undefined || this.#cut.missingBytes === 0) return super.decide();
-    const parts: Buffer[] = [];
+  protected override decide(chunk: Buffer = EMPTY): LeftBytes {
+    const cut = this.#cut;
+    if (cut === undefined) return { bytes: chunk, ended: false };
+    const first = cut.take(chunk);
+    if (first.ended || cut.missingBytes === 0) return first;
+    const parts = [first.bytes];
     // What was held may turn out to be output, and what follows it to be the token, or half of it.
-    for (let tries = 0; tries < DECIDE_MAX && this.#cut.missingBytes > 0; tries += 1) {
-      const more = this.readNow(this.#cut.missingBytes);
+    for (let tries = 0; tries < DECIDE_MAX && cut.missingBytes > 0; tries += 1) {
+      const more = this.readNow(cut.missingBytes);
       if (more === undefined || more.length === 0) break;
-      const cut = this.#cut.take(more);
-      parts.push(cut.bytes);
-      if (cut.ended) return { bytes: Buffer.concat(parts), ended: true };
+      const next = cut.take(more);
+      parts.push(next.bytes);
+      if (next.ended) return { bytes: Buffer.concat(parts), ended: true };
     }
-    return { bytes: Buffer.concat([...parts, this.#cut.rest()]), ended: false };
+    return { bytes: Buffer.concat([...parts, cut.rest()]), ended: false };
   }
 
   protected override finish(): void {

@@ -2,7 +2,7 @@ const EMPTY = Buffer.alloc(0);
 
 /**
  * Finds the random token that ends a stream, however it is cut into chunks, and gives everything before it. Bytes that
- * may be the token's beginning are held back until the next chunk decides.
+ * may be the token's beginning are held back until the next chunk, or `rest`, decides.
  */
 export class TokenCut {
   readonly #token: Buffer;

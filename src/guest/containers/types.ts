@@ -43,6 +43,8 @@ export interface GuestContainers {
   discard(containerId: string, execId?: string): Promise<void>;
   /** Every process that was not deleted. */
   list(): readonly GuestProcess[];
+  /** Asks the guest's agent for a sign of life, within the agent's time limit. */
+  responds(): Promise<boolean>;
   /** Process ids, in the guest's numbering, of everything in the container's cgroup. */
   pids(containerId: string): Promise<readonly number[]>;
   /** The cgroup's own figures, read now. */
