@@ -1280,6 +1280,12 @@ export const REASONS = {
     meaning: 'Others may enter the directory of the socket.',
     remedy: 'Give the directory mode 0700.',
   },
+  STATE_DIR_GONE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'Somebody removed the directory `state_dir` while the daemon ran, and its lock with it.',
+    remedy: 'Start qshimd again; VMs that ran there go on without it, and have to be ended by hand.',
+  },
   DIRECTORY_NOT_LOCKED: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['start'],

@@ -32,7 +32,8 @@ export function newUuid(): string {
 /**
  * Starts a sandbox that was just made: from a template where its spec wants one and there is one, else by a boot. When
  * it fails, the process and the state directory are gone before this throws.
- * @throws ShimError FAILED_PRECONDITION (KVM_UNUSABLE, QEMU_EXITED, ACPI_HOTPLUG_OFF, BOOT_IMAGE_NOT_FOUND),
+ * @throws ShimError FAILED_PRECONDITION (KVM_UNUSABLE, QEMU_EXITED, ACPI_HOTPLUG_OFF, BOOT_IMAGE_NOT_FOUND,
+ *   STATE_DIR_GONE),
  *   INVALID_ARGUMENT / WRONG_FILE_TYPE and PERMISSION_DENIED for boot images, DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT,
  *   UNIMPLEMENTED / QEMU_TOO_OLD; where a template is required, what kept it from being used
  * @param member the clone in whose directory the sandbox was made, to be used if it still fits
@@ -176,6 +177,7 @@ async function makeDirectory(sandbox: Sandbox): Promise<void> {
   try {
     await mkdir(directory, { mode: 0o700 });
   } catch (error) {
+    if (errnoOf(error) === 'ENOENT') throw stateDirGone(sandbox, error);
     if (errnoOf(error) !== 'EEXIST') throw error;
     await refuseIfInUse(sandbox);
     const aside = `${directory}${LEFT_OVER_MARK}${Date.now()}`;
@@ -183,6 +185,12 @@ async function makeDirectory(sandbox: Sandbox): Promise<void> {
     sandbox.log.warn({ directory, aside }, 'left-over directory put aside');
     await mkdir(directory, { mode: 0o700 });
   }
+}
+
+/** It is not made again: the lock that keeps other daemons out of it went with it. */
+function stateDirGone({ config: { state_dir: path } }: Sandbox, cause: unknown): ShimError {
+  const message = `the directory ${path} (option state_dir) was removed while qshimd ran; start qshimd again`;
+  return new ShimError('FAILED_PRECONDITION', message, { reason: 'STATE_DIR_GONE', metadata: { path }, cause });
 }
 
 async function openQmp(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): Promise<QmpClient> {

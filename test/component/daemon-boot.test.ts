@@ -103,6 +103,18 @@ describe('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
     assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'GUEST_AGENT_TIMEOUT']);
   });
 
+  it('whose state directory was removed under the daemon', async () => {
+    await using rig = await FakeVmRig.start();
+    const { stateDir } = rig.daemon;
+    await rm(stateDir, { recursive: true });
+    const seen = await refusal(rig.sandbox('one'));
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'STATE_DIR_GONE']);
+    assert.ok(seen.message.includes(`${stateDir} (option state_dir)`), seen.message);
+    assert.deepEqual(await rig.client.listSandboxes(), []);
+    await rig.restart('SIGTERM');
+    await rig.sandbox('one');
+  });
+
   it('after a refusal the same id may be tried again', async () => {
     await using rig = await FakeVmRig.start();
     await refusedSandbox(rig, { version: [6, 0, 0] });
