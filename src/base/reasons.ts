@@ -252,6 +252,12 @@ export const REASONS = {
     meaning: 'The sandbox has stopped as a caller asked, and QEMU was seen to be gone.',
     remedy: 'Nothing: the sandbox can be deleted.',
   },
+  GUEST_BOOT_FAILED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The guest reset itself, panicked or shut itself down before its agent answered.',
+    remedy: 'Read the end of its console in the message; too little memory is a frequent cause (docs/limits.md).',
+  },
   GUEST_SHUTDOWN: {
     statuses: [],
     where: ['cause'],

@@ -135,8 +135,8 @@ export class TemplateStore implements AsyncDisposable {
   /**
    * Makes the template unless it is there, and the store's directory when somebody has removed that meanwhile. Callers
    * that ask for one that is being made wait for that.
-   * @throws what `open` throws of the directory; ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_SPACE, TEMPLATE_TOO_LARGE; ABORTED / TEMPLATE_INPUTS_CHANGED;
-   *   what `make` throws; and for retryAfterMs after a failure, the same again
+   * @throws what `open` throws of the directory; ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_SPACE, TEMPLATE_TOO_LARGE;
+   *   ABORTED / TEMPLATE_INPUTS_CHANGED; what `make` throws; and for retryAfterMs after a failure, the same again
    */
   async build(build: TemplateBuild): Promise<void> {
     const { key } = build;
