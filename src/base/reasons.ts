@@ -259,6 +259,12 @@ export const REASONS = {
     meaning: 'The sandbox has stopped as a caller asked, and QEMU was seen to be gone.',
     remedy: 'Nothing: the sandbox can be deleted.',
   },
+  GUEST_BOOT_FAILED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The guest reset itself, panicked or shut itself down before its agent answered.',
+    remedy: 'Read the end of its console in the message; too little memory is a frequent cause (docs/limits.md).',
+  },
   GUEST_SHUTDOWN: {
     statuses: [],
     where: ['cause'],
@@ -1280,6 +1286,12 @@ export const REASONS = {
     where: ['start'],
     meaning: 'Others may enter the directory of the socket.',
     remedy: 'Give the directory mode 0700.',
+  },
+  STATE_DIR_GONE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'Somebody removed the directory `state_dir` while the daemon ran, and its lock with it.',
+    remedy: 'Start qshimd again; VMs that ran there go on without it, and have to be ended by hand.',
   },
   DIRECTORY_NOT_LOCKED: {
     statuses: ['FAILED_PRECONDITION'],

@@ -10,8 +10,11 @@ export interface AcceleratorProbe {
   /** One sentence: what was seen. */
   readonly reason: string;
   readonly milliseconds: number;
+  /** KVM's device kept the payload from being tried: there is none, or this user may not open it. */
+  readonly notTried?: 'missing' | 'refused';
 }
 
+const KVM_DEVICE = '/dev/kvm';
 /** What the payload writes to the debug-exit port; QEMU exits with (value << 1) | 1. */
 const PAYLOAD_VALUE = 0x2a;
 const PAYLOAD_EXIT_CODE = (PAYLOAD_VALUE << 1) | 1;
@@ -48,8 +51,10 @@ export async function probeAccelerator(options: {
   readonly binary: string;
   readonly timeoutMs: number;
   readonly accelerator?: 'kvm' | 'tcg';
+  /** Of KVM. Tests have another. */
+  readonly device?: string;
 }): Promise<AcceleratorProbe> {
-  const accelerator = options.accelerator ?? 'kvm';
+  const { accelerator = 'kvm', device = KVM_DEVICE } = options;
   const start = monotonicMs();
   const answer = (usable: boolean, reason: string): AcceleratorProbe => ({
     usable,
@@ -58,10 +63,11 @@ export async function probeAccelerator(options: {
   });
   if (accelerator === 'kvm') {
     try {
-      await access('/dev/kvm', constants.R_OK | constants.W_OK);
+      await access(device, constants.R_OK | constants.W_OK);
     } catch (error) {
       const missing = errnoOf(error) === 'ENOENT';
-      return answer(false, missing ? '/dev/kvm does not exist' : '/dev/kvm may not be opened by this user');
+      const kept = missing ? `${device} does not exist` : `${device} may not be opened by this user`;
+      return { ...answer(false, kept), notTried: missing ? 'missing' : 'refused' };
     }
   }
   // Without a name: a daemon that is killed during the probe leaves no file behind.
@@ -97,17 +103,20 @@ function lastLine(text: string): string {
 }
 
 /**
- * Remembers the answer: a host does not gain or lose KVM while the daemon runs. A probe that could not be made is no
- * answer, and is made again when somebody asks next.
+ * Remembers what a payload has shown. A probe that could not be made is no answer, and is made again when somebody asks
+ * next; and so is one that found no device that it might open: a module is loaded, a group is given, at any time.
  */
 export class AcceleratorChoice {
   readonly #binary: string;
   readonly #timeoutMs: number;
+  readonly #device: string;
   #kvm: Promise<AcceleratorProbe> | undefined;
 
-  constructor(binary: string, timeoutMs: number) {
+  /** @param device of KVM; tests have another */
+  constructor(binary: string, timeoutMs: number, device = KVM_DEVICE) {
     this.#binary = binary;
     this.#timeoutMs = timeoutMs;
+    this.#device = device;
   }
 
   /** Whether KVM works here, as far as is known. Never rejects. */
@@ -119,7 +128,10 @@ export class AcceleratorChoice {
   async #probe(): Promise<AcceleratorProbe> {
     const start = monotonicMs();
     try {
-      return await probeAccelerator({ binary: this.#binary, timeoutMs: this.#timeoutMs });
+      const [binary, timeoutMs, device] = [this.#binary, this.#timeoutMs, this.#device];
+      const probe = await probeAccelerator({ binary, timeoutMs, device });
+      if (probe.notTried !== undefined) this.#kvm = undefined;
+      return probe;
     } catch (error) {
       // No room for the payload, no descriptor left: that says nothing about KVM.
       this.#kvm = undefined;

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
 import { qemuArguments } from '../qemu/argv.ts';
 import { connectToStarted, qemuFailure } from '../qemu/connect.ts';
-import { QemuProcess, describeExit } from '../qemu/process.ts';
+import { GuestBoot, consoleTail } from '../qemu/guest-boot.ts';
+import { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { assertAcpiHotplug } from '../qemu/acpi-hotplug.ts';
 import { startFromTemplate } from './clone.ts';
@@ -21,7 +22,6 @@ import type { TemplateLaunch } from '../template/vm.ts';
 
 /** In the names of directories that were put aside; adoption passes them over. */
 export const LEFT_OVER_MARK = '.left-';
-const CONSOLE_TAIL_BYTES = 2000;
 const QEMU_START_TIMEOUT_MS = 30_000;
 
 /** A random UUID for a new sandbox. */
@@ -32,7 +32,8 @@ export function newUuid(): string {
 /**
  * Starts a sandbox that was just made: from a template where its spec wants one and there is one, else by a boot. When
  * it fails, the process and the state directory are gone before this throws.
- * @throws ShimError FAILED_PRECONDITION (KVM_UNUSABLE, QEMU_EXITED, ACPI_HOTPLUG_OFF, BOOT_IMAGE_NOT_FOUND),
+ * @throws ShimError FAILED_PRECONDITION (KVM_UNUSABLE, QEMU_EXITED, ACPI_HOTPLUG_OFF, BOOT_IMAGE_NOT_FOUND,
+ *   STATE_DIR_GONE, GUEST_BOOT_FAILED),
  *   INVALID_ARGUMENT / WRONG_FILE_TYPE and PERMISSION_DENIED for boot images, DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT,
  *   UNIMPLEMENTED / QEMU_TOO_OLD; where a template is required, what kept it from being used
  * @param member the clone in whose directory the sandbox was made, to be used if it still fits
@@ -129,10 +130,12 @@ async function coldStart(sandbox: Sandbox, launch: TemplateLaunch): Promise<Qemu
 async function completeBoot(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): Promise<void> {
   const client = await openQmp(sandbox, qemu, watch);
   watch.lap('qmp');
+  const metadata = { sandboxId: sandbox.id };
+  await using boot = new GuestBoot({ qmp: client, qemu, files: sandbox.files, metadata });
   await assertAcpiHotplug(client);
   watch.lap('verify');
   if (sandbox.identity.spec.readyWhen === 'agent') {
-    await awaitFirstAnswer(sandbox, qemu);
+    await awaitFirstAnswer(sandbox, boot);
     watch.lap('agent');
   }
   await sandbox.enterRunning(watch.timings);
@@ -176,6 +179,7 @@ async function makeDirectory(sandbox: Sandbox): Promise<void> {
   try {
     await mkdir(directory, { mode: 0o700 });
   } catch (error) {
+    if (errnoOf(error) === 'ENOENT') throw stateDirGone(sandbox, error);
     if (errnoOf(error) !== 'EEXIST') throw error;
     await refuseIfInUse(sandbox);
     const aside = `${directory}${LEFT_OVER_MARK}${Date.now()}`;
@@ -183,6 +187,12 @@ async function makeDirectory(sandbox: Sandbox): Promise<void> {
     sandbox.log.warn({ directory, aside }, 'left-over directory put aside');
     await mkdir(directory, { mode: 0o700 });
   }
+}
+
+/** It is not made again: the lock that keeps other daemons out of it went with it. */
+function stateDirGone({ config: { state_dir: path } }: Sandbox, cause: unknown): ShimError {
+  const message = `the directory ${path} (option state_dir) was removed while qshimd ran; start qshimd again`;
+  return new ShimError('FAILED_PRECONDITION', message, { reason: 'STATE_DIR_GONE', metadata: { path }, cause });
 }
 
 async function openQmp(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): Promise<QmpClient> {
@@ -198,35 +208,20 @@ async function openQmp(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): P
   });
 }
 
-async function awaitFirstAnswer(sandbox: Sandbox, qemu: QemuProcess): Promise<void> {
+async function awaitFirstAnswer(sandbox: Sandbox, boot: GuestBoot): Promise<void> {
+  const { agent, config, ended, files } = sandbox;
   try {
-    await sandbox.agent.waitReady({ timeoutMs: sandbox.config.boot_timeout_ms, signal: sandbox.ended });
+    await boot.wait(ended, (signal) => agent.waitReady({ timeoutMs: config.boot_timeout_ms, signal }));
     sandbox.agentAnswered();
   } catch (error) {
-    if (qemu.exit !== undefined) throw await startFailure(sandbox, describeExit(qemu.exit));
-    const tail = await consoleTail(sandbox);
-    throw new ShimError('DEADLINE_EXCEEDED', `the guest agent did not answer: ${messageOf(error)}${tail}`, {
-      reason: 'GUEST_AGENT_TIMEOUT',
-      metadata: { sandboxId: sandbox.id },
-      cause: error,
-    });
+    if (!isShimError(error, 'DEADLINE_EXCEEDED')) throw error;
+    const tail = await consoleTail(files.consoleLog);
+    const message = `the guest agent did not answer: ${messageOf(error)} (option boot_timeout_ms)${tail}`;
+    const metadata = { sandboxId: sandbox.id };
+    throw new ShimError('DEADLINE_EXCEEDED', message, { reason: 'GUEST_AGENT_TIMEOUT', metadata, cause: error });
   }
 }
 
 function startFailure(sandbox: Sandbox, how: string): Promise<ShimError> {
   return qemuFailure(how, sandbox.files.qemuLog, { metadata: { sandboxId: sandbox.id } });
-}
-
-/** The end of what the guest wrote to its console, for an error message. */
-async function consoleTail(sandbox: Sandbox): Promise<string> {
-  try {
-    await using file = await open(sandbox.files.consoleLog, 'r');
-    const { size } = await file.stat();
-    const length = Math.min(size, CONSOLE_TAIL_BYTES);
-    const { buffer } = await file.read(Buffer.alloc(length), 0, length, size - length);
-    return `; the console ends with: ${JSON.stringify(buffer.toString('utf8').trim())}`;
-  } catch {
-    // It only adds to a message; the failure that it is about is told without it.
-    return '';
-  }
 }

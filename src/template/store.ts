@@ -22,6 +22,8 @@ export interface TemplateStoreOptions {
   readonly log: Logger;
   /** How long after a failure the same template is not tried again. Default 60 s. */
   readonly retryAfterMs?: number;
+  /** Refuses a directory that will not do, by throwing. Asked when it is opened, and before each making. */
+  readonly assertFit?: (directory: string) => Promise<void>;
   /** Ends what a maker that died has left running in its directory; called before that is removed. */
   readonly abandoned?: (directory: string) => Promise<void>;
 }
@@ -92,18 +94,11 @@ export class TemplateStore implements AsyncDisposable {
   /**
    * Opens the directory: keeps the templates that are whole, removes those that are not and what makers that died left.
    * Files with other names are left alone.
-   * @throws ShimError FAILED_PRECONDITION / TEMPLATE_DIR_UNSAFE when others could write there; system errors
+   * @throws ShimError FAILED_PRECONDITION / TEMPLATE_DIR_UNSAFE when others could write there; what `assertFit` throws;
+   *   system errors
    */
   static async open(options: TemplateStoreOptions): Promise<TemplateStore> {
-    await mkdir(options.directory, { recursive: true, mode: 0o700 });
-    const stats = await lstat(options.directory);
-    if (!stats.isDirectory() || stats.uid !== process.getuid?.() || (stats.mode & 0o077) !== 0) {
-      throw new ShimError(
-        'FAILED_PRECONDITION',
-        `${options.directory} must be a directory that belongs to this user and nobody else may enter`,
-        { reason: 'TEMPLATE_DIR_UNSAFE', metadata: { path: options.directory } },
-      );
-    }
+    await makeDirectory(options);
     const self = await identify(process.pid);
     const owner = `${process.pid}-${self?.startTicks ?? 0}`;
     const store = new TemplateStore(await realpath(options.directory), owner, options);
@@ -138,9 +133,10 @@ export class TemplateStore implements AsyncDisposable {
   }
 
   /**
-   * Makes the template unless it is there. Callers that ask for one that is being made wait for that.
-   * @throws ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_SPACE, TEMPLATE_TOO_LARGE; ABORTED / TEMPLATE_INPUTS_CHANGED;
-   *   what `make` throws; and for retryAfterMs after a failure, the same again
+   * Makes the template unless it is there, and the store's directory when somebody has removed that meanwhile. Callers
+   * that ask for one that is being made wait for that.
+   * @throws what `open` throws of the directory; ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_SPACE, TEMPLATE_TOO_LARGE;
+   *   ABORTED / TEMPLATE_INPUTS_CHANGED; what `make` throws; and for retryAfterMs after a failure, the same again
    */
   async build(build: TemplateBuild): Promise<void> {
     const { key } = build;
@@ -194,6 +190,9 @@ export class TemplateStore implements AsyncDisposable {
     signal.throwIfAborted();
     using present = await this.lookup(key);
     if (present !== undefined) return;
+    const anew = await makeDirectory({ ...this.#options, directory: this.#directory });
+    // Somebody has cleared it away, with all that was in it.
+    if (anew) this.#entries.clear();
     await this.#makeRoom(bytesNeeded);
     const directory = this.#unfinished('building');
     await using undo = new AsyncDisposableStack();
@@ -360,4 +359,23 @@ export class TemplateStore implements AsyncDisposable {
     // Short: sockets lie below it, and their paths may have 107 bytes.
     return join(this.#directory, `${what}-${this.#owner}-${randomBytes(4).toString('hex')}`);
   }
+}
+
+/**
+ * Makes a store's directory when it is missing, and sees that it will do.
+ * @returns true when it was missing
+ * @throws as TemplateStore.open
+ */
+async function makeDirectory({ directory, assertFit }: TemplateStoreOptions): Promise<boolean> {
+  const made = await mkdir(directory, { recursive: true, mode: 0o700 });
+  const stats = await lstat(directory);
+  if (!stats.isDirectory() || stats.uid !== process.getuid?.() || (stats.mode & 0o077) !== 0) {
+    throw new ShimError(
+      'FAILED_PRECONDITION',
+      `${directory} must be a directory that belongs to this user and nobody else may enter`,
+      { reason: 'TEMPLATE_DIR_UNSAFE', metadata: { path: directory } },
+    );
+  }
+  await assertFit?.(directory);
+  return made !== undefined;
 }

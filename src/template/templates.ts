@@ -2,6 +2,7 @@ import { readFile, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { z } from 'zod';
+import { Coalesced } from '../base/coalesce.ts';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -43,9 +44,10 @@ export type FoundTemplate = { readonly lease: TemplateLease } | { readonly lease
 export class Templates implements AsyncDisposable {
   readonly #config: Config;
   readonly #log: Logger;
-  readonly #store: TemplateStore | undefined;
+  #store: TemplateStore | undefined;
   /** Why there is no store. */
-  readonly #problem: string;
+  #problem = '';
+  readonly #opening = new Coalesced(() => this.#open());
   readonly #making = new BoundedMutex('the making of templates', WAITING_MAX);
   readonly #timers = new Map<string, NodeJS.Timeout>();
   readonly #background = new Set<Promise<void>>();
@@ -54,24 +56,32 @@ export class Templates implements AsyncDisposable {
   /** Constant while the host runs and qshim is not replaced; read once. */
   #constants: Promise<{ readonly hostBoot: string; readonly qshimVersion: string }> | undefined;
 
-  private constructor(config: Config, log: Logger, store: TemplateStore | undefined, problem: string) {
+  private constructor(config: Config, log: Logger) {
     this.#config = config;
     this.#log = log;
-    this.#store = store;
-    this.#problem = problem;
   }
 
   /**
-   * Opens the store. A directory that will not do is no reason not to serve: then every sandbox boots, and says why.
+   * Opens the store. A directory that will not do is no reason not to serve: then every sandbox boots, and says why;
+   * and each looks again, for somebody may have put it right.
    */
   static async open(config: Config, log: Logger): Promise<Templates> {
-    let problem = '';
-    const store = await openStore(config, log).catch((error: unknown) => {
-      problem = messageOf(error);
-      log.warn({ directory: config.templates_dir, problem }, 'no templates');
-      return undefined;
-    });
-    return new Templates(config, log, store, problem);
+    const templates = new Templates(config, log);
+    await templates.#opening.run();
+    return templates;
+  }
+
+  /** The store, opened by now if it can be. Never rejects. */
+  async #open(): Promise<TemplateStore | undefined> {
+    if (this.#store !== undefined || this.#closing.signal.aborted) return this.#store;
+    try {
+      this.#store = await openStore(this.#config, this.#log);
+    } catch (error) {
+      const problem = messageOf(error);
+      if (problem !== this.#problem) this.#log.warn({ directory: this.#config.templates_dir, problem }, 'no templates');
+      this.#problem = problem;
+    }
+    return this.#store;
   }
 
   /**
@@ -82,7 +92,7 @@ export class Templates implements AsyncDisposable {
    *   TEMPLATE_UNAVAILABLE when this host has no templates
    */
   async find(launch: TemplateLaunch, use: 'auto' | 'required', signal: AbortSignal): Promise<FoundTemplate> {
-    const store = this.#store;
+    const store = await this.#opening.run();
     if (store === undefined) {
       if (use === 'auto') return { lease: undefined, reason: `there are no templates here: ${this.#problem}` };
       throw unavailable(`there are no templates on this host: ${this.#problem}`);
@@ -105,9 +115,9 @@ export class Templates implements AsyncDisposable {
 
   /** Has the template for a launch made in the background, some time after this. Does nothing when there is one. */
   makeSoon(launch: TemplateLaunch): void {
-    const store = this.#store;
-    if (store === undefined) return;
     this.#inBackground(async () => {
+      const store = await this.#opening.run();
+      if (store === undefined) return;
       const key = await this.keyOf(launch);
       const known = store.building(key) || store.failure(key) !== undefined || this.#timers.has(key);
       if (known || this.#timers.size >= WAITING_MAX || this.#closing.signal.aborted) return;
@@ -156,6 +166,7 @@ export class Templates implements AsyncDisposable {
   /** Ends what is being made; what is finished stays for the next daemon. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
+    await this.#opening.run();
     for (const timer of this.#timers.values()) clearTimeout(timer);
     await this.#store?.[Symbol.asyncDispose]();
     await Promise.all(this.#background);
@@ -219,13 +230,13 @@ export class Templates implements AsyncDisposable {
 
 async function openStore(config: Config, log: Logger): Promise<TemplateStore> {
   const { templates_dir: directory, templates_bytes_max: bytesMax } = config;
-  const store = await TemplateStore.open({ directory, bytesMax, log, abandoned: (left) => endTemplateVm(left, log) });
+  const abandoned = (left: string): Promise<void> => endTemplateVm(left, log);
+  return await TemplateStore.open({ directory, bytesMax, log, abandoned, assertFit: assertInMemory });
+}
+
+async function assertInMemory(directory: string): Promise<void> {
   const { type } = await statfs(directory);
-  if (!MEMORY_FILE_SYSTEMS.has(type)) {
-    await store[Symbol.asyncDispose]();
-    throw unavailable(`${directory} does not lie on tmpfs`);
-  }
-  return store;
+  if (!MEMORY_FILE_SYSTEMS.has(type)) throw unavailable(`${directory} does not lie on tmpfs`);
 }
 
 async function readConstants(): Promise<{ readonly hostBoot: string; readonly qshimVersion: string }> {

@@ -16,6 +16,7 @@ import {
 import { playerProgram } from '../guest/programs.ts';
 import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch } from '../qemu/argv.ts';
 import { connectToStarted, notStarted, type StartingUp } from '../qemu/connect.ts';
+import { GuestBoot } from '../qemu/guest-boot.ts';
 import { QemuProcess } from '../qemu/process.ts';
 import { tiedCommand } from '../qemu/tied.ts';
 import { restoreState, saveState } from './migrate.ts';
@@ -70,7 +71,7 @@ const notesSchema = z.object({
  * Boots a VM until its guest agent answers and the guest has come to rest, has it wait for an identity, and saves it.
  * For TemplateStore.build. When this settles, QEMU has ended and nothing but the two files is left in the directory.
  * @throws ShimError FAILED_PRECONDITION / TEMPLATE_UNAVAILABLE (no player), TEMPLATE_GUEST_UNFIT,
- *   TEMPLATE_SAVE_FAILED, QEMU_EXITED; DEADLINE_EXCEEDED; the signal's reason
+ *   TEMPLATE_SAVE_FAILED, QEMU_EXITED, GUEST_BOOT_FAILED; DEADLINE_EXCEEDED; the signal's reason
  */
 export async function makeTemplate(target: TemplateTarget, options: MakeTemplateOptions): Promise<TemplateNotes> {
   // Before anything is started: without it there is no template.
@@ -88,13 +89,14 @@ export async function makeTemplate(target: TemplateTarget, options: MakeTemplate
     await qemu.exited;
   });
   const qmp = owned.use(await connectQmp(qemu, files, { log: options.log }, limits()));
+  await using boot = new GuestBoot({ qmp, qemu, files });
   // Holds for every clone as well: their command line is the same, and so is the binary.
   await assertAcpiHotplug(qmp);
   // Both stay connected until the state is saved. A port that was saved without a host lets qemu-ga sleep for 100 ms at
   // a time, and the player end; see IdentityPort.
   const port = owned.use(await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET)));
   const agent = owned.use(new GuestAgent({ path: files.agentSocket, log: options.log }));
-  await agent.waitReady(limits());
+  await boot.wait(signal, (either) => agent.waitReady({ ...limits(), signal: either }));
   const identityFiles = await installPlayer(agent, player, IDENTITY_PORT_NAME, limits());
   await port.greeted(limits());
   await atRest(qemu.pid, signal);

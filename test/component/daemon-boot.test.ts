@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { sleep } from '../../src/base/deadline.ts';
 import { identify } from '../../src/qemu/process.ts';
 import { refusal, type Refusal } from '../support/errors.ts';
 import { NO_REPLY, QmpFailure } from '../support/fake-qmp.ts';
@@ -134,6 +136,58 @@ describe('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
     await using rig = await FakeVmRig.start({ boot_timeout_ms: 300 });
     const seen = await refusedSandbox(rig, { prepare: (vm) => vm.agent.stop() });
     assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'GUEST_AGENT_TIMEOUT']);
+  });
+
+  for (const [what, event, data] of [
+    ['resets itself', 'RESET', { guest: true, reason: 'guest-reset' }],
+    ['shuts itself down', 'SHUTDOWN', { guest: true, reason: 'guest-shutdown' }],
+    ['panics', 'GUEST_PANICKED', { action: 'poweroff' }],
+  ] as const) {
+    it(`whose guest ${what} before its agent answers: at once, with the end of the console`, async () => {
+      await using rig = await FakeVmRig.start({ boot_timeout_ms: 86_400_000 });
+      const seen = await refusedSandbox(rig, {
+        prepare: (vm) => {
+          vm.agent.stop();
+          const log = join(rig.daemon.stateDir, 'one/console.log');
+          const words = '\u001b[1mKernel panic\u001b[0m - not syncing.\r\n\r\nNo working init found.\r\n';
+          writeFileSync(log, `${'x'.repeat(4000)}\n${words}`);
+          // Not the guest's doing: the boot goes on. The other comes once the guest is waited for.
+          void vm.qmp.waitForCommand('qom-get').then(async () => {
+            vm.qmp.emit('RESET', { guest: false, reason: 'host-qmp-system-reset' });
+            await sleep(200);
+            vm.qmp.emit(event, data);
+          });
+        },
+      });
+      assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'GUEST_BOOT_FAILED']);
+      assert.match(seen.message, /^the guest(?:'s kernel)? \w+ .*before the guest agent answered; the console ends/);
+      assert.match(seen.message, /ends with: Kernel panic - not syncing; No working init found$/);
+    });
+  }
+
+  it('that ends before the agent answers says why, with the end of the console', async () => {
+    await using rig = await FakeVmRig.start({ boot_timeout_ms: 86_400_000 });
+    const seen = await refusedSandbox(rig, {
+      prepare: (vm) => {
+        vm.agent.stop();
+        writeFileSync(join(rig.daemon.stateDir, 'one/console.log'), 'booting\n');
+        void vm.qmp.waitForCommand('qom-get').then(() => vm.exit(3, 'qemu: no more memory\n'));
+      },
+    });
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'QEMU_EXITED']);
+    assert.match(seen.message, /code 3: .*no more memory; the console ends with: booting$/);
+  });
+
+  it('whose state directory was removed under the daemon', async () => {
+    await using rig = await FakeVmRig.start();
+    const { stateDir } = rig.daemon;
+    await rm(stateDir, { recursive: true });
+    const seen = await refusal(rig.sandbox('one'));
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'STATE_DIR_GONE']);
+    assert.ok(seen.message.includes(`${stateDir} (option state_dir)`), seen.message);
+    assert.deepEqual(await rig.client.listSandboxes(), []);
+    await rig.restart('SIGTERM');
+    await rig.sandbox('one');
   });
 
   it('after a refusal the same id may be tried again', async () => {

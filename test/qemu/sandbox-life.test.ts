@@ -7,6 +7,7 @@ import { QmpClient } from '../../src/qmp/client.ts';
 import type { ConsoleChunk__Output } from '../../src/grpc/generated/qshim/v1/ConsoleChunk.ts';
 import type { SandboxEvent__Output } from '../../src/grpc/generated/qshim/v1/SandboxEvent.ts';
 import { TestDaemon } from '../support/daemon.ts';
+import { refusal } from '../support/errors.ts';
 import { outcome } from '../support/grpc-errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import { until } from '../support/until.ts';
@@ -27,6 +28,14 @@ async function isRunning(pid: number): Promise<boolean> {
 }
 
 await describe('the life of a sandbox', { skip }, async () => {
+  await it('that has too little memory to boot: refused as soon as its guest resets, with what it said', async () => {
+    await using daemon = await TestDaemon.start({ config: { boot_timeout_ms: 86_400_000 } });
+    const seen = await refusal(daemon.client.createSandbox({ sandboxId: 'vm', spec: { memoryMib: 64 } }));
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'GUEST_BOOT_FAILED']);
+    assert.match(seen.message, /^the guest reset itself .*; the console ends with: .*Kernel panic/);
+    assert.deepEqual(await daemon.client.listSandboxes(), []);
+  });
+
   await it('is created with timings, watched, run in, followed on its console, stopped by its agent, deleted', async () => {
     await using daemon = await TestDaemon.start();
     const watch = daemon.client.sandboxes.watch({ sandboxId: '' });

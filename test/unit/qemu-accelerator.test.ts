@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { accessSync, constants } from 'node:fs';
-import { chmod, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -126,6 +126,25 @@ describe('accelerator probe', () => {
       since.filter((name) => still.includes(name)),
       [],
     );
+  });
+
+  it('a device that appears later is tried then; what was tried is remembered', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-kvm-'));
+    try {
+      const device = join(directory, 'kvm');
+      const runs = join(directory, 'runs');
+      await using qemu = await program(`echo run >> ${runs}; exit ${PAYLOAD_EXIT_CODE}`);
+      const choice = new AcceleratorChoice(qemu.path, 60_000, device);
+      const before = await choice.kvm();
+      assert.deepEqual([before.usable, before.reason], [false, `${device} does not exist`]);
+      await writeFile(device, '');
+      assert.equal((await choice.kvm()).usable, true);
+      await rm(device);
+      assert.equal((await choice.kvm()).usable, true);
+      assert.equal(await readFile(runs, 'utf8'), 'run\n');
+    } finally {
+      await rm(directory, { recursive: true });
+    }
   });
 
   it('the choice is probed once', async () => {

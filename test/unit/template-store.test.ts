@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmod, mkdir, mkdtemp, readFile, readdir, rm, symlink, truncate, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, readFile, readdir, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { describe, it } from 'node:test';
@@ -136,6 +136,38 @@ describe('template store', () => {
     await patient.build(build(A));
     using lease = await patient.lookup(A);
     assert.ok(lease);
+  });
+
+  it('its directory was removed: it is made again, and templates with it', async () => {
+    await using at = await place();
+    await using store = await at.open();
+    await store.build(build(A));
+    await store.build(build(B));
+    await rm(at.directory, { recursive: true });
+    assert.equal(await store.lookup(A), undefined);
+    await store.build(build(A));
+    using lease = await store.lookup(A);
+    assert.deepEqual(await readFile(lease?.memoryFile ?? ''), Buffer.alloc(8192, 1));
+    assert.equal((await stat(at.directory)).mode & 0o777, 0o700);
+    assert.equal(store.bytes, ONE, 'what went with the directory takes nothing');
+  });
+
+  it('its directory was replaced by one that will not do: nothing is made there', async () => {
+    await using at = await place();
+    let fit = true;
+    const assertFit = (): Promise<void> => (fit ? Promise.resolve() : Promise.reject(new Error('no tmpfs')));
+    await using store = await at.open({ assertFit, retryAfterMs: 0 });
+    await rm(at.directory, { recursive: true });
+    await mkdir(at.directory);
+    await chmod(at.directory, 0o755);
+    await assert.rejects(store.build(build(A)), { reason: 'TEMPLATE_DIR_UNSAFE' });
+    await chmod(at.directory, 0o700);
+    fit = false;
+    await assert.rejects(store.build(build(A)), { message: 'no tmpfs' });
+    assert.deepEqual(await readdir(at.directory), []);
+    fit = true;
+    await store.build(build(A));
+    assert.deepEqual(keysOf(store), [A]);
   });
 
   it('above the limit the least recently used goes first', async () => {

@@ -1,12 +1,23 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { execa } from 'execa';
-
+import { silentLogger } from '../../src/base/log.ts';
+import { configWith } from '../../src/config.ts';
+import { Templates } from '../../src/template/templates.ts';
 const MAIN = join(import.meta.dirname, '../support/template-key-main.ts');
 const FILES_MAX = 64;
+const LAUNCH = {
+  accelerator: 'tcg',
+  vcpus: 1,
+  memoryMib: 128,
+  kernelParameters: '',
+  bridges: [],
+  iothreads: [],
+  portsMax: 1,
+} as const;
 const KEY = /^[0-9a-f]{64}$/;
 
 it('a template whose key cannot be told for want of descriptors is found once there are some', async () => {
@@ -17,6 +28,34 @@ it('a template whose key cannot be told for want of descriptors is found once th
     const [first, second] = JSON.parse(stdout) as readonly string[];
     assert.doesNotMatch(first ?? '', KEY);
     assert.match(second ?? '', KEY);
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
+
+it('a directory that would not do when the daemon started, and was put right, is used', async () => {
+  const directory = await mkdtemp('/dev/shm/qshim-open-');
+  try {
+    // Any file will do for one that is booted, any program for one that tells its version.
+    const file = process.execPath;
+    const path = join(directory, 't');
+    await mkdir(path);
+    await chmod(path, 0o755);
+    await using templates = await Templates.open(
+      configWith({ templates_dir: path, qemu_binary: file }),
+      silentLogger(),
+    );
+    const why = async (): Promise<string> => {
+      const found = await templates.find(
+        { ...LAUNCH, kernel: file, initrd: file },
+        'auto',
+        AbortSignal.timeout(60_000),
+      );
+      return 'reason' in found ? found.reason : '';
+    };
+    assert.match(await why(), /there are no templates here: .* nobody else may enter/);
+    await chmod(path, 0o700);
+    assert.match(await why(), /there was no template for it yet/);
   } finally {
     await rm(directory, { recursive: true });
   }
