@@ -1,5 +1,5 @@
 import { Backoff } from '../base/backoff.ts';
-import { monotonicMs, sleep } from '../base/deadline.ts';
+import { monotonicMs } from '../base/deadline.ts';
 import { isShimError, messageOf } from '../base/errors.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import { PERIPHERALS } from '../qemu/inventory.ts';

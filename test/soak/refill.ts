@@ -35,56 +35,67 @@ export async function refill(daemon: TestDaemon, options: RefillOptions): Promis
   for (let round = 1; round <= rounds; round += 1) {
     const startedMs = performance.now();
     const single = volumes.slice(0, round % 2 === 0 ? SINGLE : 0);
-    const found = [...(await attachEach(client, single)), ...(await attachAll(client, volumes.slice(single.length)))];
+    const found = [await attachEach(client, single), await attachAll(client, volumes.slice(single.length))];
     const attachedMs = performance.now();
-    found.push(...(await look(client, count)), ...(await detachAll(client, volumes)));
-    const [attach, detach] = [attachedMs - startedMs, performance.now() - attachedMs];
-    problems.push(...found.map((problem) => `round ${round}: ${problem}`));
+    found.push(await look(client, volumes), await detachAll(client, volumes));
+    const [attachMs, detachMs] = [attachedMs - startedMs, performance.now() - attachedMs];
+    // The first that was seen of each: a disk that was lost has more to tell later.
+    const firsts = new Map(found.flatMap((each) => [...each]).reverse());
+    problems.push(...[...firsts].map(([volumeId, problem]) => `round ${round}: ${volumeId} ${problem}`));
     const seconds = (ms: number): string => `${(ms / 1000).toFixed(1)} s`;
-    say(`  round ${round}: attached in ${seconds(attach)}, detached in ${seconds(detach)}, ${found.length} problems`);
+    say(
+      `  round ${round}: attached in ${seconds(attachMs)}, detached in ${seconds(detachMs)}, ${firsts.size} problems`,
+    );
   }
   await client.deleteSandbox('vm');
   return problems;
 }
 
 type Wanted = Parameters<ApiClient['attach']>[0] & { readonly volumeId: string };
+/** What is wrong, by volume. */
+type Problems = ReadonlyMap<string, string>;
 
-async function attachEach(client: ApiClient, volumes: readonly Wanted[]): Promise<readonly string[]> {
-  const problems: string[] = [];
-  for (const { volumeId, spec } of volumes) {
+async function attachEach(client: ApiClient, volumes: readonly Wanted[]): Promise<Problems> {
+  const problems = new Map<string, string>();
+  for (const { volumeId, spec = null } of volumes) {
     try {
-      await client.attach({ sandboxId: 'vm', volumeId, ...(spec ? { spec } : {}), timeoutMs: PATIENT_MS });
+      await client.attach({ sandboxId: 'vm', volumeId, spec, timeoutMs: PATIENT_MS });
     } catch (error) {
-      problems.push(`${volumeId} not attached: ${String(error)}`);
+      problems.set(volumeId, `was not attached: ${String(error)}`);
     }
   }
   return problems;
 }
 
-async function attachAll(client: ApiClient, volumes: readonly Wanted[]): Promise<readonly string[]> {
+async function attachAll(client: ApiClient, volumes: readonly Wanted[]): Promise<Problems> {
   const results = await client.attachMany({ sandboxId: 'vm', volumes: [...volumes], timeoutMs: PATIENT_MS });
-  return results.flatMap(({ volumeId, problem }) =>
-    problem === null ? [] : [`${volumeId} not attached: ${problem.reason}`],
+  return new Map(
+    results.flatMap(({ volumeId, problem }) =>
+      problem === null ? [] : [[volumeId, `was not attached: ${problem.reason}`] as const],
+    ),
   );
 }
 
 /** What the guest itself has, and what the daemon says of each. */
-async function look(client: ApiClient, count: number): Promise<readonly string[]> {
-  const seen = Number(await client.guest('vm', 'ls -d /sys/block/vd* | wc -l'));
+async function look(client: ApiClient, volumes: readonly Wanted[]): Promise<Problems> {
+  const serials = (await client.guest('vm', 'cat /sys/block/vd*/serial')).split('\n');
+  const inGuest = new Set(serials);
+  const missing = volumes.filter(({ volumeId }) => !inGuest.has(volumeId));
   const left = (await client.listVolumes('vm')).filter(({ state }) => state !== 'VOLUME_STATE_ATTACHED');
-  return [
-    ...(seen === count ? [] : [`the guest has ${seen} disks of ${count}`]),
-    ...left.map(({ volumeId, state, cause }) => `${volumeId} is ${state}, ${cause?.reason ?? ''}`),
-  ];
+  return new Map([
+    ...missing.map(({ volumeId }) => [volumeId, 'is not in the guest'] as const),
+    ...left.map(({ volumeId, state, cause }) => [volumeId, `is ${state}: ${cause?.reason ?? ''}`] as const),
+  ]);
 }
 
 /** A disk that had gone before anybody asked for it says so in its cause. */
-async function detachAll(client: ApiClient, volumes: readonly Wanted[]): Promise<readonly string[]> {
+async function detachAll(client: ApiClient, volumes: readonly Wanted[]): Promise<Problems> {
   const volumeIds = volumes.map(({ volumeId }) => volumeId);
   const results = await client.detachMany({ sandboxId: 'vm', volumeIds, timeoutMs: PATIENT_MS });
-  return results.flatMap(({ volumeId, problem, volume }) => {
-    const reason = problem?.reason ?? volume?.cause?.reason ?? '';
-    if (problem !== null) return [`${volumeId} not detached: ${reason}`];
-    return reason === 'DEVICE_VANISHED' ? [`${volumeId} had vanished`] : [];
-  });
+  return new Map(
+    results.flatMap(({ volumeId, problem, volume }) => {
+      if (problem !== null) return [[volumeId, `was not detached: ${problem.reason}`] as const];
+      return volume?.cause?.reason === 'DEVICE_VANISHED' ? [[volumeId, 'had vanished'] as const] : [];
+    }),
+  );
 }
