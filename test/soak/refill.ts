@@ -92,10 +92,10 @@ async function look(client: ApiClient, volumes: readonly Wanted[]): Promise<Prob
 async function detachAll(client: ApiClient, volumes: readonly Wanted[]): Promise<Problems> {
   const volumeIds = volumes.map(({ volumeId }) => volumeId);
   const results = await client.detachMany({ sandboxId: 'vm', volumeIds, timeoutMs: PATIENT_MS });
-  return new Map(
-    results.flatMap(({ volumeId, problem, volume }) => {
-      if (problem !== null) return [[volumeId, `was not detached: ${problem.reason}`] as const];
-      return volume?.cause?.reason === 'DEVICE_VANISHED' ? [[volumeId, 'had vanished'] as const] : [];
-    }),
-  );
+  const problems = new Map<string, string>();
+  for (const { volumeId, problem, volume } of results) {
+    if (problem !== null) problems.set(volumeId, `was not detached: ${problem.reason}`);
+    else if (volume?.cause?.reason === 'DEVICE_VANISHED') problems.set(volumeId, 'had vanished');
+  }
+  return problems;
 }
