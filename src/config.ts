@@ -170,10 +170,17 @@ const configSchema = z.strictObject({
   detach_timeout_ms: milliseconds
     .default(30_000)
     .describe('How long Detach waits for the guest to let go before it answers DEADLINE_EXCEEDED.'),
+  batch_volume_ms: milliseconds
+    .default(1000)
+    .describe(
+      'How much longer AttachMany and DetachMany wait for each of their volumes with every further volume that they name.',
+    ),
   unplug_retry_ms: milliseconds
     .default(1000)
-    .describe('First pause before the guest is asked again to let go of a volume; doubles up to unplug_retry_max_ms.'),
-  unplug_retry_max_ms: milliseconds.default(5000).describe('Longest pause between two such requests.'),
+    .describe(
+      'How long nothing must have moved in a VM before its guest is asked again to let go of a volume; doubles with each time, up to unplug_retry_max_ms.',
+    ),
+  unplug_retry_max_ms: milliseconds.default(5000).describe('The longest that it grows to.'),
   mount_timeout_ms: milliseconds
     .default(120_000)
     .describe('How long formatting and mounting, or unmounting, may take in the guest.'),

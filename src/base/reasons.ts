@@ -397,6 +397,13 @@ export const REASONS = {
     meaning: "The guest's driver did not come up on the disk in time; the attach is undone.",
     remedy: "Look in the guest's console, and allow more time if the guest is only slow.",
   },
+  SLOT_NOT_SETTLED: {
+    statuses: ['DEADLINE_EXCEEDED'],
+    where: ['api'],
+    meaning:
+      'Every free slot was just freed, and the guest has not worked off in time what it was asked for before, so a disk there might be taken away again.',
+    remedy: "Call again; if it lasts, look in the guest's console at why the guest is slow.",
+  },
   GUEST_HOLDS_VOLUME: {
     statuses: ['DEADLINE_EXCEEDED'],
     where: ['api'],

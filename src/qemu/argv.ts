@@ -16,7 +16,7 @@ export interface Launch {
   readonly kernelParameters: string;
   /** For the reference guest's start-up script, which reads `qshim.hostname=` from its kernel parameters. */
   readonly hostname?: string;
-  /** Conventional PCI bridges on pcie.0 for hot-plugged volumes. */
+  /** Conventional PCI bridges on pcie.0 for hot-plugged devices. */
   readonly bridges: readonly { readonly id: string; readonly address: number }[];
   /** Ids of iothreads, for volumes. */
   readonly iothreads: readonly string[];

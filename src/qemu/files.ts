@@ -11,6 +11,8 @@ export interface SandboxFiles {
   readonly ueventSocket: string;
   readonly consoleLog: string;
   readonly qemuLog: string;
+  /** Which fences were begun (volume/fence.ts). */
+  readonly fences: string;
 }
 
 /** Paths inside a sandbox's state directory. */
@@ -23,5 +25,6 @@ export function sandboxFiles(directory: string): SandboxFiles {
     ueventSocket: join(directory, 'uevents.sock'),
     consoleLog: join(directory, 'console.log'),
     qemuLog: join(directory, 'qemu.log'),
+    fences: join(directory, 'fences.json'),
   };
 }

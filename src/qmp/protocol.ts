@@ -90,6 +90,15 @@ export interface VirtSerialPortArguments {
   readonly chardev: string;
 }
 
+/** device_add of a device that no driver of a guest takes. */
+export interface PciTestdevArguments {
+  readonly driver: 'pci-testdev';
+  readonly id: string;
+  readonly bus: string;
+  /** As for a virtio disk. */
+  readonly addr: string;
+}
+
 /** chardev-add (QAPI ChardevBackend). */
 export type ChardevBackend =
   /** `DEVICE.in` and `DEVICE.out`, or else `DEVICE` for both: FIFOs, which QEMU opens for reading and writing. */
@@ -282,7 +291,7 @@ export interface QmpCommands {
   >;
   /** `size` is bytes. A node below a filter takes it and nothing changes: resize the top node. */
   readonly block_resize: Command<{ readonly 'node-name': string; readonly size: number }, Empty>;
-  readonly device_add: Command<VirtioBlkPciArguments | VirtSerialPortArguments, Empty>;
+  readonly device_add: Command<VirtioBlkPciArguments | VirtSerialPortArguments | PciTestdevArguments, Empty>;
   /** Its reply says only that QEMU has begun; DEVICE_DELETED is the end. */
   readonly device_del: Command<ById, Empty>;
   readonly 'device-list-properties': Command<

@@ -3,7 +3,7 @@ import { access, stat } from 'node:fs/promises';
 import { sleep } from '../base/deadline.ts';
 import { ShimError, errnoOf, invalidArgument, messageOf, shimError } from '../base/errors.ts';
 import { iothreadIds } from '../volume/model/placement.ts';
-import { bridgesFor } from '../volume/model/slots.ts';
+import { FENCE_BRIDGE, bridgesFor } from '../volume/model/slots.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { QemuProcess } from '../qemu/process.ts';
 import { resolveAllowed } from '../volume/source/local.ts';
@@ -32,7 +32,7 @@ export async function prepareLaunch(sandbox: Sandbox, environment: SandboxEnviro
     kernel,
     initrd,
     kernelParameters: kernelParametersOf(sandbox),
-    bridges: bridgesFor(spec.volumeCapacity),
+    bridges: [...bridgesFor(spec.volumeCapacity), FENCE_BRIDGE],
     iothreads: iothreadIds(spec.iothreads),
     portsMax: config.guest_ports_max,
   };

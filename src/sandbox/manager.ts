@@ -378,7 +378,8 @@ export class SandboxManager {
   ): Promise<readonly BatchResult[]> {
     const sandbox = this.#batchIn(sandboxId, requests);
     // Members go on without the caller: a batch is never left half-way.
-    return await attachMany(this.#batchHost(sandbox, { timeoutMs: options.timeoutMs }), requests, options);
+    const host = this.#batchHost(sandbox, requests.length, { timeoutMs: options.timeoutMs });
+    return await attachMany(host, requests, options);
   }
 
   /** Detaches all, at once. Throws as attachMany does. */
@@ -389,7 +390,7 @@ export class SandboxManager {
   ): Promise<readonly BatchResult[]> {
     const members = volumeIds.map((volumeId) => ({ volumeId }));
     const sandbox = this.#batchIn(sandboxId, members);
-    return await detachMany(this.#batchHost(sandbox, options), volumeIds, options.force);
+    return await detachMany(this.#batchHost(sandbox, members.length, options), volumeIds, options.force);
   }
 
   /** What attachMany would do. Throws as it does. */
@@ -405,12 +406,20 @@ export class SandboxManager {
     return this.#find(sandboxId);
   }
 
-  #batchHost(sandbox: Sandbox, options: { readonly timeoutMs: number; readonly callerWait?: AbortSignal }): BatchHost {
+  /** A guest takes and lets go of disks one after the other: each member has the time of those before it too. */
+  #batchHost(
+    sandbox: Sandbox,
+    members: number,
+    options: { readonly timeoutMs: number; readonly callerWait?: AbortSignal },
+  ): BatchHost {
+    const { attach_timeout_ms, detach_timeout_ms, batch_volume_ms } = sandbox.config;
+    const grown = (ofOneMs: number): number => (options.timeoutMs || ofOneMs) + (members - 1) * batch_volume_ms;
     return {
       id: sandbox.id,
       volumes: sandbox.volumes,
-      attach: (request) => this.#attach(sandbox, request, options),
-      detach: (volumeId, force) => this.#detach(sandbox, volumeId, { ...options, force }),
+      attach: (request) => this.#attach(sandbox, request, { ...options, timeoutMs: grown(attach_timeout_ms) }),
+      detach: (volumeId, force) =>
+        this.#detach(sandbox, volumeId, { ...options, force, timeoutMs: grown(detach_timeout_ms) }),
     };
   }
 

@@ -38,6 +38,7 @@ export function templateKey(inputs: TemplateInputs): string {
       ueventSocket: everywhere,
       consoleLog: everywhere,
       qemuLog: everywhere,
+      fences: everywhere,
     },
     memory: { kind: 'template', file: everywhere, identitySocket: everywhere },
   });

@@ -47,6 +47,7 @@ export async function attachVolume(host: VolumeHost, volume: Volume, timeoutMs: 
   try {
     using key = await fetchKey(host, volume.spec);
     if (key !== undefined) watch.lap('key');
+    if (await host.fence.untilSettled(volume.identity.slot, deadline)) watch.lap('slot');
     await addToQemu(host, volume, key, watch);
     await settle(host, volume, key, deadline, watch);
   } catch (error) {
@@ -119,6 +120,7 @@ export async function settle(
     if (host.boot !== boot) continue;
     host.volumes.apply(volume, { kind: 'timed', timings: watch.timings });
     const result = host.volumes.apply(volume, { kind: 'driver-live', guest });
+    host.unplugs.moved();
     if (result.kind !== 'next') throw vanished(volume);
     return;
   }

@@ -7,9 +7,11 @@ import type { DiskNames } from '../guest/disk-names.ts';
 import type { KeySource } from '../keys/sources.ts';
 import type { Inventory } from '../qemu/inventory.ts';
 import type { QmpLink } from '../qmp/link.ts';
+import type { Fence } from './fence.ts';
 import type { GuestAddresses } from './guest-addresses.ts';
 import type { Evidence } from './model/state.ts';
 import type { VolumeStore } from './store.ts';
+import type { Unplugs } from './unplugs.ts';
 
 /** Waits until guests' drivers are live (driver-wait.ts). */
 export interface Drivers {
@@ -50,6 +52,10 @@ export interface VolumeHost extends GuestBoot {
   readonly disks: Pick<DiskNames, 'find'>;
   readonly drivers: Drivers;
   readonly guestEvents: Announcements;
+  /** How the guest is asked to let go of devices. */
+  readonly unplugs: Unplugs;
+  /** Tells when the guest has no request left for a slot. */
+  readonly fence: Pick<Fence, 'untilSettled'>;
   /** What QEMU lists. */
   readonly inventory: Inventory;
   /**

@@ -1,5 +1,5 @@
 import { Backoff } from '../base/backoff.ts';
-import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
+import { monotonicMs } from '../base/deadline.ts';
 import { isShimError, messageOf } from '../base/errors.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import { PERIPHERALS } from '../qemu/inventory.ts';
@@ -9,15 +9,16 @@ import type { QmpListener } from '../qmp/listener.ts';
 import type { VolumeHost } from './host.ts';
 import { undoCreation } from './image-undo.ts';
 import { deviceOf, type DeviceObject, type QemuObject } from './model/objects.ts';
+import type { Unplug } from './unplugs.ts';
 import type { Volume } from './volume.ts';
 
 /**
  * The way out of QEMU, the same for Detach, undo and adoption:
  *
- *     listen ─▶ device_del ─▶ DEVICE_DELETED, or a look ─▶ the rest, last one first ─▶ look (qemu/inventory.ts)
- *        ▲                                                                                   │
- *        └───────────────── something is listed: pause, and ask again ◀──────────────────────┤
- *                                                        nothing is: all-gone, REMOVED ◀─────┘
+ *     turn ─▶ listen ─▶ device_del ─▶ DEVICE_DELETED, or a look ─▶ the rest, last one first ─▶ look (qemu/inventory.ts)
+ *               ▲                                                                                   │
+ *               └── something is listed: ask again, if nothing moves in the VM (unplugs.ts) ◀───────┤
+ *                                                               nothing is: all-gone, REMOVED ◀─────┘
  */
 
 /**
@@ -31,44 +32,71 @@ export async function removeFromQemu(host: VolumeHost, volume: Volume, watch = n
   const log = host.log.child({ volumeId: volume.id, generation: volume.generation });
   const startedMs = monotonicMs();
   const backoff = new Backoff(host.config.unplug_retry_ms, host.config.unplug_retry_max_ms);
+  using unplug = host.unplugs.begin();
+  const settles = settledBy(host, volume);
   for (let attempt = 1; ; attempt += 1) {
     host.gone.throwIfAborted();
-    const pauseMs = backoff.next();
     try {
+      if (!isKnownGone(volume)) await unplug.turn();
       const qmp = await host.link.ready();
-      if (await removeOnce(host, volume, qmp, pauseMs, watch)) {
+      if (await removeOnce({ host, volume, qmp, unplug, settles, watch })) {
         log.debug({ attempt, milliseconds: monotonicMs() - startedMs }, 'volume removed from qemu');
         return;
       }
-      log.info({ attempt, device: volume.names.device }, 'guest has not let go yet, asking again');
+      log.info({ attempt, device: volume.names.device }, 'guest has not let go yet');
     } catch (error) {
       host.gone.throwIfAborted();
       log.warn({ attempt, problem: messageOf(error) }, 'removal failed, trying again');
-      await sleep(pauseMs, host.gone);
+      await backoff.pause(host.gone);
     }
   }
 }
 
-async function removeOnce(
-  host: VolumeHost,
-  volume: Volume,
-  qmp: QmpClient,
-  patienceMs: number,
-  watch: Stopwatch,
-): Promise<boolean> {
+/**
+ * Slots that are known to be behind the guest once this volume's device is gone: those that were free when the guest
+ * was first asked for it. Call it for the first request only. A device in a slot that was not settled proves nothing:
+ * an earlier request for that slot may have taken it.
+ */
+function settledBy(host: VolumeHost, volume: Volume): { asking(): void; gone(): void } {
+  let releases: number | undefined;
+  return {
+    asking: () => {
+      if (host.volumes.isSettled(volume.identity.slot)) ({ releases } = host.volumes);
+    },
+    gone: () => {
+      if (releases !== undefined) host.volumes.passed(releases);
+    },
+  };
+}
+
+interface Removing {
+  readonly host: VolumeHost;
+  readonly volume: Volume;
+  readonly qmp: QmpClient;
+  readonly unplug: Unplug;
+  readonly settles: ReturnType<typeof settledBy>;
+  readonly watch: Stopwatch;
+}
+
+async function removeOnce(removing: Removing): Promise<boolean> {
+  const { host, volume, qmp, unplug, settles, watch } = removing;
   const objects = volume.objects();
   const device = deviceOf(objects);
   const { id } = device;
   // The listener is open before the command is sent.
   using deleted = qmp.listen('DEVICE_DELETED', ({ data }) => data.device === id || isPartOf(data.path, id));
-  let asked: boolean;
+  let there: boolean;
   {
     using _held = await volume.mutex.acquire();
     if (volume.isRemoved()) return true;
-    asked = !isKnownGone(volume) && (await askUnplug(qmp, device));
+    there = !isKnownGone(volume) && (await askIfDue(removing, device));
   }
   // Locking rule 4: the mutex is free while the guest thinks. DETACHING (or the undo) is itself the lock.
-  if (asked && !(await goneWithin(host, deleted, id, patienceMs)) && (await hasDevice(host, id))) return false;
+  if (there) {
+    if (!(await goneUntilDue(host, deleted, id, unplug)) && (await hasDevice(host, id))) return false;
+    settles.gone();
+  }
+  unplug.gone();
   using _held = await volume.mutex.acquire();
   host.gone.throwIfAborted();
   // The volume may have been carried to its end meanwhile: by the VM's own end.
@@ -98,8 +126,16 @@ function isKnownGone(volume: Volume): boolean {
   return volume.state.state === 'detaching' && volume.state.deviceGone;
 }
 
+/** Asks the guest for the device, unless it was asked and is not to be asked again yet. False when it is gone. */
+async function askIfDue({ host, qmp, unplug, settles }: Removing, device: DeviceObject): Promise<boolean> {
+  if (unplug.untilDueMs > 0) return await hasDevice(host, device.id);
+  if (unplug.unasked) settles.asking();
+  unplug.asking();
+  return await askUnplug(qmp, device);
+}
+
 /** Sends device_del. An acknowledgement is not an outcome; false only when QEMU has no such device. */
-async function askUnplug(qmp: QmpClient, { remove }: DeviceObject): Promise<boolean> {
+export async function askUnplug(qmp: QmpClient, { remove }: Pick<DeviceObject, 'remove'>): Promise<boolean> {
   try {
     await qmp.run(remove.command, remove.arguments);
     return true;
@@ -118,30 +154,30 @@ function isPartOf(path: string, device: string): boolean {
 
 /**
  * Waits until the device is seen to be gone: by its own DEVICE_DELETED, or by QEMU's list. False when neither was seen
- * in time.
+ * until the guest may be asked again.
  *
  * A virtio-blk-pci sends the event twice. The first comes from its back end, without a `device`, as soon as the guest
  * has let go: from then on QEMU lists the device no more, and has closed what it had open. The device's own comes when
  * its memory is freed, up to 50 ms later (QEMU lets RCU callbacks pile up). So the first is a reason to look, and
  * nothing more.
  */
-async function goneWithin(
-  host: VolumeHost,
+export async function goneUntilDue(
+  host: Pick<VolumeHost, 'inventory' | 'gone'>,
   deleted: QmpListener<'DEVICE_DELETED'>,
   device: string,
-  milliseconds: number,
+  unplug: Unplug,
 ): Promise<boolean> {
-  const deadline = Deadline.after(milliseconds);
-  try {
-    for (;;) {
-      const { data } = await deleted.next({ timeoutMs: deadline.remainingMs, signal: host.gone });
+  // What moves meanwhile puts it off.
+  for (let timeoutMs = unplug.untilDueMs; timeoutMs > 0; timeoutMs = unplug.untilDueMs) {
+    try {
+      const { data } = await deleted.next({ timeoutMs, signal: host.gone });
       if (data.device === device || !(await hasDevice(host, device))) return true;
+    } catch (error) {
+      host.gone.throwIfAborted();
+      if (!isShimError(error, 'DEADLINE_EXCEEDED')) throw error;
     }
-  } catch (error) {
-    host.gone.throwIfAborted();
-    if (isShimError(error, 'DEADLINE_EXCEEDED')) return false;
-    throw error;
   }
+  return false;
 }
 
 /** True when QEMU has a device of this id, by its own list. */

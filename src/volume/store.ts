@@ -245,6 +245,26 @@ export class VolumeStore {
     return new Set(others.flatMap(({ guest }) => guest?.device ?? []));
   }
 
+  /** Of all slots together: SlotBook.releases. */
+  get releases(): number {
+    return this.#slots.releases;
+  }
+
+  /** As SlotBook.passed. */
+  passed(releases: number): void {
+    this.#slots.passed(releases);
+  }
+
+  /** As SlotBook.isSettled. */
+  isSettled(slot: Slot): boolean {
+    return this.#slots.isSettled(slot);
+  }
+
+  /** As SlotBook.distrust. */
+  distrustSlots(): void {
+    this.#slots.distrust();
+  }
+
   /** The slots that the next volumes would get. */
   previewSlots(count: number): readonly Slot[] {
     return this.#slots.preview(count);

@@ -207,18 +207,20 @@ export class FakeQemuModel {
 
   #checkNewDevice(id: string, args: Arguments): void {
     const bus = text(args, 'bus');
-    const drive = text(args, 'drive');
     if (this.devices.has(id)) throw new QmpFailure(`Duplicate device ID '${id}'`);
     if (this.#bridges?.includes(bus) === false) throw new QmpFailure(`Bus '${bus}' not found`);
-    if (!this.nodes.has(drive)) {
-      throw new QmpFailure(`Property 'virtio-blk-device.drive' can't find value '${drive}'`);
+    const disk = isDisk(args);
+    if (disk && !this.nodes.has(text(args, 'drive'))) {
+      throw new QmpFailure(`Property 'virtio-blk-device.drive' can't find value '${text(args, 'drive')}'`);
     }
     for (const [otherId, other] of this.devices) {
       if (other.args['bus'] === bus && slotOf(other.args) === slotOf(args)) {
         const slot = `slot ${slotOf(args)} function 0`;
-        throw new QmpFailure(`PCI: ${slot} not available for virtio-blk-pci, in use by virtio-blk-pci,id=${otherId}`);
+        const [wanted, there] = [text(args, 'driver'), text(other.args, 'driver')];
+        throw new QmpFailure(`PCI: ${slot} not available for ${wanted}, in use by ${there},id=${otherId}`);
       }
-      if (this.#conflicts(other.args, args)) throw new QmpFailure('Failed to get "write" lock');
+      if (disk && isDisk(other.args) && this.#conflicts(other.args, args))
+        throw new QmpFailure('Failed to get "write" lock');
     }
   }
 
@@ -262,7 +264,8 @@ export class FakeQemuModel {
     const type = { name: 'type', type: 'string' };
     if (path === PERIPHERAL) {
       const bridges = (this.#bridges ?? []).map((name) => ({ name, type: 'child<pci-bridge>' }));
-      return [type, ...bridges, ...[...this.devices.keys()].map((name) => ({ name, type: 'child<virtio-blk-pci>' }))];
+      const devices = [...this.devices].map(([name, { args }]) => ({ name, type: `child<${text(args, 'driver')}>` }));
+      return [type, ...bridges, ...devices];
     }
     if (path === '/objects') {
       const children = [...this.objects].map(([name, args]) => ({ name, type: `child<${text(args, 'qom-type')}>` }));
@@ -285,11 +288,13 @@ export class FakeQemuModel {
     this.#fake
       .on('query-named-block-nodes', () => [...this.nodes].map(([name, node]) => this.#nodeInfo(name, node)))
       .on('query-blockstats', () =>
-        [...this.devices].map(([id, device]) => ({
-          'node-name': device.args['drive'],
-          qdev: `${PERIPHERAL}/${id}/virtio-backend`,
-          stats: { ...NO_STATS, rd_operations: device.reads, rd_bytes: device.reads * 4096 },
-        })),
+        [...this.devices]
+          .filter(([, { args }]) => isDisk(args))
+          .map(([id, device]) => ({
+            'node-name': device.args['drive'],
+            qdev: `${PERIPHERAL}/${id}/virtio-backend`,
+            stats: { ...NO_STATS, rd_operations: device.reads, rd_bytes: device.reads * 4096 },
+          })),
       )
       .on('x-query-virtio-status', (args) => {
         const path = text(args, 'path');
@@ -388,6 +393,11 @@ function pciDevice(id: string, bus: number, slot: number, classCode: number): ob
 }
 
 /** "0x1f", "1f" and "1f.0" are slot 31: QEMU reads hexadecimal. */
+/** Other devices have no image: those of fences. */
+function isDisk(args: Arguments): boolean {
+  return args['driver'] === 'virtio-blk-pci';
+}
+
 function slotOf(args: Arguments): number {
   const address = args['addr'];
   return typeof address === 'string' ? Number.parseInt(address, 16) : 0;

@@ -10,6 +10,8 @@ export const SLOTS_PER_BRIDGE = 31;
 export const FIRST_BRIDGE_ADDRESS = 0x10;
 export const BRIDGES_MAX = 7;
 export const VOLUME_CAPACITY_MAX = SLOTS_PER_BRIDGE * BRIDGES_MAX;
+/** Slots of the fence's bridge (fence.ts): no disk sits there, and device number 0 is as good as the others. */
+export const FENCE_SEATS = 32;
 
 const bridgeSchema = z
   .object({
@@ -30,7 +32,10 @@ export const slotSchema = z
   .readonly();
 export type Slot = z.infer<typeof slotSchema>;
 
-/** The bridges that a sandbox of this capacity is launched with. */
+/** A bridge of its own for the devices that a fence plugs and unplugs. */
+export const FENCE_BRIDGE: Bridge = { id: 'fence', address: FIRST_BRIDGE_ADDRESS + BRIDGES_MAX };
+
+/** The bridges for volumes of a sandbox of this capacity. */
 export function bridgesFor(capacity: number): readonly Bridge[] {
   return Array.from({ length: Math.ceil(capacity / SLOTS_PER_BRIDGE) }, (_, index) => ({
     id: `bridge${index}`,
@@ -66,12 +71,23 @@ function hex2(value: number): string {
   return value.toString(16).padStart(2, '0');
 }
 
-/** Which slots are taken, and by which generation. A slot is free again only after its removal was proven. */
+/**
+ * Which slots are taken, and by which generation. A slot is free again only after its removal was proven.
+ *
+ * A free slot is **settled** when the guest is known to have no request left to let go of it. A guest may still have
+ * one after the disk has gone, and it would take the next disk with it (docs/qemu-facts.md). The guest works off such
+ * requests in the order in which they came. So a disk that was asked for only after a slot was free, and has gone,
+ * settles that slot: `releases` before asking, `passed` with that number once it has gone.
+ */
 export class SlotBook {
   readonly capacity: number;
   readonly #holders = new Map<number, number>();
+  /** For each slot that was ever freed, which release it was. */
+  readonly #freedBy = new Map<number, number>();
   /** Search goes on after the slot taken last, so that a slot that was just freed is used again as late as possible. */
   #next = 0;
+  #releases = 0;
+  #passed = 0;
 
   constructor(capacity: number) {
     this.capacity = capacity;
@@ -81,26 +97,29 @@ export class SlotBook {
     return this.#holders.size;
   }
 
-  /** A free slot, now held by `generation`; undefined when all are taken. */
+  /** A free slot, now held by `generation`; undefined when all are taken. Settled ones come first. */
   take(generation: number): Slot | undefined {
-    for (let tried = 0; tried < this.capacity; tried += 1) {
-      const index = (this.#next + tried) % this.capacity;
-      if (this.#holders.has(index)) continue;
-      this.#holders.set(index, generation);
-      this.#next = (index + 1) % this.capacity;
-      return slotAt(index);
-    }
-    return undefined;
+    const [index] = this.#free();
+    if (index === undefined) return undefined;
+    this.#holders.set(index, generation);
+    this.#next = (index + 1) % this.capacity;
+    return slotAt(index);
   }
 
   /** The slots that the next `count` takes would give, fewer when there are not so many. */
   preview(count: number): readonly Slot[] {
-    const free: Slot[] = [];
-    for (let tried = 0; tried < this.capacity && free.length < count; tried += 1) {
-      const index = (this.#next + tried) % this.capacity;
-      if (!this.#holders.has(index)) free.push(slotAt(index));
-    }
-    return free;
+    return this.#free().slice(0, count).map(slotAt);
+  }
+
+  /** Free slots in the order in which they are taken: settled ones in turn, then those that were freed first. */
+  #free(): readonly number[] {
+    const inTurn = Array.from({ length: this.capacity }, (_, tried) => (this.#next + tried) % this.capacity);
+    const free = inTurn.filter((index) => !this.#holders.has(index));
+    const unsettled = free.filter((index) => !this.#settled(index));
+    return [
+      ...free.filter((index) => this.#settled(index)),
+      ...unsettled.sort((one, other) => (this.#freedBy.get(one) ?? 0) - (this.#freedBy.get(other) ?? 0)),
+    ];
   }
 
   /** Marks a slot as held, when its holder is known from the journal or from QEMU. False when another holds it. */
@@ -115,6 +134,37 @@ export class SlotBook {
   /** Frees a slot; without effect when another generation holds it. */
   release(slot: Slot, generation: number): void {
     const index = slotIndex(slot);
-    if (this.#holders.get(index) === generation) this.#holders.delete(index);
+    if (this.#holders.get(index) !== generation) return;
+    this.#holders.delete(index);
+    this.#unsettle(index);
+  }
+
+  /** Settled or not is known of no slot: an earlier daemon has worked on this VM. */
+  distrust(): void {
+    for (let index = 0; index < this.capacity; index += 1) this.#unsettle(index);
+  }
+
+  /** How many releases there were. */
+  get releases(): number {
+    return this.#releases;
+  }
+
+  /** The guest has come to what it was asked for after so many releases: what it was asked for before is done. */
+  passed(releases: number): void {
+    this.#passed = Math.max(this.#passed, releases);
+  }
+
+  /** Whether the guest is known to have no request left for what was in this slot before. */
+  isSettled(slot: Slot): boolean {
+    return this.#settled(slotIndex(slot));
+  }
+
+  #settled(index: number): boolean {
+    return (this.#freedBy.get(index) ?? 0) <= this.#passed;
+  }
+
+  #unsettle(index: number): void {
+    this.#releases += 1;
+    this.#freedBy.set(index, this.#releases);
   }
 }

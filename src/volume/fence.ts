@@ -1,0 +1,153 @@
+import { readFile } from 'node:fs/promises';
+import { z } from 'zod';
+import { writeAtomically } from '../base/atomic-file.ts';
+import { Coalesced } from '../base/coalesce.ts';
+import { waitFor, type Deadline } from '../base/deadline.ts';
+import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import type { QmpClient } from '../qmp/client.ts';
+import { isQmpError } from '../qmp/errors.ts';
+import type { VolumeHost } from './host.ts';
+import { FENCE_BRIDGE, FENCE_SEATS, qemuAddress, type Slot } from './model/slots.ts';
+import { askUnplug, goneUntilDue, hasDevice } from './removal.ts';
+
+/** What a fence needs to know of the VM. */
+export type FenceHost = Pick<
+  VolumeHost,
+  'id' | 'log' | 'link' | 'inventory' | 'volumes' | 'unplugs' | 'gone' | 'inBackground'
+> & { readonly files: { readonly fences: string } };
+
+const fencesSchema = z.object({ begun: z.int(), passed: z.int() }).readonly();
+type Fences = z.infer<typeof fencesSchema>;
+
+const FENCE_ID = /^fence-[0-9]+$/;
+
+/**
+ * How it is known that the guest has no request left to let go of a slot that was freed:
+ *
+ *     slot freed ─▶ device_add, device_del of a device that nobody uses ─▶ the guest ejects it ─▶ slot settled
+ *
+ * The guest works off such requests in the order in which they came: the firmware's method tells of them one after the
+ * other, and Linux has one ordered queue for them (drivers/acpi/osl.c, kacpi_hotplug). So whatever was queued for the
+ * slot is done once a request that came later is done. Volumes that leave serve as fences for the slots that were free
+ * before (SlotBook); a device is plugged for it only when a volume is to have a slot that none of those has settled.
+ *
+ * INVARIANT: the device is in a seat for which the guest has no request left itself, or its going would prove nothing.
+ * Seats are used in turn, the number of each fence is on disk before it begins, and it begins when the one before has
+ * gone. So a fence that has passed has settled the seats of all before it.
+ */
+export class Fence {
+  readonly #host: FenceHost;
+  readonly #runs = new Coalesced(() => {
+    const run = this.#pass();
+    this.#host.inBackground('fence', run);
+    return run;
+  });
+  #fences: Fences | undefined;
+  #missing: string | undefined;
+
+  constructor(host: FenceHost) {
+    this.#host = host;
+  }
+
+  /**
+   * Waits until the guest is known to have no request left for this slot. In a VM that an earlier version launched
+   * there is no bridge for it: there it says so in the log, and waits for nothing.
+   * @param deadline of the attach that is to have the slot
+   * @returns whether there was something to wait for
+   * @throws ShimError DEADLINE_EXCEEDED / SLOT_NOT_SETTLED; the reason of `host.gone`; what the connection throws
+   */
+  async untilSettled(slot: Slot, deadline: Deadline): Promise<boolean> {
+    const { volumes, gone: signal, id: sandboxId } = this.#host;
+    if (volumes.isSettled(slot)) return false;
+    await waitFor(this.#runs.run(), {
+      ...{ milliseconds: deadline.remainingMs, signal },
+      onTimeout: () =>
+        new ShimError(
+          'DEADLINE_EXCEEDED',
+          `the guest has not worked off within ${deadline.totalMs} ms what it was asked to let go of before; a disk that came now might be taken with it`,
+          { reason: 'SLOT_NOT_SETTLED', metadata: { sandboxId } },
+        ),
+    });
+    return true;
+  }
+
+  /** One fence, from its device's coming to its going. */
+  async #pass(): Promise<void> {
+    const { inventory, link, volumes } = this.#host;
+    const devices = await inventory.names('device');
+    if (!devices.has(FENCE_BRIDGE.id)) {
+      this.#cannot('this VM was launched without a bridge for it');
+      return;
+    }
+    // Of a daemon that was killed. What it had asked for is not known, so it proves nothing.
+    for (const device of [...devices].filter((name) => FENCE_ID.test(name))) {
+      await this.#eject(await link.ready(), device);
+    }
+    const number = await this.#begin();
+    const device = `fence-${number}`;
+    const qmp = await link.ready();
+    const addr = qemuAddress(number % FENCE_SEATS);
+    try {
+      await qmp.run('device_add', { driver: 'pci-testdev', id: device, bus: FENCE_BRIDGE.id, addr });
+    } catch (error) {
+      if (!isQmpError(error)) throw error;
+      this.#cannot(messageOf(error));
+      return;
+    }
+    const { releases } = volumes;
+    await this.#eject(qmp, device);
+    this.#fences = { begun: number, passed: number };
+    volumes.passed(releases);
+  }
+
+  /** Says once why slots are given out of which it is not known that they are settled. */
+  #cannot(problem: string): void {
+    if (this.#missing === problem) return;
+    this.#missing = problem;
+    this.#host.log.warn({ problem }, 'slots are given out without knowing that the guest has done with them');
+  }
+
+  /**
+   * The number of the next fence, on disk.
+   * @throws ShimError DEADLINE_EXCEEDED / SLOT_NOT_SETTLED when no seat is left: so many daemons were killed in a fence
+   */
+  async #begin(): Promise<number> {
+    const { files, id: sandboxId } = this.#host;
+    const { begun, passed } = (this.#fences ??= await readFences(files.fences));
+    const number = begun + 1;
+    if (number - FENCE_SEATS >= passed && number > FENCE_SEATS) {
+      throw new ShimError('DEADLINE_EXCEEDED', `${begun - passed} fences were begun, and none has passed`, {
+        reason: 'SLOT_NOT_SETTLED',
+        metadata: { sandboxId },
+      });
+    }
+    await writeAtomically(files.fences, JSON.stringify({ begun: number, passed }));
+    this.#fences = { begun: number, passed };
+    return number;
+  }
+
+  /** Has the guest let go of a device. @throws what the connection throws */
+  async #eject(qmp: QmpClient, device: string): Promise<void> {
+    const { gone, unplugs } = this.#host;
+    using deleted = qmp.listen('DEVICE_DELETED', ({ data }) => data.device === device);
+    using unplug = unplugs.begin();
+    for (;;) {
+      gone.throwIfAborted();
+      unplug.asking();
+      if (!(await askUnplug(qmp, { remove: { command: 'device_del', arguments: { id: device } } }))) return;
+      if (await goneUntilDue(this.#host, deleted, device, unplug)) break;
+      if (!(await hasDevice(this.#host, device))) break;
+    }
+    unplug.gone();
+  }
+}
+
+/** Without the file there was none: VMs that have a bridge for them have the file too. */
+async function readFences(path: string): Promise<Fences> {
+  try {
+    return fencesSchema.parse(JSON.parse(await readFile(path, 'utf8')));
+  } catch (error) {
+    if (errnoOf(error) === 'ENOENT') return { begun: 0, passed: 0 };
+    throw error;
+  }
+}

@@ -1,0 +1,148 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { refusal } from '../support/errors.ts';
+import type { FakeVm } from '../support/fake-qemu.ts';
+import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+
+/** The real daemon against a scripted QEMU: when a guest is asked to let go, and when a slot is used again. */
+
+const SLOW = { unplug_retry_ms: 600_000, unplug_retry_max_ms: 600_000 };
+
+/** "ID@ADDR" of each device that was plugged, and ids of those that were asked for, in order. */
+function plugged(vm: FakeVm): readonly string[] {
+  return vm.qmp.receivedOf('device_add').map(({ arguments: args }) => `${String(args['id'])}@${String(args['addr'])}`);
+}
+function asked(vm: FakeVm): readonly string[] {
+  return vm.qmp.receivedOf('device_del').map(({ arguments: args }) => String(args['id']));
+}
+
+describe('a slot that was just freed', { timeout: 240_000 }, () => {
+  it('is used again only when a device that was asked for later has gone', async () => {
+    await using rig = await FakeVmRig.start(SLOW);
+    const vm = await rig.sandbox('one', {}, 1);
+    await rig.attach('a');
+    await rig.detach('a');
+    vm.model.unplug = 'manual';
+    const attach = rig.attach('b');
+    await vm.qmp.waitForCommand('device_del', 2);
+    assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'fence-1@0x1']);
+    assert.equal((await rig.volume('b')).state, 'VOLUME_STATE_PENDING');
+    vm.model.completeUnplug('fence-1');
+    assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
+    assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'fence-1@0x1', 'vol-2-b@0x1']);
+  });
+
+  it('gets no disk while the guest does not come to an end, and the next attach goes on from there', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox('one', {}, 1);
+    await rig.attach('a');
+    await rig.detach('a');
+    vm.model.unplug = 'manual';
+    const seen = await refusal(rig.attach('b', 300));
+    assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'SLOT_NOT_SETTLED']);
+    assert.deepEqual(vm.held, ['fence-1'], 'nothing of the volume is in QEMU');
+    await rig.until('b', 'VOLUME_STATE_REMOVED');
+    vm.model.unplug = 'at once';
+    assert.equal((await rig.attach('c')).state, 'VOLUME_STATE_ATTACHED');
+    assert.deepEqual(
+      vm.held.filter((name) => name.startsWith('fence-')),
+      [],
+    );
+  });
+
+  it('needs no fence when a disk that was asked for later has gone, and is used before the others', async () => {
+    await using rig = await FakeVmRig.start(SLOW);
+    const vm = await rig.sandbox('one', {}, 2);
+    await rig.attach('a');
+    await rig.attach('b');
+    await rig.detach('b');
+    await rig.detach('a');
+    await rig.attach('c');
+    assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'vol-2-b@0x2', 'vol-3-c@0x2']);
+  });
+
+  it('is not known to a daemon that comes back, and neither is what a killed one had asked of its fence', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox('one', {}, 1);
+    await rig.attach('a');
+    await rig.detach('a');
+    vm.model.unplug = 'manual';
+    rig.attach('b').catch(() => undefined);
+    await vm.qmp.waitForCommand('device_del', 2);
+    await rig.restart('SIGKILL');
+    vm.model.unplug = 'at once';
+    assert.equal((await rig.attach('c')).state, 'VOLUME_STATE_ATTACHED');
+    const fences = plugged(vm).filter((name) => name.startsWith('fence-'));
+    assert.deepEqual(fences, ['fence-1@0x1', 'fence-2@0x2'], 'a seat of its own for each');
+    const last = asked(vm).slice(-2);
+    assert.deepEqual(last, ['fence-1', 'fence-2'], 'the one that was left goes first');
+  });
+
+  it('is used as it is in a VM that an earlier version launched without a bridge for fences', async () => {
+    await using rig = await FakeVmRig.start(SLOW);
+    const vm = await rig.sandbox('one', {}, 1);
+    const usual = vm.qmp.handlerOf('qom-list');
+    vm.qmp.on('qom-list', async (args, context) => {
+      const all = (await usual(args, context)) as readonly { readonly name: string }[];
+      return all.filter(({ name }) => name !== 'fence');
+    });
+    await rig.attach('a');
+    await rig.detach('a');
+    assert.equal((await rig.attach('b')).state, 'VOLUME_STATE_ATTACHED');
+    assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'vol-2-b@0x1']);
+  });
+});
+
+describe('a guest that is asked for many disks', { timeout: 240_000 }, () => {
+  const ids = Array.from({ length: 9 }, (_, index) => `v${index}`);
+
+  it('is asked for a few at once, for the next as they go, and for none twice', async () => {
+    await using rig = await FakeVmRig.start(SLOW);
+    const vm = await rig.sandbox();
+    await Promise.all(ids.map((id) => rig.attach(id)));
+    vm.model.unplug = 'manual';
+    const detached = rig.client.detachMany({ sandboxId: 'one', volumeIds: ids });
+    for (let gone = 0; gone < ids.length; gone += 1) {
+      await vm.qmp.waitForCommand('device_del', Math.min(gone + 4, ids.length));
+      const all = asked(vm);
+      assert.ok(all.length <= gone + 4, `${all.length} were asked for after ${gone} had gone`);
+      vm.model.completeUnplug(all[gone] ?? '');
+    }
+    for (const { volume } of await detached) assert.equal(volume?.state, 'VOLUME_STATE_REMOVED');
+    assert.equal(new Set(asked(vm)).size, ids.length);
+    assert.equal(asked(vm).length, ids.length);
+  });
+
+  it('and lets go of none is asked for all in the end, and again', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await Promise.all(ids.map((id) => rig.attach(id)));
+    vm.model.unplug = 'manual';
+    const detached = rig.client.detachMany({ sandboxId: 'one', volumeIds: ids });
+    await eventually('each is asked for', () => (new Set(asked(vm)).size === ids.length ? true : undefined));
+    await eventually('and one again', () => (asked(vm).length > ids.length ? true : undefined));
+    for (const device of new Set(asked(vm))) vm.model.completeUnplug(device);
+    for (const { volume } of await detached) assert.equal(volume?.state, 'VOLUME_STATE_REMOVED');
+  });
+
+  it('has more time for a batch than for one', async () => {
+    await using rig = await FakeVmRig.start({ ...SLOW, batch_volume_ms: 600_000 });
+    const vm = await rig.sandbox();
+    const pair = ids.slice(0, 2);
+    const paths = await Promise.all(pair.map((id) => rig.daemon.rawFile(id, 1024 * 1024)));
+    const volumes = pair.map((volumeId, index) => ({ volumeId, spec: { rawFile: { path: paths[index] ?? '' } } }));
+    const attached = await rig.client.attachMany({ sandboxId: 'one', volumes, timeoutMs: 1 });
+    assert.deepEqual(
+      attached.map(({ problem }) => problem),
+      [null, null],
+    );
+    vm.model.unplug = 'manual';
+    const detached = rig.client.detachMany({ sandboxId: 'one', volumeIds: pair, timeoutMs: 1 });
+    await vm.qmp.waitForCommand('device_del', 2);
+    for (const device of asked(vm)) vm.model.completeUnplug(device);
+    assert.deepEqual(
+      (await detached).map(({ problem }) => problem),
+      [null, null],
+    );
+  });
+});
