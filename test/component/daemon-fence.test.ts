@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { refusal } from '../support/errors.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /** The real daemon against a scripted QEMU: when a guest is asked to let go, and when a slot is used again. */
 
@@ -119,8 +120,8 @@ describe('a guest that is asked for many disks', { timeout: 240_000 }, () => {
     await Promise.all(ids.map((id) => rig.attach(id)));
     vm.model.unplug = 'manual';
     const detached = rig.client.detachMany({ sandboxId: 'one', volumeIds: ids });
-    await eventually('each is asked for', () => (new Set(asked(vm)).size === ids.length ? true : undefined));
-    await eventually('and one again', () => (asked(vm).length > ids.length ? true : undefined));
+    await until('each is asked for', () => (new Set(asked(vm)).size === ids.length ? true : undefined));
+    await until('and one again', () => (asked(vm).length > ids.length ? true : undefined));
     for (const device of new Set(asked(vm))) vm.model.completeUnplug(device);
     for (const { volume } of await detached) assert.equal(volume?.state, 'VOLUME_STATE_REMOVED');
   });
