@@ -6,7 +6,7 @@ import { waitFor, type Deadline } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
-import type { VolumeHost } from './host.ts';
+import type { Fences, VolumeHost } from './host.ts';
 import { FENCE_BRIDGE, FENCE_SEATS, qemuAddress, type Slot } from './model/slots.ts';
 import { askUnplug, goneUntilDue, hasDevice } from './removal.ts';
 
@@ -16,8 +16,8 @@ export type FenceHost = Pick<
   'id' | 'log' | 'link' | 'inventory' | 'volumes' | 'unplugs' | 'gone' | 'inBackground'
 > & { readonly files: { readonly fences: string } };
 
-const fencesSchema = z.object({ begun: z.int(), passed: z.int() }).readonly();
-type Fences = z.infer<typeof fencesSchema>;
+const numbersSchema = z.object({ begun: z.int(), passed: z.int() }).readonly();
+type Numbers = z.infer<typeof numbersSchema>;
 
 const FENCE_ID = /^fence-[0-9]+$/;
 
@@ -35,14 +35,14 @@ const FENCE_ID = /^fence-[0-9]+$/;
  * Seats are used in turn, the number of each fence is on disk before it begins, and it begins when the one before has
  * gone. So a fence that has passed has settled the seats of all before it.
  */
-export class Fence {
+export class Fence implements Fences {
   readonly #host: FenceHost;
   readonly #runs = new Coalesced(() => {
     const run = this.#pass();
     this.#host.inBackground('fence', run);
     return run;
   });
-  #fences: Fences | undefined;
+  #numbers: Numbers | undefined;
   #missing: string | undefined;
 
   constructor(host: FenceHost) {
@@ -96,7 +96,7 @@ export class Fence {
     }
     const { releases } = volumes;
     await this.#eject(qmp, device);
-    this.#fences = { begun: number, passed: number };
+    this.#numbers = { begun: number, passed: number };
     volumes.passed(releases);
   }
 
@@ -113,7 +113,7 @@ export class Fence {
    */
   async #begin(): Promise<number> {
     const { files, id: sandboxId } = this.#host;
-    const { begun, passed } = (this.#fences ??= await readFences(files.fences));
+    const { begun, passed } = (this.#numbers ??= await readNumbers(files.fences));
     const number = begun + 1;
     if (number - FENCE_SEATS >= passed && number > FENCE_SEATS) {
       throw new ShimError('DEADLINE_EXCEEDED', `${begun - passed} fences were begun, and none has passed`, {
@@ -122,7 +122,7 @@ export class Fence {
       });
     }
     await writeAtomically(files.fences, JSON.stringify({ begun: number, passed }));
-    this.#fences = { begun: number, passed };
+    this.#numbers = { begun: number, passed };
     return number;
   }
 
@@ -143,9 +143,9 @@ export class Fence {
 }
 
 /** Without the file there was none: VMs that have a bridge for them have the file too. */
-async function readFences(path: string): Promise<Fences> {
+async function readNumbers(path: string): Promise<Numbers> {
   try {
-    return fencesSchema.parse(JSON.parse(await readFile(path, 'utf8')));
+    return numbersSchema.parse(JSON.parse(await readFile(path, 'utf8')));
   } catch (error) {
     if (errnoOf(error) === 'ENOENT') return { begun: 0, passed: 0 };
     throw error;
