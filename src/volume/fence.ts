@@ -4,6 +4,7 @@ import { writeAtomically } from '../base/atomic-file.ts';
 import { Coalesced } from '../base/coalesce.ts';
 import { waitFor, type Deadline } from '../base/deadline.ts';
 import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
+import { BoundedMutex } from '../base/mutex.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { Fences, VolumeHost } from './host.ts';
@@ -47,6 +48,8 @@ export class Fence implements Fences {
     );
     return run;
   });
+  /** One device at a time. Held while the guest thinks: who waits for it waits for the same guest. */
+  readonly #seats = new BoundedMutex('the seats of fences', 1);
   #numbers: Numbers | undefined;
   #missing: string | undefined;
 
@@ -81,17 +84,27 @@ export class Fence implements Fences {
     return true;
   }
 
+  /** Has the guest let go of what is left of a fence over a connection that broke, or of a daemon that was killed. */
+  async clearStrays(): Promise<void> {
+    using _held = await this.#seats.acquire();
+    await this.#clear(await this.#host.inventory.names('device'));
+  }
+
+  /** What was asked of the guest for them is not known, so their going proves nothing. */
+  async #clear(devices: ReadonlySet<string>): Promise<void> {
+    const strays = [...devices].filter((name) => FENCE_ID.test(name));
+    for (const device of strays) await this.#eject(await this.#host.link.ready(), device);
+  }
+
   /** One fence, from its device's coming to its going. False when there cannot be one. */
   async #pass(): Promise<boolean> {
     const { inventory, link, volumes } = this.#host;
+    using _held = await this.#seats.acquire();
     const devices = await inventory.names('device');
     if (!devices.has(FENCE_BRIDGE.id)) {
       return this.#cannot('this VM was launched without a bridge for it');
     }
-    // Of a daemon that was killed. What it had asked for is not known, so it proves nothing.
-    for (const device of [...devices].filter((name) => FENCE_ID.test(name))) {
-      await this.#eject(await link.ready(), device);
-    }
+    await this.#clear(devices);
     const { begun: number, passed } = await this.#begin();
     const device = `fence-${number}`;
     const qmp = await link.ready();
