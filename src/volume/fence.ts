@@ -133,7 +133,7 @@ export class Fence implements Fences {
 
   /**
    * The next fence, its number on disk.
-   * @throws ShimError DEADLINE_EXCEEDED / SLOT_NOT_SETTLED when no seat is left: so many daemons were killed in a fence
+   * @throws ShimError DEADLINE_EXCEEDED / SLOT_NOT_SETTLED when no seat is left: 30 daemons in a row were killed in one
    */
   async #begin(): Promise<Numbers> {
     const { files, id: sandboxId } = this.#host;
