@@ -33,6 +33,7 @@ export async function observe(sandbox: Sandbox, client: QmpClient): Promise<void
   // It may have paused for want of space while nobody watched.
   if (status === 'io-error') sandbox.ioErrors.resumeWhenThereIsRoom();
   await reconcile(sandbox, client);
+  sandbox.inBackground('fences', sandbox.fence.clearStrays());
 }
 
 /** STOP does not say why; the run state does: "paused", "io-error", "guest-panicked". */

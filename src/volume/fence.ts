@@ -3,10 +3,11 @@ import { z } from 'zod';
 import { writeAtomically } from '../base/atomic-file.ts';
 import { Coalesced } from '../base/coalesce.ts';
 import { waitFor, type Deadline } from '../base/deadline.ts';
-import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
+import { BoundedMutex } from '../base/mutex.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
-import type { VolumeHost } from './host.ts';
+import type { Fences, VolumeHost } from './host.ts';
 import { FENCE_BRIDGE, FENCE_SEATS, qemuAddress, type Slot } from './model/slots.ts';
 import { askUnplug, goneUntilDue, hasDevice } from './removal.ts';
 
@@ -16,33 +17,40 @@ export type FenceHost = Pick<
   'id' | 'log' | 'link' | 'inventory' | 'volumes' | 'unplugs' | 'gone' | 'inBackground'
 > & { readonly files: { readonly fences: string } };
 
-const fencesSchema = z.object({ begun: z.int(), passed: z.int() }).readonly();
-type Fences = z.infer<typeof fencesSchema>;
+/** Fences are counted from 1. Seats of fences up to `settled` may be used again. */
+const numbersSchema = z.object({ begun: z.int(), passed: z.int(), settled: z.int() }).readonly();
+type Numbers = z.infer<typeof numbersSchema>;
 
 const FENCE_ID = /^fence-[0-9]+$/;
 
 /**
  * How it is known that the guest has no request left to let go of a slot that was freed:
  *
- *     slot freed ─▶ device_add, device_del of a device that nobody uses ─▶ the guest ejects it ─▶ slot settled
+ *     slot freed ─▶ device_add, device_del of a device that nobody uses ─▶ the guest ejects it ─▶ once more ─▶ settled
  *
- * The guest works off such requests in the order in which they came: the firmware's method tells of them one after the
- * other, and Linux has one ordered queue for them (drivers/acpi/osl.c, kacpi_hotplug). So whatever was queued for the
- * slot is done once a request that came later is done. Volumes that leave serve as fences for the slots that were free
- * before (SlotBook); a device is plugged for it only when a volume is to have a slot that none of those has settled.
+ * Linux works off hot-plug requests in one ordered queue, and before each of them waits for the notifications that it
+ * was given until then to be queued (drivers/acpi/osl.c: kacpi_hotplug_wq, acpi_hotplug_work_fn). QEMU makes none for a
+ * slot once it is empty. So when the first device is ejected, all that there is for the slot is in the queue, and when
+ * the second is, that is done. Volumes that leave serve as such devices for slots that were free before (SlotBook).
+ * Others are plugged only when a volume is to have a slot that those have not settled.
  *
  * INVARIANT: the device is in a seat for which the guest has no request left itself, or its going would prove nothing.
  * Seats are used in turn, the number of each fence is on disk before it begins, and it begins when the one before has
- * gone. So a fence that has passed has settled the seats of all before it.
+ * gone. So two that have passed have settled the seats of all before them.
  */
-export class Fence {
+export class Fence implements Fences {
   readonly #host: FenceHost;
   readonly #runs = new Coalesced(() => {
     const run = this.#pass();
-    this.#host.inBackground('fence', run);
+    this.#host.inBackground(
+      'fence',
+      run.then(() => undefined),
+    );
     return run;
   });
-  #fences: Fences | undefined;
+  /** One device at a time. Held while the guest thinks: who waits for it waits for the same guest. */
+  readonly #seats = new BoundedMutex('the seats of fences', 1);
+  #numbers: Numbers | undefined;
   #missing: string | undefined;
 
   constructor(host: FenceHost) {
@@ -58,32 +66,46 @@ export class Fence {
    */
   async untilSettled(slot: Slot, deadline: Deadline): Promise<boolean> {
     const { volumes, gone: signal, id: sandboxId } = this.#host;
+    const onTimeout = (): ShimError =>
+      new ShimError(
+        'DEADLINE_EXCEEDED',
+        `the guest has not worked off within ${deadline.totalMs} ms what it was asked to let go of before; a disk that came now might be taken with it`,
+        { reason: 'SLOT_NOT_SETTLED', metadata: { sandboxId } },
+      );
     if (volumes.isSettled(slot)) return false;
-    await waitFor(this.#runs.run(), {
-      ...{ milliseconds: deadline.remainingMs, signal },
-      onTimeout: () =>
-        new ShimError(
-          'DEADLINE_EXCEEDED',
-          `the guest has not worked off within ${deadline.totalMs} ms what it was asked to let go of before; a disk that came now might be taken with it`,
-          { reason: 'SLOT_NOT_SETTLED', metadata: { sandboxId } },
-        ),
-    });
+    while (!volumes.isSettled(slot)) {
+      const run = this.#runs.run().catch((error: unknown) => {
+        // The link makes another connection, and the next fence waits for it.
+        if (!isShimError(error) || error.reason !== 'QMP_LOST') throw error;
+        return true;
+      });
+      if (!(await waitFor(run, { milliseconds: deadline.remainingMs, signal, onTimeout }))) return false;
+    }
     return true;
   }
 
-  /** One fence, from its device's coming to its going. */
-  async #pass(): Promise<void> {
+  /** Has the guest let go of what is left of a fence over a connection that broke, or of a daemon that was killed. */
+  async clearStrays(): Promise<void> {
+    using _held = await this.#seats.acquire();
+    await this.#clear(await this.#host.inventory.names('device'));
+  }
+
+  /** What was asked of the guest for them is not known, so their going proves nothing. */
+  async #clear(devices: ReadonlySet<string>): Promise<void> {
+    const strays = [...devices].filter((name) => FENCE_ID.test(name));
+    for (const device of strays) await this.#eject(await this.#host.link.ready(), device);
+  }
+
+  /** One fence, from its device's coming to its going. False when there cannot be one. */
+  async #pass(): Promise<boolean> {
     const { inventory, link, volumes } = this.#host;
+    using _held = await this.#seats.acquire();
     const devices = await inventory.names('device');
     if (!devices.has(FENCE_BRIDGE.id)) {
-      this.#cannot('this VM was launched without a bridge for it');
-      return;
+      return this.#cannot('this VM was launched without a bridge for it');
     }
-    // Of a daemon that was killed. What it had asked for is not known, so it proves nothing.
-    for (const device of [...devices].filter((name) => FENCE_ID.test(name))) {
-      await this.#eject(await link.ready(), device);
-    }
-    const number = await this.#begin();
+    await this.#clear(devices);
+    const { begun: number, passed } = await this.#begin();
     const device = `fence-${number}`;
     const qmp = await link.ready();
     const addr = qemuAddress(number % FENCE_SEATS);
@@ -91,39 +113,42 @@ export class Fence {
       await qmp.run('device_add', { driver: 'pci-testdev', id: device, bus: FENCE_BRIDGE.id, addr });
     } catch (error) {
       if (!isQmpError(error)) throw error;
-      this.#cannot(messageOf(error));
-      return;
+      return this.#cannot(messageOf(error));
     }
-    const { releases } = volumes;
+    const asked = volumes.asking();
     await this.#eject(qmp, device);
-    this.#fences = { begun: number, passed: number };
-    volumes.passed(releases);
+    this.#numbers = { begun: number, passed: number, settled: Math.max(0, passed - 1) };
+    volumes.passed(asked);
+    return true;
   }
 
   /** Says once why slots are given out of which it is not known that they are settled. */
-  #cannot(problem: string): void {
-    if (this.#missing === problem) return;
-    this.#missing = problem;
-    this.#host.log.warn({ problem }, 'slots are given out without knowing that the guest has done with them');
+  #cannot(problem: string): false {
+    if (this.#missing !== problem) {
+      this.#missing = problem;
+      this.#host.log.warn({ problem }, 'slots are given out without knowing that the guest has done with them');
+    }
+    return false;
   }
 
   /**
-   * The number of the next fence, on disk.
-   * @throws ShimError DEADLINE_EXCEEDED / SLOT_NOT_SETTLED when no seat is left: so many daemons were killed in a fence
+   * The next fence, its number on disk.
+   * @throws ShimError DEADLINE_EXCEEDED / SLOT_NOT_SETTLED when no seat is left: 30 daemons in a row were killed in one
    */
-  async #begin(): Promise<number> {
+  async #begin(): Promise<Numbers> {
     const { files, id: sandboxId } = this.#host;
-    const { begun, passed } = (this.#fences ??= await readFences(files.fences));
-    const number = begun + 1;
-    if (number - FENCE_SEATS >= passed && number > FENCE_SEATS) {
-      throw new ShimError('DEADLINE_EXCEEDED', `${begun - passed} fences were begun, and none has passed`, {
+    const before = (this.#numbers ??= await readNumbers(files.fences));
+    const numbers = { ...before, begun: before.begun + 1 };
+    if (numbers.begun - FENCE_SEATS > before.settled) {
+      const unpassed = before.begun - before.passed;
+      throw new ShimError('DEADLINE_EXCEEDED', `${unpassed} fences were begun, and none of them has passed`, {
         reason: 'SLOT_NOT_SETTLED',
         metadata: { sandboxId },
       });
     }
-    await writeAtomically(files.fences, JSON.stringify({ begun: number, passed }));
-    this.#fences = { begun: number, passed };
-    return number;
+    await writeAtomically(files.fences, JSON.stringify(numbers));
+    this.#numbers = numbers;
+    return numbers;
   }
 
   /** Has the guest let go of a device. @throws what the connection throws */
@@ -143,11 +168,11 @@ export class Fence {
 }
 
 /** Without the file there was none: VMs that have a bridge for them have the file too. */
-async function readFences(path: string): Promise<Fences> {
+async function readNumbers(path: string): Promise<Numbers> {
   try {
-    return fencesSchema.parse(JSON.parse(await readFile(path, 'utf8')));
+    return numbersSchema.parse(JSON.parse(await readFile(path, 'utf8')));
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') return { begun: 0, passed: 0 };
+    if (errnoOf(error) === 'ENOENT') return { begun: 0, passed: 0, settled: 0 };
     throw error;
   }
 }

@@ -7,8 +7,8 @@ import type { DiskNames } from '../guest/disk-names.ts';
 import type { KeySource } from '../keys/sources.ts';
 import type { Inventory } from '../qemu/inventory.ts';
 import type { QmpLink } from '../qmp/link.ts';
-import type { Fence } from './fence.ts';
 import type { GuestAddresses } from './guest-addresses.ts';
+import type { Slot } from './model/slots.ts';
 import type { Evidence } from './model/state.ts';
 import type { VolumeStore } from './store.ts';
 import type { Unplugs } from './unplugs.ts';
@@ -21,6 +21,11 @@ export interface Drivers {
     news?: Promise<string | undefined>,
   ): Promise<Evidence>;
   untilCalm(): Promise<void>;
+}
+
+/** Waits until the guest has no request left to let go of a slot (fence.ts). */
+export interface Fences {
+  untilSettled(slot: Slot, deadline: Deadline): Promise<boolean>;
 }
 
 /** What the guest's kernel announces (guest/guest-events.ts). */
@@ -55,7 +60,7 @@ export interface VolumeHost extends GuestBoot {
   /** How the guest is asked to let go of devices. */
   readonly unplugs: Unplugs;
   /** Tells when the guest has no request left for a slot. */
-  readonly fence: Pick<Fence, 'untilSettled'>;
+  readonly fence: Fences;
   /** What QEMU lists. */
   readonly inventory: Inventory;
   /**

@@ -9,6 +9,7 @@ import type { QmpListener } from '../qmp/listener.ts';
 import type { VolumeHost } from './host.ts';
 import { undoCreation } from './image-undo.ts';
 import { deviceOf, type DeviceObject, type QemuObject } from './model/objects.ts';
+import type { Asked } from './model/slots.ts';
 import type { Unplug } from './unplugs.ts';
 import type { Volume } from './volume.ts';
 
@@ -53,18 +54,17 @@ export async function removeFromQemu(host: VolumeHost, volume: Volume, watch = n
 }
 
 /**
- * Slots that are known to be behind the guest once this volume's device is gone: those that were free when the guest
- * was first asked for it. Call it for the first request only. A device in a slot that was not settled proves nothing:
- * an earlier request for that slot may have taken it.
+ * What this volume's going says of slots that were free when the guest was first asked for it (SlotBook). From a slot
+ * that was not settled it says nothing: an earlier request for that slot may have taken the device.
  */
-function settledBy(host: VolumeHost, volume: Volume): { asking(): void; gone(): void } {
-  let releases: number | undefined;
+function settledBy({ volumes }: VolumeHost, volume: Volume): { asking(): void; gone(): void } {
+  let asked: Asked | undefined;
   return {
     asking: () => {
-      if (host.volumes.isSettled(volume.identity.slot)) ({ releases } = host.volumes);
+      if (volumes.isSettled(volume.identity.slot)) asked = volumes.asking();
     },
     gone: () => {
-      if (releases !== undefined) host.volumes.passed(releases);
+      if (asked !== undefined) volumes.passed(asked);
     },
   };
 }

@@ -9,7 +9,7 @@ import type { AioMode } from './model/disk.ts';
 import type { Observed, VolumeInput } from './model/facts.ts';
 import type { Operation } from './model/operation.ts';
 import { PlacementBook, type Placement } from './model/placement.ts';
-import { SlotBook, type Slot } from './model/slots.ts';
+import { SlotBook, type Asked, type Slot } from './model/slots.ts';
 import type { Cause, Evidence, VolumeState } from './model/state.ts';
 import type { VolumeRecord } from './record.ts';
 import { moduleOf, type SourceSpec } from './source/registry.ts';
@@ -245,14 +245,14 @@ export class VolumeStore {
     return new Set(others.flatMap(({ guest }) => guest?.device ?? []));
   }
 
-  /** Of all slots together: SlotBook.releases. */
-  get releases(): number {
-    return this.#slots.releases;
+  /** As SlotBook.asking. */
+  asking(): Asked {
+    return this.#slots.asking();
   }
 
   /** As SlotBook.passed. */
-  passed(releases: number): void {
-    this.#slots.passed(releases);
+  passed(asked: Asked): void {
+    this.#slots.passed(asked);
   }
 
   /** As SlotBook.isSettled. */

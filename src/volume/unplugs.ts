@@ -2,7 +2,7 @@ import { Backoff } from '../base/backoff.ts';
 import { monotonicMs, waitFor } from '../base/deadline.ts';
 import { isShimError } from '../base/errors.ts';
 import { BoundedMutex } from '../base/mutex.ts';
-import type { VolumeHost } from './host.ts';
+import type { Config } from '../config.ts';
 
 /**
  * Devices that the guest is asked for at once. QEMU keeps a mark on each device that it was asked to unplug, and each
@@ -12,7 +12,10 @@ import type { VolumeHost } from './host.ts';
 const AT_ONCE = 4;
 
 /** What the requests of one VM need to know of it. */
-type UnplugHost = Pick<VolumeHost, 'config' | 'gone'>;
+interface UnplugHost {
+  readonly config: Pick<Config, 'unplug_retry_ms' | 'unplug_retry_max_ms'>;
+  readonly gone: AbortSignal;
+}
 
 /**
  * How one VM's guest is asked to let go of devices: a few at once, and again only when nothing moves.

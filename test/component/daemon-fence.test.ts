@@ -18,7 +18,7 @@ function asked(vm: FakeVm): readonly string[] {
 }
 
 describe('a slot that was just freed', { timeout: 240_000 }, () => {
-  it('is used again only when a device that was asked for later has gone', async () => {
+  it('is used again only when two devices that were asked for later have gone, one after the other', async () => {
     await using rig = await FakeVmRig.start(SLOW);
     const vm = await rig.sandbox('one', {}, 1);
     await rig.attach('a');
@@ -29,8 +29,11 @@ describe('a slot that was just freed', { timeout: 240_000 }, () => {
     assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'fence-1@0x1']);
     assert.equal((await rig.volume('b')).state, 'VOLUME_STATE_PENDING');
     vm.model.completeUnplug('fence-1');
+    await vm.qmp.waitForCommand('device_del', 3);
+    assert.equal((await rig.volume('b')).state, 'VOLUME_STATE_PENDING');
+    vm.model.completeUnplug('fence-2');
     assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
-    assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'fence-1@0x1', 'vol-2-b@0x1']);
+    assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'fence-1@0x1', 'fence-2@0x2', 'vol-2-b@0x1']);
   });
 
   it('gets no disk while the guest does not come to an end, and the next attach goes on from there', async () => {
@@ -51,15 +54,27 @@ describe('a slot that was just freed', { timeout: 240_000 }, () => {
     );
   });
 
-  it('needs no fence when a disk that was asked for later has gone, and is used before the others', async () => {
+  it('needs no fence when two disks have gone since, and is used before the others', async () => {
     await using rig = await FakeVmRig.start(SLOW);
-    const vm = await rig.sandbox('one', {}, 2);
+    const vm = await rig.sandbox('one', {}, 3);
+    for (const id of ['a', 'b', 'c']) await rig.attach(id);
+    for (const id of ['b', 'c', 'a']) await rig.detach(id);
+    await rig.attach('d');
+    assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'vol-2-b@0x2', 'vol-3-c@0x3', 'vol-4-d@0x2']);
+  });
+
+  it('is waited for over a connection that breaks', async () => {
+    await using rig = await FakeVmRig.start(SLOW);
+    const vm = await rig.sandbox('one', {}, 1);
     await rig.attach('a');
-    await rig.attach('b');
-    await rig.detach('b');
     await rig.detach('a');
-    await rig.attach('c');
-    assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'vol-2-b@0x2', 'vol-3-c@0x2']);
+    vm.model.unplug = 'manual';
+    const attach = rig.attach('b');
+    await vm.qmp.waitForCommand('device_del', 2);
+    vm.model.unplug = 'at once';
+    vm.qmp.drop();
+    assert.equal((await attach).state, 'VOLUME_STATE_ATTACHED');
+    assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'fence-1@0x1', 'fence-2@0x2', 'fence-3@0x3', 'vol-2-b@0x1']);
   });
 
   it('is not known to a daemon that comes back, and neither is what a killed one had asked of its fence', async () => {
@@ -74,9 +89,9 @@ describe('a slot that was just freed', { timeout: 240_000 }, () => {
     vm.model.unplug = 'at once';
     assert.equal((await rig.attach('c')).state, 'VOLUME_STATE_ATTACHED');
     const fences = plugged(vm).filter((name) => name.startsWith('fence-'));
-    assert.deepEqual(fences, ['fence-1@0x1', 'fence-2@0x2'], 'a seat of its own for each');
-    const last = asked(vm).slice(-2);
-    assert.deepEqual(last, ['fence-1', 'fence-2'], 'the one that was left goes first');
+    assert.deepEqual(fences, ['fence-1@0x1', 'fence-2@0x2', 'fence-3@0x3'], 'a seat of its own for each');
+    const last = asked(vm).slice(-3);
+    assert.deepEqual(last, ['fence-1', 'fence-2', 'fence-3'], 'the one that was left goes first');
   });
 
   it('is used as it is in a VM that an earlier version launched without a bridge for fences', async () => {

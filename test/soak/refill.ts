@@ -78,7 +78,9 @@ async function attachAll(client: ApiClient, volumes: readonly Wanted[]): Promise
 
 /** What the guest itself has, and what the daemon says of each. */
 async function look(client: ApiClient, volumes: readonly Wanted[]): Promise<Problems> {
-  const serials = (await client.guest('vm', 'cat /sys/block/vd*/serial')).split('\n');
+  const serials = (await client.guest('vm', 'for disk in /sys/block/vd*; do echo "$(cat $disk/serial)"; done')).split(
+    '\n',
+  );
   const inGuest = new Set(serials);
   const missing = volumes.filter(({ volumeId }) => !inGuest.has(volumeId));
   const left = (await client.listVolumes('vm')).filter(({ state }) => state !== 'VOLUME_STATE_ATTACHED');

@@ -148,59 +148,61 @@ describe('slot book', () => {
     );
   });
 
-  it('a slot is settled by what was asked for after it was free, and by nothing that was asked for before', () => {
+  it('a slot is settled by two that go one after the other, the first asked for after it was free', () => {
     const book = new SlotBook(2);
     const [one, two] = [taken(book, 1), taken(book, 2)];
     assert.ok(book.isSettled(one) && book.isSettled(two), 'nothing was ever there');
-    const beforeAll = book.releases;
+    const before = book.asking();
     book.release(one, 1);
     assert.ok(!book.isSettled(one));
-    book.passed(beforeAll);
+    book.passed(before);
+    book.passed(before);
     assert.ok(!book.isSettled(one), 'that was asked for before');
-    const between = book.releases;
+    const [first, meanwhile] = [book.asking(), book.asking()];
     book.release(two, 2);
-    book.passed(between);
+    book.passed(first);
+    book.passed(meanwhile);
+    assert.ok(!book.isSettled(one), 'the second was asked for before the first had gone');
+    book.passed(book.asking());
     assert.ok(book.isSettled(one) && !book.isSettled(two));
-    book.passed(beforeAll);
-    assert.ok(book.isSettled(one), 'what is known stays known');
     assert.deepEqual(book.preview(2), [one, two]);
-    assert.deepEqual(taken(book, 3), one, 'the settled one first');
+    book.passed(first);
+    assert.deepEqual(taken(book, 3), one, 'the settled one first; what is known stays known');
+    book.passed(book.asking());
+    assert.ok(book.isSettled(two));
     book.distrust();
     assert.ok(!book.isSettled(one) && !book.isSettled(two), 'held or free, an earlier daemon may have asked for it');
   });
 
   it('takes settled slots first, then those that were freed first, and preview says the same', () => {
-    const step = fc.record({
-      act: fc.constantFrom('take' as const, 'release' as const, 'pass' as const),
-      pick: fc.nat(40),
-    });
+    const act = fc.constantFrom('take' as const, 'release' as const, 'pass' as const);
+    const step = fc.record({ act, pick: fc.nat(40) });
     fc.assert(
       fc.property(fc.integer({ min: 1, max: 9 }), fc.array(step, { maxLength: 60 }), (capacity, steps) => {
         const book = new SlotBook(capacity);
-        const held: { slot: Slot; generation: number }[] = [];
-        const freed: Slot[] = [];
-        let passed = 0;
+        const held = new Map<number, number>();
+        /** Indexes of slots in the order in which they were freed, and how many of them two passes have settled. */
+        const freed: number[] = [];
+        const passes = [0, 0];
+        const lastFreed = (index: number): number => freed.lastIndexOf(index);
         for (const [generation, { act, pick }] of steps.entries()) {
+          const [index, holder] = [...held][pick % Math.max(1, held.size)] ?? [];
           if (act === 'pass') {
-            passed = freed.length;
-            book.passed(book.releases);
-          } else if (act === 'release' && held.length > 0) {
-            const [gone] = held.splice(pick % held.length, 1);
-            assert.ok(gone !== undefined);
-            book.release(gone.slot, gone.generation);
-            freed.push(gone.slot);
-          } else if (act === 'take' && held.length < capacity) {
+            book.passed(book.asking());
+            passes.unshift(freed.length);
+          } else if (act === 'release' && index !== undefined && holder !== undefined) {
+            book.release(slotAt(index), holder);
+            held.delete(index);
+            freed.push(index);
+          } else if (act === 'take' && held.size < capacity) {
             const [next] = book.preview(1);
             const slot = taken(book, generation);
             assert.deepEqual(slot, next);
-            const lastFreed = (one: Slot): number =>
-              freed.findLastIndex((other) => slotIndex(other) === slotIndex(one));
-            assert.equal(book.isSettled(slot), lastFreed(slot) < passed);
-            const free = Array.from({ length: capacity }, (_, index) => slotAt(index)).filter(
-              (one) => !held.some((other) => slotIndex(other.slot) === slotIndex(one)),
-            );
-            if (!book.isSettled(slot)) for (const one of free) assert.ok(lastFreed(one) >= lastFreed(slot));
-            held.push({ slot, generation });
+            const settled = lastFreed(slotIndex(slot)) < (passes[1] ?? 0);
+            assert.equal(book.isSettled(slot), settled);
+            const others = Array.from({ length: capacity }, (_, other) => other).filter((other) => !held.has(other));
+            if (!settled) for (const other of others) assert.ok(lastFreed(other) >= lastFreed(slotIndex(slot)));
+            held.set(slotIndex(slot), generation);
           }
         }
       }),

@@ -3,14 +3,10 @@ import { describe, it } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { Unplugs } from '../../src/volume/unplugs.ts';
 
-type Host = ConstructorParameters<typeof Unplugs>[0];
-
 const PAUSE_MS = 600_000;
 
 function unplugs(firstMs: number, gone = new AbortController().signal): Unplugs {
-  // Of the options these two are read.
-  const config = { unplug_retry_ms: firstMs, unplug_retry_max_ms: firstMs * 8 } as Host['config'];
-  return new Unplugs({ config, gone });
+  return new Unplugs({ config: { unplug_retry_ms: firstMs, unplug_retry_max_ms: firstMs * 8 }, gone });
 }
 
 describe('when a guest is asked for a device again', () => {

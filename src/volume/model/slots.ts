@@ -71,13 +71,19 @@ function hex2(value: number): string {
   return value.toString(16).padStart(2, '0');
 }
 
+/** What was known of a VM's slots when a device was asked for. */
+export interface Asked {
+  readonly releases: number;
+  readonly passed: number;
+}
+
 /**
  * Which slots are taken, and by which generation. A slot is free again only after its removal was proven.
  *
  * A free slot is **settled** when the guest is known to have no request left to let go of it. A guest may still have
- * one after the disk has gone, and it would take the next disk with it (docs/qemu-facts.md). The guest works off such
- * requests in the order in which they came. So a disk that was asked for only after a slot was free, and has gone,
- * settles that slot: `releases` before asking, `passed` with that number once it has gone.
+ * one after the disk has gone, and it would take the next disk with it (docs/qemu-facts.md). Two devices that went one
+ * after the other settle it: the first was asked for after the slot was free, the second after the first had gone.
+ * `asking` before a device is asked for, `passed` with its answer once that device has gone.
  */
 export class SlotBook {
   readonly capacity: number;
@@ -87,7 +93,10 @@ export class SlotBook {
   /** Search goes on after the slot taken last, so that a slot that was just freed is used again as late as possible. */
   #next = 0;
   #releases = 0;
+  /** Releases up to this one came before a device was asked for that has gone. */
   #passed = 0;
+  /** Releases up to this one were in `#passed` when a device was asked for that has gone. */
+  #settledUpTo = 0;
 
   constructor(capacity: number) {
     this.capacity = capacity;
@@ -144,14 +153,15 @@ export class SlotBook {
     for (let index = 0; index < this.capacity; index += 1) this.#unsettle(index);
   }
 
-  /** How many releases there were. */
-  get releases(): number {
-    return this.#releases;
+  /** Before a device is asked for, for the first time, that sits in a settled slot. */
+  asking(): Asked {
+    return { releases: this.#releases, passed: this.#passed };
   }
 
-  /** The guest has come to what it was asked for after so many releases: what it was asked for before is done. */
-  passed(releases: number): void {
+  /** A device that was asked for has gone. */
+  passed({ releases, passed }: Asked): void {
     this.#passed = Math.max(this.#passed, releases);
+    this.#settledUpTo = Math.max(this.#settledUpTo, passed);
   }
 
   /** Whether the guest is known to have no request left for what was in this slot before. */
@@ -160,7 +170,7 @@ export class SlotBook {
   }
 
   #settled(index: number): boolean {
-    return (this.#freedBy.get(index) ?? 0) <= this.#passed;
+    return (this.#freedBy.get(index) ?? 0) <= this.#settledUpTo;
   }
 
   #unsettle(index: number): void {
