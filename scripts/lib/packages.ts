@@ -21,6 +21,7 @@ const packageOfCommand = {
   lz4: 'lz4',
   nbdkit: 'nbdkit',
   openssl: 'openssl',
+  protoc: 'protobuf-compiler',
   'mkfs.ext4': 'e2fsprogs',
   'mkfs.xfs': 'xfsprogs',
   shellcheck: 'shellcheck',

@@ -1,15 +1,14 @@
 import { chmod } from 'node:fs/promises';
 import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
-import { loadSync } from '@grpc/proto-loader';
-import { ReflectionService } from '@grpc/reflection';
-import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
+import { HealthImplementation } from 'grpc-health-check';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import { Budget, tolerant } from '../grpc/handlers.ts';
-import { loadApi, loadApiDefinition } from '../grpc/schema.ts';
+import { addReflection } from '../grpc/reflection.ts';
+import { loadApi } from '../grpc/schema.ts';
 import { eventsHandlers, sandboxesHandlers, volumesHandlers } from './services.ts';
 import { bindSocket } from '../grpc/socket.ts';
 
@@ -44,7 +43,7 @@ export class ShimServer {
     this.#add(Events.service, eventsHandlers(manager, edge));
     this.#health = new HealthImplementation({ '': 'NOT_SERVING' });
     this.#health.addToServer(this.#server);
-    new ReflectionService({ ...loadApiDefinition(), ...loadSync(healthProto) }).addToServer(this.#server);
+    addReflection(this.#server, 'api');
   }
 
   #add(definition: ServiceDefinition, handlers: object): void {

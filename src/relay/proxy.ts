@@ -6,6 +6,7 @@ import {
   type ServerUnaryCall,
   type ServiceError,
 } from '@grpc/grpc-js';
+import { addReflection } from '../grpc/reflection.ts';
 import type { DaemonClient } from './daemon.ts';
 import { METHODS } from './methods.ts';
 
@@ -36,6 +37,8 @@ export class GrpcProxy {
         Object.fromEntries(entries.map(([method, path]) => [method, this.#handler(path)])),
       );
     }
+    // Its streams are not for passing on; what it tells does not change while this process lives.
+    addReflection(this.#server, 'containerd');
   }
 
   async listen(socket: string): Promise<void> {
