@@ -21,7 +21,7 @@ const mayImport: Record<string, readonly string[]> = {
   grpc: ['base', 'config.ts'],
   api: ['grpc', 'sandbox', 'volume', 'store', 'keys/reference.ts', 'base', 'config.ts'],
   containerd: ['grpc', 'api/convert.ts', 'relay', 'sandbox', 'volume', 'guest', 'base', 'config.ts'],
-  relay: ['grpc/schema.ts', 'grpc/long-deadlines.ts', 'grpc/generated', 'base'],
+  relay: ['grpc', 'base'],
   cli: ['grpc/generated', 'grpc/schema.ts', 'doctor/finding.ts', 'volume/source/registry.ts', 'base'],
   doctor: ['volume/source/registry.ts', 'qmp', 'qemu', 'base'],
 };

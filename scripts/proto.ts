@@ -1,9 +1,11 @@
 /**
- * Generates src/grpc/generated from proto/ (`npm run proto`); the result is committed, and a unit test holds it
- * current.
+ * Generates src/grpc/generated from proto/ (`npm run proto`): types, and by protoc the descriptors that reflection
+ * serves. The result is committed, and a unit test holds it current.
  */
-import { rm } from 'node:fs/promises';
+import { access, rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { execa } from 'execa';
+import { ensureCommands, ensurePackages } from './lib/packages.ts';
 
 const API_FILES = ['common', 'sandboxes', 'volumes', 'events', 'pod'].map((name) => `qshim/v1/${name}.proto`);
 const CONTAINERD_FILES = ['sandbox', 'task', 'task_events', 'event_service', 'cgroups', 'cri', 'ttrpc'].map(
@@ -34,4 +36,54 @@ export async function generateTypes(outDir: string): Promise<void> {
   );
 }
 
-if (import.meta.main) await generateTypes('src/grpc/generated');
+const REFLECTION_FILES = ['v1', 'v1alpha'].map((version) => `grpc/reflection/${version}/reflection.proto`);
+
+/**
+ * Files of the services that each door has, by the name of the door (src/grpc/reflection.ts). A service in a file that
+ * these import would be told of as well.
+ */
+const DOORS = {
+  api: [
+    ...['sandboxes', 'volumes', 'events'].map((name) => `qshim/v1/${name}.proto`),
+    'grpc/health/v1/health.proto',
+    ...REFLECTION_FILES,
+  ],
+  containerd: ['containerd/sandbox.proto', 'containerd/task.proto', ...REFLECTION_FILES],
+} as const;
+
+/** Where Debian puts google/protobuf/*.proto. */
+const WELL_KNOWN = '/usr/include';
+
+/** Installs protoc, and the files that it does not bring itself, as far as either is missing. */
+export async function ensureProtoc(): Promise<void> {
+  await ensureCommands(['protoc']);
+  await ensurePackages(['libprotobuf-dev'], hasWellKnown);
+}
+
+async function hasWellKnown(): Promise<boolean> {
+  return await access(join(WELL_KNOWN, 'google/protobuf/timestamp.proto')).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Writes `DOOR.descriptors.pb` for each door into `outDir`: a FileDescriptorSet, in the order of dependencies. */
+export async function generateDescriptors(outDir: string): Promise<void> {
+  for (const [door, files] of Object.entries(DOORS)) {
+    await execa('protoc', [
+      '--include_imports',
+      '--proto_path=proto',
+      '--proto_path=grpc/health=node_modules/grpc-health-check/proto/health',
+      '--proto_path=node_modules/@grpc/reflection/build/proto',
+      `--proto_path=${WELL_KNOWN}`,
+      `--descriptor_set_out=${join(outDir, `${door}.descriptors.pb`)}`,
+      ...files,
+    ]);
+  }
+}
+
+if (import.meta.main) {
+  await ensureProtoc();
+  await generateTypes('src/grpc/generated');
+  await generateDescriptors('src/grpc/generated');
+}

@@ -22,6 +22,7 @@ const packageOfCommand = {
   nbdkit: 'nbdkit',
   openssl: 'openssl',
   patchelf: 'patchelf',
+  protoc: 'protobuf-compiler',
   'mkfs.ext4': 'e2fsprogs',
   'mkfs.xfs': 'xfsprogs',
   shellcheck: 'shellcheck',

@@ -1,18 +1,14 @@
-import { chmod } from 'node:fs/promises';
-import { Server, ServerCredentials, type ServiceDefinition, type UntypedServiceImplementation } from '@grpc/grpc-js';
-import { loadSync } from '@grpc/proto-loader';
-import { ReflectionService } from '@grpc/reflection';
-import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
-import { waitFor } from '../base/deadline.ts';
+import type { Server, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import { HealthImplementation } from 'grpc-health-check';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import { Budget, tolerant } from '../grpc/handlers.ts';
-import { allowLongDeadlines } from '../grpc/long-deadlines.ts';
-import { loadApi, loadApiDefinition } from '../grpc/schema.ts';
+import { addReflection } from '../grpc/reflection.ts';
+import { loadApi } from '../grpc/schema.ts';
 import { eventsHandlers, sandboxesHandlers, volumesHandlers } from './services.ts';
-import { bindSocket } from '../grpc/socket.ts';
+import { drainServer, listenOn, newServer } from '../grpc/server.ts';
 
 const SERVICES = ['qshim.v1.Sandboxes', 'qshim.v1.Volumes', 'qshim.v1.Events'];
 
@@ -28,13 +24,7 @@ export class ShimServer {
     this.#config = config;
     this.#log = log;
     this.#manager = manager;
-    const bytesMax = config.request_bytes_max;
-    // Answers may be longer than requests: Exec returns two outputs.
-    allowLongDeadlines();
-    this.#server = new Server({
-      'grpc.max_receive_message_length': bytesMax,
-      'grpc.max_send_message_length': -1,
-    });
+    this.#server = newServer(config.request_bytes_max);
     const edge = {
       log,
       calls: new Budget('calls', config.calls_max),
@@ -46,7 +36,7 @@ export class ShimServer {
     this.#add(Events.service, eventsHandlers(manager, edge));
     this.#health = new HealthImplementation({ '': 'NOT_SERVING' });
     this.#health.addToServer(this.#server);
-    new ReflectionService({ ...loadApiDefinition(), ...loadSync(healthProto) }).addToServer(this.#server);
+    addReflection(this.#server, 'api');
   }
 
   #add(definition: ServiceDefinition, handlers: object): void {
@@ -60,16 +50,7 @@ export class ShimServer {
    */
   async listen(): Promise<void> {
     const { socket } = this.#config;
-    await bindSocket(socket, async () => {
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      // The umask (077, set by main.ts) gives the socket its mode from its first moment; chmod says so again.
-      this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
-        if (error === null) resolve();
-        else reject(error);
-      });
-      await promise;
-    });
-    await chmod(socket, 0o600);
+    await listenOn(this.#server, socket);
     for (const service of ['', ...SERVICES]) this.#health.setStatus(service, 'SERVING');
     this.#log.info({ socket }, 'listening');
   }
@@ -78,13 +59,6 @@ export class ShimServer {
   async drain(): Promise<void> {
     for (const service of ['', ...SERVICES]) this.#health.setStatus(service, 'NOT_SERVING');
     this.#manager.events.close(new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' }));
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#server.tryShutdown(() => resolve());
-    try {
-      await waitFor(promise, { milliseconds: this.#config.drain_timeout_ms });
-    } catch {
-      this.#log.warn({ milliseconds: this.#config.drain_timeout_ms }, 'calls cut off at the end of the drain');
-      this.#server.forceShutdown();
-    }
+    await drainServer(this.#server, this.#config.drain_timeout_ms, this.#log);
   }
 }

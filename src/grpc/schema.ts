@@ -17,8 +17,8 @@ export const LOADER_OPTIONS: Options = {
   includeDirs: [PROTO_DIR],
 };
 
-/** The API's descriptors: for the server, for reflection, and for clients. Reads the .proto files once, at start. */
-export function loadApiDefinition(): PackageDefinition {
+/** The API's descriptors, for server and clients. Reads the .proto files once, at start. */
+function loadApiDefinition(): PackageDefinition {
   return loadSync(['qshim/v1/sandboxes.proto', 'qshim/v1/volumes.proto', 'qshim/v1/events.proto'], LOADER_OPTIONS);
 }
 

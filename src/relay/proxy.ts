@@ -1,12 +1,6 @@
-import {
-  Server,
-  ServerCredentials,
-  type Metadata,
-  type sendUnaryData,
-  type ServerUnaryCall,
-  type ServiceError,
-} from '@grpc/grpc-js';
-import { allowLongDeadlines } from '../grpc/long-deadlines.ts';
+import type { Metadata, sendUnaryData, Server, ServerUnaryCall, ServiceError } from '@grpc/grpc-js';
+import { addReflection } from '../grpc/reflection.ts';
+import { bindServer, newServer } from '../grpc/server.ts';
 import type { DaemonClient } from './daemon.ts';
 import { METHODS } from './methods.ts';
 
@@ -25,11 +19,10 @@ const identity = (bytes: Buffer): Buffer => bytes;
  * every container behind it (CRI records exit code 255 and kills what still runs); this one lasts.
  */
 export class GrpcProxy {
-  readonly #server = new Server({ 'grpc.max_receive_message_length': -1, 'grpc.max_send_message_length': -1 });
+  readonly #server = newServer(-1);
   readonly #daemon: DaemonClient;
 
   constructor(daemon: DaemonClient) {
-    allowLongDeadlines();
     this.#daemon = daemon;
     for (const [service, methods] of Object.entries(METHODS)) {
       const entries = methods.map((method) => [method, `/${service}/${method}`] as const);
@@ -38,15 +31,12 @@ export class GrpcProxy {
         Object.fromEntries(entries.map(([method, path]) => [method, this.#handler(path)])),
       );
     }
+    // Its streams are not for passing on; what it tells does not change while this process lives.
+    addReflection(this.#server, 'containerd');
   }
 
   async listen(socket: string): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
-      if (error === null) resolve();
-      else reject(error);
-    });
-    await promise;
+    await bindServer(this.#server, socket);
   }
 
   close(): void {

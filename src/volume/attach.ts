@@ -2,16 +2,17 @@ import { Backoff } from '../base/backoff.ts';
 import { Deadline, monotonicMs, waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
-import { prepareMount, unmount } from '../guest/disks.ts';
+import { prepareMount } from '../guest/disks.ts';
 import type { KeyMaterial } from '../keys/material.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { asShimError } from '../qmp/errors.ts';
 import { addVolume } from './add.ts';
 import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
-import { closeInGuest, guestEncryption, openInGuest } from './guest-crypt.ts';
+import { guestEncryption, openInGuest } from './guest-crypt.ts';
 import type { VolumeHost } from './host.ts';
 import { fetchKey } from './key.ts';
-import { causeFrom, type Evidence, type GuestView } from './model/state.ts';
+import { letGo } from './let-go.ts';
+import { causeFrom, type Cause, type Evidence, type GuestView } from './model/state.ts';
 import { guestSteps, type GuestStep } from './plan.ts';
 import { removeFromQemu } from './removal.ts';
 import type { Volume } from './volume.ts';
@@ -298,13 +299,7 @@ async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, ti
   // The VM's own end removes the volume with everything that QEMU held; a daemon that only leaves the VM lets the next
   // daemon finish what the journal says was begun.
   if (host.gone.aborted) return;
-  {
-    using _held = await volume.mutex.acquire();
-    host.volumes.apply(volume, { kind: 'attach-failed', cause: causeFrom(error) });
-    host.commitSoon();
-  }
-  await releaseBestEffort(host, volume);
-  const removal = volume.removeBy(removeFromQemu(host, volume));
+  const { removal } = await beginUndo(host, volume, causeFrom(error));
   await waitFor(removal, { milliseconds: timeoutMs, signal: host.gone }).catch((problem: unknown) => {
     if (!isShimError(problem, 'DEADLINE_EXCEEDED')) return; // The VM has gone, and the volume with it.
     host.log.warn({ volumeId: volume.id }, 'the undo of a failed attach takes long and goes on');
@@ -312,23 +307,33 @@ async function undoAttach(host: VolumeHost, volume: Volume, error: ShimError, ti
 }
 
 /**
+ * Undoes an attach, whichever daemon began it: PENDING (undoing), what is left of it in the guest, and the way out of
+ * QEMU, whose end is the removal. It is wrapped, so that this does not wait for it.
+ */
+export async function beginUndo(
+  host: VolumeHost,
+  volume: Volume,
+  cause: Cause,
+): Promise<{ readonly removal: Promise<void> }> {
+  {
+    using _held = await volume.mutex.acquire();
+    host.volumes.apply(volume, { kind: 'attach-failed', cause });
+    host.commitSoon();
+  }
+  await releaseBestEffort(host, volume);
+  return { removal: volume.removeBy(removeFromQemu(host, volume)) };
+}
+
+/**
  * What failed half-way in the guest may have mounted, or made a mapping; what is left of it must not survive the disk.
  */
-export async function releaseBestEffort(host: VolumeHost, volume: Volume): Promise<void> {
-  const { mount, serial } = volume.spec;
+async function releaseBestEffort(host: VolumeHost, volume: Volume): Promise<void> {
   if (!volume.made.mount && !volume.made.mapping) return;
   try {
     const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
     if (pci === undefined) return;
-    if (guestEncryption(volume) !== undefined) {
-      const closed = await closeInGuest(host, volume, pci, { force: false, timeoutMs: UNDO_UNMOUNT_MS });
-      if (!closed.done) host.log.warn({ volumeId: volume.id }, 'mapping not closed in an undo');
-      return;
-    }
-    if (mount === undefined) return;
-    const request = { mountPoint: mount.mountPoint, pci, serial, force: false, timeoutMs: UNDO_UNMOUNT_MS };
-    const result = await unmount(host.agent, request);
-    if (result.unmounted) host.volumes.apply(volume, { kind: 'mounted', mount: false });
+    const left = await letGo(host, volume, pci, { force: false, timeoutMs: UNDO_UNMOUNT_MS });
+    if (left !== undefined) host.log.warn({ volumeId: volume.id }, 'guest has not let go in an undo');
   } catch (error) {
     host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'unmount in an undo failed');
   }

@@ -2,9 +2,9 @@ import { Deadline, sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { causeFrom, transition, type Evidence, type Transition } from './model/state.ts';
 import { wasNeverSent } from '../guest/channel-errors.ts';
-import { unmount, type BusyProcess, type DiskIdentity } from '../guest/disks.ts';
+import type { BusyProcess } from '../guest/disks.ts';
 import { asShimError } from '../qmp/errors.ts';
-import { closeInGuest, guestEncryption } from './guest-crypt.ts';
+import { letGo, type Left } from './let-go.ts';
 import { hasDevice, removeFromQemu } from './removal.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import type { Volume } from './volume.ts';
@@ -206,7 +206,8 @@ async function letGoInGuest(host: VolumeHost, volume: Volume): Promise<void> {
   if (address === undefined) return;
   let left: Left | undefined;
   try {
-    left = await unmountAndClose(host, volume, address);
+    const options = { force: isForced(volume), timeoutMs: host.config.mount_timeout_ms };
+    left = await letGo(host, volume, address, options);
   } catch (error) {
     // How far the guest has come nobody has seen: it may still be at it.
     if (!wasNeverSent(error)) await noteLeft(host, volume, { busy: [], open: false, mountedAt: [] });
@@ -215,28 +216,6 @@ async function letGoInGuest(host: VolumeHost, volume: Volume): Promise<void> {
   if (left === undefined) return;
   await noteLeft(host, volume, left);
   throw busy(host, volume, describe(left.busy), left);
-}
-
-/** What a disk that is in use still has of what qshim made: a refusal may come half-way. */
-interface Left {
-  readonly busy: readonly BusyProcess[];
-  readonly open: boolean;
-  readonly mountedAt: readonly string[];
-}
-
-/** Undefined when the guest has let go. */
-async function unmountAndClose(host: VolumeHost, volume: Volume, pci: DiskIdentity['pci']): Promise<Left | undefined> {
-  const { mount, serial } = volume.spec;
-  const options = { force: isForced(volume), timeoutMs: host.config.mount_timeout_ms };
-  if (guestEncryption(volume) !== undefined) {
-    const result = await closeInGuest(host, volume, pci, options);
-    return result.done ? undefined : result;
-  }
-  if (mount === undefined) return undefined;
-  const result = await unmount(host.agent, { mountPoint: mount.mountPoint, pci, serial, ...options });
-  if (!result.unmounted) return { ...result, open: false };
-  host.volumes.apply(volume, { kind: 'mounted', mount: false });
-  return undefined;
 }
 
 /** Should the volume stay, it stays without the evidence of what is there no more, or was not seen to be. */

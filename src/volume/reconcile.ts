@@ -2,14 +2,13 @@ import { Deadline } from '../base/deadline.ts';
 import { listed } from '../qemu/inventory.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { asShimError } from '../qmp/errors.ts';
-import { releaseBestEffort, settle } from './attach.ts';
+import { beginUndo, settle } from './attach.ts';
 import { startRemoval } from './detach.ts';
 import { guestEncryption } from './guest-crypt.ts';
 import { hostLuksView, readLuks1 } from './luks-image.ts';
 import { causeFrom, type Cause } from './model/state.ts';
 import { resumeOperation } from './operations/resume.ts';
 import { recoverVolumes } from './recover.ts';
-import { removeFromQemu } from './removal.ts';
 import type { VolumeHost } from './host.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import { fetchKey } from './key.ts';
@@ -83,10 +82,6 @@ async function resumeAttach(host: VolumeHost, volume: Volume, present: boolean):
 }
 
 async function undo(host: VolumeHost, volume: Volume, cause: Cause): Promise<void> {
-  {
-    using _held = await volume.mutex.acquire();
-    host.volumes.apply(volume, { kind: 'attach-failed', cause });
-  }
-  await releaseBestEffort(host, volume);
-  await removeFromQemu(host, volume);
+  const { removal } = await beginUndo(host, volume, cause);
+  await removal;
 }

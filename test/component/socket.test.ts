@@ -385,7 +385,7 @@ await describe('what the daemon tells of itself', async () => {
       }
       assert.deepEqual(await client.call('qshim.v1.Sandboxes', 'List', {}), { sandboxes: [] });
       const error: unknown = await client
-        .call('qshim.v1.Volumes', 'Get', { sandboxId: 'nobody', volumeId: 'v' })
+        .call('qshim.v1.Volumes', 'Get', { sandbox_id: 'nobody', volume_id: 'v' })
         .catch((problem: unknown) => problem);
       const seen = decodeRefusal(error);
       assert.deepEqual({ code: seen.code, reason: seen.reason }, { code: 'NOT_FOUND', reason: 'SANDBOX_NOT_FOUND' });

@@ -43,7 +43,7 @@ export class ReflectionClient implements Disposable {
     return (listServicesResponse?.service ?? []).map(({ name }) => name).sort();
   }
 
-  /** Calls a unary method with plain objects, by descriptors that are fetched for it. */
+  /** Calls a unary method with plain objects, by descriptors that are fetched for it: fields are named as in proto/. */
   async call(service: string, method: string, request: object): Promise<object> {
     const { fileDescriptorResponse } = await this.#ask({ fileContainingSymbol: service });
     const definition = loadFileDescriptorSetFromBuffer(

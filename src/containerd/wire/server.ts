@@ -1,14 +1,11 @@
-import { chmod } from 'node:fs/promises';
-import { Server, ServerCredentials } from '@grpc/grpc-js';
-import { waitFor } from '../../base/deadline.ts';
+import type { Server } from '@grpc/grpc-js';
 import { ShimError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Config } from '../../config.ts';
 import type { ControllerHandlers } from '../../grpc/generated/containerd/services/sandbox/v1/Controller.ts';
 import type { TaskHandlers } from '../../grpc/generated/containerd/task/v3/Task.ts';
 import { Budget, tolerant, unary, type CallContext, type Edge } from '../../grpc/handlers.ts';
-import { allowLongDeadlines } from '../../grpc/long-deadlines.ts';
-import { bindSocket } from '../../grpc/socket.ts';
+import { drainServer, listenOn, newServer } from '../../grpc/server.ts';
 import type { Caller } from '../caller.ts';
 import type { SandboxController } from '../controller.ts';
 import type { TaskService } from '../task.ts';
@@ -41,11 +38,7 @@ export class ContainerdServer {
   ) {
     this.#config = config;
     this.#log = log;
-    allowLongDeadlines();
-    this.#server = new Server({
-      'grpc.max_receive_message_length': config.request_bytes_max,
-      'grpc.max_send_message_length': -1,
-    });
+    this.#server = newServer(config.request_bytes_max);
     const edges: Edges = {
       short: { log, calls: new Budget('calls', config.calls_max), streams: new Budget('streams', 1) },
       // Each running container holds a Wait: those must not use up what short calls may have.
@@ -66,28 +59,14 @@ export class ContainerdServer {
 
   /** @throws ShimError FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN */
   async listen(socket: string): Promise<void> {
-    await bindSocket(socket, async () => {
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
-        if (error === null) resolve();
-        else reject(error);
-      });
-      await promise;
-    });
-    await chmod(socket, 0o600);
+    await listenOn(this.#server, socket);
     this.#log.info({ socket }, 'listening for containerd');
   }
 
   /** Takes no new calls, ends held ones, and lets the others end for as long as the configuration says. */
   async drain(): Promise<void> {
     this.#leaving.abort(new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' }));
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#server.tryShutdown(() => resolve());
-    try {
-      await waitFor(promise, { milliseconds: this.#config.drain_timeout_ms });
-    } catch {
-      this.#server.forceShutdown();
-    }
+    await drainServer(this.#server, this.#config.drain_timeout_ms, this.#log);
   }
 }
 
