@@ -76,6 +76,8 @@ export class Volume {
   #attaching: Promise<void> | undefined;
   #removal: Promise<void> | undefined;
   #operating: Promise<void> | undefined;
+  #question: AbortController | undefined;
+  #asking = false;
 
   private constructor(identity: VolumeIdentity, mutexWaitersMax: number, facts: VolumeFacts, look: SourceLook) {
     this.identity = identity;
@@ -94,7 +96,7 @@ export class Volume {
       state: { state: 'pending', phase: 'attaching', slot: identity.slot },
       times: { pending: Date.now(), attached: undefined, detaching: undefined, removed: undefined },
       ...{ timings: [], sizeBytes: options.sizeBytes, guest: undefined, made: NOTHING_MADE, aio: undefined },
-      ...{ encryption: undefined, creating: undefined, operation: undefined, job: undefined },
+      ...{ encryption: undefined, creating: undefined, operation: undefined, job: undefined, heldBy: undefined },
       health: { failing: false, errors: 0 },
     };
     return new Volume(identity, options.mutexWaitersMax, facts, options.look);
@@ -107,7 +109,8 @@ export class Volume {
   ): Volume {
     const { state, times, sizeBytes, aio, mounted, encryption, creating, operation, ...identity } = record;
     const facts: VolumeFacts = {
-      ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, operation, job: undefined },
+      ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, operation },
+      ...{ job: undefined, heldBy: undefined },
       guest: 'guest' in state ? state.guest : undefined,
       // Which of the two may be there the record does not say: both are looked for.
       made: {
@@ -162,6 +165,10 @@ export class Volume {
 
   get operation(): Operation | undefined {
     return this.#facts.operation;
+  }
+
+  get heldBy(): string | undefined {
+    return this.#facts.heldBy;
   }
 
   get timings(): readonly Timing[] {
@@ -234,6 +241,28 @@ export class Volume {
     });
     this.#removal = kept;
     return kept;
+  }
+
+  /** A detach waits for the guest to say who uses the disk, or for the way back to ATTACHED; nothing was taken yet. */
+  get asking(): boolean {
+    return this.#asking;
+  }
+
+  /** A detach asks the guest to let go. The signal says that its answer is not needed any more. */
+  ask(): AbortSignal {
+    this.#asking = true;
+    this.#question = new AbortController();
+    return this.#question.signal;
+  }
+
+  /** The guest has answered, or the detach goes on without. */
+  answered(): void {
+    this.#asking = false;
+  }
+
+  /** Force has come: no answer is needed any more. */
+  hurry(): void {
+    this.#question?.abort(new Error('the answer is not needed any more'));
   }
 
   /** The operation in progress; the same one again joins it. */

@@ -4,14 +4,9 @@ import { after, before, describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent, type ExecResult } from '../../src/guest/agent.ts';
-import {
-  findDisk,
-  holders,
-  prepareMount,
-  unmount,
-  type DiskIdentity,
-  type PrepareMountRequest,
-} from '../../src/guest/disks.ts';
+import { findDisk, prepareMount, unmount, type DiskIdentity, type PrepareMountRequest } from '../../src/guest/disks.ts';
+import { DiskHolders } from '../../src/guest/holders.ts';
+import type { BusyProcess } from '../../src/guest/run-script.ts';
 import { rawVmMissing, startRawVm, type RawDisk, type RawVm } from '../support/raw-vm.ts';
 
 const skip = rawVmMissing();
@@ -123,6 +118,12 @@ describe('a real guest', { skip }, () => {
 
   const release = (serial: string, force = false): ReturnType<typeof unmount> =>
     unmount(agent, { ...identity(serial), mountPoint: `/mnt/${serial}`, force, timeoutMs });
+
+  const holders = async (serial: string): Promise<readonly BusyProcess[]> => {
+    const use = await new DiskHolders(agent).of(identity(serial));
+    assert.ok(use.there, serial);
+    return use.users;
+  };
 
   const node = async (serial: string): Promise<string> => {
     const found = await findDisk(agent, identity(serial));
@@ -340,7 +341,7 @@ describe('a real guest', { skip }, () => {
       const pid = await output('cd /mnt/busy; sleep 1000 > /dev/null 2>&1 < /dev/null & echo $!');
       assert.deepEqual(await release('busy', true), { unmounted: true });
       assert.equal(await output('grep -c busy /proc/self/mountinfo || :'), '0');
-      const still = await holders(agent, identity('busy'));
+      const still = await holders('busy');
       assert.deepEqual(still, [{ pid: Number(pid), command: 'sleep', what: 'cwd' }]);
       await output('kill "$1"', pid);
       await mount('busy');
@@ -358,25 +359,25 @@ describe('a real guest', { skip }, () => {
     });
 
     it('holders: a mount', async () => {
-      const found = await holders(agent, identity('busy'));
+      const found = await holders('busy');
       assert.deepEqual(found, [{ pid: 0, command: 'kernel', what: 'mount:/mnt/busy' }]);
     });
 
     it('holders: the disk itself held open, swap, device-mapper, nobody', async () => {
       const device = await node('raw');
-      assert.deepEqual(await holders(agent, identity('raw')), []);
+      assert.deepEqual(await holders('raw'), []);
       const pid = await output('sleep 1000 < "$1" > /dev/null 2>&1 & echo $!', device);
-      assert.deepEqual(await holders(agent, identity('raw')), [{ pid: Number(pid), command: 'sleep', what: 'fd/0' }]);
+      assert.deepEqual(await holders('raw'), [{ pid: Number(pid), command: 'sleep', what: 'fd/0' }]);
       await output('kill "$1"', pid);
       await output('mkswap "$1" > /dev/null && swapon "$1"', device);
-      assert.deepEqual(await holders(agent, identity('raw')), [{ pid: 0, command: 'kernel', what: `swap:${device}` }]);
+      assert.deepEqual(await holders('raw'), [{ pid: 0, command: 'kernel', what: `swap:${device}` }]);
       await output('swapoff "$1"; modprobe dm_mod; dmsetup create top --table "0 2048 linear $1 0" 2>&1', device);
-      assert.deepEqual(await holders(agent, identity('raw')), [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }]);
+      assert.deepEqual(await holders('raw'), [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }]);
       const answer = await release('raw');
       const busy = [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }];
       assert.deepEqual(answer, { unmounted: false, busy, mountedAt: [] });
       await output('dmsetup remove top 2>&1');
-      assert.deepEqual(await holders(agent, identity('raw')), []);
+      assert.deepEqual(await holders('raw'), []);
     });
   });
 });

@@ -1,11 +1,15 @@
 import { guestScript } from '../../src/guest/programs.ts';
-import type { FakeVm } from './fake-qemu.ts';
+import { disksAsked } from './fake-holders.ts';
+import { HOLDERS_PID, type FakeVm } from './fake-qemu.ts';
 
 const SCRIPTS = {
   mount: guestScript('prepare-mount'),
   unmount: guestScript('unmount'),
   open: guestScript('open-luks2'),
   close: guestScript('close-luks2'),
+  holders: guestScript('holders'),
+  resize: guestScript('resize-disk'),
+  'resize-luks': guestScript('resize-luks2'),
 } as const;
 export type ScriptName = keyof typeof SCRIPTS;
 
@@ -25,6 +29,10 @@ const USUAL: Readonly<Record<ScriptName, readonly string[]>> = {
     'formatted=0',
   ],
   close: ['closed=1'],
+  // As the VM plays it.
+  holders: [],
+  resize: ['device=/dev/vda', 'sectors=4096', 'grown=ext4'],
+  'resize-luks': ['device=/dev/vda', 'sectors=4096', 'grown=ext4'],
 };
 
 /** Plays the scripts that qshim runs in a guest: mounts and encryption, without a guest. */
@@ -42,11 +50,17 @@ export class FakeScripts {
           const name = Array.isArray(args) ? scriptOf(String(args[1])) : undefined;
           if (name === undefined) return new Error('no script that is known here');
           this.ran.push(name);
+          if (disksAsked(request) !== undefined && this.#printed.holders === undefined) return vm.answerAgent(request);
           printed = this.#printed[name] ?? USUAL[name];
           return { pid: this.ran.length };
         }
         case 'guest-exec-status':
-          return { exited: true, exitcode: 0, 'out-data': Buffer.from(printed.join('\n')).toString('base64') };
+          if (Number(request.arguments['pid']) > HOLDERS_PID) return vm.answerAgent(request);
+          return {
+            exited: true,
+            exitcode: printed.some((line) => line.startsWith('error=')) ? 1 : 0,
+            'out-data': Buffer.from(printed.join('\n')).toString('base64'),
+          };
         default:
           return vm.answerAgent(request);
       }

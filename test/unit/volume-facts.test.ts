@@ -13,7 +13,13 @@ const FACTS: VolumeFacts = {
   state: { state: 'pending', phase: 'attaching', slot: SLOT },
   times: { pending: 1, attached: undefined, detaching: undefined, removed: undefined },
   ...{ timings: [], sizeBytes: 512, guest: undefined, made: NOTHING_MADE, aio: undefined, encryption: undefined },
-  ...{ creating: undefined, operation: undefined, job: undefined, health: { failing: false, errors: 0 } },
+  ...{
+    creating: undefined,
+    operation: undefined,
+    job: undefined,
+    heldBy: undefined,
+    health: { failing: false, errors: 0 },
+  },
 };
 
 function after(...inputs: readonly VolumeInput[]): VolumeFacts {
