@@ -122,7 +122,7 @@ describe('detach: signs in odd orders', { timeout: 120_000 }, () => {
     const seen = await refusal(rig.detach('a', { timeoutMs: 1000 }));
     assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'QEMU_HOLDS_VOLUME']);
     assert.match(seen.message, /the guest has let go of volume a.*in use by block job: mirror/);
-    assert.equal(seen.metadata['holder'], busy);
+    assert.equal(seen.metadata['holder'], `blockdev-del: ${busy}`);
     assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_DETACHING');
     vm.qmp.on('blockdev-del', usual);
     await rig.until('a', 'VOLUME_STATE_REMOVED');
