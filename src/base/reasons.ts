@@ -395,7 +395,7 @@ export const REASONS = {
     statuses: ['DEADLINE_EXCEEDED'],
     where: ['api'],
     meaning:
-      'Whether anything in the guest uses the volume is not known: its agent is silent or cannot tell; the volume stays ATTACHED.',
+      'Whether the guest uses the volume, or still has it mounted, is not known: its agent is silent or cannot tell. The volume stays ATTACHED.',
     remedy:
       'Call again when the guest answers, or detach with force, which takes the disk whatever the guest does with it.',
   },

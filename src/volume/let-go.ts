@@ -4,6 +4,7 @@ import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { wasNeverSent } from '../guest/channel-errors.ts';
 import { unmount, type BusyProcess, type DiskIdentity } from '../guest/disks.ts';
 import type { DiskUse } from '../guest/holders.ts';
+import { unescapePoint } from '../guest/run-script.ts';
 import { closeInGuest, guestEncryption } from './guest-crypt.ts';
 import type { VolumeHost } from './host.ts';
 import type { Evidence } from './model/state.ts';
@@ -242,7 +243,20 @@ function busy(host: VolumeHost, volume: Volume, what: string, users: readonly Bu
 
 function describe(users: readonly BusyProcess[]): string {
   if (users.length === 0) return 'the guest says that the file system is busy';
-  const named = users.slice(0, NAMED_MAX).map((one) => `${one.command} (pid ${one.pid}, ${one.what})`);
   const more = users.length > NAMED_MAX ? ` and ${users.length - NAMED_MAX} more` : '';
-  return `${named.join(', ')}${more}`;
+  return `${users.slice(0, NAMED_MAX).map(nameOf).join(', ')}${more}`;
+}
+
+/** The kernel's own uses (BusyProcess), in words. */
+const KERNEL_USES: Readonly<Record<string, (of: string) => string>> = {
+  mount: (point) => `mounted in the guest at ${unescapePoint(point)}`,
+  swap: (device) => `swap on ${device}`,
+  holder: (device) => `below ${device}`,
+  superblock: (type) => `a file system (${type}) that is mounted nowhere any more and still in use`,
+};
+
+function nameOf({ pid, command, what }: BusyProcess): string {
+  const [kind = '', ...of] = what.split(':');
+  const words = pid === 0 && of.length > 0 ? KERNEL_USES[kind] : undefined;
+  return words === undefined ? `${command} (pid ${pid}, ${what})` : words(of.join(':'));
 }

@@ -107,6 +107,7 @@ describe('detach: refused half-way', { timeout: 120_000 }, () => {
     assert.deepEqual([seen.reason, seen.metadata['cause']], ['GUEST_NOT_ASKED', 'GUEST_AGENT_TIMEOUT']);
     const kept = await rig.volume('a');
     assert.deepEqual([kept.state, kept.evidence], ['VOLUME_STATE_ATTACHED', ALL]);
+    vm.agent.start();
     assert.equal((await attach()).generation, kept.generation);
   });
 

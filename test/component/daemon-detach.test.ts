@@ -276,7 +276,7 @@ describe('detach: guests that still use it', { timeout: 120_000 }, () => {
     const both = await Promise.all([refusal(rig.detach('a')), refusal(rig.detach('a'))]);
     for (const seen of both) {
       assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'VOLUME_BUSY']);
-      assert.match(seen.message, /\/data/);
+      assert.match(seen.message, /mounted in the guest at \/data/);
     }
     const kept = await rig.volume('a');
     assert.deepEqual([kept.state, kept.cause?.reason], ['VOLUME_STATE_ATTACHED', 'VOLUME_BUSY']);

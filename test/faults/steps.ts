@@ -28,7 +28,7 @@ export const STEPS: readonly Step[] = [
   { plan: 'attach', name: 'find-in-guest', on: 'agent', known: 'guest-file-open', ...plain },
   { plan: 'attach', name: 'mount', on: 'agent', known: 'guest-exec', mounted: true },
   { plan: 'detach', name: 'journal', on: 'journal', known: 'detaching', ...plain },
-  { plan: 'detach', name: 'ask-guest', on: 'agent', known: 'guest-get-fsinfo', ...plain },
+  { plan: 'detach', name: 'ask-guest', on: 'agent', known: 'guest-exec', ...plain },
   { plan: 'detach', name: 'unmount', on: 'agent', known: 'guest-exec', mounted: true },
   { plan: 'detach', name: 'device_del', on: 'qmp', known: 'device_del', ...plain },
   { plan: 'detach', name: 'await-gone', on: 'qmp', known: 'DEVICE_DELETED', ...plain },

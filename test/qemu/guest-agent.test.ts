@@ -405,7 +405,7 @@ describe('a real guest', { skip }, () => {
       assert.deepEqual(await holders('blank'), [{ pid: Number(pid), command: 'sleep', what: 'mount-namespace' }]);
       await output('kill "$1"; while [ -e "/proc/$1/fd/1" ]; do sleep 0.05; done; sleep 0.5', pid);
       assert.deepEqual(await holders('blank'), []);
-      const loop = await output('losetup -f > /tmp/loop; losetup "$(cat /tmp/loop)" "$1" && cat /tmp/loop', device);
+      const loop = await output('modprobe loop; losetup /dev/loop0 "$1" && echo /dev/loop0', device);
       const name = loop.replace('/dev/', '');
       assert.deepEqual(await holders('blank'), [{ pid: 0, command: 'kernel', what: `holder:${name}` }]);
       await output('losetup -d "$1"', loop);

@@ -10,6 +10,7 @@ const SCRIPTS = {
   holders: guestScript('holders'),
   resize: guestScript('resize-disk'),
   'resize-luks': guestScript('resize-luks2'),
+  status: guestScript('status-luks2'),
 } as const;
 export type ScriptName = keyof typeof SCRIPTS;
 
@@ -33,6 +34,7 @@ const USUAL: Readonly<Record<ScriptName, readonly string[]>> = {
   holders: [],
   resize: ['device=/dev/vda', 'sectors=4096', 'grown=ext4'],
   'resize-luks': ['device=/dev/vda', 'sectors=4096', 'grown=ext4'],
+  status: ['kept=1', 'slots=1', 'luks_uuid=', `table=${TABLE}`, 'mapped=/dev/mapper/qshim-a', 'lower='],
 };
 
 /** Plays the scripts that qshim runs in a guest: mounts and encryption, without a guest. */
@@ -40,9 +42,13 @@ export class FakeScripts {
   /** The scripts that were run, oldest first. */
   readonly ran: ScriptName[] = [];
   readonly #printed: Partial<Record<ScriptName, readonly string[]>> = {};
+  /** What is mounted: the point as mountinfo writes it, by the PCI address of its disk. */
+  readonly #mounted = new Map<string, string>();
 
   constructor(vm: FakeVm) {
     let printed: readonly string[] = [];
+    const uses = vm.uses;
+    vm.uses = (pci) => [...this.#mountOf(pci).map((point) => `0 mount:${point} kernel`), ...uses(pci)];
     vm.agent.answer = (request) => {
       switch (request.execute) {
         case 'guest-exec': {
@@ -51,7 +57,7 @@ export class FakeScripts {
           if (name === undefined) return new Error('no script that is known here');
           this.ran.push(name);
           if (disksAsked(request) !== undefined && this.#printed.holders === undefined) return vm.answerAgent(request);
-          printed = this.#printed[name] ?? USUAL[name];
+          printed = this.#printed[name] ?? this.#play(name, (args as unknown[]).map(String));
           return { pid: this.ran.length };
         }
         case 'guest-exec-status':
@@ -65,6 +71,23 @@ export class FakeScripts {
           return vm.answerAgent(request);
       }
     };
+  }
+
+  /** The guest unmounts everything by itself. */
+  unmountAll(): void {
+    this.#mounted.clear();
+  }
+
+  #play(name: ScriptName, [, , , pci = '', ...args]: readonly string[]): readonly string[] {
+    const point = name === 'mount' ? args[3] : name === 'open' ? args[9] : '';
+    if (point !== undefined && point !== '') this.#mounted.set(pci, point);
+    if (name === 'unmount' || name === 'close') this.#mounted.delete(pci);
+    return name === 'status' ? [...USUAL[name], ...this.#mountOf(pci).map((at) => `left=${at}`)] : USUAL[name];
+  }
+
+  #mountOf(pci: string): readonly string[] {
+    const point = this.#mounted.get(pci);
+    return point === undefined ? [] : [point];
   }
 
   /** What a script prints from now on; undefined: what is usual. */

@@ -3,6 +3,7 @@
 
 . ./lib/disk.sh
 . ./lib/luks.sh
+. ./lib/unmounting.sh
 
 find_disk "$1" "$2"
 begin_luks "$3"
@@ -21,6 +22,9 @@ if [ -n "$top" ]; then
   echo "luks_uuid=$(cryptsetup luksUUID "$header_at" 2> /dev/null)"
   echo "table=$table"
   echo "readonly=$mapped_readonly"
+  read -r number < "/sys/block/$top/dev"
+  numbers=" $number "
+  tell_left
   echo "mapped=/dev/mapper/$mapping"
 fi
 echo "lower=$lower"

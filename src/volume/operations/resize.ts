@@ -3,11 +3,13 @@ import { invalidArgument, ShimError } from '../../base/errors.ts';
 import type { ReasonWith } from '../../base/reasons.ts';
 import { resizeDisk, type DiskIdentity } from '../../guest/disks.ts';
 import { resizeLuks2, type LuksKey } from '../../guest/luks.ts';
+import type { KeyMaterial } from '../../keys/material.ts';
 import { isQmpError } from '../../qmp/errors.ts';
 import { guestEncryption } from '../guest-crypt.ts';
 import type { VolumeHost } from '../host.ts';
 import { fetchKey } from '../key.ts';
 import { mappingName, type GuestLuks2Spec } from '../model/encryption.ts';
+import { noteGone } from '../still-there.ts';
 import type { Volume, VolumeSnapshot } from '../volume.ts';
 import { operate } from './slot.ts';
 
@@ -15,8 +17,8 @@ import { operate } from './slot.ts';
  * Grows an attached volume, from the bottom up: image, disk, encryption, file system. Each is looked at afterwards, and
  * a repeat with the same size goes on where the last one stopped.
  * @throws ShimError INVALID_ARGUMENT; FAILED_PRECONDITION: VOLUME_NOT_ATTACHED, VOLUME_READ_ONLY, SHRINK_REFUSED,
- *   OPERATION_IN_PROGRESS, RESIZE_FAILED, GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, LUKS_WRONG_KEY; UNIMPLEMENTED /
- *   LUKS_RESIZE_UNSUPPORTED
+ *   OPERATION_IN_PROGRESS, RESIZE_FAILED, GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, VOLUME_NOT_MOUNTED,
+ *   LUKS_NOT_OPEN, LUKS_WRONG_KEY; UNIMPLEMENTED / LUKS_RESIZE_UNSUPPORTED
  */
 export async function resizeVolume(
   host: VolumeHost,
@@ -55,6 +57,22 @@ async function grow(
   // Before anything is changed: a key that is not to be had leaves the volume as it is.
   using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(host, volume.spec);
   await growDisk(host, volume, sizeBytes, wait);
+  try {
+    await growInGuest(host, volume, key, sizeBytes, timeoutMs);
+  } catch (error) {
+    await noteGone(host, volume, error);
+    throw error;
+  }
+}
+
+/** What lies on the disk. A file system that qshim mounted is grown, or the resize fails. */
+async function growInGuest(
+  host: VolumeHost,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  sizeBytes: number,
+  timeoutMs: number,
+): Promise<void> {
   // The mutex is free while the guest works; its scripts wait for each other.
   const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   if (pci === undefined || !host.agentReady) {
@@ -137,6 +155,7 @@ async function growMapping(
   diskBytes: number,
   timeoutMs: number,
 ): Promise<void> {
-  const { serial } = volume.spec;
-  await resizeLuks2(host.agent, { pci, serial, name: mappingName(volume.id), key, diskBytes, timeoutMs });
+  const { serial, mount } = volume.spec;
+  const disk = { pci, serial, name: mappingName(volume.id) };
+  await resizeLuks2(host.agent, { ...disk, key, diskBytes, mounted: mount !== undefined, timeoutMs });
 }
