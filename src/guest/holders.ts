@@ -29,9 +29,9 @@ interface Question {
 }
 
 /**
- * Who uses disks: mounts of it or of its partitions in any namespace, swap, device-mapper, md, loop devices and the like
- * on top, files open on it, and processes that have the disk itself open. A look costs the guest about the same for one
- * disk and for a hundred, so that all who ask while one is under way share the next one.
+ * Who uses disks: mounts of it or of its partitions in any namespace, swap, device-mapper, md, loop devices and the
+ * like on top, files open on it, and processes that have the disk itself open. A look costs the guest about the same
+ * for one disk and for a hundred, so that all who ask while one is under way share the next one.
  */
 export class DiskHolders {
   readonly #agent: GuestAgent;

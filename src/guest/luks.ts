@@ -213,8 +213,8 @@ export interface ResizeLuks2Request extends LuksDisk {
  * After the disk has grown: lets the mapping, and the file system that is mounted from it, fill the disk.
  * @returns the mapping's size, and the file system that was grown (undefined: none is mounted)
  * @throws ShimError FAILED_PRECONDITION: LUKS_NOT_OPEN, VOLUME_NOT_MOUNTED, LUKS_WRONG_KEY, LUKS_DEVICE_TRUNCATED,
- * LUKS_RESIZE_FAILED, LUKS_NAME_IN_USE, GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH; UNIMPLEMENTED: LUKS_RESIZE_UNSUPPORTED (with integrity),
- * GUEST_TOOL_MISSING; INVALID_ARGUMENT; and what GuestAgent.exec throws
+ * LUKS_RESIZE_FAILED, LUKS_NAME_IN_USE, GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH; UNIMPLEMENTED:
+ * LUKS_RESIZE_UNSUPPORTED (with integrity), GUEST_TOOL_MISSING; INVALID_ARGUMENT; and what GuestAgent.exec throws
  */
 export async function resizeLuks2(
   agent: GuestAgent,

@@ -22,8 +22,8 @@ export interface BusyProcess {
   readonly command: string;
   /**
    * `fd/N`, `cwd`, `root`, `exe`, `maps`: what lies on the disk or is the disk. `mount-namespace`: it is mounted where
-   * that process lives. `mount:PATH`, `swap:DEVICE`, `holder:DEVICE` (as dm-crypt), `superblock:TYPE` (a file system that
-   * is mounted nowhere any more and still in use), `mount`: the kernel's own uses.
+   * that process lives. `mount:PATH`, `swap:DEVICE`, `holder:DEVICE` (as dm-crypt), `superblock:TYPE` (a file
+   * system that is mounted nowhere any more and still in use), `mount`: the kernel's own uses.
    */
   readonly what: string;
 }

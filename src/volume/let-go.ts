@@ -77,7 +77,7 @@ export async function letGo(host: VolumeHost, volume: Volume, askMs: number): Pr
   });
 }
 
-/** Undoes what qshim made. The guest may take its time to write back; that it takes none for an answer is found first. */
+/** Undoes what qshim made. The guest may take its time to write back; whether it answers at all is found out first. */
 async function undo(host: VolumeHost, volume: Volume, askMs: number, signal: AbortSignal): Promise<void> {
   try {
     await waitFor(host.agent.waitReady({ timeoutMs: askMs, signal }), { milliseconds: askMs, signal });

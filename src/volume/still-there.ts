@@ -18,8 +18,8 @@ const MOUNT_PREFIX = 'mount:';
 /**
  * Looks, and drops the evidence of what is not there. Nothing to look at is a look that finds all as it was.
  * @param limits for the guest's answer
- * @throws ShimError FAILED_PRECONDITION: VOLUME_NOT_MOUNTED, LUKS_NOT_OPEN; DEADLINE_EXCEEDED / GUEST_NOT_ASKED, and then
- *   all that was known stays; the signal's reason
+ * @throws ShimError FAILED_PRECONDITION: VOLUME_NOT_MOUNTED, LUKS_NOT_OPEN; DEADLINE_EXCEEDED / GUEST_NOT_ASKED, and
+ *   then all that was known stays; the signal's reason
  */
 export async function lookAtMade(
   host: VolumeHost,

@@ -78,7 +78,10 @@ describe('what is said of a mount was seen just now', { timeout: 120_000 }, () =
       await rig.restart('SIGKILL');
       await eventually('the daemon has looked', () => (scripts.ran.length > looks ? true : undefined));
       assert.deepEqual(await evidence(), before);
-      await rig.restartAfter('SIGKILL', () => Promise.resolve(scripts.unmountAll()));
+      await rig.restartAfter('SIGKILL', () => {
+        scripts.unmountAll();
+        return Promise.resolve();
+      });
       await eventually('the evidence is gone', async () =>
         (await evidence()).includes('guest-mount') ? undefined : true,
       );

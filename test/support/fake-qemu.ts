@@ -40,7 +40,7 @@ export class FakeVm {
   readonly qmp: FakeQmp;
   readonly model: FakeQemuModel;
   readonly agent: FakeAgent;
-  /** Who uses a disk in the guest, by its PCI address (0000:01:01.0): lines PID WHAT COMMAND. Nobody, unless a test says. */
+  /** Who uses a disk in the guest, by its PCI address (0000:01:01.0): lines PID WHAT COMMAND. Default nobody. */
   uses: (pci: string) => readonly string[] = () => [];
   readonly #printed: string[] = [];
   /** Resolves when the process has ended and its sockets with it. */
