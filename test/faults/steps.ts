@@ -45,6 +45,11 @@ export function isEvent(step: Step): boolean {
   return step.name === 'await-gone';
 }
 
+/** True for a step while which the guest is asked who uses a disk; without its answer the disk is not taken. */
+export function asksGuest({ plan, name, mounted }: Step): boolean {
+  return plan === 'detach' && !mounted && (name === 'ask-guest' || name === 'journal');
+}
+
 /** Recognizes the line at which a step is held. */
 export function lineOf(step: Step, moment: Moment): LineTest {
   if (isEvent(step)) return isDeviceDeleted;
