@@ -347,7 +347,7 @@ export const REASONS = {
       'Use another kind of source, or a QEMU that has the driver (`qshim doctor` lists the kinds that can be opened).',
   },
   OPERATION_IN_PROGRESS: {
-    statuses: ['FAILED_PRECONDITION', 'DEADLINE_EXCEEDED'],
+    statuses: ['DEADLINE_EXCEEDED', 'FAILED_PRECONDITION'],
     where: ['api'],
     meaning:
       'The volume is in the midst of another operation, which the metadata names (DEADLINE_EXCEEDED: a detach has waited for its end).',
@@ -395,7 +395,7 @@ export const REASONS = {
     statuses: ['DEADLINE_EXCEEDED'],
     where: ['api'],
     meaning:
-      'Whether the guest uses the volume, or still has it mounted, is not known: its agent is silent or cannot tell. The volume stays ATTACHED.',
+      'Whether the guest uses the volume, or still has it mounted, is not known, as its agent is silent or cannot tell; the volume stays ATTACHED.',
     remedy:
       'Call again when the guest answers, or detach with force, which takes the disk whatever the guest does with it.',
   },
