@@ -23,9 +23,10 @@ command_of() { # PID; sets who
 # That a look which cannot be taken finds nothing would mean that nobody uses the disk. So it is tried on what is always there.
 expect_sight() {
   { command -v grep && command -v xargs && command -v stat; } > /dev/null || fail GUEST_TOOL_MISSING 'grep, xargs and stat'
-  [ -n "$(grep -HoE '^[0-9]+ [0-9]+ ' /proc/self/mountinfo 2> /dev/null)" ] &&
-    [ -n "$(echo /proc/1/exe | xargs stat -L -c '%d %f %t:%T %n' 2> /dev/null)" ] ||
+  if ! grep -HqE '^[0-9]+ [0-9]+ ' /proc/self/mountinfo 2> /dev/null ||
+    [ -z "$(echo /proc/1/exe | xargs stat -L -c '%d %f %t:%T %n' 2> /dev/null)" ]; then
     fail GUEST_PROBE_FAILED 'the agent cannot see what others have mounted and open'
+  fi
 }
 
 own_mounts() { # sets points (newest first) and ids
