@@ -361,9 +361,10 @@ export const REASONS = {
       'Use another kind of source, or a QEMU that has the driver (`qshim doctor` lists the kinds that can be opened).',
   },
   OPERATION_IN_PROGRESS: {
-    statuses: ['FAILED_PRECONDITION'],
+    statuses: ['DEADLINE_EXCEEDED', 'FAILED_PRECONDITION'],
     where: ['api'],
-    meaning: 'The volume is in the midst of another operation, which the metadata names.',
+    meaning:
+      'The volume is in the midst of another operation, which the metadata names (DEADLINE_EXCEEDED: a detach has waited for its end).',
     remedy: 'Ask again when that operation has ended; the same operation with the same arguments joins it.',
   },
   CONCURRENT_OPERATION: {
@@ -410,6 +411,21 @@ export const REASONS = {
     where: ['api'],
     meaning: 'The guest has not let go of the volume in time; it stays DETACHING and the daemon goes on asking.',
     remedy: 'Wait with Watch or with the same call again.',
+  },
+  GUEST_NOT_ASKED: {
+    statuses: ['DEADLINE_EXCEEDED'],
+    where: ['api'],
+    meaning:
+      'Whether the guest uses the volume, or still has it mounted, is not known, as its agent is silent or cannot tell; the volume stays ATTACHED.',
+    remedy:
+      'Call again when the guest answers, or detach with force, which takes the disk whatever the guest does with it.',
+  },
+  QEMU_HOLDS_VOLUME: {
+    statuses: ['DEADLINE_EXCEEDED'],
+    where: ['api'],
+    meaning:
+      'The guest has let go of the volume and QEMU has not, for a block job or an export that the message names; it stays DETACHING.',
+    remedy: 'End what the message names; the daemon then finishes the detach by itself.',
   },
   SHRINK_REFUSED: {
     statuses: ['FAILED_PRECONDITION'],
@@ -731,6 +747,12 @@ export const REASONS = {
     where: ['api'],
     meaning: 'The guest could not close the encrypted disk.',
     remedy: "Read the guest's own words in the message, or detach with force.",
+  },
+  LUKS_STATUS_FAILED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The guest could not tell the state of the encrypted disk.',
+    remedy: "Read the guest's own words in the message.",
   },
   LUKS_RESIZE_FAILED: {
     statuses: ['FAILED_PRECONDITION'],

@@ -56,7 +56,7 @@ function addDetachMany(parent: CommandUnknownOpts, session: Session): void {
     .argument('<volumes...>', 'ids of the volumes')
     .option(
       '--force',
-      'take them even if the guest still uses them: unwritten data is lost (default: ask the guest first)',
+      'take them even if the guest still uses them or does not answer: unwritten data is lost (default: ask the guest first)',
     )
     .option('--timeout <ms>', `milliseconds to wait for the guest, for each volume ${BY_DAEMON}`, wholeNumber(1))
     .addHelpText('after', '\nExample:\n  qshim volume detach-many sb1 a b c')

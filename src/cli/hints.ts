@@ -34,6 +34,8 @@ const BY_REASON: { readonly [R in Reason]?: Hint } = {
     `${command('volume get', subject.sandboxId, subject.volumeId)} shows what it was attached with`,
   SERIAL_IN_USE: listVolumes,
   GUEST_HOLDS_VOLUME: getVolume,
+  QEMU_HOLDS_VOLUME: getVolume,
+  GUEST_NOT_ASKED: (subject) => `${command('sandbox get', subject.sandboxId)} shows whether its guest agent answers`,
   VOLUME_NOT_MOUNTED: getVolume,
   VOLUME_DETACHING: getVolume,
   VOLUME_PENDING: getVolume,

@@ -168,7 +168,10 @@ function addDetach(parent: CommandUnknownOpts, session: Session): void {
     )
     .argument('<sandbox>', 'id of the sandbox')
     .argument('<volume>', 'id of the volume')
-    .option('--force', 'take it even if the guest still uses it: unwritten data is lost (default: ask the guest first)')
+    .option(
+      '--force',
+      'take it even if the guest still uses it or does not answer: unwritten data is lost (default: ask the guest first)',
+    )
     .option('--timeout <ms>', `milliseconds to wait for the guest ${BY_DAEMON}`, wholeNumber(1))
     .addHelpText('after', '\nExamples:\n  qshim volume detach sb1 data\n  qshim volume detach sb1 data --timeout 2000')
     .action(async (sandboxId, volumeId, { force, timeout }) => {

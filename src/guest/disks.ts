@@ -14,11 +14,9 @@ export type { BusyProcess, DiskIdentity } from './run-script.ts';
 
 const PREPARE_MOUNT = guestScript('prepare-mount');
 const UNMOUNT = guestScript('unmount');
-const HOLDERS = guestScript('holders');
 const RESIZE_DISK = guestScript('resize-disk');
 
 const SECTOR_BYTES = 512;
-const HOLDERS_TIMEOUT_MS = 10_000;
 
 export interface PrepareMountRequest extends DiskIdentity {
   readonly fsType: 'ext4' | 'xfs';
@@ -103,8 +101,9 @@ export type Unmounted =
 
 /**
  * Unmounts every mount of the disk and of its partitions. `unmounted: true` is said when they are in no process's
- * mountinfo any more and nothing is stacked on the disk; with `force` only: not in the agent's own. A disk that is not
- * mounted at all is unmounted.
+ * mountinfo any more, nothing is stacked on the disk and no process has it open; with `force` only: not in the agent's
+ * own. A disk that is not mounted at all is unmounted. Where something else is mounted on top, that stays: without
+ * `force` nothing is unmounted then.
  * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, GUEST_UNMOUNT_FAILED; and what
  * GuestAgent.exec throws
  */
@@ -123,34 +122,20 @@ export async function unmount(agent: GuestAgent, request: UnmountRequest): Promi
   return { unmounted: false, busy: busyProcesses(facts), mountedAt: mountPointsLeft(facts) };
 }
 
-/**
- * Who uses a disk: mounts of it or of its partitions in any namespace, swap, device-mapper and the like on top of it,
- * files open on it, and processes that have the disk itself open. At most 64 are named.
- * @throws as `unmount`, with GUEST_PROBE_FAILED
- */
-export async function holders(agent: GuestAgent, identity: DiskIdentity): Promise<readonly BusyProcess[]> {
-  const facts = await runScript(agent, HOLDERS, {
-    identity,
-    args: [],
-    timeoutMs: HOLDERS_TIMEOUT_MS,
-    fallback: 'GUEST_PROBE_FAILED',
-  });
-  return busyProcesses(facts);
-}
-
 export interface ResizeDiskRequest extends DiskIdentity {
   /** What the disk has, once it has grown: waited for, at most 20 s. */
   readonly sizeBytes: number;
-  /** Let the file system that is mounted from it fill it. */
+  /** Let the file system that is mounted from it fill it; one has to be. */
   readonly grow: boolean;
   readonly timeoutMs: number;
 }
 
 /**
  * After a disk has grown: waits until the guest's kernel has taken note, and grows the mounted file system if asked to.
- * @returns the type of the file system that was grown; undefined when none was
- * @throws ShimError FAILED_PRECONDITION: GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, GUEST_DISK_NOT_FOUND,
- * GUEST_DISK_MISMATCH; and what GuestAgent.exec throws
+ * @returns the type of the file system that was grown; undefined when none was to be
+ * @throws ShimError FAILED_PRECONDITION: GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, VOLUME_NOT_MOUNTED (nothing of the
+ * disk is mounted, in the agent's mount namespace), GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH; and what GuestAgent.exec
+ * throws
  */
 export async function resizeDisk(agent: GuestAgent, request: ResizeDiskRequest): Promise<string | undefined> {
   const { sizeBytes, grow, timeoutMs } = request;

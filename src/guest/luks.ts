@@ -20,6 +20,7 @@ import {
 
 const OPEN_LUKS2 = guestScript('open-luks2');
 const CLOSE_LUKS2 = guestScript('close-luks2');
+const STATUS_LUKS2 = guestScript('status-luks2');
 const RESIZE_LUKS2 = guestScript('resize-luks2');
 
 /** dm-crypt's names are shorter than 128 bytes, and `_dif` is added for integrity. */
@@ -28,6 +29,7 @@ export const LUKS_KEY_BYTES_MAX = 8192;
 /** cryptsetup reads the key once to encrypt the disk and once to open it. */
 const KEY_COPIES = 2;
 const SECTOR_BYTES = 512;
+const STATUS_TIMEOUT_MS = 30_000;
 
 /** A disk and the name of its mapping: the device is /dev/mapper/NAME. */
 export interface LuksDisk extends DiskIdentity {
@@ -169,9 +171,39 @@ export async function closeLuks2(agent: GuestAgent, request: CloseLuks2Request):
   return { closed: false, released: said('released'), open: said('open'), ...left };
 }
 
+/** `ephemeralKey`: the guest still has the key and header of this name. */
+export type StatusLuks2 =
+  | { readonly state: 'closed'; readonly ephemeralKey: boolean }
+  | {
+      readonly state: 'open';
+      readonly ephemeralKey: boolean;
+      readonly mapping: Luks2Mapping;
+      /** Where it is mounted, in the agent's mount namespace. */
+      readonly mountedAt: readonly string[];
+    };
+
+/**
+ * What the guest's kernel says of a mapping.
+ * @throws as closeLuks2, with LUKS_STATUS_FAILED
+ */
+export async function statusLuks2(agent: GuestAgent, disk: LuksDisk): Promise<StatusLuks2> {
+  checkName(disk.name);
+  const script = { identity: disk, args: [disk.name], timeoutMs: STATUS_TIMEOUT_MS };
+  const facts = await runScript(agent, STATUS_LUKS2, { ...script, fallback: 'LUKS_STATUS_FAILED' });
+  const ephemeralKey = facts.get('kept')?.[0] === '1';
+  const mapping = toMapping(facts);
+  if (mapping !== undefined) return { state: 'open', ephemeralKey, mapping, mountedAt: mountPointsLeft(facts) };
+  // Printed last; what remains of dm-integrity alone is not closed either.
+  const lower = facts.get('lower')?.[0];
+  if (lower !== '') throw refusal('LUKS_STATUS_FAILED', { identity: disk }, lower ?? 'no result');
+  return { state: 'closed', ephemeralKey };
+}
+
 export interface ResizeLuks2Request extends LuksDisk {
   /** What the disk has, once it has grown: waited for. */
   readonly diskBytes: number;
+  /** A file system has to be mounted from it. */
+  readonly mounted: boolean;
   /** The kernel does not give its copy back, so the key is needed again. */
   readonly key: LuksKey;
   readonly timeoutMs: number;
@@ -180,20 +212,20 @@ export interface ResizeLuks2Request extends LuksDisk {
 /**
  * After the disk has grown: lets the mapping, and the file system that is mounted from it, fill the disk.
  * @returns the mapping's size, and the file system that was grown (undefined: none is mounted)
- * @throws ShimError FAILED_PRECONDITION: LUKS_NOT_OPEN, LUKS_WRONG_KEY, LUKS_DEVICE_TRUNCATED, LUKS_RESIZE_FAILED,
- * LUKS_NAME_IN_USE, GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH; UNIMPLEMENTED: LUKS_RESIZE_UNSUPPORTED (with integrity),
- * GUEST_TOOL_MISSING; INVALID_ARGUMENT; and what GuestAgent.exec throws
+ * @throws ShimError FAILED_PRECONDITION: LUKS_NOT_OPEN, VOLUME_NOT_MOUNTED, LUKS_WRONG_KEY, LUKS_DEVICE_TRUNCATED,
+ * LUKS_RESIZE_FAILED, LUKS_NAME_IN_USE, GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH; UNIMPLEMENTED:
+ * LUKS_RESIZE_UNSUPPORTED (with integrity), GUEST_TOOL_MISSING; INVALID_ARGUMENT; and what GuestAgent.exec throws
  */
 export async function resizeLuks2(
   agent: GuestAgent,
   request: ResizeLuks2Request,
 ): Promise<{ readonly sizeBytes: number; readonly grown?: string }> {
-  const { name, key, diskBytes, timeoutMs } = request;
+  const { name, key, diskBytes, mounted, timeoutMs } = request;
   checkName(name);
   const facts = await withKey(key, (input) =>
     runScript(agent, RESIZE_LUKS2, {
       identity: request,
-      args: [name, ...keyArguments(key), String(diskBytes / SECTOR_BYTES)],
+      args: [name, ...keyArguments(key), String(diskBytes / SECTOR_BYTES), mounted ? '1' : '0'],
       ...input,
       timeoutMs,
       fallback: 'LUKS_RESIZE_FAILED',

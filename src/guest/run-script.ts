@@ -22,7 +22,8 @@ export interface BusyProcess {
   readonly command: string;
   /**
    * `fd/N`, `cwd`, `root`, `exe`, `maps`: what lies on the disk or is the disk. `mount-namespace`: it is mounted where
-   * that process lives. `mount:PATH`, `swap:DEVICE`, `holder:DEVICE` (as dm-crypt), `mount`: the kernel's own uses.
+   * that process lives. `mount:PATH`, `swap:DEVICE`, `holder:DEVICE` (as dm-crypt), `superblock:TYPE` (a file
+   * system that is mounted nowhere any more and still in use), `mount`: the kernel's own uses.
    */
   readonly what: string;
 }
@@ -79,21 +80,25 @@ export function parseFacts(text: string): Facts {
 
 /** The lines `busy=PID WHAT COMMAND`, at most 64. */
 export function busyProcesses(facts: Facts): readonly BusyProcess[] {
-  const found = (facts.get('busy') ?? []).flatMap((line) => {
-    const match = /^(\d+) (\S+) (.*)$/.exec(line);
-    const [, pid = '', what = '', command = ''] = match ?? [];
-    return match === null ? [] : [{ pid: Number(pid), command, what }];
-  });
+  const found = (facts.get('busy') ?? []).flatMap((line) => busyProcess(line) ?? []);
   return found.slice(0, BUSY_MAX);
 }
 
-/**
- * The lines `left=POINT`: where the disk is still mounted in the agent's own mount namespace. Escaped as in mountinfo.
- */
+/** `PID WHAT COMMAND`; undefined for anything else. */
+export function busyProcess(line: string): BusyProcess | undefined {
+  const match = /^(\d+) (\S+) (.*)$/.exec(line);
+  const [, pid = '', what = '', command = ''] = match ?? [];
+  return match === null ? undefined : { pid: Number(pid), command, what };
+}
+
+/** The lines `left=POINT`: where the disk is still mounted in the agent's own mount namespace. */
 export function mountPointsLeft(facts: Facts): readonly string[] {
-  return (facts.get('left') ?? []).map((point) =>
-    point.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))),
-  );
+  return (facts.get('left') ?? []).map(unescapePoint);
+}
+
+/** A mount point as mountinfo writes it (escapeForMountinfo), as a path. */
+export function unescapePoint(point: string): string {
+  return point.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 }
 
 const SENTENCES = {
@@ -109,6 +114,7 @@ const SENTENCES = {
   GUEST_PROBE_FAILED: 'the guest could not tell who uses the disk',
   GUEST_SIZE_NOT_SEEN: 'the guest does not see that the disk has grown',
   GUEST_RESIZE_FAILED: 'the disk has grown, but the guest could not grow its file system',
+  VOLUME_NOT_MOUNTED: 'the disk has grown, but its file system is not mounted any more',
   GUEST_TOOL_MISSING: 'the guest lacks a program that this needs',
   GUEST_DM_CRYPT_MISSING: 'the guest lacks kernel support for encrypted disks',
   LUKS_NO_HEADER: 'the disk is not an encrypted one',
@@ -125,6 +131,7 @@ const SENTENCES = {
   LUKS_FORMAT_FAILED: 'the guest could not encrypt the disk',
   LUKS_OPEN_FAILED: 'the guest could not open the encrypted disk',
   LUKS_CLOSE_FAILED: 'the guest could not close the encrypted disk',
+  LUKS_STATUS_FAILED: 'the guest could not tell the state of the encrypted disk',
   LUKS_RESIZE_FAILED: 'the guest could not resize the encrypted disk',
   LUKS_RESIZE_UNSUPPORTED: 'a disk with integrity protection cannot be resized',
   LUKS_NOT_OPEN: 'the encrypted disk is not open',

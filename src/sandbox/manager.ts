@@ -20,6 +20,8 @@ import {
   type VolumePlan,
 } from '../volume/batch.ts';
 import { detachVolume } from '../volume/detach.ts';
+import { ASK_MS } from '../volume/let-go.ts';
+import { lookAtMade } from '../volume/still-there.ts';
 import {
   changeKeySlots,
   listKeySlots,
@@ -319,7 +321,7 @@ export class SandboxManager {
     const admission = beginAdmission(request);
     for await (const reason of reasonsAgainst(sandbox, request, admission)) throw reason;
     const { volumeId, spec, source, repeated } = admission;
-    if (repeated !== undefined) return await this.#joinAttach(sandbox, repeated, callerWait);
+    if (repeated !== undefined) return await this.#repeatAttach(sandbox, repeated, callerWait);
     if (spec === undefined || source === undefined)
       throw new Error('nothing is against it, and nothing is known of it');
     // What an adopted VM has is known only once QEMU was asked (reconcile.ts): before, names and slots may seem free.
@@ -330,10 +332,19 @@ export class SandboxManager {
     // Nothing has begun yet: for a caller that has gone, nothing begins.
     callerWait?.throwIfAborted();
     const raced = sandbox.volumes.repeated(volumeId, spec);
-    if (raced !== undefined) return await this.#joinAttach(sandbox, raced, callerWait);
+    if (raced !== undefined) return await this.#repeatAttach(sandbox, raced, callerWait);
     const volume = sandbox.volumes.add(volumeId, spec, source);
     const work = attachVolume(sandbox, volume, timeoutMs === 0 ? config.attach_timeout_ms : timeoutMs);
     volume.attachBy(work).catch(() => undefined); // The caller may go before the end; the record keeps the cause.
+    return await this.#joinAttach(sandbox, volume, callerWait);
+  }
+
+  /** One that is attached already is looked at again: its guest may have unmounted it since. */
+  async #repeatAttach(sandbox: Sandbox, volume: Volume, callerWait: AbortSignal | undefined): Promise<VolumeSnapshot> {
+    if (volume.state.state === 'attached') {
+      const signal = callerWait === undefined ? sandbox.gone : AbortSignal.any([sandbox.gone, callerWait]);
+      await lookAtMade(sandbox, volume, { milliseconds: ASK_MS, signal });
+    }
     return await this.#joinAttach(sandbox, volume, callerWait);
   }
 

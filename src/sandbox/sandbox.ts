@@ -7,6 +7,7 @@ import type { Config } from '../config.ts';
 import { agentFor, type GuestAgent } from '../guest/agent.ts';
 import { Containers } from '../guest/containers/containers.ts';
 import { DiskNames } from '../guest/disk-names.ts';
+import { DiskHolders } from '../guest/holders.ts';
 import { GuestEvents } from '../guest/guest-events.ts';
 import type { KeySource } from '../keys/sources.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
@@ -138,6 +139,7 @@ export class Sandbox implements VolumeHost {
   readonly volumes: VolumeStore;
   readonly addresses = new GuestAddresses();
   readonly disks: DiskNames;
+  readonly holders: DiskHolders;
   readonly guestEvents: GuestEvents;
   readonly drivers: DriverWatch;
   readonly unplugs: Unplugs;
@@ -201,6 +203,7 @@ export class Sandbox implements VolumeHost {
     this.inventory = new Inventory(this.link);
     this.agent = agent ?? agentFor(this.files.agentSocket, config, this.log);
     this.disks = new DiskNames(this.agent);
+    this.holders = new DiskHolders(this.agent);
     this.guestEvents = new GuestEvents(this);
     this.drivers = new DriverWatch(this);
     this.unplugs = new Unplugs(this);

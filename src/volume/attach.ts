@@ -11,7 +11,7 @@ import { formatAddress, type GuestPciAddress } from './guest-addresses.ts';
 import { guestEncryption, openInGuest } from './guest-crypt.ts';
 import type { VolumeHost } from './host.ts';
 import { fetchKey } from './key.ts';
-import { letGo } from './let-go.ts';
+import { unmountAndClose } from './let-go.ts';
 import { causeFrom, type Cause, type Evidence, type GuestView } from './model/state.ts';
 import { guestSteps, type GuestStep } from './plan.ts';
 import { removeFromQemu } from './removal.ts';
@@ -332,7 +332,7 @@ async function releaseBestEffort(host: VolumeHost, volume: Volume): Promise<void
   try {
     const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
     if (pci === undefined) return;
-    const left = await letGo(host, volume, pci, { force: false, timeoutMs: UNDO_UNMOUNT_MS });
+    const left = await unmountAndClose(host, volume, pci, { force: false, timeoutMs: UNDO_UNMOUNT_MS });
     if (left !== undefined) host.log.warn({ volumeId: volume.id }, 'guest has not let go in an undo');
   } catch (error) {
     host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'unmount in an undo failed');

@@ -1,17 +1,12 @@
 import { Deadline, sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
-import { causeFrom, transition, type Evidence, type Transition } from './model/state.ts';
-import { wasNeverSent } from '../guest/channel-errors.ts';
-import type { BusyProcess } from '../guest/disks.ts';
+import { causeFrom, transition, type Transition } from './model/state.ts';
 import { asShimError } from '../qmp/errors.ts';
-import { letGo, type Left } from './let-go.ts';
+import { ASK_MS, askMsFor, holdsInGuest, isForced, letGo, notAsked } from './let-go.ts';
 import { hasDevice, removeFromQemu } from './removal.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import type { Volume } from './volume.ts';
 import type { VolumeHost } from './host.ts';
-
-/** How long a guest agent that may be away (the guest may be booting) is asked whether a disk is in use. */
-const ASK_MOUNTS_MS = 3000;
 
 export interface DetachOptions {
   readonly force: boolean;
@@ -23,8 +18,9 @@ export interface DetachOptions {
 /**
  * Begins to detach a volume, or joins the detach in progress, and waits for the end.
  * @param callerWait ends only this caller's waiting; the daemon goes on asking the guest
- * @throws ShimError FAILED_PRECONDITION / VOLUME_PENDING, VOLUME_BUSY; DEADLINE_EXCEEDED / GUEST_HOLDS_VOLUME, or
- *   CONCURRENT_OPERATION when the volume's own turn did not come and nothing was begun
+ * @throws ShimError FAILED_PRECONDITION / VOLUME_PENDING, VOLUME_BUSY; DEADLINE_EXCEEDED: GUEST_NOT_ASKED, when the
+ *   guest has not said that nobody uses it; GUEST_HOLDS_VOLUME; QEMU_HOLDS_VOLUME, when the guest has let go and QEMU
+ *   has not; OPERATION_IN_PROGRESS or CONCURRENT_OPERATION, when the volume's turn did not come and nothing was begun
  */
 export async function detachVolume(host: VolumeHost, volume: Volume, options: DetachOptions): Promise<void> {
   const { force, timeoutMs, callerWait } = options;
@@ -34,14 +30,10 @@ export async function detachVolume(host: VolumeHost, volume: Volume, options: De
     ...(callerWait === undefined ? {} : { signal: callerWait }),
     onTimeout,
   });
-  const { removal } = await beginDetach(
-    host,
-    volume,
-    force,
-    limits(() => turnNotCome(host, volume, timeoutMs)),
-  );
+  const turn = (): WaitLimits => limits(() => turnNotCome(host, volume, timeoutMs));
+  const { removal } = await beginDetach(host, volume, force, deadline, turn);
   if (removal === undefined) return;
-  const holds = (): ShimError => guestHolds(host, volume, timeoutMs);
+  const holds = (): ShimError => notGone(host, volume, timeoutMs);
   try {
     await waitFor(removal, limits(holds));
   } catch (error) {
@@ -56,20 +48,61 @@ export async function detachVolume(host: VolumeHost, volume: Volume, options: De
   }
 }
 
-function guestHolds(host: VolumeHost, volume: Volume, timeoutMs: number): ShimError {
-  return new ShimError(
-    'DEADLINE_EXCEEDED',
-    `the guest has not let go of volume ${volume.id} within ${timeoutMs} ms; the volume stays DETACHING and the daemon goes on asking`,
-    { reason: 'GUEST_HOLDS_VOLUME', metadata: { sandboxId: host.id, volumeId: volume.id } },
-  );
+/** Who has not let go, as far as it was seen. */
+function notGone(host: VolumeHost, volume: Volume, timeoutMs: number): ShimError {
+  const { state, heldBy } = volume;
+  if (volume.asking) return notAsked(host, volume, `it has not answered within ${timeoutMs} ms`);
+  const metadata = { sandboxId: host.id, volumeId: volume.id };
+  const goesOn = 'the volume stays DETACHING and the daemon goes on asking';
+  if (state.state === 'detaching' && state.deviceGone && heldBy !== undefined) {
+    const message = `the guest has let go of volume ${volume.id}, and QEMU has not within ${timeoutMs} ms: ${heldBy}; ${goesOn}`;
+    return new ShimError('DEADLINE_EXCEEDED', message, {
+      reason: 'QEMU_HOLDS_VOLUME',
+      metadata: { ...metadata, holder: heldBy },
+    });
+  }
+  const message = `the guest has not let go of volume ${volume.id} within ${timeoutMs} ms; ${goesOn}`;
+  return new ShimError('DEADLINE_EXCEEDED', message, { reason: 'GUEST_HOLDS_VOLUME', metadata });
 }
 
 function turnNotCome(host: VolumeHost, volume: Volume, timeoutMs: number): ShimError {
+  const { operation } = volume;
+  const what = operation === undefined ? 'another operation' : `an operation (${operation.kind})`;
   return new ShimError(
     'DEADLINE_EXCEEDED',
-    `another operation on volume ${volume.id} has not ended within ${timeoutMs} ms; the detach was not begun`,
-    { reason: 'CONCURRENT_OPERATION', metadata: { sandboxId: host.id, volumeId: volume.id } },
+    `${what} on volume ${volume.id} has not ended within ${timeoutMs} ms; the detach was not begun`,
+    {
+      reason: operation === undefined ? 'CONCURRENT_OPERATION' : 'OPERATION_IN_PROGRESS',
+      metadata: {
+        sandboxId: host.id,
+        volumeId: volume.id,
+        ...(operation === undefined ? {} : { operation: operation.kind }),
+      },
+    },
   );
+}
+
+/**
+ * The volume's mutex, once no operation is under way on it: what works on a disk that leaves would fail half-way. Force
+ * does not wait for that.
+ */
+async function takeTurn(host: VolumeHost, volume: Volume, force: boolean, turn: () => WaitLimits): Promise<Disposable> {
+  for (;;) {
+    if (!force && volume.operation !== undefined) {
+      // One that an earlier daemon began is taken up with the connection.
+      if (volume.operating === undefined) await waitFor(host.link.ready(), turn());
+      if (volume.operating !== undefined) {
+        await waitFor(
+          volume.operating.catch(() => undefined),
+          turn(),
+        );
+        host.gone.throwIfAborted();
+      }
+    }
+    const held = await volume.mutex.acquireForCaller(turn());
+    if (force || volume.operating === undefined) return held;
+    held[Symbol.dispose]();
+  }
 }
 
 /**
@@ -79,12 +112,13 @@ async function beginDetach(
   host: VolumeHost,
   volume: Volume,
   force: boolean,
-  limits: WaitLimits,
+  deadline: Deadline,
+  turn: () => WaitLimits,
 ): Promise<{ readonly removal: Promise<void> | undefined }> {
   // An attach may hold the mutex for as long as an image takes to be made; that it is refused meanwhile is known now.
   const early = transition(volume.state, { kind: 'detach', force });
   if (early.kind === 'denied') throw refused(host, volume, early);
-  using _held = await volume.mutex.acquireForCaller(limits);
+  using _held = await takeTurn(host, volume, force, turn);
   // The phases of the attach are no news of the detach.
   if (volume.state.state === 'attached') host.volumes.apply(volume, { kind: 'timed', timings: [] });
   const result = host.volumes.apply(volume, { kind: 'detach', force });
@@ -94,12 +128,13 @@ async function beginDetach(
     case 'ignored':
       if (volume.isRemoved()) return { removal: undefined };
       // DETACHING with nobody at it: an adopted volume whose VM is not connected yet.
-      if (volume.removal === undefined) startRemoval(host, volume);
+      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(deadline.remainingMs));
       return { removal: volume.removal };
     case 'noted':
     case 'next':
-      // A stronger demand (force) on a detach in progress joins it; it sees the new state.
-      if (volume.removal === undefined) startRemoval(host, volume);
+      // A stronger demand (force) on a detach in progress joins it; it sees the new state, and waits for no answer.
+      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(deadline.remainingMs));
+      else volume.hurry();
       return { removal: volume.removal };
   }
 }
@@ -111,20 +146,25 @@ function refused(host: VolumeHost, volume: Volume, denial: Extract<Transition, {
   });
 }
 
-/** Starts to remove a DETACHING volume. The promise is kept on the volume, so that it never floats. */
-export function startRemoval(host: VolumeHost, volume: Volume): void {
-  volume.removeBy(carryOut(host, volume)).catch((error: unknown) => {
+/**
+ * Starts to remove a DETACHING volume. The promise is kept on the volume, so that it never floats.
+ * @param askMs how long the guest may take to say who uses it
+ */
+export function startRemoval(host: VolumeHost, volume: Volume, askMs = ASK_MS): void {
+  volume.removeBy(carryOut(host, volume, askMs)).catch((error: unknown) => {
     host.log.info({ volumeId: volume.id, problem: messageOf(error) }, 'detach ended without removal');
   });
 }
 
-async function carryOut(host: VolumeHost, volume: Volume): Promise<void> {
+async function carryOut(host: VolumeHost, volume: Volume, askMs: number): Promise<void> {
   const watch = new Stopwatch();
   try {
-    await recordAndAsk(host, volume);
+    await recordAndAsk(host, volume, askMs);
   } catch (error) {
     host.gone.throwIfAborted();
     if (await refuse(host, volume, asShimError(error))) throw error;
+  } finally {
+    volume.answered();
   }
   watch.lap('ask-guest');
   await removeFromQemu(host, volume, watch);
@@ -158,131 +198,15 @@ async function refuseOnce(host: VolumeHost, volume: Volume, error: ShimError): P
   return result.kind === 'next';
 }
 
-function isForced(volume: Volume): boolean {
-  return volume.state.state === 'detaching' && volume.state.force;
-}
-
 /**
  * Nothing is changed, in the guest or in QEMU, before the intent is on disk. Looking may begin at once: the guest is
  * asked while the record is being written.
  */
-async function recordAndAsk(host: VolumeHost, volume: Volume): Promise<void> {
+async function recordAndAsk(host: VolumeHost, volume: Volume, askMs: number): Promise<void> {
   const recorded = host.commit();
-  const asked = holdsInGuest(volume) ? recorded.then(() => askGuest(host, volume)) : askGuest(host, volume);
+  const ask = (): Promise<void> => letGo(host, volume, askMs);
+  const asked = holdsInGuest(volume) ? recorded.then(ask) : ask();
   const [record, answer] = await Promise.allSettled([recorded, asked]);
   if (record.status === 'rejected') throw record.reason;
   if (answer.status === 'rejected') throw answer.reason;
-}
-
-/**
- * True when something in the guest is qshim's own to take away first, and asking therefore changes it: a mount, an open
- * encryption.
- */
-function holdsInGuest(volume: Volume): boolean {
-  return volume.made.mount || volume.made.mapping;
-}
-
-/**
- * DEVICE_DELETED does not mean that the guest was finished: a disk leaves under a running write. So the guest is asked.
- */
-async function askGuest(host: VolumeHost, volume: Volume): Promise<void> {
-  if (volume.state.state === 'detaching' && volume.state.deviceGone) return;
-  if (holdsInGuest(volume)) {
-    try {
-      await letGoInGuest(host, volume);
-    } catch (error) {
-      // A guest that has let go of the disk has nothing mounted from it. The unplug was asked for before, by a daemon
-      // that did not live to see it.
-      if (!isShimError(error) || error.reason !== 'GUEST_DISK_NOT_FOUND') throw error;
-    }
-    return;
-  }
-  if (!host.agentReady || isForced(volume)) return;
-  await refuseIfMounted(host, volume);
-}
-
-async function letGoInGuest(host: VolumeHost, volume: Volume): Promise<void> {
-  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
-  if (address === undefined) return;
-  let left: Left | undefined;
-  try {
-    const options = { force: isForced(volume), timeoutMs: host.config.mount_timeout_ms };
-    left = await letGo(host, volume, address, options);
-  } catch (error) {
-    // How far the guest has come nobody has seen: it may still be at it.
-    if (!wasNeverSent(error)) await noteLeft(host, volume, { busy: [], open: false, mountedAt: [] });
-    throw error;
-  }
-  if (left === undefined) return;
-  await noteLeft(host, volume, left);
-  throw busy(host, volume, describe(left.busy), left);
-}
-
-/** Should the volume stay, it stays without the evidence of what is there no more, or was not seen to be. */
-async function noteLeft(host: VolumeHost, volume: Volume, { open, mountedAt }: Left): Promise<void> {
-  using _held = await volume.mutex.acquire();
-  if (volume.state.state !== 'detaching') return;
-  const { guest } = volume.state;
-  const gone = new Set<Evidence>();
-  if (!isMounted(volume, mountedAt)) gone.add('guest-mount');
-  if (!open) gone.add('guest-luks');
-  const evidence = guest.evidence.filter((each) => !gone.has(each));
-  if (evidence.length === guest.evidence.length) return;
-  host.volumes.apply(volume, { kind: 'guest-seen', guest: { ...guest, evidence } });
-  host.commitSoon();
-}
-
-function isMounted({ spec }: Volume, mountedAt: readonly string[]): boolean {
-  return spec.mount !== undefined && mountedAt.includes(spec.mount.mountPoint);
-}
-
-/**
- * A disk that qshim did not mount itself but that has become somebody's file system is not taken away from under it.
- */
-async function refuseIfMounted(host: VolumeHost, volume: Volume): Promise<void> {
-  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
-  if (address === undefined) return;
-  let mounts;
-  try {
-    mounts = await waitFor(host.agent.mounts(), { milliseconds: ASK_MOUNTS_MS, signal: host.gone });
-  } catch (error) {
-    host.gone.throwIfAborted();
-    // A guest that cannot be asked (no agent any more, rebooting) cannot hold the unplug up for ever.
-    host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'guest could not be asked for its mounts');
-    return;
-  }
-  const own = mounts.filter((mount) =>
-    mount.disks.some((disk) => disk.pci?.bus === address.bus && disk.pci.slot === address.slot),
-  );
-  if (own.length === 0) return;
-  throw busy(host, volume, `mounted in the guest at ${own.map((mount) => mount.mountPoint).join(', ')}`);
-}
-
-/** @param left when qshim's own mount was to be taken away: what is still there */
-function busy(host: VolumeHost, volume: Volume, what: string, left?: Left): ShimError {
-  const { mount } = volume.spec;
-  const mounted = left === undefined || mount === undefined ? undefined : isMounted(volume, left.mountedAt);
-  const half = mounted === false ? `, though no longer mounted at ${mount?.mountPoint ?? ''}` : '';
-  return new ShimError(
-    'FAILED_PRECONDITION',
-    `volume ${volume.id} is in use${half}: ${what}; detach with force takes it all the same`,
-    {
-      reason: 'VOLUME_BUSY',
-      metadata: {
-        sandboxId: host.id,
-        volumeId: volume.id,
-        busy: what,
-        pids: (left?.busy ?? []).map((one) => String(one.pid)).join(','),
-        ...(mounted === undefined ? {} : { mounted: String(mounted) }),
-      },
-    },
-  );
-}
-
-function describe(processes: readonly BusyProcess[]): string {
-  if (processes.length === 0) return 'the guest says that the file system is busy';
-  return processes
-    .slice(0, 8)
-    .map((one) => `${one.command} (pid ${one.pid}, ${one.what})`)
-    .join(', ');
 }

@@ -4,6 +4,7 @@ import type { Config } from '../config.ts';
 import type { GuestAgent } from '../guest/agent.ts';
 import type { DiskArrival } from '../guest/disk-arrivals.ts';
 import type { DiskNames } from '../guest/disk-names.ts';
+import type { DiskHolders } from '../guest/holders.ts';
 import type { KeySource } from '../keys/sources.ts';
 import type { Inventory } from '../qemu/inventory.ts';
 import type { QmpLink } from '../qmp/link.ts';
@@ -55,6 +56,8 @@ export interface VolumeHost extends GuestBoot {
   readonly keys: KeySource;
   /** The guest's names of its disks. */
   readonly disks: Pick<DiskNames, 'find'>;
+  /** Who uses disks in the guest. */
+  readonly holders: Pick<DiskHolders, 'of'>;
   readonly drivers: Drivers;
   readonly guestEvents: Announcements;
   /** How the guest is asked to let go of devices. */

@@ -9,6 +9,7 @@ import { hostLuksView, readLuks1 } from './luks-image.ts';
 import { causeFrom, type Cause } from './model/state.ts';
 import { resumeOperation } from './operations/resume.ts';
 import { recoverVolumes } from './recover.ts';
+import { lookAtMadeAgain } from './still-there.ts';
 import type { VolumeHost } from './host.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import { fetchKey } from './key.ts';
@@ -36,11 +37,15 @@ async function reconcileVolume(host: VolumeHost, volume: Volume, present: boolea
     case 'removed':
       return;
     case 'attached':
-      if (!present) await deviceVanished(host, volume);
-      else await resumeOperation(host, volume);
+      if (!present) {
+        await deviceVanished(host, volume);
+        return;
+      }
+      host.inBackground('look at what was made', lookAtMadeAgain(host, volume));
+      await resumeOperation(host, volume);
       return;
     case 'detaching':
-      startRemoval(host, volume);
+      startRemoval(host, volume, host.config.detach_timeout_ms);
       return;
     case 'pending':
       await volume.attachBy(resumeAttach(host, volume, present));

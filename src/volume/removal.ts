@@ -102,7 +102,7 @@ async function removeOnce(removing: Removing): Promise<boolean> {
   // The volume may have been carried to its end meanwhile: by the VM's own end.
   if (volume.isRemoved()) return true;
   host.volumes.apply(volume, { kind: 'device-gone' });
-  if (!(await removeRestAndProve(host, qmp, objects))) return false;
+  if (!(await removeRestAndProve(host, volume, qmp, objects))) return false;
   await emptyAgain(host, volume);
   watch.lap('unplug');
   host.volumes.apply(volume, { kind: 'timed', timings: watch.timings });
@@ -187,16 +187,27 @@ export async function hasDevice({ inventory }: Pick<VolumeHost, 'inventory'>, de
 
 /**
  * Removes all but the front end, and looks: true only when QEMU lists none of the objects, nor a part of one, any more.
+ * What is left is noted with QEMU's word for it: a job or an export may use a node.
  */
-async function removeRestAndProve(host: VolumeHost, qmp: QmpClient, objects: readonly QemuObject[]): Promise<boolean> {
+async function removeRestAndProve(
+  host: VolumeHost,
+  volume: Volume,
+  qmp: QmpClient,
+  objects: readonly QemuObject[],
+): Promise<boolean> {
   const rest = objects.filter(({ type }) => type !== 'device').reverse();
   // That something may be gone already, or be in use still, is not an error: the look decides. QEMU works in order, so
   // a look that is sent after the commands sees what became of them.
-  const removals = rest.map(({ remove }) =>
-    qmp.run(remove.command, remove.arguments).catch((error: unknown) => {
+  const said = new Map<QemuObject, string>();
+  const removals = rest.map((object) =>
+    qmp.run(object.remove.command, object.remove.arguments).catch((error: unknown) => {
       if (!isQmpError(error)) throw error;
+      said.set(object, error.message);
     }),
   );
   const [left] = await Promise.all([host.inventory.namesOn(objects.map(({ type }) => type)), ...removals]);
-  return !objects.some(({ gone }) => gone.some((name) => left.has(name)));
+  const isLeft = ({ gone }: QemuObject): boolean => gone.some((name) => left.has(name));
+  const [by] = [...said].filter(([object]) => isLeft(object)).map(([, message]) => message);
+  if (by !== volume.heldBy) host.volumes.apply(volume, { kind: 'held', by });
+  return !objects.some(isLeft);
 }

@@ -76,6 +76,8 @@ export class Volume {
   #attaching: Promise<void> | undefined;
   #removal: Promise<void> | undefined;
   #operating: Promise<void> | undefined;
+  #question: AbortController | undefined;
+  #asking = false;
 
   private constructor(identity: VolumeIdentity, mutexWaitersMax: number, facts: VolumeFacts, look: SourceLook) {
     this.identity = identity;
@@ -101,7 +103,7 @@ export class Volume {
         made: NOTHING_MADE,
         aio: undefined,
       },
-      ...{ encryption: undefined, creating: undefined, operation: undefined, job: undefined },
+      ...{ encryption: undefined, creating: undefined, operation: undefined, job: undefined, heldBy: undefined },
       health: { failing: false, errors: 0 },
     };
     return new Volume(identity, options.mutexWaitersMax, facts, options.look);
@@ -115,6 +117,7 @@ export class Volume {
     const { state, times, sizeBytes, aio, mounted, encryption, creating, operation, ...identity } = record;
     const facts: VolumeFacts = {
       ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, operation, job: undefined },
+      heldBy: undefined,
       // The resize that was under way may have been seen to give more than it asked for.
       askedBytes: operation?.kind === 'resize' ? operation.sizeBytes : undefined,
       guest: 'guest' in state ? state.guest : undefined,
@@ -175,6 +178,10 @@ export class Volume {
 
   get operation(): Operation | undefined {
     return this.#facts.operation;
+  }
+
+  get heldBy(): string | undefined {
+    return this.#facts.heldBy;
   }
 
   get timings(): readonly Timing[] {
@@ -247,6 +254,28 @@ export class Volume {
     });
     this.#removal = kept;
     return kept;
+  }
+
+  /** A detach waits for the guest to say who uses the disk, or for the way back to ATTACHED; nothing was taken yet. */
+  get asking(): boolean {
+    return this.#asking;
+  }
+
+  /** A detach asks the guest to let go. The signal says that its answer is not needed any more. */
+  ask(): AbortSignal {
+    this.#asking = true;
+    this.#question = new AbortController();
+    return this.#question.signal;
+  }
+
+  /** The guest has answered, or the detach goes on without. */
+  answered(): void {
+    this.#asking = false;
+  }
+
+  /** Force has come: no answer is needed any more. */
+  hurry(): void {
+    this.#question?.abort(new Error('the answer is not needed any more'));
   }
 
   /** The operation in progress; the same one again joins it. */

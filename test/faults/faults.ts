@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Fault, Point, StatusName, Target } from './cell.ts';
 import { addsToQemu, always, deathTold, filterOn, leadsToQemu, lives, passOn, unlessSpawn } from './fault-parts.ts';
 import { LINE_BYTES_MAX, REPLY_TIMEOUT_MS } from './rig.ts';
-import { isDeviceDeleted, isEvent, lineOf, type Step } from './steps.ts';
+import { asksGuest, isDeviceDeleted, isEvent, lineOf, type Step } from './steps.ts';
 import type { Wire } from './wire.ts';
 import { GUEST_FAULTS, HOST_FAULTS } from './world-faults.ts';
 
@@ -84,7 +84,7 @@ const PROCESS_FAULTS: readonly Fault[] = [
       return undefined;
     },
     expect: lives((step) => {
-      if (leadsToQemu(step)) return ['OK', 'DEADLINE_EXCEEDED'];
+      if (leadsToQemu(step) || asksGuest(step)) return ['OK', 'DEADLINE_EXCEEDED'];
       return addsToQemu(step) || step.mounted ? ['DEADLINE_EXCEEDED'] : undefined;
     }),
   },
@@ -163,6 +163,8 @@ const WIRE_FAULTS: readonly Fault[] = [
     },
     expect: lives((step) => {
       if (step.mounted) return ['UNAVAILABLE', 'DEADLINE_EXCEEDED'];
+      // A question is asked again.
+      if (asksGuest(step)) return ['OK', 'DEADLINE_EXCEEDED'];
       if (step.name === 'qmp') return ['FAILED_PRECONDITION'];
       return addsToQemu(step) ? ['DEADLINE_EXCEEDED'] : undefined;
     }),
@@ -177,6 +179,8 @@ const WIRE_FAULTS: readonly Fault[] = [
       if (step.name === 'device_add') return ['INTERNAL'];
       // The next aio mode is tried, the guest is asked again, the look is taken again.
       if (step.mounted) return ['UNIMPLEMENTED'];
+      // An agent that runs no programs cannot say who uses the disk.
+      if (step.name === 'ask-guest') return ['DEADLINE_EXCEEDED'];
       return step.name === 'await-driver' ? ['FAILED_PRECONDITION'] : undefined;
     }),
   },

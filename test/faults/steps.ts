@@ -28,7 +28,7 @@ export const STEPS: readonly Step[] = [
   { plan: 'attach', name: 'find-in-guest', on: 'agent', known: 'guest-file-open', ...plain },
   { plan: 'attach', name: 'mount', on: 'agent', known: 'guest-exec', mounted: true },
   { plan: 'detach', name: 'journal', on: 'journal', known: 'detaching', ...plain },
-  { plan: 'detach', name: 'ask-guest', on: 'agent', known: 'guest-get-fsinfo', ...plain },
+  { plan: 'detach', name: 'ask-guest', on: 'agent', known: 'guest-exec', ...plain },
   { plan: 'detach', name: 'unmount', on: 'agent', known: 'guest-exec', mounted: true },
   { plan: 'detach', name: 'device_del', on: 'qmp', known: 'device_del', ...plain },
   { plan: 'detach', name: 'await-gone', on: 'qmp', known: 'DEVICE_DELETED', ...plain },
@@ -43,6 +43,11 @@ export function stepName({ plan, name }: Step): string {
 /** True for a step that waits for an event: QEMU sends it, nobody asks for it. */
 export function isEvent(step: Step): boolean {
   return step.name === 'await-gone';
+}
+
+/** True for a step while which the guest is asked who uses a disk; without its answer the disk is not taken. */
+export function asksGuest({ plan, name, mounted }: Step): boolean {
+  return plan === 'detach' && !mounted && (name === 'ask-guest' || name === 'journal');
 }
 
 /** Recognizes the line at which a step is held. */

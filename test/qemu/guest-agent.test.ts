@@ -4,14 +4,9 @@ import { after, before, describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent, type ExecResult } from '../../src/guest/agent.ts';
-import {
-  findDisk,
-  holders,
-  prepareMount,
-  unmount,
-  type DiskIdentity,
-  type PrepareMountRequest,
-} from '../../src/guest/disks.ts';
+import { findDisk, prepareMount, unmount, type DiskIdentity, type PrepareMountRequest } from '../../src/guest/disks.ts';
+import { DiskHolders } from '../../src/guest/holders.ts';
+import type { BusyProcess } from '../../src/guest/run-script.ts';
 import { rawVmMissing, startRawVm, type RawDisk, type RawVm } from '../support/raw-vm.ts';
 
 const skip = rawVmMissing();
@@ -124,6 +119,12 @@ describe('a real guest', { skip }, () => {
   const release = (serial: string, force = false): ReturnType<typeof unmount> =>
     unmount(agent, { ...identity(serial), mountPoint: `/mnt/${serial}`, force, timeoutMs });
 
+  const holders = async (serial: string): Promise<readonly BusyProcess[]> => {
+    const use = await new DiskHolders(agent).of(identity(serial));
+    assert.ok(use.there, serial);
+    return use.users;
+  };
+
   const node = async (serial: string): Promise<string> => {
     const found = await findDisk(agent, identity(serial));
     assert.ok(found, serial);
@@ -231,7 +232,7 @@ describe('a real guest', { skip }, () => {
       const wrong = { ...identity('blank'), serial: 'blanc', mountPoint: '/mnt/blank' };
       await assert.rejects(mount('blank', wrong), refused('GUEST_DISK_MISMATCH'));
       await assert.rejects(unmount(agent, { ...wrong, force: true, timeoutMs }), refused('GUEST_DISK_MISMATCH'));
-      await assert.rejects(holders(agent, wrong), refused('GUEST_DISK_MISMATCH'));
+      await assert.rejects(new DiskHolders(agent).of(wrong), refused('GUEST_DISK_MISMATCH'));
       const nowhere = { pci: { domain: 0, bus: 0, slot: 0x1d } };
       await assert.rejects(mount('blank', nowhere), refused('GUEST_DISK_NOT_FOUND'));
       assert.equal(
@@ -336,11 +337,44 @@ describe('a real guest', { skip }, () => {
       await output('umount /mnt/busy/sub');
     });
 
+    it('what is mounted over it stays with its files, force or not, and without force nothing else goes', async () => {
+      await output('mkdir -p /mnt/aside; mount --bind /mnt/busy /mnt/aside');
+      for (const [cover, undo] of [
+        ['mount -t tmpfs mine /mnt/busy', 'umount /mnt/busy'],
+        // Above it: what the path leads to is nothing of ours either.
+        ['mount -t tmpfs top /mnt && mkdir /mnt/busy && mount -t tmpfs mine /mnt/busy', 'umount /mnt/busy /mnt'],
+      ] as const) {
+        await output(`${cover} && echo "only copy" > /mnt/busy/file`);
+        const answer = await release('busy');
+        assert.ok(!answer.unmounted);
+        assert.deepEqual([...answer.mountedAt].sort(), ['/mnt/aside', '/mnt/busy'], cover);
+        assert.ok(
+          answer.busy.some(({ pid, what }) => pid === 0 && what === 'mount:/mnt/busy'),
+          JSON.stringify(answer.busy),
+        );
+        await assert.rejects(release('busy', true), refused('GUEST_UNMOUNT_FAILED'));
+        assert.equal(await output('cat /mnt/busy/file'), 'only copy', cover);
+        await output(`${undo}; grep -q " /mnt/aside " /proc/self/mountinfo || mount --bind /mnt/busy /mnt/aside`);
+      }
+      assert.deepEqual(await release('busy'), { unmounted: true });
+      await mount('busy');
+    });
+
+    it('a process that has the disk itself open, once nothing of it is mounted, is named', async () => {
+      const pid = await output('sleep 1000 < "$1" > /dev/null 2>&1 & echo $!', await node('busy'));
+      const answer = await release('busy');
+      const busy = [{ pid: Number(pid), command: 'sleep', what: 'fd/0' }];
+      assert.deepEqual(answer, { unmounted: false, busy, mountedAt: [] });
+      await output('kill "$1"; while [ -e "/proc/$1/fd/1" ]; do sleep 0.05; done', pid);
+      assert.deepEqual(await release('busy'), { unmounted: true });
+      await mount('busy');
+    });
+
     it('force takes it away although it is in use', async () => {
       const pid = await output('cd /mnt/busy; sleep 1000 > /dev/null 2>&1 < /dev/null & echo $!');
       assert.deepEqual(await release('busy', true), { unmounted: true });
       assert.equal(await output('grep -c busy /proc/self/mountinfo || :'), '0');
-      const still = await holders(agent, identity('busy'));
+      const still = await holders('busy');
       assert.deepEqual(still, [{ pid: Number(pid), command: 'sleep', what: 'cwd' }]);
       await output('kill "$1"', pid);
       await mount('busy');
@@ -358,25 +392,71 @@ describe('a real guest', { skip }, () => {
     });
 
     it('holders: a mount', async () => {
-      const found = await holders(agent, identity('busy'));
+      const found = await holders('busy');
       assert.deepEqual(found, [{ pid: 0, command: 'kernel', what: 'mount:/mnt/busy' }]);
+    });
+
+    it('holders: in another mount namespace, below a loop device, and a file system that is mounted nowhere', async () => {
+      const device = await node('blank');
+      assert.deepEqual(await holders('blank'), []);
+      const script =
+        'mkfs.ext4 -q "$1" && mkdir -p /mnt/n && (exec unshare -m sh -c "mount $1 /mnt/n && exec sleep 1000") > /dev/null 2>&1 & ';
+      const pid = await output(`${script} sleep 1; pidof sleep | cut -d" " -f1`, device);
+      assert.deepEqual(await holders('blank'), [{ pid: Number(pid), command: 'sleep', what: 'mount-namespace' }]);
+      await output('kill "$1"; while [ -e "/proc/$1/fd/1" ]; do sleep 0.05; done; sleep 0.5', pid);
+      assert.deepEqual(await holders('blank'), []);
+      const loop = await output('modprobe loop; losetup /dev/loop0 "$1" && echo /dev/loop0', device);
+      const name = loop.replace('/dev/', '');
+      assert.deepEqual(await holders('blank'), [{ pid: 0, command: 'kernel', what: `holder:${name}` }]);
+      await output('losetup -d "$1"', loop);
+      // A file on it that only the kernel has open: no process and no mount tells of it.
+      const file = 'mount "$1" /mnt/n && dd if=/dev/zero of=/mnt/n/f bs=64k count=16 2> /dev/null';
+      await output(`${file} && losetup "$2" /mnt/n/f && umount -l /mnt/n`, device, loop);
+      const still = await holders('blank');
+      assert.ok(still.length > 0 && still.every(({ what }) => what.startsWith('superblock:')), JSON.stringify(still));
+      await output('losetup -d "$1"; sleep 0.5', loop);
+      assert.deepEqual(await holders('blank'), []);
+      await output('dd if=/dev/zero of="$1" bs=1M 2> /dev/null; :', device);
+    });
+
+    it('holders: a partition in use', async () => {
+      const device = await node('mbr');
+      assert.deepEqual(await holders('mbr'), []);
+      const pid = await output('sleep 1000 < "$1" > /dev/null 2>&1 & echo $!', `${device}1`);
+      assert.deepEqual(await holders('mbr'), [{ pid: Number(pid), command: 'sleep', what: 'fd/0' }]);
+      await output('kill "$1"', pid);
+      await output('modprobe dm_mod; dmsetup create part --table "0 2048 linear ${1}1 0" 2>&1', device);
+      assert.deepEqual(await holders('mbr'), [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }]);
+      await output('dmsetup remove part 2>&1');
+    });
+
+    it('holders: of many disks at once, each its own', async () => {
+      const looks = new DiskHolders(agent);
+      const pid = await output('sleep 1000 < "$1" > /dev/null 2>&1 & echo $!', await node('raw'));
+      const of = (serial: string) => looks.of(identity(serial));
+      const absent = looks.of({ pci: { domain: 0, bus: 0, slot: 0x1d }, serial: 'absent' });
+      const [busy, raw, head, gone] = await Promise.all([of('busy'), of('raw'), of('head'), absent]);
+      assert.deepEqual(busy, { there: true, users: [{ pid: 0, command: 'kernel', what: 'mount:/mnt/busy' }] });
+      assert.deepEqual(raw, { there: true, users: [{ pid: Number(pid), command: 'sleep', what: 'fd/0' }] });
+      assert.deepEqual([head, gone], [{ there: true, users: [] }, { there: false }]);
+      await output('kill "$1"', pid);
     });
 
     it('holders: the disk itself held open, swap, device-mapper, nobody', async () => {
       const device = await node('raw');
-      assert.deepEqual(await holders(agent, identity('raw')), []);
+      assert.deepEqual(await holders('raw'), []);
       const pid = await output('sleep 1000 < "$1" > /dev/null 2>&1 & echo $!', device);
-      assert.deepEqual(await holders(agent, identity('raw')), [{ pid: Number(pid), command: 'sleep', what: 'fd/0' }]);
+      assert.deepEqual(await holders('raw'), [{ pid: Number(pid), command: 'sleep', what: 'fd/0' }]);
       await output('kill "$1"', pid);
       await output('mkswap "$1" > /dev/null && swapon "$1"', device);
-      assert.deepEqual(await holders(agent, identity('raw')), [{ pid: 0, command: 'kernel', what: `swap:${device}` }]);
+      assert.deepEqual(await holders('raw'), [{ pid: 0, command: 'kernel', what: `swap:${device}` }]);
       await output('swapoff "$1"; modprobe dm_mod; dmsetup create top --table "0 2048 linear $1 0" 2>&1', device);
-      assert.deepEqual(await holders(agent, identity('raw')), [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }]);
+      assert.deepEqual(await holders('raw'), [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }]);
       const answer = await release('raw');
       const busy = [{ pid: 0, command: 'kernel', what: 'holder:dm-0' }];
       assert.deepEqual(answer, { unmounted: false, busy, mountedAt: [] });
       await output('dmsetup remove top 2>&1');
-      assert.deepEqual(await holders(agent, identity('raw')), []);
+      assert.deepEqual(await holders('raw'), []);
     });
   });
 });

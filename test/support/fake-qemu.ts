@@ -8,11 +8,15 @@ import type { OptionName } from '../../src/config.ts';
 import { TRIAL_VM_NAME } from '../../src/qemu/trial.ts';
 import type { QmpCommandName } from '../../src/qmp/protocol.ts';
 import { FakeAgent, silence, type FakeRequest } from './fake-agent.ts';
+import { disksAsked, printHolders } from './fake-holders.ts';
 import { FakeQemuModel } from './fake-qemu-model.ts';
 import { FakeQmp, NO_REPLY } from './fake-qmp.ts';
 
 const CHILD = join(import.meta.dirname, 'fake-qemu-main.ts');
 const LPC = { name: 'device[3]', type: 'child<ICH9-LPC>' };
+
+/** Above the ids of all processes that tests make up. */
+export const HOLDERS_PID = 1_000_000;
 
 /** What a fake QEMU is like from its first moment on. */
 export interface FakeVmOptions {
@@ -37,6 +41,9 @@ export class FakeVm {
   readonly qmp: FakeQmp;
   readonly model: FakeQemuModel;
   readonly agent: FakeAgent;
+  /** Who uses a disk in the guest, by its PCI address (0000:01:01.0): lines PID WHAT COMMAND. Default nobody. */
+  uses: (pci: string) => readonly string[] = () => [];
+  readonly #printed: string[] = [];
   /** Resolves when the process has ended and its sockets with it. */
   readonly ended: Promise<undefined>;
   readonly #ended = Promise.withResolvers<undefined>();
@@ -72,7 +79,8 @@ export class FakeVm {
   }
 
   /**
-   * What the guest agent answers unless a test says otherwise: the disks that have a live driver, no mounts, no files.
+   * What the guest agent answers unless a test says otherwise: the disks that have a live driver, who uses them, no
+   * mounts, no files.
    */
   answerAgent(request: FakeRequest): unknown {
     switch (request.execute) {
@@ -84,6 +92,17 @@ export class FakeVm {
         this.qmp.emit('SHUTDOWN', { guest: true, reason: 'guest-shutdown' });
         this.exit(0);
         return silence;
+      case 'guest-exec': {
+        const asked = disksAsked(request);
+        if (asked === undefined) return new Error('Command guest-exec has been disabled');
+        this.#printed.push(printHolders(asked, this.uses));
+        return { pid: HOLDERS_PID + this.#printed.length };
+      }
+      case 'guest-exec-status': {
+        const printed = this.#printed[Number(request.arguments['pid']) - HOLDERS_PID - 1];
+        if (printed === undefined) return new Error('no such process');
+        return { exited: true, exitcode: 0, 'out-data': Buffer.from(printed).toString('base64') };
+      }
       case 'guest-file-open':
         return new Error('Command guest-file-open has been disabled');
       default:

@@ -1,12 +1,16 @@
 import { guestScript } from '../../src/guest/programs.ts';
-import type { FakeVm } from './fake-qemu.ts';
+import { disksAsked } from './fake-holders.ts';
+import { HOLDERS_PID, type FakeVm } from './fake-qemu.ts';
 
 const SCRIPTS = {
   mount: guestScript('prepare-mount'),
   unmount: guestScript('unmount'),
   open: guestScript('open-luks2'),
   close: guestScript('close-luks2'),
+  holders: guestScript('holders'),
   resize: guestScript('resize-disk'),
+  'resize-luks': guestScript('resize-luks2'),
+  status: guestScript('status-luks2'),
 } as const;
 export type ScriptName = keyof typeof SCRIPTS;
 
@@ -26,7 +30,11 @@ const USUAL: Readonly<Record<ScriptName, readonly string[]>> = {
     'formatted=0',
   ],
   close: ['closed=1'],
-  resize: ['grown='],
+  // As the VM plays it.
+  holders: [],
+  resize: ['device=/dev/vda', 'sectors=4096', 'grown=ext4'],
+  'resize-luks': ['device=/dev/vda', 'sectors=4096', 'grown=ext4'],
+  status: ['kept=1', 'slots=1', 'luks_uuid=', `table=${TABLE}`, 'mapped=/dev/mapper/qshim-a', 'lower='],
 };
 
 /** Plays the scripts that qshim runs in a guest: mounts and encryption, without a guest. */
@@ -34,9 +42,13 @@ export class FakeScripts {
   /** The scripts that were run, oldest first. */
   readonly ran: ScriptName[] = [];
   readonly #printed: Partial<Record<ScriptName, readonly string[]>> = {};
+  /** What is mounted: the point as mountinfo writes it, by the PCI address of its disk. */
+  readonly #mounted = new Map<string, string>();
 
   constructor(vm: FakeVm) {
     let printed: readonly string[] = [];
+    const uses = vm.uses;
+    vm.uses = (pci) => [...this.#mountOf(pci).map((point) => `0 mount:${point} kernel`), ...uses(pci)];
     vm.agent.answer = (request) => {
       switch (request.execute) {
         case 'guest-exec': {
@@ -44,15 +56,38 @@ export class FakeScripts {
           const name = Array.isArray(args) ? scriptOf(String(args[1])) : undefined;
           if (name === undefined) return new Error('no script that is known here');
           this.ran.push(name);
-          printed = this.#printed[name] ?? USUAL[name];
+          if (disksAsked(request) !== undefined && this.#printed.holders === undefined) return vm.answerAgent(request);
+          printed = this.#printed[name] ?? this.#play(name, (args as unknown[]).map(String));
           return { pid: this.ran.length };
         }
         case 'guest-exec-status':
-          return { exited: true, exitcode: 0, 'out-data': Buffer.from(printed.join('\n')).toString('base64') };
+          if (Number(request.arguments['pid']) > HOLDERS_PID) return vm.answerAgent(request);
+          return {
+            exited: true,
+            exitcode: printed.some((line) => line.startsWith('error=')) ? 1 : 0,
+            'out-data': Buffer.from(printed.join('\n')).toString('base64'),
+          };
         default:
           return vm.answerAgent(request);
       }
     };
+  }
+
+  /** The guest unmounts everything by itself. */
+  unmountAll(): void {
+    this.#mounted.clear();
+  }
+
+  #play(name: ScriptName, [, , , pci = '', ...args]: readonly string[]): readonly string[] {
+    const point = name === 'mount' ? args[3] : name === 'open' ? args[9] : '';
+    if (point !== undefined && point !== '') this.#mounted.set(pci, point);
+    if (name === 'unmount' || name === 'close') this.#mounted.delete(pci);
+    return name === 'status' ? [...USUAL[name], ...this.#mountOf(pci).map((at) => `left=${at}`)] : USUAL[name];
+  }
+
+  #mountOf(pci: string): readonly string[] {
+    const point = this.#mounted.get(pci);
+    return point === undefined ? [] : [point];
   }
 
   /** What a script prints from now on; undefined: what is usual. */

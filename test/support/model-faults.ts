@@ -45,8 +45,7 @@ export class FaultyVm {
         return stall === undefined ? wrapped(args, context) : stall.then(() => wrapped(args, context));
       });
     }
-    const answer = vm.agent.answer;
-    vm.agent.answer = (request) => (request.execute === 'guest-get-fsinfo' ? this.#mounts() : answer(request));
+    vm.uses = (pci) => this.#uses(pci);
   }
 
   arm(fault: Fault | undefined): void {
@@ -149,18 +148,10 @@ export class FaultyVm {
     }
   }
 
-  #mounts(): unknown[] {
+  #uses(pci: string): readonly string[] {
     return [...this.vm.model.devices]
+      .filter(([, { args }]) => pci === `0000:01:${String(args['addr']).replace(/^0x/, '').padStart(2, '0')}.0`)
       .filter(([id]) => this.busy.has(id.replace(/^vol-[0-9]+-/, '')))
-      .map(([id, { args }]) => ({
-        name: id,
-        mountpoint: `/mnt/${id}`,
-        type: 'ext4',
-        disk: [
-          {
-            'pci-controller': { domain: 0, bus: 1, slot: Number.parseInt(String(args['addr']), 16), function: 0 },
-          },
-        ],
-      }));
+      .map(([id]) => `0 mount:/mnt/${id} kernel`);
   }
 }

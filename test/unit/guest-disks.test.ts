@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
-import { findDisk, holders, prepareMount, unmount, type PrepareMountRequest } from '../../src/guest/disks.ts';
+import { findDisk, prepareMount, unmount, type PrepareMountRequest } from '../../src/guest/disks.ts';
+import { DiskHolders } from '../../src/guest/holders.ts';
 import { agentPair, type AgentPair } from '../support/agent-pair.ts';
 import type { Behaviour } from '../support/fake-agent.ts';
 
@@ -150,9 +151,42 @@ describe('unmount and holders', () => {
     );
   });
 
+  it('several disks are looked at in one script, each has its own users, and what fails fails for all who asked', async () => {
+    const argv: unknown[] = [];
+    const stdout = [
+      'disk=0000:1f:1a.0 254:0 254:1',
+      'missing=0000:1f:1b.0 GUEST_DISK_NOT_FOUND',
+      'disk=0000:1f:1c.0 254:16',
+      'use=254:1 0 mount:/a\\040b kernel',
+      'use=254:0 0 superblock:ext4 kernel',
+      'use=254:16 0 superblock:xfs kernel',
+      'use=8:0 9 fd/1 not ours',
+      'looked=1\n',
+    ].join('\n');
+    await using it = await guest(scripted({ stdout }, argv));
+    const looks = new DiskHolders(it.agent);
+    const at = (slot: number) => looks.of({ pci: { domain: 0, bus: 0x1f, slot }, serial: `s${slot}` });
+    const answers = await Promise.all([at(0x1a), at(0x1b), at(0x1c)]);
+    assert.deepEqual(argv.slice(3), ['0000:1f:1a.0', 's26', '0000:1f:1b.0', 's27', '0000:1f:1c.0', 's28']);
+    assert.deepEqual(answers, [
+      { there: true, users: [{ pid: 0, command: 'kernel', what: 'mount:/a\\040b' }] },
+      { there: false },
+      { there: true, users: [{ pid: 0, command: 'kernel', what: 'superblock:xfs' }] },
+    ]);
+    await assert.rejects(at(0x1d), refused('FAILED_PRECONDITION', 'GUEST_PROBE_FAILED', /no result/));
+    await using broken = await guest(scripted({ stdout: 'error=GUEST_PROBE_FAILED\n', stderr: 'blind', code: 1 }));
+    const failing = new DiskHolders(broken.agent);
+    const both = [failing.of(identity), failing.of({ ...identity, serial: 'other' })];
+    for (const each of both) {
+      await assert.rejects(each, refused('FAILED_PRECONDITION', 'GUEST_PROBE_FAILED', /blind/));
+    }
+  });
+
   it('no more than 64 are named', async () => {
-    await using it = await guest(scripted({ stdout: 'busy=7 fd/3 x\n'.repeat(100) }));
-    assert.equal((await holders(it.agent, identity)).length, 64);
+    const stdout = `disk=0000:1f:1a.0 254:0 254:1\n${'use=254:1 7 fd/3 x\n'.repeat(100)}looked=1\n`;
+    await using it = await guest(scripted({ stdout }));
+    const use = await new DiskHolders(it.agent).of(identity);
+    assert.equal(use.there && use.users.length, 64);
   });
 });
 

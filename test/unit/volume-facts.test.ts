@@ -21,7 +21,13 @@ const FACTS: VolumeFacts = {
     aio: undefined,
     encryption: undefined,
   },
-  ...{ creating: undefined, operation: undefined, job: undefined, health: { failing: false, errors: 0 } },
+  ...{
+    creating: undefined,
+    operation: undefined,
+    job: undefined,
+    heldBy: undefined,
+    health: { failing: false, errors: 0 },
+  },
 };
 
 function after(...inputs: readonly VolumeInput[]): VolumeFacts {

@@ -10,6 +10,7 @@
 find_disk "$1" "$2"
 lock_disk
 force=$4 forget=$5
+if [ "$force" = 0 ]; then expect_sight; fi
 hold "/run/qshim-luks-$3.lock"
 begin_luks "$3"
 disk_numbers=$numbers
@@ -39,6 +40,17 @@ released() {
   done
 }
 
+# Who uses the disk itself, once the mapping is closed.
+users_below() {
+  own_mounts
+  set -f
+  for at in $points; do busy 0 "mount:$at"; done
+  set +f
+  other_mounts
+  stacked
+  open_files
+}
+
 is_closed
 mapped=$top
 if [ -n "$mapped" ]; then
@@ -47,11 +59,11 @@ fi
 number_of "$mapped"
 number_of "$lower"
 spell_numbers
-who=
 attempt "$force"
-unmount_err=$err
-close_mapping
-if ! is_closed || [ -n "$points" ]; then
+who='' unmount_err=$err
+if [ "$force" = 0 ]; then who=$(tell_covers); fi
+if [ -z "$who" ]; then close_mapping; fi
+if [ -z "$who" ] && { ! is_closed || [ -n "$points" ]; }; then
   who=$(users)
   # Whoever held it may have let go while it was looked for.
   if [ -z "$who" ]; then
@@ -65,7 +77,17 @@ if [ "$force" = 1 ] && ! is_closed; then
   dmsetup remove "${mapping}_dif" > /dev/null 2>&1
   dmsetup remove --deferred "$mapping" > /dev/null 2>&1
 fi
-if is_closed && released; then
+if is_closed; then
+  numbers=$disk_numbers name=$disk_name dev=$disk
+  spell_numbers
+  who=$(users_below)
+  if [ -n "$who" ]; then
+    # Whoever looks at a disk that was just closed (udev does) lets go of it by itself.
+    sleep 0.5
+    who=$(users_below)
+  fi
+fi
+if is_closed && released && { [ -z "$who" ] || [ "$force" = 1 ]; }; then
   if [ "$forget" = 1 ]; then
     wipe_store
     umount "$store" 2> /dev/null
@@ -79,11 +101,6 @@ fi
 echo "$unmount_err $err" >&2
 tell_left
 if released; then echo released=1; else echo released=0; fi
-if is_closed; then
-  numbers=$disk_numbers name=$disk_name dev=$disk
-  spell_numbers
-  who=$(stacked)
-fi
 if [ -n "$top" ]; then echo open=1; else echo open=0; fi
 echo "${who:-$(busy 0 mapping)}"
 echo closed=0

@@ -9,6 +9,9 @@ find_disk "$1" "$2"
 lock_disk
 await_size "$3"
 grown=
-if [ "$4" = 1 ]; then grow_fs "$number" "$dev" || fail GUEST_RESIZE_FAILED "$err"; fi
+if [ "$4" = 1 ]; then
+  grow_fs "$number" "$dev" || fail GUEST_RESIZE_FAILED "$err"
+  [ -n "$grown" ] || fail VOLUME_NOT_MOUNTED "it has $disk_sectors sectors of 512 bytes now"
+fi
 echo "sectors=$disk_sectors"
 echo "grown=$grown"

@@ -1,5 +1,5 @@
 # Lets a mapping, and the file system that is mounted from it, fill a disk that has grown to SECTORS.
-# PCI SERIAL NAME ephemeral|provided KEYBYTES SECTORS; the key on stdin
+# PCI SERIAL NAME ephemeral|provided KEYBYTES SECTORS MOUNTED(0|1); the key on stdin
 
 . ./lib/disk.sh
 . ./lib/lock.sh
@@ -31,5 +31,6 @@ if [ -e "$store/sectors" ]; then echo "$disk_sectors" > "$store/sectors"; fi
 read -r number < "/sys/block/$top/dev"
 grow_fs "$number" "/dev/mapper/$mapping" ||
   fail LUKS_RESIZE_FAILED "the mapping has $sectors sectors now, but its file system did not grow: $err"
+if [ "$7" = 1 ] && [ -z "$grown" ]; then fail VOLUME_NOT_MOUNTED "the mapping has $sectors sectors of 512 bytes now"; fi
 echo "sectors=$sectors"
 echo "grown=$grown"

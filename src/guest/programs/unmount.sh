@@ -1,4 +1,4 @@
-# Unmounts every mount of a disk and of its partitions; says who holds those that stay.
+# Unmounts every mount of a disk and of its partitions; says who holds those that stay, or the disk.
 # PCI SERIAL FORCE(0|1)
 
 . ./lib/disk.sh
@@ -10,14 +10,22 @@ find_disk "$1" "$2"
 lock_disk
 spell_numbers
 force=$3
+if [ "$force" = 0 ]; then expect_sight; fi
+
+users() {
+  other_mounts
+  stacked
+  open_files
+}
+
 attempt "$force"
 if [ "$force" = 1 ]; then
   [ -z "$points" ] || fail GUEST_UNMOUNT_FAILED "$err"
   echo unmounted=1
   exit 0
 fi
-who=
-if [ -n "$points" ]; then
+who=$(tell_covers)
+if [ -n "$points" ] && [ -z "$who" ]; then
   who=$(
     sub_mounts
     open_files
@@ -28,10 +36,13 @@ if [ -n "$points" ]; then
   if [ -n "$points" ] && [ -z "$who" ]; then who="$(busy 0 mount)"; fi
 fi
 if [ -z "$points" ]; then
-  who=$(
-    other_mounts
-    stacked
-  )
+  who=$(users)
+  if [ -n "$who" ]; then
+    # Whoever looks at a disk that was just closed (udev does) lets go of it by itself.
+    sleep 0.5
+    who=$(users)
+  fi
+  who=${who:-$(alive)}
 fi
 if [ -z "$who" ]; then
   echo unmounted=1

@@ -76,6 +76,8 @@ export interface VolumeFacts {
   /** The job that QEMU works on for it. */
   readonly job: JobProgress | undefined;
   readonly health: VolumeHealth;
+  /** QEMU's word for why it keeps a node of a disk that the guest has let go of. */
+  readonly heldBy: string | undefined;
 }
 
 /** The part of the facts that outlives the daemon. */
@@ -102,6 +104,8 @@ export type VolumeInput =
   | { readonly kind: 'sized'; readonly sizeBytes: number; readonly askedBytes: number }
   | { readonly kind: 'job'; readonly job: JobProgress | undefined }
   | { readonly kind: 'operation'; readonly operation: Operation | undefined }
+  /** Of a disk that the guest has let go of: QEMU keeps a node, and says why. */
+  | { readonly kind: 'held'; readonly by: string | undefined }
   | { readonly kind: 'io-error'; readonly error: IoError }
   /** The VM goes on: what had failed for want of space has been tried anew. */
   | { readonly kind: 'resumed' }
@@ -140,6 +144,8 @@ export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): 
       return withJob(facts, input.job);
     case 'operation':
       return noted({ ...facts, operation: input.operation });
+    case 'held':
+      return noted({ ...facts, heldBy: input.by });
     case 'io-error':
       return ioError(facts, input.error);
     case 'resumed':

@@ -3,6 +3,7 @@ import { invalidArgument, ShimError } from '../../base/errors.ts';
 import type { ReasonWith } from '../../base/reasons.ts';
 import { resizeDisk, type DiskIdentity } from '../../guest/disks.ts';
 import { resizeLuks2, type LuksKey } from '../../guest/luks.ts';
+import type { KeyMaterial } from '../../keys/material.ts';
 import type { QmpClient } from '../../qmp/client.ts';
 import { isQmpError } from '../../qmp/errors.ts';
 import { guestEncryption } from '../guest-crypt.ts';
@@ -11,6 +12,7 @@ import { fetchKey } from '../key.ts';
 import { mappingName, type GuestLuks2Spec } from '../model/encryption.ts';
 import { moduleOf } from '../source/registry.ts';
 import { intendedUse } from '../spec.ts';
+import { noteGone } from '../still-there.ts';
 import type { Volume, VolumeSnapshot } from '../volume.ts';
 import { operate } from './slot.ts';
 
@@ -20,8 +22,8 @@ import { operate } from './slot.ts';
  * whole: the snapshot tells what was seen. Nothing ever cuts a source.
  * @param options.sizeBytes undefined: what the source has now
  * @throws ShimError INVALID_ARGUMENT; FAILED_PRECONDITION: VOLUME_NOT_ATTACHED, VOLUME_READ_ONLY, SHRINK_REFUSED,
- *   OPERATION_IN_PROGRESS, RESIZE_FAILED, GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, LUKS_WRONG_KEY; UNAVAILABLE /
- *   GUEST_AGENT_LOST; UNIMPLEMENTED / LUKS_RESIZE_UNSUPPORTED
+ *   OPERATION_IN_PROGRESS, RESIZE_FAILED, GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, VOLUME_NOT_MOUNTED, LUKS_NOT_OPEN,
+ *   LUKS_WRONG_KEY; UNAVAILABLE / GUEST_AGENT_LOST; UNIMPLEMENTED / LUKS_RESIZE_UNSUPPORTED
  */
 export async function resizeVolume(
   host: VolumeHost,
@@ -62,6 +64,22 @@ async function grow(
   if (needsGuest(volume) && !host.agentReady) throw guestSilent(volume, 'nothing was changed');
   using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(host, volume.spec);
   const seenBytes = await growDisk(host, volume, sizeBytes, wait);
+  try {
+    await growInGuest(host, volume, key, seenBytes, timeoutMs);
+  } catch (error) {
+    await noteGone(host, volume, error);
+    throw error;
+  }
+}
+
+/** What lies on the disk. A file system that qshim mounted is grown, or the resize fails. */
+async function growInGuest(
+  host: VolumeHost,
+  volume: Volume,
+  key: KeyMaterial | undefined,
+  seenBytes: number,
+  timeoutMs: number,
+): Promise<void> {
   // The mutex is free while the guest works; its scripts wait for each other.
   const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
   if (pci === undefined || !host.agentReady) {
@@ -202,6 +220,7 @@ async function growMapping(
   diskBytes: number,
   timeoutMs: number,
 ): Promise<void> {
-  const { serial } = volume.spec;
-  await resizeLuks2(host.agent, { pci, serial, name: mappingName(volume.id), key, diskBytes, timeoutMs });
+  const { serial, mount } = volume.spec;
+  const disk = { pci, serial, name: mappingName(volume.id) };
+  await resizeLuks2(host.agent, { ...disk, key, diskBytes, mounted: mount !== undefined, timeoutMs });
 }

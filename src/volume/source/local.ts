@@ -139,9 +139,15 @@ export function localAioModes(disk: DiskSpec): readonly AioMode[] {
   return isDirect(disk.cache) ? ['io_uring', 'native', 'threads'] : ['io_uring', 'threads'];
 }
 
-/** A file that was deleted under the VM has no identity that another volume could ask for. */
+/**
+ * A file that was deleted under the VM has no identity that another volume could ask for.
+ * @throws the system error when it cannot be looked at: then it is not known to be free
+ */
 export async function identifyLocal({ path }: LocalSource): Promise<string> {
-  const found = await stat(path).catch(() => undefined);
+  const found = await stat(path).catch((error: unknown) => {
+    if (errnoOf(error) !== 'ENOENT') throw error;
+    return undefined;
+  });
   return found === undefined ? `gone:${path}` : fileIdentity(found);
 }
 

@@ -1,30 +1,32 @@
 # Who uses the disk $dev, whose name in /sys/block is $name, and what else has one of $numbers: prints busy=PID WHAT COMMAND.
 # Process 0 stands for the kernel.
+#
+# Of a hundred disks at once these must not take long: what is done for each disk or number starts no process.
 
 . ./lib/disk.sh
+. ./lib/numbers.sh
 
-busy() { # PID WHAT
+# shellcheck disable=SC2034 # the number is for a script that looks at several disks
+busy() { # PID WHAT [NUMBER of the disk or partition]
+  command_of "$1"
+  echo "busy=$1 $2 $who"
+}
+
+command_of() { # PID; sets who
   who=kernel
   if [ "$1" != 0 ]; then
     who=
     if [ -r "/proc/$1/comm" ]; then read -r who < "/proc/$1/comm"; fi
   fi
-  echo "busy=$1 $2 $who"
 }
 
-# The numbers as stat and maps write them, for case patterns and grep. Before the functions below, and after each change of
-# $numbers.
-spell_numbers() {
-  set -f
-  files=' ' nodes=' ' maps='' mounts=''
-  for each in $numbers; do
-    major=${each%:*} minor=${each#*:}
-    files="$files$(((minor & 255) | (major << 8) | ((minor & ~255) << 12))) "
-    nodes="$nodes$(printf '%x:%x' "$major" "$minor") "
-    maps="$maps${maps:+|}$(printf '%02x:%02x' "$major" "$minor")"
-    mounts="$mounts${mounts:+|}$each"
-  done
-  set +f
+# That a look which cannot be taken finds nothing would mean that nobody uses the disk. So it is tried on what is always there.
+expect_sight() {
+  { command -v grep && command -v xargs && command -v stat; } > /dev/null || fail GUEST_TOOL_MISSING 'grep, xargs and stat'
+  if ! grep -HqE '^[0-9]+ [0-9]+ ' /proc/self/mountinfo 2> /dev/null ||
+    [ -z "$(echo /proc/1/exe | xargs stat -L -c '%d %f %t:%T %n' 2> /dev/null)" ]; then
+    fail GUEST_PROBE_FAILED 'the agent cannot see what others have mounted and open'
+  fi
 }
 
 own_mounts() { # sets points (newest first) and ids
@@ -35,11 +37,13 @@ own_mounts() { # sets points (newest first) and ids
 }
 
 other_mounts() {
-  grep -lE "^[0-9]+ [0-9]+ ($mounts) " /proc/[0-9]*/mountinfo 2> /dev/null | while read -r path; do
+  last=
+  grep -HE "^[0-9]+ [0-9]+ ($mounts) " /proc/[0-9]*/mountinfo 2> /dev/null | while read -r path _ device _; do
     other=${path#/proc/} other=${other%%/*}
-    if [ "/proc/$other/ns/mnt" -ef /proc/self/ns/mnt ]; then continue; fi
+    if [ "$last" = "$other $device" ] || [ "/proc/$other/ns/mnt" -ef /proc/self/ns/mnt ]; then continue; fi
+    last="$other $device"
     # grep lists itself too; a process that has ended holds nothing.
-    if [ -e "/proc/$other/ns/mnt" ]; then busy "$other" mount-namespace; fi
+    if [ -e "/proc/$other/ns/mnt" ]; then busy "$other" mount-namespace "$device"; fi
   done
 }
 
@@ -60,26 +64,52 @@ open_files() {
     while read -r on mode node path; do
       pid=${path#/proc/} what=${path#/proc/*/} pid=${pid%%/*}
       case $files in *" $on "*)
-        busy "$pid" "$what"
+        busy "$pid" "$what" "$(((on >> 8) & 4095)):$(((on & 255) | ((on >> 12) & ~255)))"
         continue
         ;;
       esac
       case $mode in 6*)
-        case $nodes in *" $node "*) busy "$pid" "$what" ;; esac
+        node=$((0x${node%:*})):$((0x${node#*:}))
+        case $numbers in *" $node "*) busy "$pid" "$what" "$node" ;; esac
         ;;
       esac
     done
-  grep -lE "^[^ ]+ [^ ]+ [^ ]+ ($maps) " /proc/[0-9]*/maps 2> /dev/null | while read -r path; do
-    pid=${path#/proc/}
-    busy "${pid%%/*}" maps
+  last=
+  grep -HoE "^[^ ]+ [^ ]+ [^ ]+ ($maps) " /proc/[0-9]*/maps 2> /dev/null | while read -r path _ _ node; do
+    mapper=${path#/proc/} mapper=${mapper%%/*}
+    if [ "$last" = "$mapper $node" ]; then continue; fi
+    last="$mapper $node"
+    busy "$mapper" maps "$((0x${node%:*})):$((0x${node#*:}))"
   done
 }
 
+# What the kernel has made of the disk or of a partition: dm, md, bcache; swap; a loop device; a btrfs, whose mounts have
+# numbers of their own; and, of a mounted ext4, the journal on another disk.
 stacked() {
   for path in /sys/block/"$name"/holders/* /sys/block/"$name"/"$name"*/holders/*; do
-    if [ -e "$path" ]; then busy 0 "holder:${path##*/}"; fi
+    if [ -e "$path" ]; then busy 0 "holder:${path##*/}" "$number"; fi
   done
   while read -r path _; do
-    case $path in "$dev" | "$dev"[0-9]*) busy 0 "swap:$path" ;; esac
+    case $path in "$dev" | "$dev"[0-9]*) busy 0 "swap:$path" "$number" ;; esac
   done < /proc/swaps
+  for path in /sys/block/loop*/loop/backing_file; do
+    under=
+    { read -r under < "$path"; } 2> /dev/null
+    path=${path#/sys/block/}
+    case $under in "$dev" | "$dev"[0-9]*) busy 0 "holder:${path%%/*}" "$number" ;; esac
+  done
+  for path in /sys/fs/btrfs/*/devices/"$name" /sys/fs/btrfs/*/devices/"$name"[0-9]*; do
+    if [ -e "$path" ]; then busy 0 "holder:btrfs" "$number"; fi
+  done
+}
+
+# A file system that is mounted nowhere any more and still lives, as after umount -l: the kernel has its superblock. For a disk
+# that nobody is known to use.
+alive() {
+  for path in /sys/fs/*/"$name" /sys/fs/*/"$name"[0-9]* /proc/fs/jbd2/"$name" /proc/fs/jbd2/"$name"[-0-9]*; do
+    if [ -e "$path" ]; then
+      path=${path%/*}
+      busy 0 "superblock:${path##*/}" "$number"
+    fi
+  done
 }

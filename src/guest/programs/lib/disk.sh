@@ -11,17 +11,24 @@ fail() { # REASON DETAIL
   exit 1
 }
 
-# Finds the disk by its PCI address as sysfs writes it, and compares the serial before anybody touches the disk. Sets name
-# (vda), dev (/dev/vda), number (its MAJOR:MINOR) and numbers (with those of its partitions, a blank around each).
-find_disk() { # PCI SERIAL
+# Looks for the disk by its PCI address as sysfs writes it, and compares the serial before anybody touches the disk. Sets name
+# (vda), dev (/dev/vda), number (its MAJOR:MINOR) and numbers (with those of its partitions, a blank around each); or, with
+# exit code 1, reason and detail.
+look_for_disk() { # PCI SERIAL
   name=
   for path in /sys/bus/pci/devices/"$1"/virtio*/block/*; do
     if [ -e "$path/dev" ]; then name=${path##*/}; fi
   done
-  [ -n "$name" ] || fail GUEST_DISK_NOT_FOUND "no virtio disk at $1"
+  if [ -z "$name" ]; then
+    reason=GUEST_DISK_NOT_FOUND detail="no virtio disk at $1"
+    return 1
+  fi
   serial=
   if [ -e "/sys/block/$name/serial" ]; then read -r serial < "/sys/block/$name/serial"; fi
-  [ "$serial" = "$2" ] || fail GUEST_DISK_MISMATCH "/dev/$name at $1 has the serial '$serial'"
+  if [ "$serial" != "$2" ]; then
+    reason=GUEST_DISK_MISMATCH detail="/dev/$name at $1 has the serial '$serial'"
+    return 1
+  fi
   read -r number < "/sys/block/$name/dev"
   numbers=" $number "
   for path in /sys/block/"$name"/"$name"*/dev; do
@@ -31,6 +38,11 @@ find_disk() { # PCI SERIAL
     fi
   done
   dev=/dev/$name
+}
+
+# As look_for_disk, for what needs the disk.
+find_disk() { # PCI SERIAL
+  look_for_disk "$1" "$2" || fail "$reason" "$detail"
   [ -b "$dev" ] || fail GUEST_DISK_NOT_FOUND "$dev is no block device"
   echo "device=$dev"
 }

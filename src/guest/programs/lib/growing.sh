@@ -1,6 +1,7 @@
 # What follows when a disk has grown below the guest.
 
 . ./lib/disk.sh
+. ./lib/mount-points.sh
 
 # Waits until the kernel has taken note: the change comes by interrupt, some time after QEMU has said that it is done.
 await_size() { # SECTORS; sets disk_sectors
@@ -18,17 +19,18 @@ await_size() { # SECTORS; sets disk_sectors
 # shellcheck disable=SC2034 # what it sets is for the script
 grow_fs() { # NUMBER DEVICE
   grown=
-  while read -r _ _ device _ at _ rest; do
+  numbers=" $1 "
+  spell_numbers
+  while read -r _ _ device _ point _ rest; do
     if [ "$device" != "$1" ] || [ -n "$grown" ]; then continue; fi
     grown=${rest#*- } grown=${grown%% *}
-    case $at in *\\*)
-      at=$(printf '%b.' "$at")
-      at=${at%.}
-      ;;
-    esac
     case $grown in
       ext4) err=$(resize2fs "$2" 2>&1 < /dev/null) || return 1 ;;
-      xfs) err=$(xfs_growfs "$at" 2>&1 < /dev/null) || return 1 ;;
+      xfs)
+        err="something else is mounted over $point"
+        leads_to_disk "$point" || return 1
+        err=$(xfs_growfs "$at" 2>&1 < /dev/null) || return 1
+        ;;
       *)
         err="no way to grow $grown"
         return 1

@@ -2,6 +2,7 @@
 # is told from a look, not from it.
 
 . ./lib/busy.sh
+. ./lib/mount-points.sh
 
 tell_left() {
   own_mounts
@@ -10,22 +11,38 @@ tell_left() {
   set +f
 }
 
-# FORCE: lazily. Leaves points (what is still mounted) and err (why).
+# After own_mounts. Sets covers, the points of the disk that other mounts cover.
+covered() {
+  covers=
+  set -f
+  for point in $points; do
+    leads_to_disk "$point" || covers="$covers $point"
+  done
+  set +f
+}
+
+tell_covers() {
+  set -f
+  for point in $covers; do busy 0 "mount:$point"; done
+  set +f
+}
+
+# FORCE: lazily, and past what is covered; without it, what is covered leaves all as it is. Leaves points (what is still
+# mounted), covers and err (why).
 # shellcheck disable=SC2034 # what it sets is for the script
 attempt() { # FORCE(0|1)
-  lazy=
+  lazy='' err=''
   if [ "$1" = 1 ]; then lazy=-l; fi
   own_mounts
-  err=
+  covered
+  if [ -n "$covers" ]; then
+    err="something else is mounted over$covers"
+    if [ "$1" = 0 ]; then return; fi
+  fi
   set -f
-  for at in $points; do
-    case $at in *\\*)
-      # The dot keeps a newline at the end.
-      at=$(printf '%b.' "$at")
-      at=${at%.}
-      ;;
-    esac
-    this=$(umount ${lazy:+"$lazy"} "$at" 2>&1) || err=$this
+  for point in $points; do
+    # Looked at again for each: the one before may have been on top of it.
+    if leads_to_disk "$point"; then this=$(umount ${lazy:+"$lazy"} "$at" 2>&1) || err=$this; fi
   done
   set +f
   own_mounts
