@@ -228,6 +228,11 @@ const configSchema = z.strictObject({
     .describe('Deadline of each graceful step of Stop: the agent first, then the ACPI power button.'),
   kill_timeout_ms: milliseconds.default(5000).describe('Deadline for QEMU to be gone after it was killed.'),
   qmp_reply_timeout_ms: milliseconds.default(20_000).describe('How long QEMU may take to reply to one QMP command.'),
+  qmp_heartbeat_ms: milliseconds
+    .default(10_000)
+    .describe(
+      'How often QEMU is asked whether it answers; one that does not within qmp_reply_timeout_ms is unresponsive.',
+    ),
   qmp_line_bytes_max: bytes.default(16_777_216).describe('Longest line that QEMU may send over QMP.'),
   qmp_pending_max: count.default(1024).describe('QMP commands of one sandbox that may wait for their replies at once.'),
   agent_timeout_ms: milliseconds.default(10_000).describe('How long the guest agent may take to answer one request.'),

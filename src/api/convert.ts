@@ -154,6 +154,7 @@ export function sandboxMessage(sandbox: SandboxSnapshot): SandboxMessage {
     timings: timingMessages(sandbox.timings),
     agentReady: sandbox.agentReady,
     runState: sandbox.runState,
+    qemuUnresponsive: sandbox.unresponsive,
     stateDir: sandbox.directory,
     start: { ...sandbox.start, kind: START_KINDS[sandbox.start.kind] },
     capacity: {

@@ -278,6 +278,18 @@ export const REASONS = {
     meaning: "The guest's kernel panicked.",
     remedy: 'Read why in the console log.',
   },
+  QEMU_UNRESPONSIVE: {
+    statuses: ['DEADLINE_EXCEEDED', 'UNAVAILABLE'],
+    where: ['api', 'cause'],
+    meaning: 'The QEMU of the sandbox runs, but does not answer its monitor: the VM may stand still.',
+    remedy: 'Look at what it waits for (a source that has shrunk, a host without memory), and stop it with force.',
+  },
+  QEMU_RESPONSIVE: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'A QEMU that had not answered its monitor answers again.',
+    remedy: 'Look at the health of its volumes.',
+  },
   GUEST_RESET: {
     statuses: [],
     where: ['cause'],
@@ -430,7 +442,7 @@ export const REASONS = {
   SHRINK_REFUSED: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
-    meaning: 'The new size is smaller than the present one.',
+    meaning: 'The new size is smaller than the present one, or than the source.',
     remedy: 'Ask for a larger size: volumes only grow.',
   },
   RESIZE_FAILED: {

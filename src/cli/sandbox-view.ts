@@ -24,7 +24,7 @@ export function sandboxTable(sandboxes: readonly Sandbox[], widthMax: number | u
   const rows = sandboxes.map((sandbox) => [
     visible(sandbox.sandboxId),
     state(sandbox),
-    sandbox.agentReady ? 'ready' : NOTHING,
+    agentWord(sandbox),
     countOrNothing(sandbox.spec?.vcpus ?? 0),
     memoryText(sandbox),
     volumesText(sandbox),
@@ -42,7 +42,7 @@ export function sandboxSheet(sandbox: Sandbox, widthMax: number | undefined): st
     ['state', state(sandbox)],
     ['cause', causeText(sandbox.cause)],
     ['guest agent', sandbox.agentReady ? 'ready' : 'not ready'],
-    ['run state', orNothing(sandbox.runState)],
+    ['run state', sandbox.qemuUnresponsive ? 'unknown: QEMU does not answer' : orNothing(sandbox.runState)],
     ['vcpus', countOrNothing(spec?.vcpus ?? 0)],
     ['memory', memoryText(sandbox)],
     ['volumes', volumesText(sandbox)],
@@ -65,11 +65,18 @@ export function sandboxSheet(sandbox: Sandbox, widthMax: number | undefined): st
 export function sandboxSummary(sandbox: Sandbox): string {
   const parts = [state(sandbox)];
   if (sandbox.agentReady) parts.push('guest agent ready');
+  if (sandbox.qemuUnresponsive) parts.push('QEMU does not answer');
   if (sandbox.qemuPid !== 0) parts.push(enumWord('ACCELERATOR_', sandbox.accelerator), qemuText(sandbox));
   if (sandbox.state === 'SANDBOX_STATE_RUNNING') parts.push(startText(sandbox));
   if (causeText(sandbox.cause) !== NOTHING) parts.push(causeText(sandbox.cause));
   if (sandbox.state === 'SANDBOX_STATE_RUNNING' && sandbox.timings.length > 0) parts.push(timingsText(sandbox.timings));
   return `${visible(sandbox.sandboxId)}: ${parts.join(', ')}`;
+}
+
+/** An agent behind a QEMU that hangs is not asked. */
+function agentWord(sandbox: Sandbox): string {
+  if (sandbox.qemuUnresponsive) return 'unresponsive';
+  return sandbox.agentReady ? 'ready' : NOTHING;
 }
 
 function memoryText(sandbox: Sandbox): string {

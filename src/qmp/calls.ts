@@ -1,3 +1,4 @@
+import { monotonicMs } from '../base/deadline.ts';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { QmpError, qmpLost } from './errors.ts';
@@ -24,6 +25,7 @@ interface Call {
   readonly command: string;
   readonly settle: PromiseWithResolvers<unknown>;
   readonly timer: NodeJS.Timeout;
+  readonly sinceMs: number;
 }
 
 export type QmpReply = Extract<QmpMessage, { kind: 'return' | 'error' }>;
@@ -40,8 +42,7 @@ export class PendingCalls {
   readonly #log: Logger;
   readonly #write: (text: string) => boolean;
   readonly #pending = new Map<number, Call>();
-  /** Command names by id. */
-  readonly #late = new Map<number, string>();
+  readonly #late = new Map<number, Pick<Call, 'command' | 'sinceMs'>>();
   /** Ids and texts that the socket has not taken yet, oldest first. */
   readonly #outbox = new Map<number, string>();
   #blocked = false;
@@ -68,6 +69,12 @@ export class PendingCalls {
     return this.#lateReplies;
   }
 
+  /** For how long QEMU has owed its oldest reply; 0 when it owes none. */
+  get owedMs(): number {
+    const now = monotonicMs();
+    return Math.max(0, ...[...this.#late.values(), ...this.#pending.values()].map(({ sinceMs }) => now - sinceMs));
+  }
+
   /** Replies whose id no call has: a repeated reply, or none of ours. */
   get unknownReplies(): number {
     return this.#unknownReplies;
@@ -81,7 +88,7 @@ export class PendingCalls {
     this.#lastId = id;
     const settle = Promise.withResolvers<unknown>();
     const timer = setTimeout(() => this.#onTimeout(id, timeoutMs), timeoutMs);
-    this.#pending.set(id, { command, settle, timer });
+    this.#pending.set(id, { command, settle, timer, sinceMs: monotonicMs() });
     this.#log.trace({ command, id, args: shown(args) }, 'qmp command');
     this.#outbox.set(id, text);
     this.#drain();
@@ -135,7 +142,7 @@ export class PendingCalls {
     if (call === undefined) return;
     this.#pending.delete(id);
     const sent = !this.#outbox.delete(id);
-    if (sent) this.#late.set(id, call.command);
+    if (sent) this.#late.set(id, call);
     const outcome = sent ? 'its outcome is unknown' : 'it was never sent';
     call.settle.reject(
       new ShimError('DEADLINE_EXCEEDED', `${call.command}: no reply from QEMU within ${timeoutMs} ms; ${outcome}`, {
@@ -146,8 +153,9 @@ export class PendingCalls {
   }
 
   #onStray(id: unknown): void {
-    const command = typeof id === 'number' ? this.#late.get(id) : undefined;
-    if (typeof id === 'number' && command !== undefined) {
+    const call = typeof id === 'number' ? this.#late.get(id) : undefined;
+    if (typeof id === 'number' && call !== undefined) {
+      const { command } = call;
       this.#late.delete(id);
       this.#lateReplies += 1;
       this.#log.debug({ command, id }, 'qmp reply came after its time limit');

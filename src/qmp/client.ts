@@ -167,6 +167,11 @@ export class QmpClient implements AsyncDisposable {
     return { lateReplies: this.#calls.lateReplies, unknownReplies: this.#calls.unknownReplies };
   }
 
+  /** For how long QEMU has owed its oldest reply. */
+  get owedMs(): number {
+    return this.#calls.owedMs;
+  }
+
   /**
    * Sends one command and gives its answer. A reply is not an outcome: what device_del begins, an event ends.
    * @throws QmpError when QEMU refuses: branch on `errorClass`

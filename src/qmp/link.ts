@@ -102,6 +102,11 @@ export class QmpLink implements AsyncDisposable {
     throw isDown();
   }
 
+  /** For how long QEMU has owed its oldest reply; 0 when it owes none, or when there is no connection. */
+  get owedMs(): number {
+    return this.#client?.owedMs ?? 0;
+  }
+
   /**
    * The connection, waited for while it is being made.
    * @throws ShimError UNAVAILABLE / QMP_LOST when that takes longer than `milliseconds`; the signal's reason

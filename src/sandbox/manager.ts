@@ -3,7 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
-import { ShimError, messageOf } from '../base/errors.ts';
+import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
 import { clearBareQemus } from '../qemu/bare-qemu.ts';
 import { asShimError } from '../qmp/errors.ts';
@@ -377,7 +377,9 @@ export class SandboxManager {
   ): Promise<VolumeSnapshot> {
     const volume = this.#findVolume(sandbox, volumeId);
     const timeoutMs = options.timeoutMs === 0 ? sandbox.config.detach_timeout_ms : options.timeoutMs;
-    await detachVolume(sandbox, volume, { ...options, timeoutMs });
+    await detachVolume(sandbox, volume, { ...options, timeoutMs }).catch((error: unknown) => {
+      throw whyLate(sandbox, error, timeoutMs);
+    });
     return volume.snapshot();
   }
 
@@ -514,6 +516,19 @@ export class SandboxManager {
       metadata: { sandboxId: sandbox.id },
     });
   }
+}
+
+/** What a caller's time ran out for: a guest that holds on is not a QEMU that hangs, which may hold on for ever. */
+function whyLate(sandbox: Sandbox, error: unknown, timeoutMs: number): unknown {
+  if (!isShimError(error, 'DEADLINE_EXCEEDED')) return error;
+  const { owedMs } = sandbox.link;
+  if (!sandbox.unresponsive && owedMs < timeoutMs / 2) return error;
+  const since = owedMs === 0 ? '' : ` for ${Math.round(owedMs)} ms`;
+  return new ShimError(
+    'DEADLINE_EXCEEDED',
+    `the QEMU of sandbox ${sandbox.id} has not answered its monitor${since}, and qshim goes on: ${error.message}`,
+    { reason: 'QEMU_UNRESPONSIVE', metadata: { ...error.metadata, sandboxId: sandbox.id }, cause: error },
+  );
 }
 
 /** Whose key slots: of an attached volume's image, or of one that nothing uses. */

@@ -32,6 +32,7 @@ import { VolumeStore } from '../volume/store.ts';
 import { Unplugs } from '../volume/unplugs.ts';
 import { GuestCommands } from './exec.ts';
 import { SerialPorts } from './ports.ts';
+import { watchMonitor } from './heartbeat.ts';
 import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
 
 /** What every sandbox of a daemon needs. */
@@ -67,6 +68,7 @@ export interface SandboxSnapshot extends SandboxIdentity {
   readonly timings: readonly Timing[];
   readonly agentReady: boolean;
   readonly runState: string;
+  readonly unresponsive: boolean;
   readonly start: StartKind;
 }
 
@@ -83,6 +85,8 @@ interface Alive {
   readonly runState: string;
   /** Why QEMU said that it shuts down (QAPI ShutdownCause), when it said so. */
   readonly shutdownReason: string | undefined;
+  /** QEMU did not answer its monitor in time when it was asked last (heartbeat.ts). */
+  readonly unresponsive: boolean;
 }
 
 /** The stop in progress; repeats of Stop join it. */
@@ -110,6 +114,7 @@ const UNSEEN: Alive = {
   agentReady: false,
   runState: '',
   shutdownReason: undefined,
+  unresponsive: false,
 };
 
 /** How the VM came to run. */
@@ -268,8 +273,13 @@ export class Sandbox implements VolumeHost {
     return this.#alive.boot;
   }
 
+  /** Nothing reaches the agent through a QEMU that hangs: it serves the agent's port by the same loop. */
   get agentReady(): boolean {
-    return this.#alive.agentReady;
+    return this.#alive.agentReady && !this.#alive.unresponsive;
+  }
+
+  get unresponsive(): boolean {
+    return this.#alive.unresponsive;
   }
 
   get accelerator(): RunningAccelerator {
@@ -337,6 +347,22 @@ export class Sandbox implements VolumeHost {
     this.#see({ runState });
   }
 
+  /** QEMU does not answer its monitor. */
+  sawSilence(message: string): void {
+    if (this.unresponsive || this.state === 'stopped') return;
+    this.#see({ unresponsive: true });
+    this.log.warn({ problem: message }, 'qemu does not answer its monitor');
+    this.announce('sandbox.unresponsive', { reason: 'QEMU_UNRESPONSIVE', message });
+  }
+
+  /** QEMU answers its monitor, again or still. */
+  sawAnswer(): void {
+    if (!this.unresponsive) return;
+    this.#see({ unresponsive: false });
+    this.log.info('qemu answers its monitor again');
+    this.announce('sandbox.responsive', { reason: 'QEMU_RESPONSIVE', message: 'QEMU answers its monitor again' });
+  }
+
   sawShutdown(shutdownReason: string): void {
     this.#see({ shutdownReason });
   }
@@ -358,6 +384,7 @@ export class Sandbox implements VolumeHost {
   own(qemu: QemuProcess): void {
     this.#see({ qemu });
     void qemu.exited.then((exit) => this.#onExit(exit));
+    this.inBackground('heartbeat', watchMonitor(this));
   }
 
   /** Holds on to the template that this VM's memory rests on, until QEMU has ended. */
@@ -457,7 +484,7 @@ export class Sandbox implements VolumeHost {
     const error = new ShimError('UNAVAILABLE', `sandbox ${this.id}: ${cause.message}`, { reason: 'VM_GONE' });
     this.preempt(error);
     this.#ended.abort(error);
-    this.#see({ agentReady: false, runState: '' });
+    this.#see({ agentReady: false, runState: '', unresponsive: false });
     this.#lease?.[Symbol.dispose]();
     for (const volume of this.volumes.all()) {
       using _held = await volume.mutex.acquire();
@@ -511,7 +538,7 @@ export class Sandbox implements VolumeHost {
   }
 
   snapshot(): SandboxSnapshot {
-    const { agentReady, runState, qemu } = this.#alive;
+    const { runState, unresponsive, qemu } = this.#alive;
     return {
       ...this.identity,
       ...this.#launched,
@@ -521,8 +548,10 @@ export class Sandbox implements VolumeHost {
       qemuPid: qemu?.pid ?? 0,
       volumesInUse: this.volumes.slotsInUse,
       vectors: this.volumes.vectors,
-      agentReady,
-      runState,
+      agentReady: this.agentReady,
+      // What it said last is not what it does now.
+      runState: unresponsive ? '' : runState,
+      unresponsive,
     };
   }
 

@@ -10,6 +10,8 @@ export type EventType =
   | 'sandbox.adopted'
   | 'sandbox.rebooted'
   | 'sandbox.panicked'
+  | 'sandbox.unresponsive'
+  | 'sandbox.responsive'
   | 'sandbox.snapshot'
   | 'volume.pending'
   | 'volume.attached'

@@ -47,7 +47,7 @@ export async function addVolume(
   await refuseIfWrittenSince(host, volume);
   await using secrets = new SecretHandover(qmp, host.config.secret_dir, key);
   const adding = { host, qmp, volume, secrets, watch, added: new Set<string>() };
-  const modes = aioModes(volume.spec);
+  const modes = aioModes(volume.spec, volume.look.endsInSector);
   for (const [index, aio] of modes.entries()) {
     const objects = volume.objects(aio, volume.look.blank);
     try {

@@ -12,6 +12,8 @@ import type { Volume } from './volume.ts';
 export interface Admitting {
   readonly id: string;
   readonly state: string;
+  /** Its QEMU does not answer. */
+  readonly unresponsive: boolean;
   readonly vcpus: number;
   readonly volumes: VolumeStore;
   readonly config: Config;
@@ -81,11 +83,21 @@ export async function* reasonsAgainst(
 }
 
 /** Why a sandbox takes no volumes now, if it does not. */
-export function refusalUnlessRunning({ id, state }: Pick<Admitting, 'id' | 'state'>): ShimError | undefined {
-  if (state === 'running') return undefined;
-  return new ShimError('FAILED_PRECONDITION', `sandbox ${id} is ${state}, not running`, {
-    reason: state === 'stopping' ? 'SANDBOX_STOPPING' : 'SANDBOX_NOT_RUNNING',
-    metadata: { sandboxId: id, state },
+export function refusalUnlessRunning({
+  id,
+  state,
+  unresponsive,
+}: Pick<Admitting, 'id' | 'state' | 'unresponsive'>): ShimError | undefined {
+  if (state !== 'running') {
+    return new ShimError('FAILED_PRECONDITION', `sandbox ${id} is ${state}, not running`, {
+      reason: state === 'stopping' ? 'SANDBOX_STOPPING' : 'SANDBOX_NOT_RUNNING',
+      metadata: { sandboxId: id, state },
+    });
+  }
+  if (!unresponsive) return undefined;
+  return new ShimError('UNAVAILABLE', `the QEMU of sandbox ${id} does not answer its monitor`, {
+    reason: 'QEMU_UNRESPONSIVE',
+    metadata: { sandboxId: id },
   });
 }
 

@@ -149,7 +149,7 @@ function planOf(
 ): VolumePlan {
   const names = namesFor(volumeId, generation);
   const resolved = source?.resolved ?? spec.source;
-  const [aio] = aioModes(spec);
+  const [aio] = aioModes(spec, source?.endsInSector ?? true);
   const creates = spec.encryption?.kind === 'host-luks' && spec.encryption.format === 'if_empty';
   const objects = objectsOf({ spec, resolved, names, seat }, aio, creates);
   return {

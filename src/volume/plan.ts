@@ -24,9 +24,9 @@ export interface Planned {
   readonly seat: Seat;
 }
 
-/** The aio modes in which the source may be opened, best first. */
-export function aioModes(spec: VolumeSpec): readonly (AioMode | undefined)[] {
-  return moduleOf(spec.source).aioModes(spec);
+/** The aio modes in which the source may be opened, best first. @param endsInSector as the inspection saw it */
+export function aioModes(spec: VolumeSpec, endsInSector: boolean): readonly (AioMode | undefined)[] {
+  return moduleOf(spec.source).aioModes(spec, endsInSector);
 }
 
 /**

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { z } from 'zod';
-import { invalidArgument } from '../base/errors.ts';
+import { ShimError, invalidArgument } from '../base/errors.ts';
 import type { Config } from '../config.ts';
 import {
   SERIAL_BYTES_MAX,
@@ -68,7 +68,7 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
   const mount = requested.mount && checkMount(requested.mount, readOnly);
   const encryption = requested.encryption && completeEncryption(requested.encryption, { readOnly, source: module });
   checkContradictions(disk);
-  if (disk.aio !== 'auto' && !module.aioModes(disk).includes(disk.aio)) {
+  if (disk.aio !== 'auto' && !module.aioModes(disk, true).includes(disk.aio)) {
     throw invalidArgument('spec.aio', disk.aio, `${module.apiName} has no such mode: leave it to auto`);
   }
   return { ...disk, source, mount, encryption };
@@ -93,7 +93,8 @@ export function intendedUse({ readOnly, logicalBlockSize, encryption, mount }: V
 /**
  * Looks at a volume's source and refuses what cannot be attached safely. Changes nothing.
  * @param source in place of the spec's own, when it was resolved before
- * @throws ShimError as the source's module does; INVALID_ARGUMENT / INVALID_SIZE
+ * @throws ShimError as the source's module does; INVALID_ARGUMENT / INVALID_SIZE; FAILED_PRECONDITION /
+ *   SOURCE_NOT_USABLE
  */
 export async function inspectSource(
   spec: VolumeSpec,
@@ -101,10 +102,20 @@ export async function inspectSource(
   source = spec.source,
 ): Promise<Inspection<SourceSpec>> {
   const found = await moduleOf(source).inspect(source, intendedUse(spec), config);
-  const { encryption } = spec;
+  const { encryption, aio } = spec;
+  if (!found.endsInSector && aio === 'io_uring') throw notForIoUring(moduleOf(source).describe(found.resolved));
   if (encryption?.kind === 'guest-luks2' && encryption.mode === 'create') {
     // cryptsetup says so too, in the guest: "Device size is not aligned to requested sector size".
     checkSize('spec.source', moduleOf(source).describe(found.resolved), found.sizeBytes, encryption.sectorSize);
   }
   return found;
+}
+
+/** QEMU would hang on it for ever, with the whole VM: block/io_uring.c, luring_resubmit_short_read. */
+function notForIoUring(path: string): ShimError {
+  const problem = 'does not end with a whole sector of 512 bytes, which io_uring needs: leave aio to auto';
+  return new ShimError('FAILED_PRECONDITION', `${path} ${problem}`, {
+    reason: 'SOURCE_NOT_USABLE',
+    metadata: { field: 'spec.aio', value: 'io_uring', path },
+  });
 }

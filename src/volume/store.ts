@@ -177,7 +177,8 @@ export class VolumeStore {
       backingIdentity: source.identity,
       resolvedPath: claimed(source).described,
     };
-    const look: SourceLook = { blank: source.blank ?? false, unwritten: source.unwritten ?? false };
+    const { endsInSector, blank = false, unwritten = false } = source;
+    const look: SourceLook = { endsInSector, blank, unwritten };
     const volume = Volume.begin(identity, { mutexWaitersMax, sizeBytes: source.sizeBytes, look });
     this.#put(volume);
     this.#announceState(volume, undefined);

@@ -39,6 +39,8 @@ export interface VolumeIdentity extends Seat {
 
 /** What was seen of the source when it was looked at, and matters until the volume is there. */
 export interface SourceLook {
+  /** Its bytes on the host end with a whole sector of 512. */
+  readonly endsInSector: boolean;
   /** Its source was seen to be empty, and is to be made an encrypted image first. */
   readonly blank: boolean;
   /** For host_luks: nobody ever wrote through the encryption, though the guest reads noise. */
@@ -128,7 +130,7 @@ export class Volume {
       },
       health: { failing: false, errors: 0 },
     };
-    const look = { blank: false, unwritten: false };
+    const look = { endsInSector: true, blank: false, unwritten: false };
     return new Volume({ ...identity, sandboxId: options.sandboxId }, options.mutexWaitersMax, facts, look);
   }
 

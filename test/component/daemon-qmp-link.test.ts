@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { QmpCommandName } from '../../src/qmp/protocol.ts';
 import { refusal } from '../support/errors.ts';
@@ -206,6 +208,64 @@ describe('QMP connection lost at rest', { timeout: 120_000 }, () => {
     await reconnected(vm, 3);
     const attached = await until('attach works', () => rig.attach('a').catch(() => undefined));
     assert.equal(attached.state, 'VOLUME_STATE_ATTACHED');
+  });
+});
+
+describe('a QEMU that keeps its connection and answers nothing', { timeout: 120_000 }, () => {
+  const beating = { qmp_heartbeat_ms: 100, qmp_reply_timeout_ms: 400 };
+
+  it('is unresponsive in Get and in the events, its agent is not ready, and no volume is begun; until it answers', async () => {
+    await using rig = await FakeVmRig.start(beating);
+    const vm = await rig.sandbox();
+    assert.equal((await rig.client.getSandbox('one')).qemuUnresponsive, false);
+    const held = vm.hold('query-status');
+    await held.came;
+    const asked = vm.qmp.receivedOf('query-status').length;
+    const silent = await eventually('it is found out', async () => {
+      const sandbox = await rig.client.getSandbox('one');
+      return sandbox.qemuUnresponsive ? sandbox : undefined;
+    });
+    assert.deepEqual(
+      [silent.state, silent.agentReady, silent.runState],
+      ['SANDBOX_STATE_RUNNING', false, ''],
+      'the process runs; of the rest nothing is known',
+    );
+    const seen = await refusal(rig.attach('a'));
+    assert.deepEqual([seen.code, seen.reason], ['UNAVAILABLE', 'QEMU_UNRESPONSIVE']);
+    assert.deepEqual(await rig.client.listVolumes('one'), []);
+    assert.equal(vm.qmp.receivedOf('query-status').length, asked, 'it is asked once, however long it is silent');
+    held.release();
+    const back = await eventually('it answers', async () => {
+      const sandbox = await rig.client.getSandbox('one');
+      return sandbox.qemuUnresponsive ? undefined : sandbox;
+    });
+    assert.deepEqual([back.agentReady, back.runState], [true, 'running']);
+    assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
+    const events = await readFile(join(rig.daemon.stateDir, 'events.jsonl'), 'utf8');
+    const told = events
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { type?: string; cause?: { reason?: string } })
+      .filter(({ type }) => type?.endsWith('responsive'));
+    assert.deepEqual(
+      told.map(({ type, cause }) => [type, cause?.reason]),
+      [
+        ['sandbox.unresponsive', 'QEMU_UNRESPONSIVE'],
+        ['sandbox.responsive', 'QEMU_RESPONSIVE'],
+      ],
+    );
+  });
+
+  it('a detach by force ends in time, and says why', async () => {
+    await using rig = await FakeVmRig.start({ ...beating, qmp_reply_timeout_ms: 60_000 });
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    const held = vm.hold('device_del');
+    const seen = await refusal(rig.detach('a', { force: true, timeoutMs: 1000 }));
+    assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'QEMU_UNRESPONSIVE'], seen.message);
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_DETACHING');
+    held.release();
+    await rig.until('a', 'VOLUME_STATE_REMOVED');
   });
 });
 

@@ -13,6 +13,8 @@ const QUICK: Partial<Record<OptionName, string | number>> = {
   stop_timeout_ms: 10_000,
   drain_timeout_ms: 300,
   qmp_reply_timeout_ms: 20_000,
+  // Tests count what QEMU is asked.
+  qmp_heartbeat_ms: 3_600_000,
 };
 
 type Settings = Partial<Record<OptionName, string | number>>;

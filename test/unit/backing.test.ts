@@ -156,6 +156,22 @@ describe('what lies behind a volume: files', () => {
     });
   });
 
+  it('whether it ends with a whole sector is seen; one that does not is nothing for io_uring', async () => {
+    await using scratch = await Scratch.make();
+    const path = scratch.path('volumes/a.qcow2');
+    spawnSync('qemu-img', ['create', '-q', '-f', 'qcow2', path, '64M']);
+    for (const [bytes, whole] of [
+      [70_000, false],
+      [70_144, true],
+    ] as const) {
+      await truncate(path, bytes);
+      assert.equal((await scratch.inspect(path, { kind: 'qcow2-file' })).endsInSector, whole);
+      const asked = scratch.inspect(path, { kind: 'qcow2-file', aio: 'io_uring' });
+      if (whole) await asked;
+      else await assert.rejects(asked, { code: 'FAILED_PRECONDITION', reason: 'SOURCE_NOT_USABLE' });
+    }
+  });
+
   it('sizes must suit the logical block size', async () => {
     await using scratch = await Scratch.make();
     for (const [bytes, logicalBlockSize] of [

@@ -232,16 +232,23 @@ describe('attach plan', () => {
 describe('aio candidates', () => {
   it('auto falls back to what every host can do; native only without the page cache', () => {
     for (const cache of ['none', 'directsync'] as const) {
-      assert.deepEqual(aioModes({ ...BASE, cache }), ['io_uring', 'native', 'threads']);
+      assert.deepEqual(aioModes({ ...BASE, cache }, true), ['io_uring', 'native', 'threads']);
     }
     for (const cache of ['writeback', 'writethrough', 'unsafe'] as const) {
-      assert.deepEqual(aioModes({ ...BASE, cache }), ['io_uring', 'threads']);
+      assert.deepEqual(aioModes({ ...BASE, cache }, true), ['io_uring', 'threads']);
     }
+  });
+
+  it('a source that does not end with a whole sector is never opened with io_uring', () => {
+    assert.deepEqual(aioModes({ ...BASE, cache: 'none' }, false), ['native', 'threads']);
+    assert.deepEqual(aioModes({ ...BASE, cache: 'writeback' }, false), ['threads']);
+    assert.deepEqual(aioModes({ ...BASE, aio: 'io_uring' }, false), []);
+    assert.deepEqual(aioModes({ ...BASE, aio: 'threads' }, false), ['threads']);
   });
 
   it('a mode that the caller chose stands alone', () => {
     for (const aio of ['io_uring', 'native', 'threads'] as const) {
-      assert.deepEqual(aioModes({ ...BASE, cache: 'none', aio }), [aio]);
+      assert.deepEqual(aioModes({ ...BASE, cache: 'none', aio }, true), [aio]);
     }
   });
 });

@@ -233,7 +233,7 @@ describe('an NBD source', () => {
   }
 
   it('has no aio modes, and takes none; carries no host_luks', () => {
-    assert.deepEqual(aioModes(specOf(UNIX)), [undefined]);
+    assert.deepEqual(aioModes(specOf(UNIX), true), [undefined]);
     for (const aio of ['threads', 'native', 'io_uring'] as const) {
       assert.throws(() => completeSpec({ ...specOf(UNIX), aio, cache: 'none' }, 'serial', 1), {
         code: 'INVALID_ARGUMENT',
@@ -266,7 +266,12 @@ describe('what lies behind an NBD volume', () => {
     await using peer = await NbdPeer.saying(...answers(MIB));
     const link = join(peer.directory, 'link');
     await symlink(peer.path, link);
-    const expected = { resolved: at(peer.path), identity: `nbd:unix:${peer.path}:disk`, sizeBytes: MIB };
+    const expected = {
+      resolved: at(peer.path),
+      identity: `nbd:unix:${peer.path}:disk`,
+      sizeBytes: MIB,
+      endsInSector: true,
+    };
     for (const path of [peer.path, link]) {
       assert.deepEqual(await look(at(path), { allowed_roots: [peer.directory] }), expected);
     }

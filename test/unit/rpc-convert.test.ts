@@ -298,6 +298,7 @@ describe('sandboxes and events to messages', () => {
     vectors: { all: 176, inUse: 10 },
     timings: [],
     agentReady: true,
+    unresponsive: false,
     runState: 'paused',
     start: { kind: 'clone', templateId: '0123', reason: '' },
   };

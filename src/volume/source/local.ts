@@ -84,7 +84,9 @@ export async function inspectLocal<S extends LocalSource>(
   const sizeBytes = await look({ path, found, handle });
   const allocatedBytes = found.isFile() ? found.blocks * STAT_BLOCK_BYTES : undefined;
   const luks = { path, handle, sizeBytes, allocatedBytes };
-  return { resolved: { ...source, path }, identity: fileIdentity(found), ...(await guestSize(luks, use, config)) };
+  const endsInSector = !found.isFile() || found.size % SECTOR_BYTES === 0;
+  const resolved = { ...source, path };
+  return { resolved, identity: fileIdentity(found), endsInSector, ...(await guestSize(luks, use, config)) };
 }
 
 /**
@@ -134,9 +136,12 @@ export function localProtocol(
 }
 
 /** `auto` falls back; a mode that the caller chose does not. */
-export function localAioModes(disk: DiskSpec): readonly AioMode[] {
-  if (disk.aio !== 'auto') return [disk.aio];
-  return isDirect(disk.cache) ? ['io_uring', 'native', 'threads'] : ['io_uring', 'threads'];
+export function localAioModes(disk: DiskSpec, endsInSector: boolean): readonly AioMode[] {
+  const wanted: readonly AioMode[] = disk.aio === 'auto' ? ['io_uring', 'native', 'threads'] : [disk.aio];
+  return wanted.filter((mode) => {
+    if (mode === 'io_uring') return endsInSector;
+    return mode !== 'native' || disk.aio !== 'auto' || isDirect(disk.cache);
+  });
 }
 
 /**

@@ -15,6 +15,8 @@ export interface Inspection<S> {
   readonly identity: string;
   /** Bytes that the guest will see. */
   readonly sizeBytes: number;
+  /** Its bytes on the host end with a whole sector of 512: QEMU's io_uring hangs on the last part of any other. */
+  readonly endsInSector: boolean;
   /** For host_luks: it is empty, and an image has to be made in it first. */
   readonly blank?: boolean;
   /** For host_luks: nobody ever wrote through the encryption. */
@@ -110,8 +112,9 @@ export interface SourceModule<S extends { readonly kind: string }> {
   /**
    * The aio modes to try, best first. `undefined`: the protocol has none. One that is chosen and not among them is
    * refused.
+   * @param endsInSector as the inspection saw it; io_uring is for no other source
    */
-  aioModes(disk: DiskSpec): readonly (AioMode | undefined)[];
+  aioModes(disk: DiskSpec, endsInSector: boolean): readonly (AioMode | undefined)[];
   /** The protocol node, `names.protocol`, spelled out. @param resolved as QEMU is to open it */
   protocol(resolved: S, names: QemuNames, disk: DiskSpec, aio: AioMode | undefined): BlockdevProtocol;
   /** What the protocol node needs in QEMU, to be added before it. */

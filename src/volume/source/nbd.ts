@@ -176,7 +176,8 @@ async function inspect(source: NbdSource, use: IntendedUse, config: Config): Pro
       { reason: 'NBD_EXPORT_READ_ONLY', metadata: { field: 'spec.source', value: described } },
     );
   }
-  return { resolved, identity: identityOf(resolved), sizeBytes };
+  // What the server has it on, QEMU does not read by itself.
+  return { resolved, identity: identityOf(resolved), sizeBytes, endsInSector: true };
 }
 
 async function resolveServer(server: NbdServer, config: Config): Promise<NbdServer> {

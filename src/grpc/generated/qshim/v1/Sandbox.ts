@@ -27,6 +27,7 @@ export interface Sandbox {
   'stateDir'?: (string);
   'start'?: (_qshim_v1_Start | null);
   'capacity'?: (_qshim_v1_Capacity | null);
+  'qemuUnresponsive'?: (boolean);
 }
 
 export interface Sandbox__Output {
@@ -47,4 +48,5 @@ export interface Sandbox__Output {
   'stateDir': (string);
   'start': (_qshim_v1_Start__Output | null);
   'capacity': (_qshim_v1_Capacity__Output | null);
+  'qemuUnresponsive': (boolean);
 }
