@@ -81,7 +81,7 @@ describe('a relay that dies', () => {
         () => false,
       ),
     );
-    assert.deepEqual(await rig.attachedVolumes(podId), []);
+    await rig.until(async () => (await rig.attachedVolumes(podId)).length === 0);
     const next = await start('next');
     assert.equal((await rig.cri.shell(next, 'echo here')).trim(), 'here');
     await rig.cri.stopPod(podId);
