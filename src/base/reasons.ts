@@ -1012,6 +1012,18 @@ export const REASONS = {
     meaning: 'Standard input and output go to FIFOs only.',
     remedy: 'Use paths of FIFOs, and no logging binaries.',
   },
+  POD_NETWORK_NOT_SUPPORTED: {
+    statuses: ['UNIMPLEMENTED'],
+    where: ['api'],
+    meaning: 'The pod asks for a network of its own, and its guest would have only a loopback.',
+    remedy: 'Set `hostNetwork: true` in the pod (CRI: `network: NODE`).',
+  },
+  SYSCTLS_NOT_SUPPORTED: {
+    statuses: ['UNIMPLEMENTED'],
+    where: ['api'],
+    meaning: 'The pod asks for sysctls, which qshim does not set in its guest.',
+    remedy: 'Leave them out, or set them by `io.qshim.kernel-parameters` (`sysctl.NAME=VALUE`).',
+  },
   CHECKPOINT_NOT_SUPPORTED: {
     statuses: ['UNIMPLEMENTED'],
     where: ['api'],

@@ -10,6 +10,7 @@ import type { ControllerWaitResponse } from '../grpc/generated/containerd/servic
 import { volumeSpecFrom } from '../api/convert.ts';
 import { untilGone, type Caller } from './caller.ts';
 import type { Pod } from './pod.ts';
+import { checkPodConfig } from './pod-config.ts';
 import type { Pods } from './pods.ts';
 import { processMetrics } from './process-metrics.ts';
 import { metricsAny, podSandboxConfig, podVolumes, timestampOf } from './wire/messages.ts';
@@ -46,10 +47,11 @@ export class SandboxController {
 
   async create(request: ControllerCreateRequest__Output, { namespace }: Caller): Promise<{ sandboxId: string }> {
     const config = podSandboxConfig(request.options);
+    const notApplied = config === undefined ? [] : checkPodConfig(config);
     const annotations = { ...request.annotations, ...config?.annotations };
     await this.#pods.create(
       { namespace, id: request.sandboxId },
-      { implicit: false, annotations, labels: podLabels(namespace, config?.metadata ?? undefined) },
+      { implicit: false, annotations, labels: podLabels(namespace, config?.metadata ?? undefined), notApplied },
     );
     return { sandboxId: request.sandboxId };
   }
@@ -155,8 +157,19 @@ function podLabels(
 }
 
 function podInfo({ snapshot, record }: Pod): Record<string, string> {
-  if (snapshot === undefined) return { sandboxId: record.sandboxId };
+  const { sandboxId, notApplied = [] } = record;
+  const dropped = notApplied.length === 0 ? {} : { notApplied: notApplied.join(',') };
+  if (snapshot === undefined) return { sandboxId, ...dropped };
   const { id, state, accelerator, acceleratorReason, qemuVersion, volumesInUse, directory } = snapshot;
-  const info = { id, state, accelerator, acceleratorReason, qemuVersion, volumesInUse, stateDir: directory };
+  const info = {
+    ...dropped,
+    id,
+    state,
+    accelerator,
+    acceleratorReason,
+    qemuVersion,
+    volumesInUse,
+    stateDir: directory,
+  };
   return Object.fromEntries(Object.entries(info).map(([name, value]) => [name, String(value)]));
 }

@@ -56,8 +56,8 @@ export class ContainerdEndpoint implements AsyncDisposable {
     const backend = join(directory, 'daemon.sock');
     const inUse = (): boolean => pods.all().length > 0;
     const place = { socket: config.containerd_socket, backend, directory, inUse, log };
-    let served: TaskService | undefined;
-    const gone = (): (() => void) => served?.lost() ?? ((): void => served?.lost()());
+    const served: { tasks?: TaskService } = {};
+    const gone = (): (() => void) => served.tasks?.lost() ?? ((): void => served.tasks?.lost()());
     const relay = await RelayLink.open({ ...place, gone });
     undo.defer(() => relay.close(!inUse()));
     const tasks = new TaskService({
@@ -67,7 +67,7 @@ export class ContainerdEndpoint implements AsyncDisposable {
       directVolumes: config.containerd_direct_volumes,
       guestGraceMs: config.agent_timeout_ms,
     });
-    served = tasks;
+    served.tasks = tasks;
     undo.defer(() => tasks.release());
     await tasks.restore();
     // The last relay has ended while no daemon ran, and with it what containerd had there.

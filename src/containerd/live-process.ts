@@ -151,6 +151,9 @@ export class LiveProcess {
     const { pod, container, exec, record } = this;
     if (record.started) return;
     const guest = this.inGuest();
+    const io = this.#io;
+    io?.openStdin();
+    if (io !== undefined && record.stdin !== '') await this.#relay.hold(this.key, io.fifos);
     // It has run when a daemon was killed before it had said so. One that ended before it ran is refused.
     if (!guest.ran) await guest.start();
     record.started = true;

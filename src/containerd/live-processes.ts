@@ -62,7 +62,11 @@ export class LiveProcesses {
     } catch (error) {
       pod.log.warn({ containerId: container.id, problem: messageOf(error) }, 'streams not joined again');
     }
-    if (io !== undefined) await relay.hold(processKey(pod, container.id, exec?.id), io.fifos);
+    // The relay may hold the input of one whose start was under way: that stays until the start comes again.
+    const { started, stdin } = exec ?? container;
+    if (io !== undefined && (started || stdin === '')) {
+      await relay.hold(processKey(pod, container.id, exec?.id), io.fifos);
+    }
     this.add(pod, container, exec, guest, io);
   }
 

@@ -75,6 +75,8 @@ const podSchema = keeping({
   implicit: z.boolean(),
   annotations: z.record(z.string(), z.string()),
   labels: z.record(z.string(), z.string()),
+  /** What CRI asks for and the pod does not get (pod-config.ts). */
+  notApplied: z.array(z.string()).optional(),
   createdAtMs: z.number(),
   /** Before the sandbox is asked for: the one of this id is the pod's own, and nobody else's. */
   begun: z.boolean(),

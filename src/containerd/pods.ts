@@ -50,6 +50,8 @@ export class Pods {
       readonly implicit: boolean;
       readonly annotations: Readonly<Record<string, string>>;
       readonly labels: Readonly<Record<string, string>>;
+      /** What CRI asks for and the pod does not get. */
+      readonly notApplied?: readonly string[];
     },
   ): Promise<Pod> {
     checkNamed(name);
@@ -68,6 +70,7 @@ export class Pods {
         implicit: what.implicit,
         annotations: { ...what.annotations },
         labels: { ...what.labels },
+        ...(what.notApplied === undefined ? {} : { notApplied: [...what.notApplied] }),
         createdAtMs: Date.now(),
         begun: false,
         updateVolumes: [],
@@ -77,6 +80,9 @@ export class Pods {
     );
     if (pod.taken || this.all().some((other) => other.sandboxId === sandboxId)) throw notOurs(sandboxId);
     this.#pods.set(keyOf(name), pod);
+    const { notApplied } = pod.record;
+    if (notApplied !== undefined && notApplied.length > 0)
+      pod.log.warn({ notApplied }, 'pod asks for what it does not get');
     try {
       await pod.commit();
     } catch (error) {

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, statSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { Readable, type Writable } from 'node:stream';
 import { sleep } from '../base/deadline.ts';
@@ -19,9 +19,13 @@ const LEAVE_MS = 1000;
 
 type StreamName = 'stdin' | 'stdout' | 'stderr';
 
-/** The FIFO that one of a process's streams goes through; undefined when containerd wants none. */
-interface Ends {
-  readonly stdin: { readonly reader: Leavable; writer: number | undefined } | undefined;
+interface StdinEnds {
+  readonly reader: Leavable;
+  writer: number | undefined;
+}
+
+/** The FIFOs that a process's outputs go through; undefined when containerd wants none. */
+interface Outputs {
   readonly stdout: Socket | undefined;
   readonly stderr: Socket | undefined;
 }
@@ -31,6 +35,8 @@ interface Ends {
  *
  * - Outputs are opened for reading and writing, so that a containerd that restarts breaks no pipe; bytes wait in the
  *   FIFO.
+ * - stdin is opened when the process is started (`openStdin`), not before: until then its writer waits. A client may
+ *   write all it has, and come to its end, before it can say CloseIO of a process (ctr does).
  * - The daemon holds a writer of its own on stdin: the process has its end of file once containerd has called CloseIO
  *   **and** no client has the FIFO open for writing.
  * - What a daemon that leaves has read and cannot deliver is in the process's record, and the first that the next one
@@ -39,23 +45,26 @@ interface Ends {
 export class ProcessIo {
   readonly #record: ProcessRecord;
   readonly #log: Logger;
-  readonly #ends: Ends;
+  readonly #outputs: Outputs;
+  #stdin: StdinEnds | undefined;
+  #guest: GuestProcess | undefined;
   readonly #over = Promise.withResolvers<'all' | 'left'>();
   readonly #nobodyReads = Promise.withResolvers<'unread'>();
   readonly #closed = new AbortController();
   readonly #pumps = new Map<StreamName, { readonly pump: Pump; readonly to: Writable }>();
   #leaving = false;
   #running: Promise<unknown> = Promise.resolve();
+  #feeding: Promise<void> = Promise.resolve();
   #moved = 0;
 
-  private constructor(record: ProcessRecord, ends: Ends, log: Logger) {
+  private constructor(record: ProcessRecord, outputs: Outputs, log: Logger) {
     this.#record = record;
-    this.#ends = ends;
+    this.#outputs = outputs;
     this.#log = log;
   }
 
   /**
-   * Opens the FIFOs that containerd has made.
+   * Opens the FIFOs that containerd has made; stdin only of a process that has been started.
    * @throws ShimError FAILED_PRECONDITION / STREAM_NOT_USABLE; UNIMPLEMENTED / STREAM_NOT_SUPPORTED for logging
    *   binaries
    */
@@ -70,16 +79,28 @@ export class ProcessIo {
     };
     const stdout = output('stdout', record.stdout);
     const stderr = record.terminal ? undefined : output('stderr', record.stderr);
-    const stdin = record.stdin === '' ? undefined : openStdin(record);
+    if (record.stdin !== '') checkStdin(record);
+    const io = new ProcessIo(record, { stdout, stderr }, log);
+    if (record.started) io.openStdin();
     undo.move();
-    return new ProcessIo(record, { stdin, stdout, stderr }, log);
+    return io;
+  }
+
+  /**
+   * For a process that is about to be started, or was: its input is taken from here on. A repeat changes nothing.
+   * @throws as `open`
+   */
+  openStdin(): void {
+    if (this.#record.stdin === '' || this.#stdin !== undefined || this.#leaving) return;
+    this.#stdin = openStdin(this.#record);
+    this.#feed();
   }
 
   /** What somebody else must hold open for as long as the process may come to another daemon. */
   get fifos(): readonly HeldFifo[] {
     const { stdin } = this.#record;
     return [
-      ...(stdin === '' ? [] : [{ path: stdin, mode: 'reader' as const }]),
+      ...(this.#stdin === undefined ? [] : [{ path: stdin, mode: 'reader' as const }]),
       ...this.#outputPaths.map((path) => ({ path, mode: 'both' as const })),
     ];
   }
@@ -91,18 +112,28 @@ export class ProcessIo {
 
   /** Begins to carry bytes. @param keeper holds `fifos` already, and does so until the outputs have been read */
   join(guest: GuestProcess, keeper: FifoKeeper): void {
-    const { stdin, stdout, stderr } = this.#ends;
+    const { stdout, stderr } = this.#outputs;
+    this.#guest = guest;
     const outputs = [this.#output('stdout', guest.stdout, stdout), this.#output('stderr', guest.stderr, stderr)];
-    const input = stdin === undefined || guest.stdin === undefined ? undefined : this.#feed(stdin.reader, guest.stdin);
-    // It is in the pumps now.
-    this.#record.left = undefined;
+    // It is in the pumps now; what is left of the input waits for the start.
+    const stdinLeft = this.#record.left?.stdin;
+    this.#record.left = stdinLeft === undefined ? undefined : { stdin: stdinLeft };
+    this.#feed();
     const over = Promise.all(outputs).then((ends) => (ends.every(Boolean) ? this.#handOver(keeper) : 'left'));
-    this.#running = Promise.all([over.then((end) => this.#over.resolve(end)), input]);
+    this.#running = over.then((end) => this.#over.resolve(end));
+  }
+
+  /** Once both sides are there. */
+  #feed(): void {
+    const to = this.#guest?.stdin;
+    if (this.#stdin === undefined || to === undefined || this.#pumps.has('stdin')) return;
+    this.#feeding = this.#carryInput(this.#stdin.reader, to);
+    this.#record.left = undefined;
   }
 
   async #handOver(keeper: FifoKeeper): Promise<'all' | 'left'> {
     try {
-      await Promise.all([this.#ends.stdout, this.#ends.stderr].map(closed));
+      await Promise.all([this.#outputs.stdout, this.#outputs.stderr].map(closed));
       await handOver(this.#outputPaths, keeper, this.#closed.signal, () => this.#nobodyReads.resolve('unread'));
     } catch (error) {
       if (this.#leaving) return 'left';
@@ -119,7 +150,7 @@ export class ProcessIo {
   }
 
   #closeWriter(): void {
-    const { stdin } = this.#ends;
+    const stdin = this.#stdin;
     if (stdin?.writer === undefined) return;
     closeSync(stdin.writer);
     stdin.writer = undefined;
@@ -148,18 +179,19 @@ export class ProcessIo {
   async close(how: 'deliver' | 'drop' = 'deliver'): Promise<void> {
     this.#leaving = true;
     this.#closed.abort();
-    const { stdin, stdout, stderr } = this.#ends;
+    const { stdout, stderr } = this.#outputs;
     for (const { pump } of this.#pumps.values()) pump.leave();
-    stdin?.reader.destroy();
+    this.#stdin?.reader.destroy();
     this.#closeWriter();
-    if (how === 'deliver') await Promise.race([this.#running, sleep(LEAVE_MS)]);
+    const running = Promise.all([this.#running, this.#feeding]);
+    if (how === 'deliver') await Promise.race([running, sleep(LEAVE_MS)]);
     const left = [...this.#pumps].map(([name, { pump }]) => [name, inBase64(pump.undelivered)] as const);
     // In the same breath: a write that was in progress has happened as a whole before this, or not at all.
     for (const { to } of this.#pumps.values()) to.destroy();
     stdout?.destroy();
     stderr?.destroy();
     if (how === 'deliver' && left.length > 0) this.#record.left = Object.fromEntries(left);
-    await this.#running;
+    await running;
   }
 
   /** @returns false when there is more to come, for the next daemon */
@@ -180,7 +212,7 @@ export class ProcessIo {
     }
   }
 
-  async #feed(from: Leavable, to: Writable): Promise<void> {
+  async #carryInput(from: Leavable, to: Writable): Promise<void> {
     from.on('error', () => undefined);
     to.on('error', () => undefined);
     try {
@@ -220,7 +252,7 @@ function inBase64({ bytes, ended }: LeftBytes): { readonly bytes: string; readon
  * After CloseIO without a writer of the daemon's own: the end comes with that of the last client. What cannot be opened
  * any more then has nothing to say.
  */
-function openStdin(record: ProcessRecord): Ends['stdin'] {
+function openStdin(record: ProcessRecord): StdinEnds {
   const { stdin, stdinClosed, left } = record;
   const over: Leavable = Object.assign(Readable.from([]), { leave: () => ({ bytes: Buffer.alloc(0), ended: true }) });
   if (left?.stdin?.ended === true) return { reader: over, writer: undefined };
@@ -234,13 +266,25 @@ function openStdin(record: ProcessRecord): Ends['stdin'] {
   }
 }
 
+/** That it can be opened later. Opened already, it would let its writer write. */
+function checkStdin({ stdin, stdinClosed }: ProcessRecord): void {
+  checkPath('stdin', stdin);
+  const stats = statSync(stdin, { throwIfNoEntry: false });
+  if (stats === undefined && stdinClosed) return;
+  if (stats === undefined) throw notUsable('stdin', stdin, 'does not exist');
+  if (!stats.isFIFO()) throw notUsable('stdin', stdin, 'is not a FIFO');
+}
+
+function checkPath(name: string, path: string): void {
+  if (path.startsWith('/')) return;
+  throw new ShimError('UNIMPLEMENTED', `${name} = ${JSON.stringify(path)}: only paths of FIFOs are supported`, {
+    reason: 'STREAM_NOT_SUPPORTED',
+    metadata: { stream: name, path },
+  });
+}
+
 function openFifo(name: string, path: string, flags: number): number {
-  if (!path.startsWith('/')) {
-    throw new ShimError('UNIMPLEMENTED', `${name} = ${JSON.stringify(path)}: only paths of FIFOs are supported`, {
-      reason: 'STREAM_NOT_SUPPORTED',
-      metadata: { stream: name, path },
-    });
-  }
+  checkPath(name, path);
   let fd: number;
   try {
     fd = openSync(path, flags | constants.O_NONBLOCK);

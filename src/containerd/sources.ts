@@ -90,6 +90,15 @@ export async function blockDeviceNode(major: number, minor: number): Promise<str
   }
 }
 
+/**
+ * The host itself has this block device read-only (sysfs: the member `ro`; `blockdev --setro`, a read-only loop device
+ * or logical volume). A look that fails says no: a device that is not to be had is refused where it is attached.
+ */
+export async function isHostReadOnly(major: number, minor: number): Promise<boolean> {
+  const text = await readFile(`/sys/dev/block/${major}:${minor}/ro`, 'utf8').catch(() => '');
+  return text.trim() === '1';
+}
+
 const recordSchema = z.object({
   'volume-type': z.string().optional(),
   device: z.string(),

@@ -11,7 +11,14 @@ import type { VolumeSnapshot } from '../volume/volume.ts';
 import { rootfsVolumeId, sharedVolumeId } from './ids.ts';
 import type { Pod } from './pod.ts';
 import type { ContainerRecord, ProcessRecord } from './pod-record.ts';
-import { blockDeviceNode, rootfsOf, volumeOf, withDirectVolumes, type HostFileSystem } from './sources.ts';
+import {
+  blockDeviceNode,
+  isHostReadOnly,
+  rootfsOf,
+  volumeOf,
+  withDirectVolumes,
+  type HostFileSystem,
+} from './sources.ts';
 
 const CONFIG_BYTES_MAX = 4 * 1024 * 1024;
 
@@ -63,9 +70,10 @@ export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   // Two mounts of one source are one volume.
   const mounts = plan.volumes.map((volume) => ({ volume, volumeId: sharedVolumeId(volume.source, mountKey(volume)) }));
   const devices = await Promise.all(
-    plan.devices.map(async ({ path, major, minor }) => {
+    plan.devices.map(async ({ path, readOnly, major, minor }) => {
       const node = await blockDeviceNode(major, minor);
-      return { path, node, volumeId: sharedVolumeId(node, 'device') };
+      const isRead = readOnly || (await isHostReadOnly(major, minor));
+      return { path, node, readOnly: isRead, volumeId: sharedVolumeId(node, 'device') };
     }),
   );
   const fileSystems = new Map<string, HostFileSystem>([[rootfsId, rootfs]]);
@@ -79,12 +87,17 @@ export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   container.volumes = [...fileSystems.keys(), ...new Set(devices.map(({ volumeId }) => volumeId))];
   await pod.commit();
 
-  const nodes = new Map(devices.map(({ volumeId, node }) => [volumeId, node]));
+  const nodes = new Map<string, { readonly node: string; readonly readOnly: boolean }>();
+  for (const { volumeId, node, readOnly } of devices) {
+    // One device node that is written to is enough.
+    nodes.set(volumeId, { node, readOnly: readOnly && nodes.get(volumeId)?.readOnly !== false });
+  }
   // All of them end before the first failure is told: none may come up behind the undo.
   const attached = await Promise.allSettled([
     ...[...fileSystems].map(([volumeId, volume]) => attachMounted(pod, container.id, volumeId, volume)),
-    ...[...nodes].map(async ([volumeId, node]) => {
-      const { spec, guest } = await pod.attach(container.id, volumeId, await volumeOf(node, false, undefined));
+    ...[...nodes].map(async ([volumeId, { node, readOnly }]) => {
+      const wanted = await volumeOf(node, readOnly, undefined);
+      const { spec, guest } = await attachShared(pod, container.id, volumeId, wanted, node);
       return { volumeId, disk: { pciAddress: guest?.pciAddress ?? '', serial: spec.serial } };
     }),
   ]);

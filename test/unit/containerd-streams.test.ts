@@ -26,13 +26,13 @@ class Rig implements AsyncDisposable {
   inputEnds = 0;
   readonly #directory: string;
   readonly #fds: number[] = [];
-  #record: ProcessRecord;
+  record: ProcessRecord;
   #io: ProcessIo | undefined;
   #guest: { readonly stdout: PortReader; readonly stdin: PortWriter } | undefined;
 
   private constructor(directory: string) {
     this.#directory = directory;
-    this.#record = {
+    this.record = {
       ...{ stdin: this.path('stdin'), stdout: this.path('stdout'), stderr: '', terminal: false },
       ...{ stdinClosed: false, started: true },
     };
@@ -69,7 +69,7 @@ class Rig implements AsyncDisposable {
     });
     for (const stream of [stdout, stdin]) stream.on('error', () => undefined);
     this.#guest = { stdout, stdin };
-    this.#io = ProcessIo.open(this.#record, silentLogger());
+    this.#io = ProcessIo.open(this.record, silentLogger());
     const keeper = { hold: () => Promise.resolve(), release: () => Promise.resolve() };
     this.#io.join({ stdout, stdin, stderr: undefined } as unknown as GuestProcess, keeper);
   }
@@ -79,7 +79,7 @@ class Rig implements AsyncDisposable {
     await this.#io?.close();
     this.#guest?.stdout.destroy();
     this.#guest?.stdin.destroy();
-    this.#record = JSON.parse(JSON.stringify(this.#record)) as ProcessRecord;
+    this.record = JSON.parse(JSON.stringify(this.record)) as ProcessRecord;
     this.#io = undefined;
   }
 
@@ -146,6 +146,22 @@ async function carriedThroughRestarts(rig: Rig, into: number, sent: Buffer, out:
 }
 
 const digest = (bytes: Buffer): string => createHash('sha256').update(bytes).digest('hex');
+
+it('a process that has not been started takes no input: whoever has some waits, and can say when it ends', async () => {
+  await using rig = await Rig.make();
+  const guest = rig.open('port.in', constants.O_RDONLY);
+  rig.record.started = false;
+  rig.join();
+  assert.throws(() => rig.open('stdin', constants.O_WRONLY), { code: 'ENXIO' });
+  rig.io.openStdin();
+  rig.io.openStdin();
+  const client = rig.open('stdin', constants.O_WRONLY);
+  put(client, Buffer.from('abcd'));
+  rig.close(client);
+  rig.io.closeStdin();
+  await until('it has come', () => Promise.resolve(get(guest, 10)?.toString() === 'abcd'));
+  await until('its end is asked for', () => Promise.resolve(rig.inputEnds === 1));
+});
 
 describe('streams of a process while daemons come and go in order', { timeout: 120_000 }, () => {
   it('output that comes faster than it is read arrives byte for byte, to its end', async () => {

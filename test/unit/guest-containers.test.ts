@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
+import { mkdtemp, rm, stat, utimes, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { execa } from 'execa';
 import fc from 'fast-check';
 import { sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
@@ -7,7 +11,9 @@ import { Containers } from '../../src/guest/containers/containers.ts';
 import type { ContainerHost } from '../../src/guest/containers/host.ts';
 import { parseExit } from '../../src/guest/containers/exits.ts';
 import { parseConfig } from '../../src/guest/containers/oci.ts';
+import { readHostFiles } from '../../src/guest/containers/host-files.ts';
 import { planContainer } from '../../src/guest/containers/plan.ts';
+import { packTar } from '../../src/guest/containers/tar.ts';
 import type { Ports } from '../../src/guest/containers/port.ts';
 import type { ContainerProcess, ProcessActions } from '../../src/guest/containers/process.ts';
 import { ProcessTable } from '../../src/guest/containers/process-table.ts';
@@ -72,6 +78,28 @@ describe('config.json in the guest’s terms', () => {
     const nfs = [{ destination: '/n', type: 'nfs', source: 's:/' }];
     assert.throws(() => planOf(ociConfig(['true'], { mounts: nfs })), /the mount at \/n .type nfs/);
     assert.throws(() => planOf({ ...ociConfig(['true']), hooks: { prestart: [{}] } }), /hooks\.prestart/);
+  });
+
+  it('a device that nobody in the container may write to is one that is only read', () => {
+    const device = { path: '/dev/ledger', type: 'b', major: 7, minor: 3 };
+    const none = { allow: false, access: 'rwm' };
+    const all = { allow: true, access: 'rwm' };
+    const own = (access: string, allow = true): object => ({ allow, type: 'b', major: 7, minor: 3, access });
+    const other = { allow: true, type: 'b', major: 7, minor: 4, access: 'rwm' };
+    for (const [rules, readOnly] of [
+      [[], false],
+      [[none, own('rm')], true],
+      [[none, own('r')], true],
+      [[none, own('rwm')], false],
+      [[none, own('rm'), other], true],
+      [[none, { allow: true, type: 'c', access: 'rwm' }, own('rm')], true],
+      [[all], false],
+      [[all, own('w', false)], true],
+      [[none, own('rwm'), own('w', false), own('w')], false],
+    ] as const) {
+      const plan = planOf(ociConfig(['true'], { linux: { devices: [device], resources: { devices: rules } } }));
+      assert.deepEqual(plan.devices, [{ path: '/dev/ledger', readOnly, major: 7, minor: 3 }], JSON.stringify(rules));
+    }
   });
 
   it('network and namespaces with a path are dropped, with what needs them; the cgroup is ours', () => {
@@ -263,4 +291,33 @@ describe('a guest that lies', () => {
     for (const uptime of ['x', 'NaN', '1e999', ''])
       assert.equal(parseExit(`exit c t 0 ${uptime} 0`), undefined, uptime);
   });
+});
+
+it('a copied file keeps owner, group, mode and time', async () => {
+  const content = Buffer.from('s3cret');
+  const archive = packTar([
+    { name: 'plain', mode: 0o600, content },
+    { name: 'owned', mode: 0o102750, uid: 1000, gid: 2000, mtimeSeconds: 1_700_000_000, content },
+    { name: 'far', mode: 0o100440, uid: 3_000_000_000, gid: 4_294_967_294, mtimeSeconds: 0.5, content },
+  ]);
+  const { stdout } = await execa('tar', ['-tvf', '-', '--numeric-owner', '--full-time', '--utc'], { input: archive });
+  assert.deepEqual(
+    stdout.split('\n').map((line) => line.split(/\s+/)),
+    [
+      ['-rw-------', '0/0', '6', '1970-01-01', '00:00:00', 'plain'],
+      ['-rwxr-s---', '1000/2000', '6', '2023-11-14', '22:13:20', 'owned'],
+      ['-r--r-----', '3000000000/4294967294', '6', '1970-01-01', '00:00:00', 'far'],
+    ],
+  );
+  await using cleanup = new AsyncDisposableStack();
+  const directory = await mkdtemp(join(tmpdir(), 'qshim-copied-'));
+  cleanup.defer(() => rm(directory, { recursive: true }));
+  const source = join(directory, 'secret');
+  await writeFile(source, content, { mode: 0o640 });
+  await utimes(source, 1_600_000_000, 1_600_000_000);
+  const { uid, gid } = await stat(source);
+  const [copied] = await readHostFiles([{ destination: '/secret', source }]);
+  assert.ok(copied);
+  const { mode, mtimeSeconds } = copied;
+  assert.deepEqual([copied.uid, copied.gid, mode & 0o7777, mtimeSeconds], [uid, gid, 0o640, 1_600_000_000]);
 });

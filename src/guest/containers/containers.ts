@@ -321,7 +321,9 @@ export class Containers implements GuestContainers, ProcessActions {
     try {
       if (process.execId === undefined) await this.runtime.start(key);
       else
-        process.pid = await this.#side.withPorts(() => this.runtime.startExec(key, token, ports, process.execJson()));
+        process.pid = await this.#side.withPorts(() =>
+          this.runtime.startExec(key, token, ports, process.execJson(), process.oomScoreAdj),
+        );
     } catch (error) {
       if (wasNeverSent(error)) process.asked = before;
       // Seen, or as good as seen: crun refused, and nothing of it runs that could tell of an end.

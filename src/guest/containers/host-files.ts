@@ -13,7 +13,7 @@ export interface CopiedFile extends ArchivedFile {
 
 /**
  * Reads the small host files that a config.json binds (hosts, hostname, resolv.conf), to be copied into the guest.
- * Later changes on either side are not carried over.
+ * Each keeps its owner, group, mode and time (in seconds). Later changes on either side are not carried over.
  * @throws ShimError INVALID_ARGUMENT / MOUNT_NOT_SUPPORTED, naming the mount, for what is not a small regular file
  */
 export async function readHostFiles(files: readonly PlannedFile[]): Promise<readonly CopiedFile[]> {
@@ -27,7 +27,7 @@ export async function readHostFiles(files: readonly PlannedFile[]): Promise<read
   );
 }
 
-async function readSmall(destination: string, source: string): Promise<Pick<ArchivedFile, 'mode' | 'content'>> {
+async function readSmall(destination: string, source: string): Promise<Omit<ArchivedFile, 'name'>> {
   const what = `the mount of the host's ${source} at ${destination}`;
   try {
     // O_NONBLOCK: a FIFO must not be waited for.
@@ -39,7 +39,8 @@ async function readSmall(destination: string, source: string): Promise<Pick<Arch
     const { bytesRead } = await file.read(content, 0, content.length, 0);
     // It may grow while it is read.
     if (bytesRead > FILE_BYTES_MAX) throw refused(what, `it has more than ${FILE_BYTES_MAX} bytes`);
-    return { mode: stats.mode, content: content.subarray(0, bytesRead) };
+    const { mode, uid, gid, mtimeMs } = stats;
+    return { mode, uid, gid, mtimeSeconds: mtimeMs / 1000, content: content.subarray(0, bytesRead) };
   } catch (error) {
     throw error instanceof ShimError ? error : refused(what, messageOf(error), error);
   }

@@ -23,6 +23,9 @@ const deviceSchema = z.looseObject({
 });
 
 const deviceRuleSchema = z.looseObject({
+  allow: z.boolean().optional(),
+  /** Letters of `rwm`; absent for all three. */
+  access: z.string().optional(),
   type: z.string().optional(),
   major: z.int().nullish(),
   minor: z.int().nullish(),
@@ -43,6 +46,8 @@ const linuxSchema = z.looseObject({
 const processSchema = z.looseObject({
   terminal: z.boolean().optional(),
   args: z.array(z.string()).min(1),
+  /** -1000 to 1000 (proc(5), oom_score_adj). */
+  oomScoreAdj: z.int().min(-1000).max(1000).nullish(),
   cwd: z.string(),
 });
 
@@ -63,6 +68,7 @@ export type OciMount = z.infer<typeof mountSchema>;
 export type OciDevice = z.infer<typeof deviceSchema>;
 export type OciLinux = z.infer<typeof linuxSchema>;
 export type OciResources = z.infer<typeof resourcesSchema>;
+export type OciDeviceRule = z.infer<typeof deviceRuleSchema>;
 export type OciProcess = z.infer<typeof processSchema>;
 
 /** @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG_JSON, naming the member */

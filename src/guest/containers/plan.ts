@@ -1,6 +1,6 @@
 import { ShimError } from '../../base/errors.ts';
 import type { ReasonWith } from '../../base/reasons.ts';
-import type { OciConfig, OciDevice, OciMount } from './oci.ts';
+import type { OciConfig, OciDevice, OciDeviceRule, OciMount } from './oci.ts';
 import type { ContainerPlan, PlannedDevice, PlannedMount, VolumeMount } from './types.ts';
 
 /** Where volumes of containers are mounted in the guest. */
@@ -50,7 +50,7 @@ export function planContainer(config: OciConfig): ContainerPlan {
     mounts,
     volumes: ofKind('volume').map(volumeOf),
     files: ofKind('file').map(({ destination, source }) => ({ destination, source })),
-    devices: (linux?.devices ?? []).flatMap(hostDevice),
+    devices: (linux?.devices ?? []).flatMap((device) => hostDevice(device, linux?.resources?.devices ?? [])),
   };
 }
 
@@ -89,14 +89,28 @@ export function isPropagation(option: string): boolean {
 }
 
 /** A block device of the host has to be attached; other devices are the guest's own, if every Linux has them. */
-function hostDevice({ type, path, major, minor }: OciDevice): readonly PlannedDevice[] {
-  if (type === 'b') return [{ path, major, minor }];
+function hostDevice(device: OciDevice, rules: readonly OciDeviceRule[]): readonly PlannedDevice[] {
+  const { type, path, major, minor } = device;
+  if (type === 'b') return [{ path, readOnly: !mayWrite(device, rules), major, minor }];
   if (type === 'p' || ((type === 'c' || type === 'u') && COMMON_MAJORS.has(major))) return [];
   throw refused(
     'DEVICE_NOT_SUPPORTED',
     `the device ${path} (${type} ${major}:${minor})`,
     'the guest has no such device',
   );
+}
+
+/** As the kernel has it: of the rules that speak of writing to this device the last one counts. */
+function mayWrite({ major, minor }: OciDevice, rules: readonly OciDeviceRule[]): boolean {
+  const isAny = (number: number | null | undefined): boolean => number === undefined || number === null || number < 0;
+  const speaking = rules.filter(
+    (rule) =>
+      (rule.type === undefined || rule.type === '' || rule.type === 'a' || rule.type === 'b') &&
+      (isAny(rule.major) || rule.major === major) &&
+      (isAny(rule.minor) || rule.minor === minor) &&
+      (rule.access === undefined || rule.access === '' || rule.access.includes('w')),
+  );
+  return rules.length === 0 || speaking.at(-1)?.allow === true;
 }
 
 function refused(reason: ReasonWith<'INVALID_ARGUMENT'>, what: string, why: string): ShimError {

@@ -145,6 +145,13 @@ export class ContainerProcess implements GuestProcess {
     await Promise.allSettled(open.map((stream) => waitFor(once(stream, 'close'), { milliseconds: DRAIN_MS })));
   }
 
+  /** `oomScoreAdj` of an exec's process; undefined: as the container's init. */
+  get oomScoreAdj(): number | undefined {
+    const { execProcess } = this;
+    const asked = execProcess !== undefined && 'oomScoreAdj' in execProcess ? execProcess.oomScoreAdj : undefined;
+    return typeof asked === 'number' ? asked : undefined;
+  }
+
   /** `process` of an exec for crun, with the size that its terminal begins with. */
   execJson(): string {
     const { execProcess, size } = this;

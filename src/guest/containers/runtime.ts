@@ -130,10 +130,16 @@ export class GuestRuntime {
     await this.#run(SCRIPTS.start, [id], 'started');
   }
 
-  /** @returns its pid. @throws PortsAbsent */
-  async startExec(key: string, token: string, ports: ProcessPorts, process: string): Promise<number> {
+  /** @param oomScoreAdj undefined: as the container's init. @returns its pid. @throws PortsAbsent */
+  async startExec(
+    key: string,
+    token: string,
+    ports: ProcessPorts,
+    process: string,
+    oomScoreAdj: number | undefined,
+  ): Promise<number> {
     const { stdin, stdout, stderr, terminal } = ports;
-    const args = [key, token, ...[stdin, stdout, stderr, terminal].map(String)];
+    const args = [key, token, ...[stdin, stdout, stderr, terminal, oomScoreAdj ?? ''].map(String)];
     return pidOf(await this.#run(SCRIPTS.startExec, args, 'pid', Buffer.from(process)));
   }
 

@@ -198,6 +198,8 @@ export interface VolumeMount {
 export interface PlannedDevice {
   /** In the container. */
   readonly path: string;
+  /** The rules of the container's control group (`linux.resources.devices`) let nobody write to it. */
+  readonly readOnly: boolean;
   readonly major: number;
   readonly minor: number;
 }

@@ -9,6 +9,7 @@
 #   started, failed     start was called; crun refused it
 #   ready, go, state    of a container with a terminal: what its hook says, waits for, and was told by crun
 #   record              CODE UPTIME OOM: it has ended. Written before anybody is told
+#   oom                 a further process's oom_score_adj
 #   log                 what crun had to say
 
 R=/run/qshim
@@ -27,6 +28,12 @@ finish() { # KEY CODE TOKEN
   read -r up _ < /proc/uptime
   echo "$code $up $oom" > "$R/c/$key/record"
   echo "exit $key $token $code $up $oom" 1<> $R/events
+}
+
+# A further process has its place before the out-of-memory killer from start-exec.sh; crun (1.8.1) gives it none. For a process
+# of its own, which becomes crun.
+place() {
+  [ -s oom ] && read -r oom < ./oom && [ -n "$oom" ] && echo "$oom" > /proc/self/oom_score_adj
 }
 
 # What a process with a terminal wrote last, crun (1.8.1) does not forward: when that has ended, it puts the rest into its log, in
@@ -55,7 +62,10 @@ case $1 in
   exec)
     key=$2 token=$3
     { cd "$R/c/$key" && plumb "$4" "$5" "$6" "$token"; } || exit 1
-    crun --log=log exec --process process.json --pid-file pid "${key%%/*}" <&6 >&7 2>&8 6<&- 7>&- 8>&-
+    (
+      place
+      exec crun --log=log exec --process process.json --pid-file pid "${key%%/*}"
+    ) <&6 >&7 2>&8 6<&- 7>&- 8>&-
     code=$?
     if [ -s pid ]; then finish "$key" $code "$token"; else : > failed; fi
     ;;
@@ -80,7 +90,10 @@ case $1 in
     cd "$R/c/$3" || exit 1
     id=${3%%/*}
     if [ "$2" = exec ]; then
-      crun --log=log exec --tty --process process.json --pid-file pid "$id"
+      (
+        place
+        exec crun --log=log exec --tty --process process.json --pid-file pid "$id"
+      )
     else
       crun --log=log run --bundle . --pid-file pid "$id"
     fi

@@ -7,6 +7,7 @@ export interface LinuxContainerResources {
   'cpuQuota'?: (number | string | Long);
   'cpuShares'?: (number | string | Long);
   'memoryLimitInBytes'?: (number | string | Long);
+  'oomScoreAdj'?: (number | string | Long);
 }
 
 export interface LinuxContainerResources__Output {
@@ -14,4 +15,5 @@ export interface LinuxContainerResources__Output {
   'cpuQuota': (number);
   'cpuShares': (number);
   'memoryLimitInBytes': (number);
+  'oomScoreAdj': (number);
 }

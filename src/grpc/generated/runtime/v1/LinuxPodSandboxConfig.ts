@@ -5,9 +5,11 @@ import type { LinuxSandboxSecurityContext as _runtime_v1_LinuxSandboxSecurityCon
 export interface LinuxPodSandboxConfig {
   'cgroupParent'?: (string);
   'securityContext'?: (_runtime_v1_LinuxSandboxSecurityContext | null);
+  'sysctls'?: ({[key: string]: string});
 }
 
 export interface LinuxPodSandboxConfig__Output {
   'cgroupParent': (string);
   'securityContext': (_runtime_v1_LinuxSandboxSecurityContext__Output | null);
+  'sysctls': ({[key: string]: string});
 }
