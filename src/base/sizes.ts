@@ -3,7 +3,8 @@
 const UNITS = ['', 'K', 'M', 'G', 'T', 'P'];
 
 /** What a size may look like, for messages. */
-export const SIZE_FORM = 'bytes, or a number with K, M, G or T (KiB, MiB, GiB, TiB; powers of 1024), such as 512M or 1.5G';
+export const SIZE_FORM =
+  'bytes, or a number with K, M, G or T (KiB, MiB, GiB, TiB; powers of 1024), such as 512M or 1.5G';
 
 /** A size that was written out. */
 export interface WrittenSize {
