@@ -2,6 +2,7 @@ import { access } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import { Command } from '@commander-js/extra-typings';
+import packageJson from '../package.json' with { type: 'json' };
 import { ShimError, messageOf } from './base/errors.ts';
 import { surviveFailedSpawns } from './base/failed-spawns.ts';
 import { createLogger, type Logger } from './base/log.ts';
@@ -104,6 +105,7 @@ function readFlags(): { file: string | undefined; flags: Partial<Record<OptionNa
   const command = new Command('qshimd')
     .description('Runs QEMU sandbox VMs and hot-plugs volumes into them, over gRPC on a unix socket.')
     .option('--config <file>', `TOML file with the options below (default: ${DEFAULT_CONFIG_FILE} if it exists)`)
+    .version(packageJson.version, '--version', 'print the version')
     .addHelpText(
       'after',
       '\nEvery option can also be set as QSHIM_NAME in the environment, or as name in the TOML file. Flags win over the\n' +

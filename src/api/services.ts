@@ -43,6 +43,20 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
         await manager.stop(sandboxId, { force, gracefulTimeoutMs: duration('graceful_timeout_ms', gracefulTimeoutMs) }),
       ),
     ),
+    Start: unary(edge, 'Sandboxes.Start', async ({ sandboxId }, { signal }) =>
+      sandboxMessage(await manager.startAgain(sandboxId, signal)),
+    ),
+    Pause: unary(edge, 'Sandboxes.Pause', async ({ sandboxId }) => sandboxMessage(await manager.pause(sandboxId))),
+    Resume: unary(edge, 'Sandboxes.Resume', async ({ sandboxId }) => sandboxMessage(await manager.resume(sandboxId))),
+    Reboot: unary(edge, 'Sandboxes.Reboot', async ({ sandboxId, force, gracefulTimeoutMs }, { signal }) =>
+      sandboxMessage(
+        await manager.reboot(sandboxId, {
+          force,
+          gracefulTimeoutMs: duration('graceful_timeout_ms', gracefulTimeoutMs),
+          callerWait: signal,
+        }),
+      ),
+    ),
     Delete: unary(edge, 'Sandboxes.Delete', async ({ sandboxId, force }) => ({
       notFound: !(await manager.delete(sandboxId, force)),
     })),

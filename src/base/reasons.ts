@@ -140,7 +140,7 @@ export const REASONS = {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
     meaning: 'The sandbox is being created or has stopped, and the call needs one that runs.',
-    remedy: 'Wait until the sandbox runs, or create another one.',
+    remedy: 'Wait until the sandbox runs, start it again, or create another one.',
   },
   SANDBOX_RUNNING: {
     statuses: ['FAILED_PRECONDITION'],
@@ -159,6 +159,24 @@ export const REASONS = {
     where: ['api'],
     meaning: 'The sandbox is being stopped: the operation was broken off (ABORTED) or not begun (FAILED_PRECONDITION).',
     remedy: 'Do it in another sandbox; this one does not come back.',
+  },
+  SANDBOX_NOT_PAUSED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'QEMU does not say that the VM is paused: it stands still for another reason, which `run_state` names.',
+    remedy: 'Read the run state: a VM in `io-error` waits for room on the host, and goes on by itself.',
+  },
+  SANDBOX_NOT_RESUMED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'QEMU does not say that the VM runs: it has stopped again, or cannot go on.',
+    remedy: 'Read the run state: after `io-error` make room on the host, after `guest-panicked` reboot the sandbox.',
+  },
+  RESET_NOT_SEEN: {
+    statuses: ['DEADLINE_EXCEEDED'],
+    where: ['api'],
+    meaning: 'QEMU was asked to reset the VM and has not said that it did.',
+    remedy: 'Look at the sandbox; reboot it again, or stop it.',
   },
   SANDBOX_NOT_ADOPTED: {
     statuses: ['FAILED_PRECONDITION'],

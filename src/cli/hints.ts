@@ -29,6 +29,9 @@ const BY_REASON: { readonly [R in Reason]?: Hint } = {
   KVM_UNUSABLE: () => '`qshim doctor` shows why; --accelerator auto falls back to TCG',
   SANDBOX_NOT_FOUND: listSandboxes,
   VOLUME_NOT_FOUND: listVolumes,
+  SANDBOX_NOT_RUNNING: (subject) => `${command('sandbox start', subject.sandboxId)} starts one that has stopped`,
+  SANDBOX_NOT_PAUSED: getSandbox,
+  SANDBOX_NOT_RESUMED: getSandbox,
   SANDBOX_EXISTS: (subject) => `${command('sandbox get', subject.sandboxId)} shows what it was created with`,
   VOLUME_EXISTS: (subject) =>
     `${command('volume get', subject.sandboxId, subject.volumeId)} shows what it was attached with`,

@@ -8,6 +8,7 @@ import type { Sandbox__Output } from '../grpc/generated/qshim/v1/Sandbox.ts';
 import { CliFailure } from './cli-failure.ts';
 import { EXIT, exitCodeOfGuest } from './exit-codes.ts';
 import { collectAssignment, collectPair, keysOf, present, wholeNumber } from './options.ts';
+import { addPowerCommands } from './power-commands.ts';
 import { ACCELERATORS, createRequest, execRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';
 import { sizeInMebibytes } from './sizes.ts';
 import type { Session } from './session.ts';
@@ -22,6 +23,7 @@ export function addSandboxCommands(program: CommandUnknownOpts, session: Session
     .description('Sandbox VMs: create, look at, run commands in, stop, delete');
   addCreate(sandbox, session);
   addGetAndList(sandbox, session);
+  addPowerCommands(sandbox, session);
   addStopAndDelete(sandbox, session);
   addExec(sandbox, session);
   addConsole(sandbox, session);

@@ -61,9 +61,11 @@ export function sandboxSheet(sandbox: Sandbox, widthMax: number | undefined): st
   return table([], rows, widthMax) + timingsSheet(sandbox.timings);
 }
 
-/** One line after create and stop. */
+/** One line after create, stop and the like. */
 export function sandboxSummary(sandbox: Sandbox): string {
   const parts = [state(sandbox)];
+  // A VM whose vCPUs stand still is still a running sandbox.
+  if (sandbox.runState !== '' && sandbox.runState !== 'running') parts.push(`run state ${visible(sandbox.runState)}`);
   if (sandbox.agentReady) parts.push('guest agent ready');
   if (sandbox.qemuUnresponsive) parts.push('QEMU does not answer');
   if (sandbox.qemuPid !== 0) parts.push(enumWord('ACCELERATOR_', sandbox.accelerator), qemuText(sandbox));

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { readdir, readFile, rm, rmdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
@@ -5,7 +6,7 @@ import type { Logger } from '../base/log.ts';
 import { sandboxFiles } from '../qemu/files.ts';
 import { endQemuOf, findQemu } from '../qemu/find.ts';
 import { QemuProcess } from '../qemu/process.ts';
-import { LEFT_OVER_MARK, restartClone, resumeBoot } from './boot.ts';
+import { LEFT_OVER_MARK, START_AGAIN_FILE, restartClone, resumeBoot } from './boot.ts';
 import { CORRUPT_MARK, JOURNAL_FILE, NO_CONTAINERS, readJournal, type JournalRecord } from '../store/journal.ts';
 import { awaitAgent } from './observe.ts';
 import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from '../template/pool.ts';
@@ -18,6 +19,8 @@ export interface Adopted {
   readonly sandbox: Sandbox;
   /** A boot that the last daemon had begun: to be joined as a Create is, failing as a Create does. */
   readonly booting: Promise<void> | undefined;
+  /** That boot is a start of a sandbox that had stopped. */
+  readonly again: boolean;
 }
 
 /**
@@ -63,20 +66,21 @@ async function adopt(environment: SandboxEnvironment, directory: string): Promis
   const sandbox = makeSandbox(environment, { id, spec, uuid, createdAtMs, directory });
   sandbox.restore(record);
   const qemu = await findProcess(record, sandbox);
+  const again = existsSync(join(directory, START_AGAIN_FILE));
   if (record.sandbox.state === 'creating' && record.sandbox.start.kind === 'clone') {
-    return { sandbox, booting: followed(restartClone(sandbox, environment, qemu)) };
+    return { sandbox, booting: followed(restartClone(sandbox, environment, qemu, again)), again };
   }
   if (qemu === undefined) {
     await sandbox.foundDead();
-    return { sandbox, booting: undefined };
+    return { sandbox, booting: undefined, again };
   }
   await holdTemplate(sandbox, environment);
   sandbox.own(qemu);
-  if (record.sandbox.state === 'creating') return { sandbox, booting: followed(resumeBoot(sandbox, qemu)) };
+  if (record.sandbox.state === 'creating') return { sandbox, booting: followed(resumeBoot(sandbox, qemu)), again };
   sandbox.inBackground('adoption', connect(sandbox));
   // Without a journal, what the VM has is known only to QEMU: nobody shall be told before that there are no volumes.
   if (journal === undefined) await lookedAt(sandbox);
-  return { sandbox, booting: undefined };
+  return { sandbox, booting: undefined, again };
 }
 
 /**

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
 import { qemuArguments } from '../qemu/argv.ts';
@@ -22,6 +22,8 @@ import type { TemplateLaunch } from '../template/vm.ts';
 
 /** In the names of directories that were put aside; adoption passes them over. */
 export const LEFT_OVER_MARK = '.left-';
+/** In the directory of a sandbox that is being started again: one that fails goes back to what it was, stopped. */
+export const START_AGAIN_FILE = 'start-again';
 const QEMU_START_TIMEOUT_MS = 30_000;
 
 /** A random UUID for a new sandbox. */
@@ -36,13 +38,15 @@ export function newUuid(): string {
  *   STATE_DIR_GONE, GUEST_BOOT_FAILED),
  *   INVALID_ARGUMENT / WRONG_FILE_TYPE and PERMISSION_DENIED for boot images, DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT,
  *   UNIMPLEMENTED / QEMU_TOO_OLD; where a template is required, what kept it from being used
- * @param member the clone in whose directory the sandbox was made, to be used if it still fits
+ * @param how `member`: the clone in whose directory the sandbox was made, to be used if it still fits; `again`: it has
+ *   stopped, and its directory with its record is there
  */
 export async function bootSandbox(
   sandbox: Sandbox,
   environment: SandboxEnvironment,
-  member?: PoolMember,
+  how: { readonly member?: PoolMember | undefined; readonly again?: true } = {},
 ): Promise<void> {
+  const { member } = how;
   const { identity } = sandbox;
   const { template } = identity.spec;
   const watch = new Stopwatch();
@@ -52,13 +56,15 @@ export async function bootSandbox(
     throw error;
   });
   watch.lap('probe');
-  if (!(await startWarm(sandbox, environment, launch, member, watch, undo))) {
+  if (how.again === true) await clearDirectory(sandbox);
+  if (!(await startWarm(sandbox, environment, launch, how, watch, undo))) {
     const qemu = await coldStart(sandbox, launch);
     undo.defer(() => endQemu(sandbox, qemu));
     await completeBoot(sandbox, qemu, watch);
     if (template !== 'off') environment.templates.makeSoon(launch);
   } else environment.pool.refill(poolKind(identity.spec), launch);
   undo.move();
+  await rm(join(sandbox.files.directory, START_AGAIN_FILE), { force: true });
 }
 
 /** Starts from the pool or from a template; false when it has to boot. Then its directory is there, and empty. */
@@ -66,7 +72,7 @@ async function startWarm(
   sandbox: Sandbox,
   environment: SandboxEnvironment,
   launch: TemplateLaunch,
-  member: PoolMember | undefined,
+  { member, again }: { readonly member?: PoolMember | undefined; readonly again?: true },
   watch: Stopwatch,
   undo: AsyncDisposableStack,
 ): Promise<boolean> {
@@ -75,7 +81,7 @@ async function startWarm(
     undo.defer(() => removeDirectory(sandbox));
     if (await startFromPool(sandbox, environment, member, launch, watch)) return true;
   }
-  await makeDirectory(sandbox);
+  if (again !== true) await makeDirectory(sandbox);
   undo.defer(() => removeDirectory(sandbox));
   return template !== 'off' && (await startFromTemplate(sandbox, environment.templates, launch, template, watch));
 }
@@ -91,6 +97,7 @@ export async function resumeBoot(sandbox: Sandbox, qemu: QemuProcess): Promise<v
   undo.defer(() => endQemu(sandbox, qemu));
   await completeBoot(sandbox, qemu, new Stopwatch());
   undo.move();
+  await rm(join(sandbox.files.directory, START_AGAIN_FILE), { force: true });
 }
 
 /**
@@ -102,11 +109,12 @@ export async function restartClone(
   sandbox: Sandbox,
   environment: SandboxEnvironment,
   qemu: QemuProcess | undefined,
+  again: boolean,
 ): Promise<void> {
   await qemu?.kill('SIGKILL');
   await qemu?.exited;
-  await rm(sandbox.files.directory, { recursive: true, force: true });
-  await bootSandbox(sandbox, environment);
+  if (!again) await rm(sandbox.files.directory, { recursive: true, force: true });
+  await bootSandbox(sandbox, environment, again ? { again } : {});
 }
 
 /** Starts QEMU for a boot, with the journal before and after: a daemon that dies in between finds the process again. */
@@ -193,6 +201,16 @@ async function makeDirectory(sandbox: Sandbox): Promise<void> {
 function stateDirGone({ config: { state_dir: path } }: Sandbox, cause: unknown): ShimError {
   const message = `the directory ${path} (option state_dir) was removed while qshimd ran; start qshimd again`;
   return new ShimError('FAILED_PRECONDITION', message, { reason: 'STATE_DIR_GONE', metadata: { path }, cause });
+}
+
+/** Of a sandbox that has stopped: its record stays until the next one is written over it. */
+async function clearDirectory({ files: { directory } }: Sandbox): Promise<void> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await writeFile(join(directory, START_AGAIN_FILE), '', { mode: 0o600 });
+  for (const name of await readdir(directory)) {
+    if (name !== JOURNAL_FILE && name !== START_AGAIN_FILE)
+      await rm(join(directory, name), { recursive: true, force: true });
+  }
 }
 
 async function openQmp(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): Promise<QmpClient> {

@@ -31,7 +31,7 @@ import {
 } from '../volume/operations/key-slots.ts';
 import { presentSize } from '../volume/operations/present-size.ts';
 import { resizeVolume } from '../volume/operations/resize.ts';
-import type { VolumeState } from '../volume/model/state.ts';
+import { causeFrom, type VolumeState } from '../volume/model/state.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
 import { adoptAll } from './adopt.ts';
@@ -40,6 +40,8 @@ import { makeSandbox, type SandboxEnvironment } from './environment.ts';
 import { limitLogs } from './log-limit.ts';
 import type { Sandbox, SandboxSnapshot } from './sandbox.ts';
 import { completeSandboxSpec, poolKind, type RequestedSandboxSpec, type SandboxSpec } from './spec.ts';
+import { pauseSandbox, rebootSandbox, resumeSandbox } from './power.ts';
+import { stoppedAgain, successorOf } from './start-again.ts';
 import { stopSandbox } from './stop.ts';
 
 /**
@@ -75,6 +77,8 @@ export class SandboxManager {
   readonly #creating = new Map<string, Promise<void>>();
   /** Deletes in progress; repeats join them. */
   readonly #deleting = new Map<string, Promise<void>>();
+  /** Reboots in progress; repeats join them. */
+  readonly #rebooting = new Map<Sandbox, Promise<void>>();
   /** Directories of failed creates that could not be removed (read-only, no descriptor left); tried until they are. */
   readonly #clearing = new Map<string, Promise<void>>();
   readonly #leaving = new AbortController();
@@ -95,9 +99,9 @@ export class SandboxManager {
     const { config } = this.#environment;
     await mkdir(config.state_dir, { recursive: true, mode: 0o700 });
     await clearBareQemus(config, this.#environment.log);
-    for (const { sandbox, booting } of await adoptAll(this.#environment)) {
+    for (const { sandbox, booting, again } of await adoptAll(this.#environment)) {
       this.#sandboxes.set(sandbox.id, sandbox);
-      if (booting !== undefined) this.#follow(sandbox, booting);
+      if (booting !== undefined) again ? this.#followAgain(sandbox, booting) : this.#follow(sandbox, booting);
     }
     await this.#environment.templates.trim();
     this.#limitingLogs = limitLogs(config, () => this.#sandboxes.values(), this.#leaving.signal);
@@ -172,7 +176,7 @@ export class SandboxManager {
     const sandbox = makeSandbox(this.#environment, identity, member?.agent);
     this.#sandboxes.set(sandboxId, sandbox);
     sandbox.begin();
-    this.#follow(sandbox, bootSandbox(sandbox, this.#environment, member));
+    this.#follow(sandbox, bootSandbox(sandbox, this.#environment, { member }));
   }
 
   /**
@@ -256,6 +260,89 @@ export class SandboxManager {
       gracefulTimeoutMs:
         options.gracefulTimeoutMs === 0 ? this.#environment.config.stop_timeout_ms : options.gracefulTimeoutMs,
     });
+    return sandbox.snapshot();
+  }
+
+  /**
+   * Starts a sandbox that has stopped: a new VM of the same spec, UUID and id, with no volumes. One that runs answers as
+   * it is. When the start fails the sandbox stays stopped, with why.
+   * @param callerWait ends only this caller's waiting
+   * @throws ShimError NOT_FOUND; FAILED_PRECONDITION / SANDBOX_STOPPING; what bootSandbox throws
+   */
+  async startAgain(sandboxId: string, callerWait?: AbortSignal): Promise<SandboxSnapshot> {
+    this.#refuseWhenDraining();
+    const sandbox = this.#find(sandboxId);
+    if (sandbox.state === 'stopping' || this.#deleting.has(sandboxId)) {
+      throw new ShimError('FAILED_PRECONDITION', `sandbox ${sandboxId} is still being stopped`, {
+        reason: 'SANDBOX_STOPPING',
+        metadata: { sandboxId },
+      });
+    }
+    if (sandbox.state === 'stopped' && !this.#creating.has(sandboxId)) this.#beginAgain(sandbox);
+    const creating = this.#creating.get(sandboxId);
+    if (creating !== undefined) await waitFor(creating, limitsOf(callerWait));
+    return this.get(sandboxId);
+  }
+
+  #beginAgain(stopped: Sandbox): void {
+    const { id } = stopped;
+    const sandbox = successorOf(stopped, this.#environment);
+    this.#sandboxes.set(id, sandbox);
+    sandbox.begin();
+    const boot = async (): Promise<void> => {
+      await stopped.stopped;
+      await stopped.release();
+      await bootSandbox(sandbox, this.#environment, { again: true });
+    };
+    this.#followAgain(sandbox, boot());
+  }
+
+  /** Follows the boot of a sandbox that had stopped to its end; one that fails leaves it stopped, with why. */
+  #followAgain(sandbox: Sandbox, boot: Promise<void>): void {
+    const { id } = sandbox;
+    const work = boot
+      .catch(async (error: unknown) => {
+        const problem = asShimError(error);
+        await sandbox.release().catch(() => undefined);
+        sandbox.log.warn({ reason: problem.reason, problem: problem.message }, 'sandbox not started again');
+        this.#sandboxes.set(id, await stoppedAgain(sandbox, this.#environment, causeFrom(problem)));
+        throw problem;
+      })
+      .finally(() => void this.#creating.delete(id));
+    work.catch(() => undefined); // Every caller may have gone; the failure is logged above.
+    this.#creating.set(id, work);
+  }
+
+  /** @throws ShimError NOT_FOUND; as pauseSandbox does */
+  async pause(sandboxId: string): Promise<SandboxSnapshot> {
+    const sandbox = this.#find(sandboxId);
+    await pauseSandbox(sandbox);
+    return sandbox.snapshot();
+  }
+
+  /** @throws ShimError NOT_FOUND; as resumeSandbox does */
+  async resume(sandboxId: string): Promise<SandboxSnapshot> {
+    const sandbox = this.#find(sandboxId);
+    await resumeSandbox(sandbox);
+    return sandbox.snapshot();
+  }
+
+  /**
+   * Reboots a guest; a call that comes meanwhile joins.
+   * @throws ShimError NOT_FOUND; as rebootSandbox does
+   */
+  async reboot(
+    sandboxId: string,
+    options: { readonly force: boolean; readonly gracefulTimeoutMs: number; readonly callerWait: AbortSignal },
+  ): Promise<SandboxSnapshot> {
+    const sandbox = this.#find(sandboxId);
+    const { force, callerWait } = options;
+    const gracefulTimeoutMs = options.gracefulTimeoutMs || this.#environment.config.stop_timeout_ms;
+    const work =
+      this.#rebooting.get(sandbox) ??
+      rebootSandbox(sandbox, { force, gracefulTimeoutMs }).finally(() => void this.#rebooting.delete(sandbox));
+    this.#rebooting.set(sandbox, work);
+    await waitFor(work, { signal: callerWait });
     return sandbox.snapshot();
   }
 

@@ -160,6 +160,7 @@ export class Sandbox implements VolumeHost {
   /** Ends the QMP link: QEMU is gone, or the daemon leaves it. */
   readonly #ended = new AbortController();
   readonly #stopped = Promise.withResolvers<void>();
+  #nextBoot = Promise.withResolvers<void>();
   #life: Life = { ...UNSEEN, state: 'creating' };
   #directoryLeft = false;
   #launched: Launched = {
@@ -282,6 +283,16 @@ export class Sandbox implements VolumeHost {
     return this.#alive.unresponsive;
   }
 
+  /** QMP RunState as it was seen last; empty before, and when QEMU is gone. */
+  get runState(): string {
+    return this.#alive.runState;
+  }
+
+  /** Resolves at the next reset of the guest. */
+  get nextBoot(): Promise<void> {
+    return this.#nextBoot.promise;
+  }
+
   get accelerator(): RunningAccelerator {
     return this.#launched.accelerator;
   }
@@ -376,6 +387,8 @@ export class Sandbox implements VolumeHost {
   /** A reset ends everything that the last boot of the guest had: its agent, its mounts, its bus numbers. */
   sawReset(): void {
     this.#see({ boot: this.boot + 1, agentReady: false });
+    this.#nextBoot.resolve();
+    this.#nextBoot = Promise.withResolvers<void>();
     this.addresses.forget();
     this.guestEvents.reset();
   }
@@ -553,6 +566,12 @@ export class Sandbox implements VolumeHost {
       runState: unresponsive ? '' : runState,
       unresponsive,
     };
+  }
+
+  /** Its record as that of one that has stopped, for the sandbox that takes its place. */
+  recordOfStopped(cause: Cause): JournalRecord {
+    const record = this.#record();
+    return { ...record, sandbox: { ...record.sandbox, state: 'stopped', cause, process: undefined } };
   }
 
   #record(): JournalRecord {

@@ -67,6 +67,8 @@ async function tryStep(
 
 async function askAgent(sandbox: Sandbox): Promise<void> {
   if (!sandbox.agentReady) throw new Error('no guest agent');
+  // A guest whose vCPUs stand still shuts nothing down.
+  if (sandbox.runState === 'paused') await sandbox.link.current.run('cont');
   await sandbox.agent.shutdown('powerdown');
 }
 

@@ -9,6 +9,8 @@ export type EventType =
   | 'sandbox.deleted'
   | 'sandbox.adopted'
   | 'sandbox.rebooted'
+  | 'sandbox.paused'
+  | 'sandbox.resumed'
   | 'sandbox.panicked'
   | 'sandbox.unresponsive'
   | 'sandbox.responsive'

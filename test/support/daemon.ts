@@ -19,6 +19,7 @@ import type { CreateSandboxRequest } from '../../src/grpc/generated/qshim/v1/Cre
 import type { DetachVolumeRequest } from '../../src/grpc/generated/qshim/v1/DetachVolumeRequest.ts';
 import type { EventsClient } from '../../src/grpc/generated/qshim/v1/Events.ts';
 import type { ExecResponse__Output } from '../../src/grpc/generated/qshim/v1/ExecResponse.ts';
+import type { RebootSandboxRequest } from '../../src/grpc/generated/qshim/v1/RebootSandboxRequest.ts';
 import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
 import type { SandboxesClient } from '../../src/grpc/generated/qshim/v1/Sandboxes.ts';
 import type { StopSandboxRequest } from '../../src/grpc/generated/qshim/v1/StopSandboxRequest.ts';
@@ -89,6 +90,18 @@ export class ApiClient implements Disposable {
   }
   stopSandbox(request: StopSandboxRequest): Promise<Sandbox__Output> {
     return call((done) => this.sandboxes.stop(request, done));
+  }
+  startSandbox(sandboxId: string): Promise<Sandbox__Output> {
+    return call((done) => this.sandboxes.start({ sandboxId }, done));
+  }
+  pauseSandbox(sandboxId: string): Promise<Sandbox__Output> {
+    return call((done) => this.sandboxes.pause({ sandboxId }, done));
+  }
+  resumeSandbox(sandboxId: string): Promise<Sandbox__Output> {
+    return call((done) => this.sandboxes.resume({ sandboxId }, done));
+  }
+  rebootSandbox(request: RebootSandboxRequest): Promise<Sandbox__Output> {
+    return call((done) => this.sandboxes.reboot(request, done));
   }
   async deleteSandbox(sandboxId: string, force = true): Promise<void> {
     await call<unknown>((done) => this.sandboxes.delete({ sandboxId, force }, done));

@@ -72,7 +72,7 @@ export class FakeQemuModel {
    */
   unplug: 'at once' | 'manual';
   driver: 'live' | 'manual';
-  status: 'running' | 'paused' = 'running';
+  status: 'running' | 'paused' | 'io-error' = 'running';
   readonly #fake: FakeQmp;
   readonly #bridges: readonly string[] | undefined;
   #anonymousNodes = 0;

@@ -15,11 +15,15 @@ import type { ExecResponse as _qshim_v1_ExecResponse, ExecResponse__Output as _q
 import type { GetSandboxRequest as _qshim_v1_GetSandboxRequest, GetSandboxRequest__Output as _qshim_v1_GetSandboxRequest__Output } from './qshim/v1/GetSandboxRequest.ts';
 import type { ListSandboxesRequest as _qshim_v1_ListSandboxesRequest, ListSandboxesRequest__Output as _qshim_v1_ListSandboxesRequest__Output } from './qshim/v1/ListSandboxesRequest.ts';
 import type { ListSandboxesResponse as _qshim_v1_ListSandboxesResponse, ListSandboxesResponse__Output as _qshim_v1_ListSandboxesResponse__Output } from './qshim/v1/ListSandboxesResponse.ts';
+import type { PauseSandboxRequest as _qshim_v1_PauseSandboxRequest, PauseSandboxRequest__Output as _qshim_v1_PauseSandboxRequest__Output } from './qshim/v1/PauseSandboxRequest.ts';
+import type { RebootSandboxRequest as _qshim_v1_RebootSandboxRequest, RebootSandboxRequest__Output as _qshim_v1_RebootSandboxRequest__Output } from './qshim/v1/RebootSandboxRequest.ts';
+import type { ResumeSandboxRequest as _qshim_v1_ResumeSandboxRequest, ResumeSandboxRequest__Output as _qshim_v1_ResumeSandboxRequest__Output } from './qshim/v1/ResumeSandboxRequest.ts';
 import type { Sandbox as _qshim_v1_Sandbox, Sandbox__Output as _qshim_v1_Sandbox__Output } from './qshim/v1/Sandbox.ts';
 import type { SandboxEvent as _qshim_v1_SandboxEvent, SandboxEvent__Output as _qshim_v1_SandboxEvent__Output } from './qshim/v1/SandboxEvent.ts';
 import type { SandboxSpec as _qshim_v1_SandboxSpec, SandboxSpec__Output as _qshim_v1_SandboxSpec__Output } from './qshim/v1/SandboxSpec.ts';
 import type { SandboxesClient as _qshim_v1_SandboxesClient, SandboxesDefinition as _qshim_v1_SandboxesDefinition } from './qshim/v1/Sandboxes.ts';
 import type { Start as _qshim_v1_Start, Start__Output as _qshim_v1_Start__Output } from './qshim/v1/Start.ts';
+import type { StartSandboxRequest as _qshim_v1_StartSandboxRequest, StartSandboxRequest__Output as _qshim_v1_StartSandboxRequest__Output } from './qshim/v1/StartSandboxRequest.ts';
 import type { StopSandboxRequest as _qshim_v1_StopSandboxRequest, StopSandboxRequest__Output as _qshim_v1_StopSandboxRequest__Output } from './qshim/v1/StopSandboxRequest.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './qshim/v1/Timing.ts';
 import type { WatchSandboxesRequest as _qshim_v1_WatchSandboxesRequest, WatchSandboxesRequest__Output as _qshim_v1_WatchSandboxesRequest__Output } from './qshim/v1/WatchSandboxesRequest.ts';
@@ -50,7 +54,10 @@ export interface ProtoGrpcType {
       GetSandboxRequest: MessageTypeDefinition<_qshim_v1_GetSandboxRequest, _qshim_v1_GetSandboxRequest__Output>
       ListSandboxesRequest: MessageTypeDefinition<_qshim_v1_ListSandboxesRequest, _qshim_v1_ListSandboxesRequest__Output>
       ListSandboxesResponse: MessageTypeDefinition<_qshim_v1_ListSandboxesResponse, _qshim_v1_ListSandboxesResponse__Output>
+      PauseSandboxRequest: MessageTypeDefinition<_qshim_v1_PauseSandboxRequest, _qshim_v1_PauseSandboxRequest__Output>
       ReadyWhen: EnumTypeDefinition
+      RebootSandboxRequest: MessageTypeDefinition<_qshim_v1_RebootSandboxRequest, _qshim_v1_RebootSandboxRequest__Output>
+      ResumeSandboxRequest: MessageTypeDefinition<_qshim_v1_ResumeSandboxRequest, _qshim_v1_ResumeSandboxRequest__Output>
       Sandbox: MessageTypeDefinition<_qshim_v1_Sandbox, _qshim_v1_Sandbox__Output>
       SandboxEvent: MessageTypeDefinition<_qshim_v1_SandboxEvent, _qshim_v1_SandboxEvent__Output>
       SandboxSpec: MessageTypeDefinition<_qshim_v1_SandboxSpec, _qshim_v1_SandboxSpec__Output>
@@ -58,6 +65,7 @@ export interface ProtoGrpcType {
       Sandboxes: SubtypeConstructor<typeof grpc.Client, _qshim_v1_SandboxesClient> & { service: _qshim_v1_SandboxesDefinition }
       Start: MessageTypeDefinition<_qshim_v1_Start, _qshim_v1_Start__Output>
       StartKind: EnumTypeDefinition
+      StartSandboxRequest: MessageTypeDefinition<_qshim_v1_StartSandboxRequest, _qshim_v1_StartSandboxRequest__Output>
       StopSandboxRequest: MessageTypeDefinition<_qshim_v1_StopSandboxRequest, _qshim_v1_StopSandboxRequest__Output>
       TemplateUse: EnumTypeDefinition
       Timing: MessageTypeDefinition<_qshim_v1_Timing, _qshim_v1_Timing__Output>

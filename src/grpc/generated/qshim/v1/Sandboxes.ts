@@ -12,8 +12,12 @@ import type { ExecResponse as _qshim_v1_ExecResponse, ExecResponse__Output as _q
 import type { GetSandboxRequest as _qshim_v1_GetSandboxRequest, GetSandboxRequest__Output as _qshim_v1_GetSandboxRequest__Output } from '../../qshim/v1/GetSandboxRequest.ts';
 import type { ListSandboxesRequest as _qshim_v1_ListSandboxesRequest, ListSandboxesRequest__Output as _qshim_v1_ListSandboxesRequest__Output } from '../../qshim/v1/ListSandboxesRequest.ts';
 import type { ListSandboxesResponse as _qshim_v1_ListSandboxesResponse, ListSandboxesResponse__Output as _qshim_v1_ListSandboxesResponse__Output } from '../../qshim/v1/ListSandboxesResponse.ts';
+import type { PauseSandboxRequest as _qshim_v1_PauseSandboxRequest, PauseSandboxRequest__Output as _qshim_v1_PauseSandboxRequest__Output } from '../../qshim/v1/PauseSandboxRequest.ts';
+import type { RebootSandboxRequest as _qshim_v1_RebootSandboxRequest, RebootSandboxRequest__Output as _qshim_v1_RebootSandboxRequest__Output } from '../../qshim/v1/RebootSandboxRequest.ts';
+import type { ResumeSandboxRequest as _qshim_v1_ResumeSandboxRequest, ResumeSandboxRequest__Output as _qshim_v1_ResumeSandboxRequest__Output } from '../../qshim/v1/ResumeSandboxRequest.ts';
 import type { Sandbox as _qshim_v1_Sandbox, Sandbox__Output as _qshim_v1_Sandbox__Output } from '../../qshim/v1/Sandbox.ts';
 import type { SandboxEvent as _qshim_v1_SandboxEvent, SandboxEvent__Output as _qshim_v1_SandboxEvent__Output } from '../../qshim/v1/SandboxEvent.ts';
+import type { StartSandboxRequest as _qshim_v1_StartSandboxRequest, StartSandboxRequest__Output as _qshim_v1_StartSandboxRequest__Output } from '../../qshim/v1/StartSandboxRequest.ts';
 import type { StopSandboxRequest as _qshim_v1_StopSandboxRequest, StopSandboxRequest__Output as _qshim_v1_StopSandboxRequest__Output } from '../../qshim/v1/StopSandboxRequest.ts';
 import type { WatchSandboxesRequest as _qshim_v1_WatchSandboxesRequest, WatchSandboxesRequest__Output as _qshim_v1_WatchSandboxesRequest__Output } from '../../qshim/v1/WatchSandboxesRequest.ts';
 
@@ -68,6 +72,42 @@ export interface SandboxesClient extends grpc.Client {
   list(argument: _qshim_v1_ListSandboxesRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListSandboxesResponse__Output>): grpc.ClientUnaryCall;
   list(argument: _qshim_v1_ListSandboxesRequest, callback: grpc.requestCallback<_qshim_v1_ListSandboxesResponse__Output>): grpc.ClientUnaryCall;
   
+  Pause(argument: _qshim_v1_PauseSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Pause(argument: _qshim_v1_PauseSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Pause(argument: _qshim_v1_PauseSandboxRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Pause(argument: _qshim_v1_PauseSandboxRequest, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  pause(argument: _qshim_v1_PauseSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  pause(argument: _qshim_v1_PauseSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  pause(argument: _qshim_v1_PauseSandboxRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  pause(argument: _qshim_v1_PauseSandboxRequest, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  
+  Reboot(argument: _qshim_v1_RebootSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Reboot(argument: _qshim_v1_RebootSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Reboot(argument: _qshim_v1_RebootSandboxRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Reboot(argument: _qshim_v1_RebootSandboxRequest, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  reboot(argument: _qshim_v1_RebootSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  reboot(argument: _qshim_v1_RebootSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  reboot(argument: _qshim_v1_RebootSandboxRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  reboot(argument: _qshim_v1_RebootSandboxRequest, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  
+  Resume(argument: _qshim_v1_ResumeSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Resume(argument: _qshim_v1_ResumeSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Resume(argument: _qshim_v1_ResumeSandboxRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Resume(argument: _qshim_v1_ResumeSandboxRequest, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  resume(argument: _qshim_v1_ResumeSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  resume(argument: _qshim_v1_ResumeSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  resume(argument: _qshim_v1_ResumeSandboxRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  resume(argument: _qshim_v1_ResumeSandboxRequest, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  
+  Start(argument: _qshim_v1_StartSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Start(argument: _qshim_v1_StartSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Start(argument: _qshim_v1_StartSandboxRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  Start(argument: _qshim_v1_StartSandboxRequest, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  start(argument: _qshim_v1_StartSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  start(argument: _qshim_v1_StartSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  start(argument: _qshim_v1_StartSandboxRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  start(argument: _qshim_v1_StartSandboxRequest, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
+  
   Stop(argument: _qshim_v1_StopSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
   Stop(argument: _qshim_v1_StopSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
   Stop(argument: _qshim_v1_StopSandboxRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
@@ -97,6 +137,14 @@ export interface SandboxesHandlers extends grpc.UntypedServiceImplementation {
   
   List: grpc.handleUnaryCall<_qshim_v1_ListSandboxesRequest__Output, _qshim_v1_ListSandboxesResponse>;
   
+  Pause: grpc.handleUnaryCall<_qshim_v1_PauseSandboxRequest__Output, _qshim_v1_Sandbox>;
+  
+  Reboot: grpc.handleUnaryCall<_qshim_v1_RebootSandboxRequest__Output, _qshim_v1_Sandbox>;
+  
+  Resume: grpc.handleUnaryCall<_qshim_v1_ResumeSandboxRequest__Output, _qshim_v1_Sandbox>;
+  
+  Start: grpc.handleUnaryCall<_qshim_v1_StartSandboxRequest__Output, _qshim_v1_Sandbox>;
+  
   Stop: grpc.handleUnaryCall<_qshim_v1_StopSandboxRequest__Output, _qshim_v1_Sandbox>;
   
   Watch: grpc.handleServerStreamingCall<_qshim_v1_WatchSandboxesRequest__Output, _qshim_v1_SandboxEvent>;
@@ -110,6 +158,10 @@ export interface SandboxesDefinition extends grpc.ServiceDefinition {
   Exec: MethodDefinition<_qshim_v1_ExecRequest, _qshim_v1_ExecResponse, _qshim_v1_ExecRequest__Output, _qshim_v1_ExecResponse__Output>
   Get: MethodDefinition<_qshim_v1_GetSandboxRequest, _qshim_v1_Sandbox, _qshim_v1_GetSandboxRequest__Output, _qshim_v1_Sandbox__Output>
   List: MethodDefinition<_qshim_v1_ListSandboxesRequest, _qshim_v1_ListSandboxesResponse, _qshim_v1_ListSandboxesRequest__Output, _qshim_v1_ListSandboxesResponse__Output>
+  Pause: MethodDefinition<_qshim_v1_PauseSandboxRequest, _qshim_v1_Sandbox, _qshim_v1_PauseSandboxRequest__Output, _qshim_v1_Sandbox__Output>
+  Reboot: MethodDefinition<_qshim_v1_RebootSandboxRequest, _qshim_v1_Sandbox, _qshim_v1_RebootSandboxRequest__Output, _qshim_v1_Sandbox__Output>
+  Resume: MethodDefinition<_qshim_v1_ResumeSandboxRequest, _qshim_v1_Sandbox, _qshim_v1_ResumeSandboxRequest__Output, _qshim_v1_Sandbox__Output>
+  Start: MethodDefinition<_qshim_v1_StartSandboxRequest, _qshim_v1_Sandbox, _qshim_v1_StartSandboxRequest__Output, _qshim_v1_Sandbox__Output>
   Stop: MethodDefinition<_qshim_v1_StopSandboxRequest, _qshim_v1_Sandbox, _qshim_v1_StopSandboxRequest__Output, _qshim_v1_Sandbox__Output>
   Watch: MethodDefinition<_qshim_v1_WatchSandboxesRequest, _qshim_v1_SandboxEvent, _qshim_v1_WatchSandboxesRequest__Output, _qshim_v1_SandboxEvent__Output>
 }
