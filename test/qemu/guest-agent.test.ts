@@ -28,6 +28,7 @@ const disks: readonly RawDisk[] = [
   { serial: 'xfs', slot: 0x04, bytes: 320 * MIB },
   { serial: 'blank', slot: 0x05, bytes: small },
   { serial: 'twice', slot: 0x06, bytes: 64 * MIB },
+  { serial: 'kernel', slot: 0x1b, bytes: small },
   { serial: 'busy', slot: 0x07, bytes: small },
   { serial: 'raw', slot: 0x08, bytes: small },
   { serial: 'read-only', slot: 0x09, bytes: small, readOnly: true },
@@ -75,11 +76,12 @@ function identity(serial: string): DiskIdentity {
   return { pci: { domain: 0, bus: 0, slot: disk.slot }, serial };
 }
 
-function refused(reason: string, code = 'FAILED_PRECONDITION'): (error: unknown) => boolean {
+function refused(reason: string, code = 'FAILED_PRECONDITION', message = /./): (error: unknown) => boolean {
   return (error) => {
     assert.ok(error instanceof ShimError, String(error));
     assert.deepEqual([error.code, error.reason], [code, reason], error.message);
     assert.doesNotMatch(error.message, /\n/);
+    assert.match(error.message, message);
     return true;
   };
 }
@@ -255,6 +257,28 @@ describe('a real guest', { skip }, () => {
 
     it('a disk that cannot be written is not said to be formatted', async () => {
       await assert.rejects(mount('read-only'), refused('GUEST_FORMAT_FAILED'));
+    });
+
+    it("mkfs's own reason is told, without its whole usage text", async () => {
+      const tooSmall = refused(
+        'GUEST_FORMAT_FAILED',
+        'FAILED_PRECONDITION',
+        /: [^;]*(?:too small|must be larger)[^/]*$/,
+      );
+      await assert.rejects(mount('blank', { fsType: 'xfs' }), tooSmall);
+    });
+
+    it('a mount that fails tells what the kernel said of it just now', async () => {
+      const because = (why: RegExp): ReturnType<typeof refused> =>
+        refused('GUEST_MOUNT_FAILED', 'FAILED_PRECONDITION', why);
+      const options = ['nosuchoption'];
+      await assert.rejects(mount('kernel', { options }), because(/; kernel: ext4: Unknown parameter 'nosuchoption'$/));
+      await mount('kernel', { mountPoint: '/mnt/kernel' });
+      await release('kernel');
+      // The root inode's table, where it is: the superblock stays good.
+      const spoil = 'debugfs -w -R "clri <2>" "$1"; sync; echo 3 > /proc/sys/vm/drop_caches';
+      await output(`${spoil} > /dev/null 2>&1; true`, await node('kernel'));
+      await assert.rejects(mount('kernel'), because(/; kernel: EXT4-fs .*\(?vd[a-z]+\)?.*$/));
     });
 
     it('two at once format once', async () => {

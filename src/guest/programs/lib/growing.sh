@@ -1,6 +1,7 @@
 # What follows when a disk has grown below the guest.
 
 . ./lib/disk.sh
+. ./lib/kernel.sh
 
 # Waits until the kernel has taken note: the change comes by interrupt, some time after QEMU has said that it is done.
 await_size() { # SECTORS; sets disk_sectors
@@ -12,6 +13,14 @@ await_size() { # SECTORS; sets disk_sectors
     sleep 0.05
     read -r disk_sectors < "/sys/block/$name/size"
   done
+}
+
+# Adds to err what the kernel said.
+not_grown() {
+  kernel_said "$name" "$grown"
+  err="$err
+$reasons"
+  return 1
 }
 
 # Lets the file system that is mounted from a device fill it. Sets grown to its type, or to nothing; fails with err.
@@ -26,9 +35,10 @@ grow_fs() { # NUMBER DEVICE
       at=${at%.}
       ;;
     esac
+    kernel_begins
     case $grown in
-      ext4) err=$(resize2fs "$2" 2>&1 < /dev/null) || return 1 ;;
-      xfs) err=$(xfs_growfs "$at" 2>&1 < /dev/null) || return 1 ;;
+      ext4) err=$(resize2fs "$2" 2>&1 < /dev/null) || not_grown || return 1 ;;
+      xfs) err=$(xfs_growfs "$at" 2>&1 < /dev/null) || not_grown || return 1 ;;
       *)
         err="no way to grow $grown"
         return 1
