@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { ShimError, messageOf } from './base/errors.ts';
 import { parseSize } from './base/sizes.ts';
 import { LOG_LEVELS } from './base/log.ts';
+import { SOCKET_PATH_BYTES_MAX, pathBytes } from './base/socket-path.ts';
 import { VOLUME_CAPACITY_MAX } from './volume/model/slots.ts';
 
 /**
@@ -19,6 +20,19 @@ export const projectRoot = join(import.meta.dirname, '..');
 
 const absolutePath = z.string().startsWith('/', 'must be an absolute path');
 const MEBIBYTE = 1024 * 1024;
+/** Bytes, not characters: the kernel counts those. */
+const pathOfBytes = (bytesMax: number, why: string): z.ZodString =>
+  absolutePath.refine((path) => pathBytes(path) <= bytesMax, {
+    error: ({ input }) => `has ${pathBytes(String(input))} bytes, at most ${bytesMax} are allowed: ${why}`,
+  });
+const SOCKETS_BELOW = 'unix sockets lie below it, and they may have no longer paths';
+const socketPath = pathOfBytes(SOCKET_PATH_BYTES_MAX, 'a unix socket may have no longer path');
+/** The relay listens on a second socket beside it (relay/control.ts). */
+const CONTAINERD_SOCKET_BYTES_MAX = SOCKET_PATH_BYTES_MAX - '.ttrpc'.length;
+/** Of what lies below it: /36 characters of an id/uevents.sock, or a hash in place of a longer id. */
+const STATE_DIR_BYTES_MAX = 60;
+const TEMPLATES_DIR_BYTES_MAX = 50;
+
 const milliseconds = z.int().min(1).max(86_400_000);
 const count = z.int().min(1).max(1_000_000);
 const bytes = z
@@ -27,24 +41,29 @@ const bytes = z
   .max(2 ** 31);
 
 const configSchema = z.strictObject({
-  socket: absolutePath
-    .max(107, 'is longer than a unix socket path may be (107 bytes)')
+  socket: socketPath
     .default('/run/qshim/qshim.sock')
-    .describe('Unix socket of the gRPC API; mode 0600, its directory 0700.'),
-  state_dir: absolutePath
-    .max(60, 'is too long for the sockets that lie below it (60 bytes)')
+    .describe(
+      `Unix socket of the gRPC API; mode 0600, its directory 0700. Its path may have ${SOCKET_PATH_BYTES_MAX} bytes.`,
+    ),
+  state_dir: pathOfBytes(STATE_DIR_BYTES_MAX, SOCKETS_BELOW)
     .default('/run/qshim/state')
-    .describe('Directory with one subdirectory a sandbox: state file, sockets, console log.'),
+    .describe(
+      `Directory with one subdirectory a sandbox: state file, sockets, console log. Its path may have ${STATE_DIR_BYTES_MAX} bytes: the sockets lie below it.`,
+    ),
   cache_dir: absolutePath
     .default('/var/cache/qshim')
     .describe('Directory for what can be made again, such as the schema of a QEMU binary.'),
   containerd_socket: z
-    .union([z.literal(''), absolutePath.max(107, 'is longer than a unix socket path may be (107 bytes)')])
+    .union([
+      z.literal(''),
+      pathOfBytes(CONTAINERD_SOCKET_BYTES_MAX, 'a second socket, .ttrpc, lies beside it, and may have no longer path'),
+    ])
     .default('')
     .describe(
-      "Unix socket on which containerd finds its sandbox Controller and Task services; empty: containerd isn't served.",
+      `Unix socket on which containerd finds its sandbox Controller and Task services, of at most ${CONTAINERD_SOCKET_BYTES_MAX} bytes; empty: containerd isn't served.`,
     ),
-  containerd_address: absolutePath
+  containerd_address: socketPath
     .default('/run/containerd/containerd.sock')
     .describe("containerd's own socket, to which events are forwarded."),
   containerd_events_max: count
@@ -103,7 +122,12 @@ const configSchema = z.strictObject({
       'Directory with a subdirectory for each name of TLS credentials for NBD: ca-cert.pem, client-cert.pem, client-key.pem.',
     ),
   vcpus: z.int().min(1).max(255).default(1).describe('Virtual CPUs of sandboxes that name none.'),
-  memory_mib: z.int().min(64).max(4_194_304).default(512).describe('Guest memory in MiB of sandboxes that name none.'),
+  memory_mib: z
+    .int()
+    .min(64)
+    .max(4_194_304)
+    .default(512)
+    .describe('Guest memory in MiB of sandboxes that name none. The reference guest boots with 144, and not with 128.'),
   volume_capacity: z
     .int()
     .min(1)
@@ -116,10 +140,11 @@ const configSchema = z.strictObject({
     .describe(
       'How sandboxes start that do not say: auto (as a clone of a template when there is one; a missing one is made in the background), off, required.',
     ),
-  templates_dir: absolutePath
-    .max(50, 'is too long for the sockets that lie below it (50 bytes)')
+  templates_dir: pathOfBytes(TEMPLATES_DIR_BYTES_MAX, SOCKETS_BELOW)
     .default('/dev/shm/qshim-templates')
-    .describe("Directory of the templates, on tmpfs: they are guests' memory. Mode 0700."),
+    .describe(
+      `Directory of the templates, on tmpfs: they are guests' memory. Mode 0700. Its path may have ${TEMPLATES_DIR_BYTES_MAX} bytes.`,
+    ),
   templates_bytes_max: z
     .int()
     .min(1_048_576)

@@ -1391,6 +1391,12 @@ export const REASONS = {
     meaning: 'No daemon answers at the socket.',
     remedy: 'Start `qshimd`, or name its socket.',
   },
+  SOCKET_PATH_TOO_LONG: {
+    statuses: ['INVALID_ARGUMENT'],
+    where: ['command'],
+    meaning: 'The path of the socket has more bytes than that of a unix socket may have (107).',
+    remedy: 'Let the daemon listen on a shorter path, and name that.',
+  },
   SOCKET_NOT_ACCESSIBLE: {
     statuses: ['PERMISSION_DENIED'],
     where: ['command'],

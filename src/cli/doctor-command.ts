@@ -3,7 +3,7 @@
  */
 import type { CommandUnknownOpts } from '@commander-js/extra-typings';
 import { resolve } from 'node:path';
-import type { Finding } from '../doctor/finding.ts';
+import { inOneLine, type Finding } from '../doctor/finding.ts';
 import { messageOf } from '../base/errors.ts';
 import { CliFailure, Interrupted } from './cli-failure.ts';
 import { EXIT } from './exit-codes.ts';
@@ -39,10 +39,11 @@ export function addDoctorCommand(program: CommandUnknownOpts, session: Session):
         const containerdConfig =
           containerd === undefined ? undefined : containerd === true ? CONTAINERD_CONFIG : resolve(cwd, containerd);
         const asked = { socketPath: session.socketPath, configFile, containerdConfig, signal };
-        const findings = await session.waiting(work, async () => [
+        const found = await session.waiting(work, async () => [
           ...(await session.surroundings.doctor(asked)),
           await daemonFinding(session),
         ]);
+        const findings = found.map(inOneLine);
         if (session.json) await session.document({ findings });
         else await session.say(await findingsText(findings));
         session.exitCode = findings.some(({ status }) => status === 'failure') ? EXIT.failed : EXIT.ok;

@@ -20,6 +20,8 @@ const BY_REASON: { readonly [R in Reason]?: Hint } = {
   DAEMON_UNREACHABLE: () =>
     'start the daemon with `qshimd`, or name its socket with --socket or QSHIM_SOCKET; `qshim doctor` looks closer',
   SOCKET_NOT_ACCESSIBLE: () => 'the socket belongs to the user of the daemon: run qshim as that user, or with sudo',
+  SOCKET_PATH_TOO_LONG: () =>
+    'name a shorter path with --socket or QSHIM_SOCKET; the daemon has the option socket for it',
   OUTSIDE_ALLOWED_ROOTS: () =>
     "the daemon takes files only below the folders of the option allowed_roots in its configuration ('qshimd --help')",
   SOURCE_NOT_ACCESSIBLE: () =>

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { accessSync, constants } from 'node:fs';
 import { resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
+import { SOCKET_PATH_BYTES_MAX, pathBytes } from '../base/socket-path.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import { CliFailure, Interrupted } from './cli-failure.ts';
 import type { Connection, ConnectionOptions } from './connection.ts';
@@ -10,7 +11,7 @@ import { EXIT } from './exit-codes.ts';
 import type { Finding } from '../doctor/finding.ts';
 import { hintFor, type Subject } from './hints.ts';
 import { Progress } from './progress.ts';
-import { unreachable } from './unreachable.ts';
+import { tooLong, unreachable } from './unreachable.ts';
 import { jsonValue, visible } from './values.ts';
 
 export const DEFAULT_SOCKET = '/run/qshim/qshim.sock';
@@ -105,6 +106,7 @@ export class Session {
   /** @throws CliFailure when the socket is not there or may not be used */
   checkSocket(): void {
     const { socketPath } = this;
+    if (pathBytes(socketPath) > SOCKET_PATH_BYTES_MAX) throw tooLong(socketPath);
     try {
       accessSync(socketPath, constants.W_OK);
     } catch (error) {

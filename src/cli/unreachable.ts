@@ -1,3 +1,4 @@
+import { SOCKET_PATH_BYTES_MAX, pathBytes } from '../base/socket-path.ts';
 import { CliFailure } from './cli-failure.ts';
 import { EXIT } from './exit-codes.ts';
 
@@ -25,6 +26,17 @@ export function unreachable(socketPath: string, { errno, details, cause }: Unrea
     metadata,
     exitCode: EXIT.unreachable,
     cause,
+  });
+}
+
+/** No socket can have such a path, so none is looked for. */
+export function tooLong(socketPath: string): CliFailure {
+  const bytes = pathBytes(socketPath);
+  const message = `the path of the socket has ${bytes} bytes, a unix socket's may have ${SOCKET_PATH_BYTES_MAX}: ${socketPath}`;
+  return new CliFailure('INVALID_ARGUMENT', message, {
+    reason: 'SOCKET_PATH_TOO_LONG',
+    metadata: { socket: socketPath },
+    exitCode: EXIT.usage,
   });
 }
 

@@ -3,8 +3,8 @@ import { once } from 'node:events';
 import { connect } from 'node:net';
 import { delimiter, join } from 'node:path';
 import { parse as parseToml } from 'smol-toml';
-import { messageOf } from '../base/errors.ts';
-import type { Finding } from './finding.ts';
+import { errnoOf, messageOf } from '../base/errors.ts';
+import { isDenied, type Finding } from './finding.ts';
 
 /** What `qshim doctor --containerd` looks at: the setup of docs/containerd.md. */
 export interface ContainerdOptions {
@@ -18,6 +18,7 @@ export interface ContainerdOptions {
 }
 
 const GUIDE = 'see docs/containerd.md';
+const AS_ROOT = 'run as root, or as the user of the daemon';
 const RUNTIME_TYPE = 'io.containerd.qshim.v2';
 const RUNTIME_BINARY = 'containerd-shim-qshim-v2';
 const CRI_PLUGIN = 'io.containerd.cri.v1.runtime';
@@ -46,6 +47,10 @@ async function socketFinding(check: string, path: string, remedy: string): Promi
     await once(socket, 'connect');
     return { check, status: 'ok', detail: `somebody listens on ${path}` };
   } catch (error) {
+    if (isDenied(errnoOf(error))) {
+      const detail = `${path} may not be opened by this user: ${messageOf(error)}`;
+      return { check, status: 'failure', detail, remedy: AS_ROOT };
+    }
     return { check, status: 'failure', detail: `nobody listens on ${path}: ${messageOf(error)}`, remedy };
   } finally {
     socket.destroy();
@@ -74,7 +79,8 @@ async function configFindings(file: string, options: ContainerdOptions): Promise
     text = await readFile(file, 'utf8');
   } catch (error) {
     const detail = `${file} cannot be read: ${messageOf(error)}`;
-    return [{ check: 'containerd config', status: 'failure', detail, remedy: GUIDE }];
+    const remedy = isDenied(errnoOf(error)) ? AS_ROOT : GUIDE;
+    return [{ check: 'containerd config', status: 'failure', detail, remedy }];
   }
   return examineContainerdConfig(text, options);
 }

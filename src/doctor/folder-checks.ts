@@ -1,11 +1,14 @@
 import { access, constants, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { execa } from 'execa';
+import { ExecaError, execa } from 'execa';
 import { errnoOf, messageOf } from '../base/errors.ts';
-import type { Finding } from './finding.ts';
+import { isDenied, type Finding } from './finding.ts';
 
 const OTHERS_MODE_BITS = 0o077;
 const LOCK_PATIENCE_S = 5;
+/** flock(1) exits with it when another process holds the lock for too long. */
+const FLOCK_HELD = 1;
+const AS_DAEMON = 'run as the user of the daemon';
 
 /** A file that QEMU will read. */
 export async function checkReadableFile(check: string, path: string, remedy: string): Promise<Finding> {
@@ -20,14 +23,14 @@ export async function checkReadableFile(check: string, path: string, remedy: str
       check,
       status: 'failure',
       detail: missing ? `${path} does not exist` : `${path} cannot be read: ${messageOf(error)}`,
-      remedy,
+      remedy: isDenied(errnoOf(error)) ? `let the user of the daemon read it: ${AS_DAEMON}` : remedy,
     };
   }
 }
 
 /** A folder that is the daemon's alone; one that does not exist yet must be makeable. */
 export async function checkPrivateFolder(check: string, path: string, option: string): Promise<Finding> {
-  const elsewhere = `run as the user of the daemon, or choose another place with the option ${option}`;
+  const elsewhere = `${AS_DAEMON}, or choose another place with the option ${option}`;
   try {
     const { mode } = await stat(path);
     await access(path, constants.R_OK | constants.W_OK | constants.X_OK);
@@ -40,8 +43,12 @@ export async function checkPrivateFolder(check: string, path: string, option: st
       remedy: `chmod 0700 ${path}`,
     };
   } catch (error) {
-    if (errnoOf(error) !== 'ENOENT') {
+    if (isDenied(errnoOf(error))) {
       return { check, status: 'failure', detail: `${path} may not be used by this user`, remedy: elsewhere };
+    }
+    if (errnoOf(error) !== 'ENOENT') {
+      const remedy = `choose another place with the option ${option}`;
+      return { check, status: 'failure', detail: `${path} cannot be used: ${messageOf(error)}`, remedy };
     }
   }
   const parent = await nearestExisting(path);
@@ -62,17 +69,29 @@ export async function checkPrivateFolder(check: string, path: string, option: st
 export async function checkFolderLock(path: string, program = 'flock'): Promise<Finding> {
   const check = 'folder lock';
   const folder = await nearestExisting(join(path, 'qshim'));
+  const failure = (detail: string, remedy: string): Finding => ({ check, status: 'failure', detail, remedy });
+  try {
+    // As the daemon does: a folder that may not be read says nothing about locks.
+    await access(folder, constants.R_OK | constants.X_OK);
+  } catch (error) {
+    const remedy = `${AS_DAEMON}, or choose another place with the option state_dir`;
+    return failure(`${folder} cannot be opened, so locks are not tried: ${messageOf(error)}`, remedy);
+  }
   try {
     await execa(program, ['-s', '-w', String(LOCK_PATIENCE_S), folder, 'true']);
     return { check, status: 'ok', detail: `${program} locks ${folder}` };
   } catch (error) {
-    const missing = errnoOf(error) === 'ENOENT';
-    return {
-      check,
-      status: 'failure',
-      detail: missing ? `the program ${program} was not found` : `${folder} cannot be locked: ${messageOf(error)}`,
-      remedy: missing ? 'apt-get install util-linux' : 'put the state and the socket on a local file system',
-    };
+    if (errnoOf(error) === 'ENOENT') {
+      return failure(`the program ${program} was not found`, 'apt-get install util-linux');
+    }
+    const { exitCode, shortMessage, stderr } = error instanceof ExecaError ? error : new ExecaError();
+    const said = String(stderr ?? '');
+    if (exitCode === FLOCK_HELD && said === '') {
+      const detail = `${folder} was locked by another process for ${LOCK_PATIENCE_S} s`;
+      return failure(detail, 'look who holds it (lsof, lslocks): the daemon holds it for a moment only');
+    }
+    const remedy = 'put the state and the socket on a local file system, where flock(2) works';
+    return failure(`${folder} cannot be locked: ${said === '' ? shortMessage : said}`, remedy);
   }
 }
 
@@ -102,7 +121,9 @@ async function nearestExisting(path: string): Promise<string> {
     try {
       await stat(candidate);
       return candidate;
-    } catch {
+    } catch (error) {
+      // What may not be looked at may be there.
+      if (isDenied(errnoOf(error))) return candidate;
       candidate = dirname(candidate);
     }
   }

@@ -1,11 +1,11 @@
 import { execa } from 'execa';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { probeAccelerator } from '../qemu/accelerator.ts';
+import { probeAccelerator, type AcceleratorProbe } from '../qemu/accelerator.ts';
 import { chooseAllocator } from '../qemu/allocator.ts';
 import { probeAio, type AioProbe } from '../qemu/aio.ts';
 import { SOURCES } from '../volume/source/registry.ts';
-import type { Finding } from './finding.ts';
+import { isDenied, type Finding } from './finding.ts';
 
 /** The baseline: the oldest QEMU that the whole test suite passes on. */
 const QEMU_MAJOR_MIN = 7;
@@ -118,22 +118,31 @@ async function sourcesFinding(binary: string): Promise<Finding> {
 export async function checkKvm(options: {
   readonly qemuBinary: string;
   readonly kvmProbeTimeoutMs: number;
+  /** Tests have another. */
+  readonly device?: string;
 }): Promise<Finding> {
   const check = 'kvm';
+  const { qemuBinary: binary, kvmProbeTimeoutMs: timeoutMs, device } = options;
   try {
-    const probe = await probeAccelerator({ binary: options.qemuBinary, timeoutMs: options.kvmProbeTimeoutMs });
+    const probe = await probeAccelerator({ binary, timeoutMs, ...(device !== undefined && { device }) });
     const detail = `${probe.reason} (${probe.milliseconds.toFixed(0)} ms)`;
     if (probe.usable) return { check, status: 'ok', detail };
     return {
       check,
       status: 'warning',
       detail,
-      remedy:
-        'sandboxes run under TCG, which is slow; allow this user to use /dev/kvm, on a host that has (nested) KVM',
+      remedy: `sandboxes run under TCG, which is slow; ${kvmRemedy(probe)}`,
     };
   } catch (error) {
     return { check, status: 'warning', detail: `cannot be tried: ${messageOf(error)}` };
   }
+}
+
+function kvmRemedy({ notTried }: AcceleratorProbe): string {
+  if (notTried === 'missing')
+    return 'load kvm_intel or kvm_amd, on a host that has KVM; in a VM, allow nested KVM for it';
+  if (notTried === 'refused') return 'allow this user to open /dev/kvm (group kvm)';
+  return 'this user may open /dev/kvm, but guests do not run with it: in a VM, its nested KVM may be at fault';
 }
 
 /** With which allocator QEMU would run, found out by running it with it. */
@@ -187,11 +196,14 @@ export function aioFinding(probes: readonly AioProbe[]): Finding {
 function notStarted(binary: string, error: unknown): Finding {
   const cause = error instanceof Error ? error.cause : undefined;
   const missing = errnoOf(error) === 'ENOENT' || errnoOf(cause) === 'ENOENT';
+  const denied = isDenied(errnoOf(error)) || isDenied(errnoOf(cause));
   return {
     check: 'qemu',
     status: 'failure',
     detail: missing ? `${binary} was not found` : `${binary} does not run: ${messageOf(error).slice(0, 300)}`,
-    remedy: 'install it (Debian and Ubuntu: qemu-system-x86), or name it with the option qemu_binary',
+    remedy: denied
+      ? 'let the user of the daemon execute it'
+      : 'install it (Debian and Ubuntu: qemu-system-x86), or name it with the option qemu_binary',
   };
 }
 

@@ -1,6 +1,6 @@
 import { access, constants, readFile } from 'node:fs/promises';
-import { messageOf } from '../base/errors.ts';
-import type { Finding } from './finding.ts';
+import { errnoOf, messageOf } from '../base/errors.ts';
+import { isDenied, type Finding } from './finding.ts';
 
 /** What QEMU itself takes beside the memory of its guest, roughly. */
 const QEMU_OVERHEAD_MIB = 128;
@@ -36,7 +36,9 @@ export async function checkLoopDevices(controlPath = '/dev/loop-control'): Promi
       check,
       status: 'warning',
       detail: `${controlPath} is not usable: ${messageOf(error)}`,
-      remedy: '`modprobe loop` as root; only --block volumes that are made out of files need it',
+      remedy: isDenied(errnoOf(error))
+        ? 'run as root, or in the group that owns it; only --block volumes that are made out of files need it'
+        : '`modprobe loop` as root; only --block volumes that are made out of files need it',
     };
   }
 }

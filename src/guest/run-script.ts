@@ -1,4 +1,4 @@
-import { invalidArgument, shimError, type ShimError } from '../base/errors.ts';
+import { invalidArgument, oneSentence, shimError, type ShimError } from '../base/errors.ts';
 import type { DecidingReason } from '../base/reasons.ts';
 import { GuestAgentError, type GuestAgent, type PciAddress } from './agent.ts';
 
@@ -6,7 +6,8 @@ import { GuestAgentError, type GuestAgent, type PciAddress } from './agent.ts';
 
 const SCRIPT_OUTPUT_BYTES_MAX = 256 * 1024;
 const BUSY_MAX = 64;
-const DETAIL_CHARS_MAX = 300;
+const DETAIL_CHARS_MAX = 400;
+const LINES_MAX = 4;
 
 /** Where a disk is in the guest, and what it must say of itself. The serial has at most 20 bytes (virtio-blk). */
 export interface DiskIdentity {
@@ -58,7 +59,7 @@ export async function runScript(agent: GuestAgent, text: string, script: Script)
   const facts = parseFacts(result.stdout.toString('utf8'));
   const [reason] = facts.get('error') ?? [];
   if (reason !== undefined || result.exitCode !== 0) {
-    const detail = oneLine(result.stderr.toString('utf8'));
+    const detail = lastWords(result.stderr.toString('utf8'));
     throw refusal(reason !== undefined && isScriptReason(reason) ? reason : fallback, script, detail);
   }
   return facts;
@@ -166,6 +167,18 @@ export function sysfsPci(pci: DiskIdentity['pci']): string {
   return `${hex(pci.domain, 4)}:${hex(pci.bus, 2)}:${hex(pci.slot, 2)}.${hex(pci.function ?? 0, 1)}`;
 }
 
-function oneLine(text: string): string {
-  return text.replace(/\s+/g, ' ').trim().slice(0, DETAIL_CHARS_MAX).replace(/\.$/, '');
+/**
+ * What a script, or the program that it ran, said of its failure, as one line: its last lines, without the whole usage
+ * text that mkfs and others print behind them (and without busybox's banner before that).
+ */
+export function lastWords(text: string): string {
+  const lines = text.split(/[\r\n]+/).map((line) => line.replace(/\s+/g, ' ').trim());
+  const said = lines.filter((line) => line !== '' && !/^BusyBox v/.test(line));
+  const usage = said.findIndex((line) => /^usage:/i.test(line));
+  // Usage alone says no more than that the arguments were wrong.
+  const told = usage === -1 ? said : usage === 0 ? said.slice(0, 1) : said.slice(0, usage);
+  // The reason comes last where there are several; what begins a longer story can be spared.
+  const kept = told.slice(-LINES_MAX);
+  while (kept.length > 1 && kept.join('; ').length > DETAIL_CHARS_MAX) kept.shift();
+  return oneSentence(kept.join('\n')).slice(0, DETAIL_CHARS_MAX);
 }

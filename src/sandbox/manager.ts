@@ -5,6 +5,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
+import { SOCKET_PATH_BYTES_MAX, pathBytes } from '../base/socket-path.ts';
 import { clearBareQemus } from '../qemu/bare-qemu.ts';
 import { asShimError } from '../qmp/errors.ts';
 import type { EventLog } from '../store/events.ts';
@@ -54,16 +55,23 @@ import { stopSandbox } from './stop.ts';
  *     attach ─▶ volume/admission.ts ─▶ volumes.add ─▶ volume/attach.ts     detach ─▶ volume/detach.ts
  */
 
-/** Longest id that names its own directory; sockets lie below it and their paths may have 107 bytes. */
+/** Longest id that names its own directory. */
 const DIRECTORY_NAME_MAX = 36;
+/** The longest name of a socket in a sandbox's directory. */
+const SOCKET_NAME_BYTES = 'uevents.sock'.length;
 const HASH_DIGITS = 12;
 const CLEAR_RETRY_MS = 500;
 
-/** Name of a sandbox's state directory: its id where that is short enough, else a prefix and a hash. */
-export function directoryName(sandboxId: string): string {
-  if (sandboxId.length <= DIRECTORY_NAME_MAX) return sandboxId;
+/**
+ * Name of a sandbox's state directory: its id where that is short enough, also for the paths of the sockets below it;
+ * else a prefix and a hash.
+ */
+export function directoryName(sandboxId: string, stateDir: string): string {
+  const room = SOCKET_PATH_BYTES_MAX - pathBytes(stateDir) - SOCKET_NAME_BYTES - 2;
+  const charsMax = Math.min(DIRECTORY_NAME_MAX, room);
+  if (sandboxId.length <= charsMax) return sandboxId;
   const hash = createHash('sha256').update(sandboxId).digest('hex').slice(0, HASH_DIGITS);
-  return `${sandboxId.slice(0, DIRECTORY_NAME_MAX - HASH_DIGITS - 1)}-${hash}`;
+  return `${sandboxId.slice(0, charsMax - HASH_DIGITS - 1)}-${hash}`;
 }
 
 /**
@@ -171,7 +179,7 @@ export class SandboxManager {
       spec,
       uuid: member?.uuid ?? newUuid(),
       createdAtMs: Date.now(),
-      directory: member?.files.directory ?? join(config.state_dir, directoryName(sandboxId)),
+      directory: member?.files.directory ?? join(config.state_dir, directoryName(sandboxId, config.state_dir)),
     };
     const sandbox = makeSandbox(this.#environment, identity, member?.agent);
     this.#sandboxes.set(sandboxId, sandbox);

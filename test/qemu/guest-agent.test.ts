@@ -23,6 +23,7 @@ const disks: readonly RawDisk[] = [
   { serial: 'xfs', slot: 0x04, bytes: 320 * MIB },
   { serial: 'blank', slot: 0x05, bytes: small },
   { serial: 'twice', slot: 0x06, bytes: 64 * MIB },
+  { serial: 'kernel', slot: 0x1b, bytes: small },
   { serial: 'busy', slot: 0x07, bytes: small },
   { serial: 'raw', slot: 0x08, bytes: small },
   { serial: 'read-only', slot: 0x09, bytes: small, readOnly: true },
@@ -70,11 +71,12 @@ function identity(serial: string): DiskIdentity {
   return { pci: { domain: 0, bus: 0, slot: disk.slot }, serial };
 }
 
-function refused(reason: string, code = 'FAILED_PRECONDITION'): (error: unknown) => boolean {
+function refused(reason: string, code = 'FAILED_PRECONDITION', message = /./): (error: unknown) => boolean {
   return (error) => {
     assert.ok(error instanceof ShimError, String(error));
     assert.deepEqual([error.code, error.reason], [code, reason], error.message);
     assert.doesNotMatch(error.message, /\n/);
+    assert.match(error.message, message);
     return true;
   };
 }
@@ -256,6 +258,27 @@ describe('a real guest', { skip }, () => {
 
     it('a disk that cannot be written is not said to be formatted', async () => {
       await assert.rejects(mount('read-only'), refused('GUEST_FORMAT_FAILED'));
+    });
+
+    it("mkfs's own reason is told, without its whole usage text", async () => {
+      const tooSmall = refused(
+        'GUEST_FORMAT_FAILED',
+        'FAILED_PRECONDITION',
+        /: [^;]*(?:too small|must be larger)[^/]*$/,
+      );
+      await assert.rejects(mount('blank', { fsType: 'xfs' }), tooSmall);
+    });
+
+    it('a mount that fails tells what the kernel said of it just now', async () => {
+      const because = (why: RegExp): ReturnType<typeof refused> =>
+        refused('GUEST_MOUNT_FAILED', 'FAILED_PRECONDITION', why);
+      const options = ['nosuchoption'];
+      await assert.rejects(mount('kernel', { options }), because(/; kernel: ext4: Unknown parameter 'nosuchoption'$/));
+      await mount('kernel', { mountPoint: '/mnt/kernel' });
+      await release('kernel');
+      // The group descriptors: behind the superblock, which stays as it was.
+      await output('dd if=/dev/zero of="$1" bs=1024 seek=2 count=1 conv=notrunc 2>&1 && sync', await node('kernel'));
+      await assert.rejects(mount('kernel'), because(/; kernel: EXT4-fs \(vd[a-z]+\): group descriptors corrupted!$/));
     });
 
     it('two at once format once', async () => {

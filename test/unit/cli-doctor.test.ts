@@ -3,6 +3,8 @@ import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { execa } from 'execa';
+import { z } from 'zod';
 import { silentLogger } from '../../src/base/log.ts';
 import {
   checkAllowedRoots,
@@ -15,6 +17,7 @@ import { examineHost } from '../../src/doctor/host.ts';
 import {
   aioFinding,
   checkAllocator,
+  checkKvm,
   checkQemu,
   missingWords,
   qemuVersionFinding,
@@ -26,6 +29,20 @@ async function folder(cleanup: AsyncDisposableStack): Promise<string> {
   cleanup.defer(() => rm(path, { recursive: true, force: true }));
   return path;
 }
+
+describe('KVM', () => {
+  it('the remedy is for what is at fault: no device, one on which QEMU fails', async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const qemuBinary = join(await folder(cleanup), 'qemu');
+    await writeFile(qemuBinary, '#!/bin/sh\necho "assertion failed" >&2\nkill -ABRT $$\n', { mode: 0o755 });
+    const at = async (device: string): Promise<string> =>
+      (await checkKvm({ qemuBinary, kvmProbeTimeoutMs: 60_000, device })).remedy ?? '';
+    assert.match(await at('/nonexistent/kvm'), /load kvm_intel or kvm_amd/);
+    const aborts = await at('/dev/null');
+    assert.match(aborts, /this user may open \/dev\/kvm, but guests do not run/);
+    assert.doesNotMatch(aborts, /allow this user/);
+  });
+});
 
 describe('QEMU', () => {
   it('7.2 is the oldest that passes, whatever the packager adds', () => {
@@ -121,8 +138,14 @@ describe('files and folders', () => {
     const found = await checkFolderLock(join(parent, 'not/yet'));
     assert.deepEqual([found.status, found.detail], ['ok', `flock locks ${parent}`]);
     assert.match((await checkFolderLock(parent, '/nonexistent/flock')).remedy ?? '', /util-linux/);
-    const failed = await checkFolderLock(parent, 'false');
-    assert.deepEqual([failed.status, failed.detail.startsWith(`${parent} cannot be locked`)], ['failure', true]);
+    const held = await checkFolderLock(parent, 'false');
+    assert.deepEqual([held.status, held.detail], ['failure', `${parent} was locked by another process for 5 s`]);
+    const refusing = join(parent, 'flock');
+    await writeFile(refusing, '#!/bin/sh\necho "flock: $4: Operation not supported" >&2\nexit 71\n', { mode: 0o755 });
+    const failed = await checkFolderLock(parent, refusing);
+    const said = `${parent} cannot be locked: flock: ${parent}: Operation not supported`;
+    assert.deepEqual([failed.status, failed.detail], ['failure', said]);
+    assert.match(failed.remedy ?? '', /local file system/);
   });
 
   it('private folders: open to others is a warning, makeable is fine, in the way is a failure', async () => {
@@ -138,6 +161,30 @@ describe('files and folders', () => {
     assert.equal((await checkPrivateFolder('s', path, 'o')).status, 'ok');
     await writeFile(join(path, 'file'), '');
     assert.equal((await checkPrivateFolder('s', join(path, 'file', 'below'), 'o')).status, 'failure');
+  });
+
+  it('what this user may not is no fault of the file system, the image or the program', async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const root = await folder(cleanup);
+    await mkdir(join(root, 'closed'));
+    for (const name of ['image', 'program', 'device']) await writeFile(join(root, name), '#!/bin/sh\n');
+    for (const name of ['closed', 'image', 'program', 'device']) await chmod(join(root, name), 0);
+    await chmod(root, 0o755);
+    const user = process.getuid?.() === 0 ? { uid: 65_534, gid: 65_534 } : {};
+    const main = join(import.meta.dirname, '../support/doctor-main.ts');
+    const { stdout } = await execa(process.execPath, ['--disable-warning=ExperimentalWarning', main, root], user);
+    const found = z.array(z.object({ check: z.string(), status: z.string(), detail: z.string(), remedy: z.string() }));
+    const lines = found.parse(JSON.parse(stdout)).map(({ check, detail, remedy }) => `${check}: ${detail}; ${remedy}`);
+    const locked = /^folder lock: .* cannot be opened, so locks are not tried: EACCES.*; run as the user of the daemon/;
+    const folders = /^state folder: .* may not be used by this user; run as the user of the daemon/;
+    const expected = [
+      ...[locked, locked, folders, folders],
+      /^guest kernel: .* cannot be read: EACCES.*; let the user of the daemon read it/,
+      /^qemu: .* does not run: .*; let the user of the daemon execute it/s,
+      /^kvm: .*device may not be opened by this user.*; allow this user to open \/dev\/kvm \(group kvm\)/,
+    ];
+    assert.equal(lines.length, expected.length);
+    for (const [index, pattern] of expected.entries()) assert.match(lines[index] ?? '', pattern);
   });
 
   it('allowed roots that are not there are named', async () => {

@@ -141,7 +141,28 @@ describe('global options', () => {
   });
 });
 
+it('a socket path that no socket can have: both lengths are said, and nothing is looked for', async () => {
+  const socket = `/tmp/${'x'.repeat(103)}`;
+  const captured = capture();
+  assert.equal(await runCli(['--socket', socket, 'sandbox', 'list'], captured.surroundings), 2);
+  const said = captured.stderr();
+  assert.match(
+    said,
+    /^qshim: the path of the socket has 108 bytes, a unix socket's may have 107: .*SOCKET_PATH_TOO_LONG/,
+  );
+  assert.match(said, /--socket or QSHIM_SOCKET/);
+});
+
 describe('doctor', () => {
+  it('what a program said in several lines is one line, without its escapes', async () => {
+    const detail = 'it does not run: Command failed with exit code 1.\n\nqemu: first\nqemu: last.\n';
+    for (const command of [['doctor'], ['doctor', '--json']]) {
+      const captured = capture([{ check: 'qemu', status: 'failure', detail }]);
+      await runCli(command, captured.surroundings);
+      assert.match(captured.stdout(), /exit code 1; qemu: first; qemu: last["\n]/);
+    }
+  });
+
   it('warnings leave the exit code 0, a failure makes it 1', async () => {
     const warning: Finding = { check: 'kvm', status: 'warning', detail: 'd', remedy: 'do this' };
     const some = capture([warning]);

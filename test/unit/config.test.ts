@@ -103,8 +103,14 @@ describe('configuration errors name the option, its value and where it came from
   });
 
   it('paths that could not work', async () => {
-    await refused({ flags: { socket: `/${'x'.repeat(107)}` } }, 'socket', '107');
-    await refused({ flags: { state_dir: `/${'x'.repeat(60)}` } }, 'state_dir', '60');
+    await refused({ flags: { socket: `/${'x'.repeat(107)}` } }, 'socket', 'has 108 bytes, at most 107 are allowed');
+    await refused({ flags: { state_dir: `/${'x'.repeat(60)}` } }, 'state_dir', 'has 61 bytes, at most 60 are allowed');
+    await refused({ flags: { templates_dir: `/${'x'.repeat(50)}` } }, 'templates_dir', 'at most 50 are allowed');
+    await refused({ flags: { containerd_socket: `/${'x'.repeat(101)}` } }, 'containerd_socket', 'at most 101');
+    await refused({ flags: { containerd_address: `/${'x'.repeat(107)}` } }, 'containerd_address', 'at most 107');
+    // Bytes, as the kernel counts, and not characters.
+    await refused({ flags: { state_dir: `/${'é'.repeat(30)}` } }, 'state_dir', 'has 61 bytes');
+    assert.equal((await load({ flags: { state_dir: `/${'x'.repeat(59)}` } })).state_dir.length, 60);
     await refused({ flags: { volume_capacity: '218' } }, 'volume_capacity = 218');
   });
 

@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
 import { findDisk, prepareMount, unmount, type PrepareMountRequest } from '../../src/guest/disks.ts';
 import { DiskHolders } from '../../src/guest/holders.ts';
+import { lastWords } from '../../src/guest/run-script.ts';
 import { agentPair, type AgentPair } from '../support/agent-pair.ts';
 import type { Behaviour } from '../support/fake-agent.ts';
 
@@ -44,6 +45,38 @@ function refused(code: string, reason: string, message: RegExp): (error: unknown
   };
 }
 
+describe('what a program said of its failure', () => {
+  const usage = [
+    'Usage: mkfs.xfs',
+    '/* blocksize */\t[-b size=num]',
+    '/* devicename */\t<devicename>',
+    '<devicename> is required.',
+  ];
+  for (const [what, text, expected] of [
+    [
+      'mkfs.xfs',
+      `size 4194304 of data subvolume is too small.\n${usage.join('\n')}\n`,
+      'size 4194304 of data subvolume is too small',
+    ],
+    [
+      'busybox',
+      `mount: invalid option -- 'q'\nBusyBox v1.35.0 (Debian) multi-call binary.\n\n${usage.join('\n')}`,
+      "mount: invalid option -- 'q'",
+    ],
+    ['usage alone', usage.join('\n'), 'Usage: mkfs.xfs'],
+    ['its last lines', 'one\ntwo\n\nthree\nfour.\nfive.\n', 'two; three; four; five'],
+    [
+      'what fits, from the end',
+      `${'x'.repeat(300)}\n${'y'.repeat(200)}\nkernel: why`,
+      `${'y'.repeat(200)}; kernel: why`,
+    ],
+    ['one line that is too long', 'z'.repeat(500), 'z'.repeat(400)],
+    ['nothing', '\n', ''],
+  ] as const) {
+    it(what, () => assert.equal(lastWords(text), expected));
+  }
+});
+
 describe('prepareMount', () => {
   it('values go as arguments, never into the script', async () => {
     const argv: unknown[] = [];
@@ -77,7 +110,7 @@ describe('prepareMount', () => {
     );
     await assert.rejects(
       prepareMount(it.agent, wish),
-      refused('FAILED_PRECONDITION', 'GUEST_FS_MISMATCH', /at 0000:1f:1a\.0\): it holds xfs$/),
+      refused('FAILED_PRECONDITION', 'GUEST_FS_MISMATCH', /at 0000:1f:1a\.0\): it holds; xfs$/),
     );
   });
 

@@ -29,6 +29,8 @@ read -r sectors < "/sys/block/$top/size"
 err=$(cryptsetup config --subsystem="qshim:$disk_sectors" "$header_at" 2>&1) || fail LUKS_RESIZE_FAILED "$err"
 if [ -e "$store/sectors" ]; then echo "$disk_sectors" > "$store/sectors"; fi
 read -r number < "/sys/block/$top/dev"
+# The kernel speaks of the mapping.
+name=$top
 grow_fs "$number" "/dev/mapper/$mapping" ||
   fail LUKS_RESIZE_FAILED "the mapping has $sectors sectors now, but its file system did not grow: $err"
 if [ "$7" = 1 ] && [ -z "$grown" ]; then fail VOLUME_NOT_MOUNTED "the mapping has $sectors sectors of 512 bytes now"; fi

@@ -1,6 +1,7 @@
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { ShimError, invalidArgument } from '../../base/errors.ts';
+import { SOCKET_PATH_BYTES_MAX, pathBytes } from '../../base/socket-path.ts';
 import { checkId } from '../../base/ids.ts';
 import type { Config } from '../../config.ts';
 import type { BlockdevNbd } from '../../qmp/block-options.ts';
@@ -17,7 +18,6 @@ const PORT_DEFAULT = 10_809;
 const PORT_MAX = 65_535;
 /** QEMU names a node by server and export, in a text of 4096 bytes; the protocol asks servers for 256 only. */
 const EXPORT_NAME_BYTES_MAX = 1024;
-const SOCKET_PATH_BYTES_MAX = 107;
 /** A guest that waits for its requests lets go of the disk only when they have ended. */
 const RECONNECT_DELAY_S_MAX = 3600;
 /** QEMU stands still while it opens a node, the guest with it: a server that has ceased to answer may cost so much. */
@@ -194,7 +194,7 @@ async function resolveServer(server: NbdServer, config: Config): Promise<NbdServ
   const field = 'spec.source.socket';
   const wanted = { is: (found: { isSocket(): boolean }) => found.isSocket(), name: 'a unix socket' };
   const { path } = await findAllowed(field, server.path, wanted, config);
-  if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX) {
+  if (pathBytes(path) > SOCKET_PATH_BYTES_MAX) {
     throw invalidArgument(field, path, `is longer than ${SOCKET_PATH_BYTES_MAX} bytes`, 'INVALID_PATH');
   }
   return { type: 'unix', path };

@@ -1,6 +1,7 @@
 # What follows when a disk has grown below the guest.
 
 . ./lib/disk.sh
+. ./lib/kernel.sh
 . ./lib/mount-points.sh
 
 # Waits until the kernel has taken note: the change comes by interrupt, some time after QEMU has said that it is done.
@@ -15,6 +16,14 @@ await_size() { # SECTORS; sets disk_sectors
   done
 }
 
+# Adds to err what the kernel said.
+not_grown() {
+  kernel_said "$name" "$grown"
+  err="$err
+$reasons"
+  return 1
+}
+
 # Lets the file system that is mounted from a device fill it. Sets grown to its type, or to nothing; fails with err.
 # shellcheck disable=SC2034 # what it sets is for the script
 grow_fs() { # NUMBER DEVICE
@@ -24,12 +33,13 @@ grow_fs() { # NUMBER DEVICE
   while read -r _ _ device _ point _ rest; do
     if [ "$device" != "$1" ] || [ -n "$grown" ]; then continue; fi
     grown=${rest#*- } grown=${grown%% *}
+    kernel_begins
     case $grown in
-      ext4) err=$(resize2fs "$2" 2>&1 < /dev/null) || return 1 ;;
+      ext4) err=$(resize2fs "$2" 2>&1 < /dev/null) || not_grown || return 1 ;;
       xfs)
         err="something else is mounted over $point"
         leads_to_disk "$point" || return 1
-        err=$(xfs_growfs "$at" 2>&1 < /dev/null) || return 1
+        err=$(xfs_growfs "$at" 2>&1 < /dev/null) || not_grown || return 1
         ;;
       *)
         err="no way to grow $grown"

@@ -1,6 +1,7 @@
 # Mounting, and before it formatting, of the device $dev, whose numbers are $number and whose directory in /sys/block is $name.
 
 . ./lib/disk.sh
+. ./lib/kernel.sh
 
 # Not empty: the device holds only noise, and there is nothing to look for on it.
 fresh=
@@ -73,7 +74,12 @@ put() {
   err=$(mkdir -p "$point" 2>&1) || fail GUEST_MOUNT_FAILED "$err"
   real=$(cd "$point" && pwd -P)
   [ "$real" = "$point" ] || fail GUEST_MOUNT_FAILED "the mount point is really $real"
-  err=$(mount -t "$fstype" -o "$options" "$dev" "$point" 2>&1) || fail GUEST_MOUNT_FAILED "$err"
+  kernel_begins
+  err=$(mount -t "$fstype" -o "$options" "$dev" "$point" 2>&1) || {
+    kernel_said "$name" "$fstype"
+    fail GUEST_MOUNT_FAILED "$err
+$reasons"
+  }
   mounted
   wanted || fail GUEST_MOUNT_FAILED "mountinfo has device $found, $type, $state there afterwards"
 }
