@@ -17,7 +17,7 @@ const UNPACK: Readonly<Record<string, Unpack>> = {
   '.zst': async (from) => await promisify(zstdDecompress)(await readFile(from)),
   '.xz': async (from) => {
     await ensureCommands(['xz']);
-    const { stdout } = await execa('xz', ['-dc', from], { encoding: 'buffer' });
+    const { stdout } = await execa('xz', ['-dc', from], { encoding: 'buffer', stripFinalNewline: false });
     return stdout;
   },
 };
