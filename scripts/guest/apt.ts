@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { execa } from 'execa';
 import { packageIsKnown, updatePackageLists } from '../lib/packages.ts';
-import { contents, kernelPackage, unneededLibraries } from './contents.ts';
+import { contents, isKernelPackage, unneededLibraries } from './contents.ts';
 
 /** One binary package at the version that apt would install. */
 export interface Deb {
@@ -19,14 +19,16 @@ const edgePattern = /^ [ |](?:Pre)?Depends: (\S+)$/;
 /**
  * The names of all packages whose files may be needed: the listed ones, the kernel proper, and every library package
  * that they depend on. Uses apt's package lists, fetching them first when there are none.
+ * @param kernelPackage a meta package or the kernel proper; undefined: the kernel comes from elsewhere
  * @throws Error when a package is unknown to apt (not Debian, or not amd64)
  */
-export async function resolvePackages(): Promise<string[]> {
-  if (!(await packageIsKnown(kernelPackage))) await updatePackageLists();
-  if (!(await packageIsKnown(kernelPackage))) {
-    throw new Error(`apt knows no package ${kernelPackage}: the guest is built from Debian's amd64 packages`);
+export async function resolvePackages(kernelPackage: string | undefined): Promise<string[]> {
+  const [first = ''] = [kernelPackage, ...contents.map((entry) => entry.package)].filter((name) => name !== undefined);
+  if (!(await packageIsKnown(first))) await updatePackageLists();
+  if (!(await packageIsKnown(first))) {
+    throw new Error(`apt knows no package ${first}: the guest is built from Debian's amd64 packages`);
   }
-  const roots = [kernelPackage, ...contents.map((entry) => entry.package)];
+  const roots = [...(kernelPackage === undefined ? [] : [kernelPackage]), ...contents.map((entry) => entry.package)];
   const { stdout } = await execa('apt-cache', ['depends', '--recurse', '--important', ...roots], {
     env: { LC_ALL: 'C' },
   });
@@ -35,13 +37,14 @@ export async function resolvePackages(): Promise<string[]> {
   for (const name of found) {
     for (const dependency of dependencies.get(name) ?? []) if (isWanted(dependency)) found.add(dependency);
   }
-  found.delete(kernelPackage);
+  // A meta package holds nothing.
+  if (kernelPackage !== undefined && !isKernelPackage(kernelPackage)) found.delete(kernelPackage);
   return [...found].sort();
 }
 
 /** The image wants kernels and libraries of what it lists; not the tools that a full system would bring along. */
 function isWanted(name: string): boolean {
-  if (/^linux-image-\d/.test(name)) return true;
+  if (isKernelPackage(name)) return true;
   return name.startsWith('lib') && !unneededLibraries.some((pattern) => pattern.test(name));
 }
 

@@ -18,7 +18,9 @@ import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { unpackDebs } from '../lib/debs.ts';
 import { ensureCommands } from '../lib/packages.ts';
+import { Suite } from '../lib/suite.ts';
 import { type Deb, downloadDebs, pruneDebs, resolveDebs, resolvePackages, sha256OfFile } from './apt.ts';
+import { defaultKernelPackage, isKernelPackage } from './contents.ts';
 import { packInitramfs } from './pack.ts';
 import { buildPrograms, compilerVersion, ensureCompiler, programNames, programSources } from './programs.ts';
 import { layOutTree, walk } from './tree.ts';
@@ -30,6 +32,8 @@ const aptLists = '/var/lib/apt/lists';
 export const guestDirectory = join(root, 'build', 'guest');
 const imagesDirectory = join(root, 'build', 'guest-images');
 const debsDirectory = join(root, 'build', 'guest-debs');
+/** Images with other kernels, each in a directory of its own. */
+const otherGuestsDirectory = join(root, 'build', 'guests');
 
 /** What an image was made from and what came out. */
 export interface Manifest {
@@ -64,7 +68,7 @@ export async function ensureGuest(options: { readonly force?: boolean } = {}): P
   }
   await ensureCommands(['cpio', 'tar']);
   await ensureCompiler();
-  const packages = await resolvePackages();
+  const packages = await resolvePackages(defaultKernelPackage);
   const debs = await resolveDebs(packages);
   await downloadDebs(debs, debsDirectory);
   await mkdir(imagesDirectory, { recursive: true });
@@ -88,14 +92,60 @@ export async function ensureGuest(options: { readonly force?: boolean } = {}): P
   }
 }
 
+/** Another kernel than the one that the machine's suite has for clouds. */
+export interface KernelChoice {
+  /** A meta package, or the package of a kernel proper. Default: the cloud kernel. */
+  readonly packageName?: string;
+  /** The Debian suite whose kernel is taken; the rest of the guest stays the machine's. Default: the machine's. */
+  readonly suite?: string;
+}
+
+/**
+ * Builds the guest with another kernel into a directory of its own; the reference guest stays as it is.
+ * @throws Error when the suite or the package cannot be had, or the kernel lacks a module that guests need
+ */
+export async function buildGuestWith(
+  choice: KernelChoice,
+): Promise<{ readonly directory: string; readonly manifest: Manifest }> {
+  const { packageName = defaultKernelPackage, suite: suiteName } = choice;
+  await ensureCommands(['cpio', 'tar']);
+  await ensureCompiler();
+  const suite = suiteName === undefined ? undefined : await Suite.open(suiteName);
+  const kernelDebs = (await suite?.download(packageName, isKernelPackage)) ?? [];
+  const packages = await resolvePackages(suite === undefined ? packageName : undefined);
+  const debs = await resolveDebs(packages);
+  await downloadDebs(debs, debsDirectory);
+  await mkdir(otherGuestsDirectory, { recursive: true });
+  const name = suiteName === undefined ? packageName : `${suiteName}-${packageName}`;
+  const work = await mkdtemp(join(otherGuestsDirectory, 'image-'));
+  try {
+    const built = await buildImage(debs, debsDirectory, work, kernelDebs);
+    const kernels = kernelDebs.map(async (path) => ({ file: basename(path), sha256: await sha256OfFile(path) }));
+    const manifest: Manifest = {
+      ...{ recipe: await recipeHash(), compiler: (await compilerVersion()) ?? '', packages, ...built },
+      ...{ debs: [...debs, ...(await Promise.all(kernels))], listsChangedMs: listsChangedMs() },
+    };
+    await writeFile(join(work, 'manifest.json'), `${JSON.stringify(manifest, undefined, 2)}\n`, { mode: 0o644 });
+    const directory = join(otherGuestsDirectory, name);
+    await rm(directory, { recursive: true, force: true });
+    await rename(work, directory);
+    return { directory, manifest };
+  } catch (error) {
+    await rm(work, { recursive: true, force: true });
+    throw error;
+  }
+}
+
 /**
  * Builds the image's files into `directory` from package files that are there already. The same inputs and the same
  * compiler give the same bytes.
+ * @param kernelDebs paths of further package files: of a kernel that is none of `debs`
  */
 export async function buildImage(
   debs: readonly Deb[],
   debsPath: string,
   directory: string,
+  kernelDebs: readonly string[] = [],
 ): Promise<Pick<Manifest, 'kernelVersion' | 'files'>> {
   const work = await mkdtemp(join(tmpdir(), 'qshim-guest-'));
   try {
@@ -104,10 +154,10 @@ export async function buildImage(
     const programs = join(directory, 'programs');
     await buildPrograms(programs);
     await chmod(programs, 0o755);
-    const debPaths = debs.map((deb) => join(debsPath, deb.file));
+    const debPaths = [...debs.map((deb) => join(debsPath, deb.file)), ...kernelDebs];
     await unpackDebs(debPaths, stage, ['./usr/share']);
     const kernelVersion = await layOutTree({ stage, programs, rootfs: join(import.meta.dirname, 'rootfs') }, tree);
-    await copyFile(join(stage, 'boot', `vmlinuz-${kernelVersion}`), join(directory, 'vmlinuz'));
+    await copyFile(kernelIn(stage, kernelVersion), join(directory, 'vmlinuz'));
     await packInitramfs(tree, join(directory, 'initrd.img'));
     const files: Record<string, { sha256: string; bytes: number }> = {};
     for (const name of ['vmlinuz', 'initrd.img', ...programNames.map((program) => join('programs', program))]) {
@@ -120,6 +170,14 @@ export async function buildImage(
   } finally {
     await rm(work, { recursive: true, force: true });
   }
+}
+
+/** Where a kernel's package has it: in /boot, or beside its modules. */
+function kernelIn(stage: string, version: string): string {
+  const places = [join(stage, 'boot', `vmlinuz-${version}`), join(stage, 'usr/lib/modules', version, 'vmlinuz')];
+  const found = places.find((path) => existsSync(path));
+  if (found === undefined) throw new Error(`the packages of the kernel ${version} hold no vmlinuz`);
+  return found;
 }
 
 /** Where the package files of the present image are kept. */

@@ -9,8 +9,16 @@ export interface PackageContents {
   readonly files: readonly string[];
 }
 
-/** The kernel's meta package; it depends on the package of the kernel proper (linux-image-VERSION-cloud-amd64). */
-export const kernelPackage = 'linux-image-cloud-amd64';
+/** The kernel's meta package; it depends on the packages of the kernel proper (linux-image-VERSION-cloud-amd64). */
+export const defaultKernelPackage = 'linux-image-cloud-amd64';
+
+/**
+ * The packages of a kernel proper: one of its own up to Debian 13, then one for the image, one for the modules, and a
+ * base for both.
+ */
+export function isKernelPackage(name: string): boolean {
+  return /^linux-(?:image-\d|binary-|modules-|base-(?:\d|\w+-amd64))/.test(name);
+}
 
 export const contents: readonly PackageContents[] = [
   { package: 'busybox-static', files: ['/usr/bin/busybox'] },
@@ -61,7 +69,6 @@ export const demandModules: readonly string[] = [
   'button',
   'evdev',
   'xfs',
-  'pvpanic_mmio',
   'overlay',
   'loop',
   'dm_mod',
@@ -72,14 +79,23 @@ export const demandModules: readonly string[] = [
   'ecb',
   'cbc',
   'essiv',
+  'af_alg',
+  'algif_skcipher',
+  'algif_hash',
+];
+
+/**
+ * As above, of kernels that have them: what they do is in other modules, or in the kernel itself, in those that do not.
+ * Before 5.13 pvpanic_mmio is part of pvpanic, which is built in; since 6.14 the fast checksums, and since 6.16 the fast
+ * hashes, are libraries of the kernel.
+ */
+export const modulesOfSomeKernels: readonly string[] = [
+  'pvpanic_mmio',
   'aesni_intel',
   'sha256_ssse3',
   'sha512_ssse3',
   'sha512_generic',
   'crc32c_intel',
-  'af_alg',
-  'algif_skcipher',
-  'algif_hash',
 ];
 
 /** Empty directories of the image (besides those that files bring along). */

@@ -15,7 +15,8 @@ import {
 } from 'node:fs/promises';
 import { basename, dirname, join, relative } from 'node:path';
 import { execa } from 'execa';
-import { bootModules, contents, demandModules, directories, links } from './contents.ts';
+import { bootModules, contents, demandModules, directories, links, modulesOfSomeKernels } from './contents.ts';
+import { isCompressed, unpackModule, withoutCompression } from './modules.ts';
 
 const libraryDirectory = '/usr/lib/x86_64-linux-gnu';
 const loaderName = 'ld-linux-x86-64.so.2';
@@ -93,19 +94,28 @@ async function copyModules(stage: string, tree: string): Promise<string> {
   const builtin = await readFile(join(stage, base, 'modules.builtin'), 'utf8');
   const builtinNames = new Set(builtin.split('\n').map(moduleName));
   const wanted = new Set<string>();
-  const visit = (name: string): void => {
-    const entry = needs.get(name);
-    if (entry === undefined) throw new Error(`the kernel ${version} has no module ${name}`);
-    for (const path of entry) wanted.add(path);
+  const select = (names: readonly string[], mustBeThere: boolean): void => {
+    for (const name of names) {
+      const paths = needs.get(name);
+      if (paths === undefined && mustBeThere && !builtinNames.has(name)) {
+        throw new Error(`the kernel ${version} has no module ${name}, and has it not built in`);
+      }
+      for (const path of paths ?? []) wanted.add(path);
+    }
   };
-  const select = (names: readonly string[]): void => {
-    for (const name of names) if (!builtinNames.has(name)) visit(name);
-  };
-  select(bootModules);
-  const boot = [...wanted].map((path) => `${moduleName(path)} ${join('/lib/modules', version, path)}\n`);
-  select(demandModules);
-  for (const path of [...wanted, 'modules.order', 'modules.builtin', 'modules.builtin.modinfo']) {
-    await copyEntry(join(stage, base, path), tree, join(base, path));
+  select(bootModules, true);
+  const boot = [...wanted]
+    .map(withoutCompression)
+    .map((path) => `${moduleName(path)} /lib/modules/${version}/${path}\n`);
+  select(demandModules, true);
+  select(modulesOfSomeKernels, false);
+  for (const path of wanted) {
+    const from = join(stage, base, path);
+    if (!isCompressed(path)) await copyEntry(from, tree, join(base, path));
+    else await place(tree, join(base, withoutCompression(path)), (to) => unpackModule(from, to));
+  }
+  for (const name of ['modules.order', 'modules.builtin', 'modules.builtin.modinfo']) {
+    await copyEntry(join(stage, base, name), tree, join(base, name));
   }
   await runDepmod(stage, tree, version);
   await place(tree, '/etc/qshim/modules', (to) => writeFile(to, boot.join('')));
@@ -133,7 +143,7 @@ export function parseModulesDep(text: string): Map<string, string[]> {
 }
 
 function moduleName(path: string): string {
-  return basename(path, '.ko').replaceAll('-', '_');
+  return basename(withoutCompression(path), '.ko').replaceAll('-', '_');
 }
 
 /** Links each busybox applet to its usual place, unless a real program of that name is in any of the places. */

@@ -30,6 +30,7 @@ const packageOfCommand = {
   debugfs: 'e2fsprogs',
   tangd: 'tang',
   tar: 'tar',
+  xz: 'xz-utils',
 } as const;
 
 export type Command = keyof typeof packageOfCommand;

@@ -62,7 +62,28 @@ export class Suite {
     return files.map((file) => join(this.#directory, 'debs', file));
   }
 
-  async #apt(command: 'apt-get' | 'apt-cache', args: readonly string[]): Promise<string> {
+  /**
+   * Downloads packages, and those that they depend on as far as `isWanted` says so.
+   * @returns the paths of the files
+   * @throws Error when the suite has no such package
+   */
+  async download(packageName: string, isWanted: (name: string) => boolean): Promise<readonly string[]> {
+    if ((await this.versionOf(packageName)) === undefined) {
+      throw new Error(`Debian ${this.name} has no package ${packageName}`);
+    }
+    const names = new Set([packageName]);
+    for (const name of names) {
+      for (const dependency of await this.dependenciesOf(name)) if (isWanted(dependency)) names.add(dependency);
+    }
+    const listed = await this.#apt('apt-get', ['download', '--print-uris', ...names]);
+    const files = [...listed.matchAll(/^'\S+' (\S+\.deb) /gm)].flatMap(([, file]) => file ?? []);
+    const directory = join(this.#directory, 'debs');
+    // apt checks what is there already, and fetches it again only if it is damaged.
+    await this.#apt('apt-get', ['-q', 'download', ...names], directory);
+    return files.map((file) => join(directory, file));
+  }
+
+  async #apt(command: 'apt-get' | 'apt-cache', args: readonly string[], cwd = this.#directory): Promise<string> {
     const at = (name: string): string => join(this.#directory, name);
     const settings = {
       'Dir::Etc::sourcelist': at('sources.list'),
@@ -79,7 +100,7 @@ export class Suite {
       'APT::Keep-Downloaded-Packages': 'true',
     };
     const options = Object.entries(settings).flatMap(([name, value]) => ['-o', `${name}=${value}`]);
-    const { stdout } = await execa(command, [...options, ...args], { env: { LC_ALL: 'C' }, stdin: 'ignore' });
+    const { stdout } = await execa(command, [...options, ...args], { cwd, env: { LC_ALL: 'C' }, stdin: 'ignore' });
     return stdout;
   }
 }

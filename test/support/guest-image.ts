@@ -4,8 +4,9 @@ import { configWith } from '../../src/config.ts';
 
 const root = join(import.meta.dirname, '../..');
 
-export const KERNEL = join(root, 'build/guest/vmlinuz');
-export const INITRD = join(root, 'build/guest/initrd.img');
+/** Those that the daemons of the tests boot as well: QSHIM_KERNEL and QSHIM_INITRD, or the reference guest's. */
+export const KERNEL = process.env['QSHIM_KERNEL'] ?? join(root, 'build/guest/vmlinuz');
+export const INITRD = process.env['QSHIM_INITRD'] ?? join(root, 'build/guest/initrd.img');
 /** What a sandbox's kernel is given, for guests that are started without a daemon and compared with one. */
 export const KERNEL_PARAMETERS = configWith({}).kernel_parameters;
 

@@ -11,6 +11,7 @@ import { SandboxManager } from '../../src/sandbox/manager.ts';
 import { WarmPool } from '../../src/template/pool.ts';
 import { Templates } from '../../src/template/templates.ts';
 import { bareQemuBinary } from './bare-qemu.ts';
+import { INITRD, KERNEL } from './guest-image.ts';
 
 /** The daemon's sandboxes without its API, in the test's own process: for what has no call of its own yet. */
 export class InProcess implements AsyncDisposable {
@@ -42,7 +43,7 @@ export class InProcess implements AsyncDisposable {
       cache_dir: join(directory, 'cache'),
       allowed_roots: [join(directory, 'volumes')],
       template: 'off',
-      qemu_binary: bareQemuBinary,
+      ...{ qemu_binary: bareQemuBinary, kernel: KERNEL, initrd: INITRD },
       ...settings,
     });
     const [manager, owned] = await startManager(config, log);

@@ -5,21 +5,18 @@ import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { bareQemuBinary, bareQemuMissing } from './bare-qemu.ts';
+import { INITRD, KERNEL } from './guest-image.ts';
 
 /**
  * QEMU started directly, with nothing of qshim in between: for tests of parts that need a real guest but no daemon.
  * Uses the reference guest of `npm run guest`.
  */
 
-const image = join(import.meta.dirname, '../../build/guest');
-const kernel = join(image, 'vmlinuz');
-const initrd = join(image, 'initrd.img');
-
 /** Why such a VM cannot run here, or false: what node:test takes as `skip`. */
 export function rawVmMissing(): string | false {
   const missing = bareQemuMissing();
   if (missing !== false) return missing;
-  return existsSync(kernel) && existsSync(initrd) ? false : 'the reference guest is missing: run `npm run guest`';
+  return existsSync(KERNEL) && existsSync(INITRD) ? false : 'the reference guest is missing: run `npm run guest`';
 }
 
 export interface RawDisk {
@@ -68,7 +65,7 @@ export async function startRawVm(options: RawVmOptions = {}): Promise<RawVm> {
     [
       ...['-machine', 'q35', '-accel', 'tcg', '-cpu', 'max', '-m', '512', '-smp', '2'],
       ...['-nodefaults', '-no-user-config', '-display', 'none'],
-      ...['-kernel', kernel, '-initrd', initrd, '-append', 'console=ttyS0 quiet panic=-1'],
+      ...['-kernel', KERNEL, '-initrd', INITRD, '-append', 'console=ttyS0 quiet panic=-1'],
       ...['-serial', `file:${consolePath}`],
       ...['-device', 'virtio-serial-pci,addr=0x2'],
       ...['-chardev', `socket,id=agent,path=${agentPath},server=on,wait=off`],
