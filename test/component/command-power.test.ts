@@ -6,8 +6,9 @@ import { describe, it } from 'node:test';
 import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import { assertRefusal, refusal } from '../support/errors.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
-import { eventually, FakeVmRig } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import { run } from '../support/run-qshim.ts';
+import { until } from '../support/until.ts';
 
 /** Runs the command against the rig's daemon, and gives what it printed. */
 async function qshim(rig: FakeVmRig, ...args: string[]): Promise<string> {
@@ -48,7 +49,7 @@ describe('pause and resume', () => {
     assert.equal((await rig.client.getSandbox('one')).runState, 'paused');
     assert.match(await qshim(rig, 'sandbox', 'resume', 'one'), /^one: running, guest agent ready/);
     assert.equal((await rig.client.resumeSandbox('one')).runState, 'running');
-    await eventually('both events', () => (watched.types.length >= 2 ? true : undefined));
+    await until('both events', () => (watched.types.length >= 2 ? true : undefined));
     assert.deepEqual(watched.types, ['sandbox.paused', 'sandbox.resumed']);
     await rig.client.pauseSandbox('one');
     const asked: string[] = [];
@@ -113,7 +114,7 @@ describe('reboot', () => {
     await rig.client.rebootSandbox({ sandboxId: 'one', gracefulTimeoutMs: 50 });
     assert.deepEqual(resets, ['system_reset', 'system_reset']);
     const rebooted = (): number => watched.types.filter((type) => type === 'sandbox.rebooted').length;
-    await eventually('three reboots', () => (rebooted() === 3 ? true : undefined));
+    await until('three reboots', () => (rebooted() === 3 ? true : undefined));
     assert.equal((await rig.volume('v')).state, 'VOLUME_STATE_ATTACHED');
     assert.equal((await rig.client.getSandbox('one')).agentReady, true);
   });
@@ -162,7 +163,7 @@ describe('start of a stopped sandbox', () => {
     );
     assert.equal((await rig.volume('v')).state, 'VOLUME_STATE_REMOVED');
     assert.equal((await rig.attach('v')).generation, 2);
-    await eventually('it runs', () => (watched.types.includes('sandbox.running') ? true : undefined));
+    await until('it runs', () => (watched.types.includes('sandbox.running') ? true : undefined));
     assert.deepEqual(watched.types.slice(0, 2), ['sandbox.creating', 'sandbox.running']);
     assert.deepEqual(
       (await readdir(rig.daemon.stateDir)).filter((name) => name.startsWith('one')),
@@ -196,12 +197,12 @@ describe('start of a stopped sandbox', () => {
     await rig.client.stopSandbox({ sandboxId: 'one', force: true });
     rig.qemu.options.set('one', { prepare: (vm) => vm.agent.stop() });
     const starting = refusal(rig.client.startSandbox('one')).catch(() => undefined);
-    await eventually('a QEMU', async () => ((await rig.client.getSandbox('one')).qemuPid === 0 ? undefined : true));
+    await until('a QEMU', async () => ((await rig.client.getSandbox('one')).qemuPid === 0 ? undefined : true));
     const refused = await refusal(rig.client.deleteSandbox('one', true));
     assertRefusal(refused, { code: 'FAILED_PRECONDITION', reason: 'SANDBOX_CREATING' });
     await rig.restart('SIGKILL');
     await starting;
-    const stopped = await eventually('the start is over', async () => {
+    const stopped = await until('the start is over', async () => {
       const found = await rig.client.getSandbox('one');
       return found.state === 'SANDBOX_STATE_CREATING' ? undefined : found;
     });

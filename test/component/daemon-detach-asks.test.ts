@@ -3,7 +3,8 @@ import { describe, it } from 'node:test';
 import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import { FakeScripts } from '../support/fake-scripts.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 
 /**
  * The real daemon against a scripted QEMU and guest: without force no disk leaves before its guest has said that nobody
@@ -159,7 +160,7 @@ describe('detach: while something is done to the volume', { timeout: 120_000 }, 
     };
     const request = { sandboxId: 'one', volumeId: 'a', sizeBytes: 2 * MIB };
     const resized = call((done) => rig.client.volumes.resize(request, done));
-    await eventually('the guest works', () => (scripts.ran.includes('resize') ? true : undefined));
+    await until('the guest works', () => (scripts.ran.includes('resize') ? true : undefined));
     const seen = await refusal(rig.detach('a', { timeoutMs: 200 }));
     assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'OPERATION_IN_PROGRESS']);
     assert.equal(seen.metadata['operation'], 'resize');

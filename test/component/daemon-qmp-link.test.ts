@@ -221,7 +221,7 @@ describe('a QEMU that keeps its connection and answers nothing', { timeout: 120_
     const held = vm.hold('query-status');
     await held.came;
     const asked = vm.qmp.receivedOf('query-status').length;
-    const silent = await eventually('it is found out', async () => {
+    const silent = await until('it is found out', async () => {
       const sandbox = await rig.client.getSandbox('one');
       return sandbox.qemuUnresponsive ? sandbox : undefined;
     });
@@ -235,7 +235,7 @@ describe('a QEMU that keeps its connection and answers nothing', { timeout: 120_
     assert.deepEqual(await rig.client.listVolumes('one'), []);
     assert.equal(vm.qmp.receivedOf('query-status').length, asked, 'it is asked once, however long it is silent');
     held.release();
-    const back = await eventually('it answers', async () => {
+    const back = await until('it answers', async () => {
       const sandbox = await rig.client.getSandbox('one');
       return sandbox.qemuUnresponsive ? undefined : sandbox;
     });

@@ -4,7 +4,8 @@ import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
 import { FakeScripts } from '../support/fake-scripts.ts';
-import { FakeVmRig, eventually } from '../support/fake-vm-rig.ts';
+import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 
 /**
@@ -76,13 +77,13 @@ describe('what is said of a mount was seen just now', { timeout: 120_000 }, () =
       const before = await evidence();
       const looks = scripts.ran.length;
       await rig.restart('SIGKILL');
-      await eventually('the daemon has looked', () => (scripts.ran.length > looks ? true : undefined));
+      await until('the daemon has looked', () => (scripts.ran.length > looks ? true : undefined));
       assert.deepEqual(await evidence(), before);
       await rig.restartAfter('SIGKILL', () => {
         scripts.unmountAll();
         return Promise.resolve();
       });
-      await eventually('the evidence is gone', async () =>
+      await until('the evidence is gone', async () =>
         (await evidence()).includes('guest-mount') ? undefined : true,
       );
       assert.deepEqual(await evidence(), left);
