@@ -86,8 +86,8 @@ export const demandModules: readonly string[] = [
 
 /**
  * As above, of kernels that have them: what they do is in other modules, or in the kernel itself, in those that do not.
- * Before 5.13 pvpanic_mmio is part of pvpanic, which is built in; since 6.14 the fast checksums, and since 6.16 the fast
- * hashes, are libraries of the kernel.
+ * Before 5.13 pvpanic_mmio is part of pvpanic, which is built in; in later ones the fast checksums and hashes are
+ * libraries of the kernel.
  */
 export const modulesOfSomeKernels: readonly string[] = [
   'pvpanic_mmio',

@@ -42,7 +42,9 @@ export async function ensureQemuOf(suiteName: string): Promise<OtherQemu> {
   const work = await mkdtemp(join(suitesDirectory, suiteName, 'unpack-'));
   try {
     await unpackDebs(debs, work, ['./usr/share/doc', './usr/share/man', './usr/share/locale']);
-    await pointAtItsOwn(join(work, 'usr/bin/qemu-system-x86_64'), directory);
+    const program = join(work, 'usr/bin/qemu-system-x86_64');
+    await pointAtItsOwn(program, directory);
+    await forgetForeignModules(program);
     await writeFile(join(work, 'qemu-system-x86_64'), launcher(directory), { mode: 0o755 });
     await writeFile(join(work, 'version'), expected);
     await chmod(work, 0o755);
@@ -62,7 +64,19 @@ async function pointAtItsOwn(program: string, directory: string): Promise<void> 
   await execa('patchelf', ['--set-interpreter', loader, '--force-rpath', '--set-rpath', path, program]);
 }
 
-/** Debian's QEMU looks for firmware and modules in /usr, where another version's may be. */
+/**
+ * The place in /usr where the program would look for modules as well: those of the machine's own QEMU are there, and at
+ * them it ends (`-device help` of 11.1). A path of the same length that nobody has takes its place.
+ */
+async function forgetForeignModules(program: string): Promise<void> {
+  const bytes = await readFile(program);
+  const foreign = Buffer.from(`/${modules}\0`);
+  const nowhere = Buffer.from(`/${'-'.repeat(foreign.length - 2)}\0`);
+  for (let at = bytes.indexOf(foreign); at !== -1; at = bytes.indexOf(foreign, at)) nowhere.copy(bytes, at);
+  await writeFile(program, bytes);
+}
+
+/** Debian's QEMU looks for firmware in /usr, where another version's may be, and for modules where it is told to. */
 function launcher(directory: string): string {
   const quoted = (path: string): string => `'${join(directory, path).replaceAll("'", "'\\''")}'`;
   const places = firmware.map((path) => `-L ${quoted(path)}`).join(' ');

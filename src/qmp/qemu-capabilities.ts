@@ -1,9 +1,9 @@
 import type { QemuVersion } from './protocol.ts';
 
 /**
- * Commands that QEMU calls experimental (`x-`). Its schema says that it has them, not that it survives them: 11.1.3 ends
- * with a failed assertion at the first x-query-virtio-status. So each is tried on the binary, in a VM that nobody uses,
- * before it is sent to a VM that somebody does (qemu/trial.ts).
+ * Commands that QEMU calls experimental (`x-`). Its schema says that it has them, not that it survives them: 11.1.3
+ * ends with a failed assertion at the first x-query-virtio-status. So each is tried on the binary, in a VM that nobody
+ * uses, before it is sent to a VM that somebody does (qemu/trial.ts).
  */
 export const TRIED_COMMANDS = ['x-query-virtio-status', 'x-blockdev-amend'] as const;
 export type TriedCommand = (typeof TRIED_COMMANDS)[number];

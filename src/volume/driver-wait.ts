@@ -224,7 +224,7 @@ async function look(host: WatchedVm, qmp: QmpClient, volume: WatchedVolume): Pro
     if (!host.virtioStatus) return await lookAtReads(host, qmp, volume);
     return await lookAtStatus(qmp, volume).catch(async (error: unknown) => {
       if (!isQmpError(error)) throw error;
-      // An experimental command that fails has shown nothing: neither that the device has gone, nor that it is not live.
+      // An experimental command that fails shows neither that the device has gone nor that it is not live.
       return await lookAtReads(host, qmp, volume);
     });
   } catch (error) {

@@ -2,10 +2,12 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { silentLogger } from '../../src/base/log.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
+import { driverEvidence } from '../support/trial.ts';
 
 /** How a bare script would look for the guest's driver: often, and at nothing else. */
 const LOOK_PAUSE_MS = 1;
 const TIMEOUT_MS = 30_000;
+const EVIDENCE = await driverEvidence();
 
 export interface BareDisk {
   readonly id: string;
@@ -92,6 +94,10 @@ export class BareScript implements AsyncDisposable {
   }
 
   async #isLive({ id }: BareDisk): Promise<boolean> {
+    if (EVIDENCE === 'block-reads') {
+      const own = (await this.#qmp.run('query-blockstats')).find(({ qdev }) => qdev?.includes(`/${id}/`) === true);
+      return own !== undefined && own.stats.rd_operations > 0;
+    }
     const path = `/machine/peripheral/${id}/virtio-backend`;
     const { status } = await this.#qmp.run('x-query-virtio-status', { path });
     return status.statuses.some((text) => text.startsWith('VIRTIO_CONFIG_S_DRIVER_OK'));

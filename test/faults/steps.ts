@@ -1,3 +1,4 @@
+import { driverEvidence } from '../support/trial.ts';
 import type { LineTest } from './wire.ts';
 
 /** Before the request reaches QEMU, guest or disk; or after it was carried out, before the daemon knows. */
@@ -16,6 +17,8 @@ export interface Step {
 }
 
 const plain = { mounted: false } as const;
+/** How this QEMU is asked whether a driver is live. */
+const LOOK = (await driverEvidence()) === 'virtio-status' ? 'x-query-virtio-status' : 'query-blockstats';
 
 export const STEPS: readonly Step[] = [
   { plan: 'create', name: 'spawn', on: 'process', known: '', ...plain },
@@ -24,7 +27,7 @@ export const STEPS: readonly Step[] = [
   { plan: 'attach', name: 'journal', on: 'journal', known: 'pending', ...plain },
   { plan: 'attach', name: 'blockdev-add', on: 'qmp', known: 'blockdev-add', ...plain },
   { plan: 'attach', name: 'device_add', on: 'qmp', known: 'device_add', ...plain },
-  { plan: 'attach', name: 'await-driver', on: 'qmp', known: 'x-query-virtio-status', ...plain },
+  { plan: 'attach', name: 'await-driver', on: 'qmp', known: LOOK, ...plain },
   { plan: 'attach', name: 'find-in-guest', on: 'agent', known: 'guest-file-open', ...plain },
   { plan: 'attach', name: 'mount', on: 'agent', known: 'guest-exec', mounted: true },
   { plan: 'detach', name: 'journal', on: 'journal', known: 'detaching', ...plain },

@@ -11,6 +11,7 @@ import { TestDaemon } from '../support/daemon.ts';
 import { assertRefusal, refusal } from '../support/errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import { qemuInventory } from '../support/leaks.ts';
+import { driverEvidence } from '../support/trial.ts';
 import { until } from '../support/until.ts';
 
 /** Encrypted volumes from the caller to the guest and back. All their cases: `npm run test:confidential`. */
@@ -22,7 +23,7 @@ const MIB = 1024 * 1024;
 /** With the bytes that a shell or a text file would lose. */
 const KEY = Buffer.concat([Buffer.from([0, 10, 13, 255, 39, 34, 36]), randomBytes(32), Buffer.from([10])]);
 
-const EVIDENCE = ['virtio-status', 'guest-agent', 'guest-luks', 'guest-mount'];
+const EVIDENCE = [await driverEvidence(), 'guest-agent', 'guest-luks', 'guest-mount'];
 /** Whether a disk was announced depends on how soon after the start it came. */
 const withoutUevent = (evidence: readonly string[]): readonly string[] =>
   evidence.filter((each) => each !== 'guest-uevent');

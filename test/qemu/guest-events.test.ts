@@ -5,9 +5,11 @@ import { findAllocator } from '../../src/qemu/allocator.ts';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
+import { driverEvidence } from '../support/trial.ts';
 import { until } from '../support/until.ts';
 
 const skip = await realVmSkipReason();
+const driver = await driverEvidence();
 
 await describe("the guest kernel's announcements", { skip }, async () => {
   let daemon: TestDaemon;
@@ -47,7 +49,7 @@ await describe("the guest kernel's announcements", { skip }, async () => {
     await untilAnnounced();
     for (let round = 0; round < 6; round += 1) {
       const volume = await attach('one');
-      assert.deepEqual(volume.evidence, ['virtio-status', 'guest-uevent']);
+      assert.deepEqual(volume.evidence, [driver, 'guest-uevent']);
       assert.equal(await serialOf(volume), 'one');
       await detach('one');
     }
@@ -65,7 +67,7 @@ await describe("the guest kernel's announcements", { skip }, async () => {
     for (const { volume, problem, volumeId } of results) {
       assert.equal(problem, null);
       assert.ok(volume);
-      assert.deepEqual(volume.evidence, ['virtio-status', 'guest-uevent']);
+      assert.deepEqual(volume.evidence, [driver, 'guest-uevent']);
       assert.equal(await serialOf(volume), volumeId);
     }
     await daemon.client.detachMany({ sandboxId: 'vm', volumeIds: volumes.map(({ volumeId }) => volumeId) });
@@ -76,7 +78,7 @@ await describe("the guest kernel's announcements", { skip }, async () => {
     // Stopped, it announces nothing; the disk is found by looking and asking.
     await daemon.client.guest('vm', 'killall -STOP qshim-uevents');
     const unseen = await attach('unseen');
-    assert.deepEqual(unseen.evidence, ['virtio-status', 'guest-agent']);
+    assert.deepEqual(unseen.evidence, [driver, 'guest-agent']);
     assert.equal(await serialOf(unseen), 'unseen');
     await daemon.client.guest('vm', 'killall -KILL qshim-uevents');
     await detach('unseen');
