@@ -29,8 +29,8 @@ const SETTLE_MS = 500;
 const NAMED_MAX = 8;
 
 /**
- * How long the guest of a caller that waits so long is asked. The disks of a batch are looked at together, which takes a
- * guest of many disks longer.
+ * How long the guest of a caller that waits so long is asked. The disks of a batch are looked at together, which takes
+ * a guest of many disks longer.
  */
 export function askMsFor({ volumes }: Pick<VolumeHost, 'volumes'>, remainingMs: number): number {
   return Math.min(lookMs(volumes.slotsInUse), Math.max(remainingMs - SETTLE_MS, remainingMs / 2));
