@@ -11,7 +11,9 @@ import {
 } from './run-script.ts';
 
 const HOLDERS = guestScript('holders');
-const HOLDERS_TIMEOUT_MS = 8000;
+/** For the script, and for each disk: it costs little, but a slow guest of a hundred disks takes some seconds. */
+const LOOK_MS = 8000;
+const LOOK_MS_EACH = 100;
 const HOLDERS_MAX = 64;
 /** So many disks are looked at in one script. */
 const DISKS_MAX = 256;
@@ -22,6 +24,11 @@ export type DiskUse =
   | { readonly there: false }
   /** `users`: everybody, at most 64; none: nobody. */
   | { readonly there: true; readonly users: readonly BusyProcess[] };
+
+/** How long a guest may take to say who uses so many disks. */
+export function lookMs(disks: number): number {
+  return LOOK_MS + disks * LOOK_MS_EACH;
+}
 
 interface Question {
   readonly identity: DiskIdentity;
@@ -76,7 +83,7 @@ export class DiskHolders {
     const facts = await runScript(this.#agent, HOLDERS, {
       identity: first,
       args: others.flatMap(({ pci, serial }) => [sysfsPci(pci), serial]),
-      timeoutMs: HOLDERS_TIMEOUT_MS,
+      timeoutMs: lookMs(questions.length),
       fallback: 'GUEST_PROBE_FAILED',
     });
     // Printed last: without it the script was cut short, and that it names nobody says nothing.

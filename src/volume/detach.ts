@@ -2,7 +2,7 @@ import { Deadline, sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { causeFrom, transition, type Transition } from './model/state.ts';
 import { asShimError } from '../qmp/errors.ts';
-import { ASK_MS, askMsFor, holdsInGuest, isForced, letGo, notAsked } from './let-go.ts';
+import { askMsFor, holdsInGuest, isForced, letGo, notAsked } from './let-go.ts';
 import { hasDevice, removeFromQemu } from './removal.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import type { Volume } from './volume.ts';
@@ -128,12 +128,12 @@ async function beginDetach(
     case 'ignored':
       if (volume.isRemoved()) return { removal: undefined };
       // DETACHING with nobody at it: an adopted volume whose VM is not connected yet.
-      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(deadline.remainingMs));
+      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(host, deadline.remainingMs));
       return { removal: volume.removal };
     case 'noted':
     case 'next':
       // A stronger demand (force) on a detach in progress joins it; it sees the new state, and waits for no answer.
-      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(deadline.remainingMs));
+      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(host, deadline.remainingMs));
       else volume.hurry();
       return { removal: volume.removal };
   }
@@ -150,7 +150,7 @@ function refused(host: VolumeHost, volume: Volume, denial: Extract<Transition, {
  * Starts to remove a DETACHING volume. The promise is kept on the volume, so that it never floats.
  * @param askMs how long the guest may take to say who uses it
  */
-export function startRemoval(host: VolumeHost, volume: Volume, askMs = ASK_MS): void {
+export function startRemoval(host: VolumeHost, volume: Volume, askMs: number = host.config.detach_timeout_ms): void {
   volume.removeBy(carryOut(host, volume, askMs)).catch((error: unknown) => {
     host.log.info({ volumeId: volume.id, problem: messageOf(error) }, 'detach ended without removal');
   });

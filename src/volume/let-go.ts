@@ -3,7 +3,7 @@ import { Deadline, waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { wasNeverSent } from '../guest/channel-errors.ts';
 import { unmount, type BusyProcess, type DiskIdentity } from '../guest/disks.ts';
-import type { DiskUse } from '../guest/holders.ts';
+import { lookMs, type DiskUse } from '../guest/holders.ts';
 import { unescapePoint } from '../guest/run-script.ts';
 import { closeInGuest, guestEncryption } from './guest-crypt.ts';
 import type { VolumeHost } from './host.ts';
@@ -20,7 +20,7 @@ import type { Volume } from './volume.ts';
  *     with force ─▶ unmount and close what qshim made, for at most ASK_MS, whatever comes of it
  */
 
-/** How long a guest may take to say who uses a disk, or to let go of one that is taken by force. */
+/** How long a guest may take to say what is still there, or to let go of a disk that is taken by force. */
 export const ASK_MS = 8000;
 const ASK_PAUSE_MIN_MS = 50;
 const ASK_PAUSE_MAX_MS = 1000;
@@ -28,9 +28,12 @@ const ASK_PAUSE_MAX_MS = 1000;
 const SETTLE_MS = 500;
 const NAMED_MAX = 8;
 
-/** How long the guest of a caller that waits so long is asked. */
-export function askMsFor(remainingMs: number): number {
-  return Math.min(ASK_MS, Math.max(remainingMs - SETTLE_MS, remainingMs / 2));
+/**
+ * How long the guest of a caller that waits so long is asked. The disks of a batch are looked at together, which takes
+ * a guest of many disks longer.
+ */
+export function askMsFor({ volumes }: Pick<VolumeHost, 'volumes'>, remainingMs: number): number {
+  return Math.min(lookMs(volumes.slotsInUse), Math.max(remainingMs - SETTLE_MS, remainingMs / 2));
 }
 
 export function isForced(volume: Volume): boolean {

@@ -45,7 +45,7 @@ async function reconcileVolume(host: VolumeHost, volume: Volume, present: boolea
       await resumeOperation(host, volume);
       return;
     case 'detaching':
-      startRemoval(host, volume, host.config.detach_timeout_ms);
+      startRemoval(host, volume);
       return;
     case 'pending':
       await volume.attachBy(resumeAttach(host, volume, present));

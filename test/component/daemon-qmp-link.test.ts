@@ -316,7 +316,7 @@ describe('events of the VM', { timeout: 120_000 }, () => {
     });
     const again = await refusal(attach());
     assert.equal(again.reason, 'VOLUME_NOT_MOUNTED', 'what is not mounted is no success for who asked for a mount');
-    assert.deepEqual(scripts.ran, ['mount'], 'it is not mounted again by itself');
+    assert.ok(!scripts.ran.includes('mount', 1), 'it is not mounted again by itself');
   });
 
   it('a reset while a volume is being attached: what counts is the boot that there is', async () => {

@@ -39,6 +39,7 @@ own_mounts() { # sets points (newest first) and ids
 other_mounts() {
   last=
   grep -HE "^[0-9]+ [0-9]+ ($mounts) " /proc/[0-9]*/mountinfo 2> /dev/null | while read -r path _ device _; do
+    case $numbers in *" $device "*) ;; *) continue ;; esac
     other=${path#/proc/} other=${other%%/*}
     if [ "$last" = "$other $device" ] || [ "/proc/$other/ns/mnt" -ef /proc/self/ns/mnt ]; then continue; fi
     last="$other $device"
@@ -79,7 +80,8 @@ open_files() {
     mapper=${path#/proc/} mapper=${mapper%%/*}
     if [ "$last" = "$mapper $node" ]; then continue; fi
     last="$mapper $node"
-    busy "$mapper" maps "$((0x${node%:*})):$((0x${node#*:}))"
+    node=$((0x${node%:*})):$((0x${node#*:}))
+    case $numbers in *" $node "*) busy "$mapper" maps "$node" ;; esac
   done
 }
 
