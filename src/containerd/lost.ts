@@ -4,14 +4,23 @@ import { isShimError, messageOf } from '../base/errors.ts';
 import type { Caller } from './caller.ts';
 import { SIGKILL } from './kill.ts';
 import type { PodContainer } from './pod.ts';
-import type { TaskService } from './task.ts';
 
 /** How long containerd has to remove a container whose end it was told. */
 const COLLECT_MS = 10_000;
 const RETRY_MIN_MS = 500;
 const RETRY_MAX_MS = 10_000;
 
-type Tasks = Pick<TaskService, 'kill' | 'wait' | 'delete'>;
+interface ProcessRequest {
+  readonly id: string;
+  readonly execId: string;
+}
+
+/** Of the Task service (task.ts). */
+interface Tasks {
+  kill(request: ProcessRequest & { readonly signal: number; readonly all: boolean }, caller: Caller): Promise<unknown>;
+  wait(request: ProcessRequest, caller: Caller): Promise<unknown>;
+  delete(request: ProcessRequest, caller: Caller): Promise<unknown>;
+}
 
 /**
  * Takes away a container whose relay has died. To containerd the connection's end was the container's: CRI has recorded
@@ -28,7 +37,7 @@ export async function removeLost(tasks: Tasks, lost: PodContainer, leaving: Abor
   // Another of the same name is not the one that is lost.
   const isLeft = (): boolean => !pod.destroyed && pod.record.containers.includes(container);
   const steps = [
-    () => tasks.kill({ ...process, signal: SIGKILL, all: true }, caller),
+    (): Promise<unknown> => tasks.kill({ ...process, signal: SIGKILL, all: true }, caller),
     () => tasks.wait(process, caller),
     () => sleep(COLLECT_MS, leaving),
     () => tasks.delete(process, caller),

@@ -5,10 +5,13 @@ import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.t
 import type { FsType } from '../volume/model/disk.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { OciConfig } from '../guest/containers/oci.ts';
+import type { FsGroup } from '../guest/containers/types.ts';
 
 /** From what containerd, CRI and Kata name on the host to volumes. */
 
 const RECORD_BYTES_MAX = 64 * 1024;
+/** 2^32 - 1 means "no group" to chown(2). */
+const GID_MAX = 2 ** 32 - 2;
 
 /** A file system on the host that a container shall have. */
 export interface HostFileSystem {
@@ -99,13 +102,31 @@ export async function isHostReadOnly(major: number, minor: number): Promise<bool
   return text.trim() === '1';
 }
 
+/** Kata's members. Its runtime-rs spelt the file system `fs-type` until 2023, and `fs_type` for a while. */
 const recordSchema = z.object({
   'volume-type': z.string().optional(),
   device: z.string(),
-  fstype: z.string(),
+  fstype: z.string().optional(),
+  'fs-type': z.string().optional(),
+  fs_type: z.string().optional(),
   metadata: z.record(z.string(), z.string()).nullish(),
   options: z.array(z.string()).nullish(),
 });
+
+/** What a record says. */
+interface DirectVolume {
+  readonly device: string;
+  readonly fstype: string;
+  readonly options: readonly string[];
+  readonly group: FsGroup | undefined;
+}
+
+/** A config.json whose direct-assigned volumes are devices, and the groups that they shall belong to. */
+interface DirectVolumes {
+  readonly config: OciConfig;
+  /** By the mount's destination. Not of those that are only read. */
+  readonly groups: ReadonlyMap<string, FsGroup>;
+}
 
 /**
  * config.json with each mount of a direct-assigned volume replaced by a mount of the device itself. The record is
@@ -114,15 +135,17 @@ const recordSchema = z.object({
  * @throws ShimError INVALID_ARGUMENT / INVALID_DIRECT_VOLUME for a record that is there and cannot be understood: the
  *   mount is not taken for something else
  */
-export async function withDirectVolumes(config: OciConfig, directory: string): Promise<OciConfig> {
+export async function withDirectVolumes(config: OciConfig, directory: string): Promise<DirectVolumes> {
+  const groups = new Map<string, FsGroup>();
   const mounts = await Promise.all(
     (config.mounts ?? []).map(async (mount) => {
       const { source, options } = mount;
       if (!source.startsWith('/')) return mount;
       const record = await directVolume(source, directory);
       if (record === undefined) return mount;
-      const readOnly = (options ?? []).includes('ro') || (record.options ?? []).includes('ro');
-      const own = (record.options ?? []).filter((option) => option !== 'ro' && option !== 'rw');
+      const readOnly = (options ?? []).includes('ro') || record.options.includes('ro');
+      const own = record.options.filter((option) => option !== 'ro' && option !== 'rw');
+      if (record.group !== undefined && !readOnly) groups.set(mount.destination, record.group);
       return {
         destination: mount.destination,
         type: record.fstype,
@@ -131,10 +154,10 @@ export async function withDirectVolumes(config: OciConfig, directory: string): P
       };
     }),
   );
-  return { ...config, mounts };
+  return { config: { ...config, mounts }, groups };
 }
 
-async function directVolume(volumePath: string, directory: string): Promise<z.infer<typeof recordSchema> | undefined> {
+async function directVolume(volumePath: string, directory: string): Promise<DirectVolume | undefined> {
   const path = join(directory, base64Url(volumePath), 'mountInfo.json');
   let text: string;
   try {
@@ -146,12 +169,37 @@ async function directVolume(volumePath: string, directory: string): Promise<z.in
   }
   try {
     if (text.length > RECORD_BYTES_MAX) throw new Error(`longer than ${RECORD_BYTES_MAX} bytes`);
-    const record = recordSchema.parse(JSON.parse(text));
-    if (fsTypeOf(record.fstype) === undefined) throw new Error(`file system ${record.fstype} is not ext4 or xfs`);
-    return record;
+    return directVolumeOf(JSON.parse(text));
   } catch (error) {
     throw invalidArgument(path, volumePath, `is no usable record: ${messageOf(error)}`, 'INVALID_DIRECT_VOLUME');
   }
+}
+
+/** @throws Error with what is wrong, in a few words */
+function directVolumeOf(json: unknown): DirectVolume {
+  const result = recordSchema.safeParse(json);
+  if (!result.success) {
+    const [issue] = result.error.issues;
+    throw new Error(`${issue?.path.join('.') || 'the record'}: ${issue?.message ?? 'is not understood'}`);
+  }
+  const { device, metadata, options, ...record } = result.data;
+  const fstype = record.fstype ?? record['fs-type'] ?? record.fs_type;
+  if (fstype === undefined) throw new Error('it names no fstype');
+  if (fsTypeOf(fstype) === undefined) throw new Error(`file system ${fstype} is not ext4 or xfs`);
+  return { device, fstype, options: options ?? [], group: groupOf(metadata ?? {}) };
+}
+
+/** Kata's metadata `fsGroup` and `fsGroupChangePolicy`, which are Kubernetes' own. */
+function groupOf({ fsGroup, fsGroupChangePolicy = 'Always' }: Record<string, string>): FsGroup | undefined {
+  if (fsGroup === undefined) return undefined;
+  const gid = /^\d{1,10}$/.test(fsGroup) ? Number(fsGroup) : Number.NaN;
+  if (!(gid <= GID_MAX)) throw new Error(`metadata.fsGroup ${JSON.stringify(fsGroup)} is no group`);
+  if (fsGroupChangePolicy !== 'Always' && fsGroupChangePolicy !== 'OnRootMismatch') {
+    throw new Error(
+      `metadata.fsGroupChangePolicy ${JSON.stringify(fsGroupChangePolicy)} is neither Always nor OnRootMismatch`,
+    );
+  }
+  return { gid, always: fsGroupChangePolicy === 'Always' };
 }
 
 /** Kata's spelling: URL-safe base64 with padding (Go's base64.URLEncoding). */

@@ -63,7 +63,8 @@ interface CreateParts {
 export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   const { pod, container } = parts;
   const { containers } = pod;
-  const plan = planContainer(await withDirectVolumes(parts.config, parts.directVolumes));
+  const { config, groups } = await withDirectVolumes(parts.config, parts.directVolumes);
+  const plan = planContainer(config);
   const rootfs = rootfsOf(parts.rootfs);
   const rootfsId = rootfsVolumeId(container.id);
 
@@ -105,6 +106,10 @@ export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   for (const result of attached) {
     if (result.status === 'rejected') throw result.reason;
     disks.set(result.value.volumeId, result.value.disk);
+  }
+  for (const { volume, volumeId } of mounts) {
+    const group = groups.get(volume.destination);
+    if (group !== undefined) await containers.giveToGroup(guestMountPoint(volumeId), group);
   }
   return await containers.create({
     id: container.id,

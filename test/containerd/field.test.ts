@@ -138,6 +138,27 @@ describe('what people’s containers met', () => {
     await gone(id);
   });
 
+  it('two records of one direct-assigned volume, with other flags, are one volume; its group is Kata’s fsGroup', async () => {
+    const device = await rig.daemon.rawFile('direct.raw', DEVICE_BYTES);
+    await execa('mkfs.ext4', ['-q', device]);
+    const record = { device, fstype: 'ext4', metadata: { fsGroup: '2000', fsGroupChangePolicy: 'OnRootMismatch' } };
+    const first = await rig.directVolume('first', Object.assign(record, { options: ['noatime'] }));
+    const second = await rig.directVolume('second', Object.assign(record, { options: ['nosuid', 'noexec'] }));
+    const id = await started('direct', {
+      mounts: [
+        { containerPath: '/first', hostPath: first },
+        { containerPath: '/second', hostPath: second },
+      ],
+    });
+    assert.equal(await rig.cri.shell(id, 'echo same > /first/note; cat /second/note'), 'same\n');
+    assert.equal(await rig.cri.shell(id, 'stat -c "%g %A" /first; stat -c %g /first/note'), '2000 drwxrwsr-x\n2000\n');
+    const flags = await rig.cri.shell(id, "awk '$2 ~ /^.(first|second)$/ { print $2, $4 }' /proc/mounts");
+    assert.match(flags, /^\/first .*noatime/m);
+    assert.match(flags, /^\/second .*nosuid.*noexec/m);
+    await gone(id);
+    assert.deepEqual(await rig.attachedVolumes(podId), []);
+  });
+
   it('a pod that asks for a network or sysctls, which it would not get, is refused', async () => {
     const linux = { securityContext: { namespaceOptions: { network: 'NODE' as const } } };
     const sysctls = { 'kernel.shm_rmid_forced': '1' };

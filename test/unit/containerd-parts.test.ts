@@ -89,12 +89,43 @@ describe('root file systems and direct-assigned volumes', () => {
     const mounts = [{ destination: '/data', type: 'bind', source: volumePath, options: ['rbind', 'ro'] }, hosts];
     const config = parseConfig({ ...ociConfig(['true']), mounts });
     await write({ 'volume-type': 'block', device: '/dev/x', fstype: 'xfs', metadata: {}, options: ['noatime'] });
-    assert.deepEqual(await withDirectVolumes(config, directory), {
+    const replaced = await withDirectVolumes(config, directory);
+    assert.deepEqual(replaced.config, {
       ...config,
       mounts: [{ destination: '/data', type: 'xfs', source: '/dev/x', options: ['ro', 'noatime'] }, hosts],
     });
+    // runtime-rs's spelling of 2023.
+    await write({ 'volume-type': 'block', device: '/dev/x', 'fs-type': 'xfs', metadata: {}, options: ['noatime'] });
+    assert.deepEqual(await withDirectVolumes(config, directory), replaced);
     await write({ device: '/dev/x', fstype: 'ntfs' });
     await assert.rejects(withDirectVolumes(config, directory), /ntfs/);
+    await write({ device: '/dev/x' });
+    await assert.rejects(withDirectVolumes(config, directory), /is no usable record: it names no fstype$/);
+    await write({ device: 7, fstype: 'xfs' });
+    await assert.rejects(withDirectVolumes(config, directory), /is no usable record: device: [^{}\n]*$/);
+  });
+
+  it("Kata's fsGroup names the group of a volume that is written to; one that is none is not passed over", async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-direct-'));
+    await using cleanup = new AsyncDisposableStack();
+    cleanup.defer(() => rm(directory, { recursive: true }));
+    const place = join(directory, Buffer.from('/v').toString('base64'));
+    await mkdir(place);
+    const groupsOf = async (metadata: object, options: readonly string[]): Promise<unknown> => {
+      const record = { 'volume-type': 'block', device: '/dev/x', fstype: 'ext4', metadata, options: [] };
+      await writeFile(join(place, 'mountInfo.json'), JSON.stringify(record));
+      const mounts = [{ destination: '/data', type: 'bind', source: '/v', options }];
+      const { groups } = await withDirectVolumes(parseConfig({ ...ociConfig(['true']), mounts }), directory);
+      return Object.fromEntries(groups);
+    };
+    const onMismatch = { fsGroup: '0', fsGroupChangePolicy: 'OnRootMismatch' };
+    assert.deepEqual(await groupsOf({ fsGroup: '2000' }, ['rw']), { '/data': { gid: 2000, always: true } });
+    assert.deepEqual(await groupsOf(onMismatch, ['rw']), { '/data': { gid: 0, always: false } });
+    assert.deepEqual(await groupsOf({}, ['rw']), {});
+    assert.deepEqual(await groupsOf({ fsGroup: '2000' }, ['ro']), {});
+    for (const wrong of [{ fsGroup: 'staff' }, { fsGroup: '4294967295' }, { fsGroup: '1', fsGroupChangePolicy: 'x' }]) {
+      await assert.rejects(groupsOf(wrong, ['rw']), /metadata\.fsGroup/);
+    }
   });
 });
 

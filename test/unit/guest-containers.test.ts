@@ -66,13 +66,18 @@ describe('config.json in the guest’s terms', () => {
 
   it('volumes, files and what the guest makes are told apart; the rest is refused by name', () => {
     const mounts = [
-      { destination: '/v', type: 'ext4', source: '/img', options: ['loop', 'rw', 'noatime', 'rprivate'] },
+      {
+        destination: '/v',
+        type: 'ext4',
+        source: '/img',
+        options: ['loop', 'rw', 'noatime', 'data=journal', 'rprivate'],
+      },
       { destination: '/etc/hosts', type: 'bind', source: '/h', options: ['rbind'] },
       { destination: '/dev/shm', type: 'bind', source: '/host/shm', options: ['rbind'] },
     ];
     const plan = planOf(ociConfig(['true'], { mounts }));
     assert.deepEqual(plan.volumes, [
-      { destination: '/v', source: '/img', fsType: 'ext4', readOnly: false, options: ['noatime'] },
+      { destination: '/v', source: '/img', fsType: 'ext4', readOnly: false, options: ['data=journal'] },
     ]);
     assert.deepEqual(plan.files, [{ destination: '/etc/hosts', source: '/h' }]);
     const nfs = [{ destination: '/n', type: 'nfs', source: 's:/' }];

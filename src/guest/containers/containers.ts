@@ -1,6 +1,5 @@
 import { waitFor } from '../../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../../base/errors.ts';
-import { GuestAgentError } from '../agent.ts';
 import { wasNeverSent } from '../channel-errors.ts';
 import { makeBundle } from './bundle.ts';
 import type { AnnouncedExit } from './exits.ts';
@@ -14,9 +13,17 @@ import { ProcessTable } from './process-table.ts';
 import { checkContainerId, keyOf, type ContainersRecord } from './records.ts';
 import { rejoin } from './rejoin.ts';
 import { Removal } from './removal.ts';
-import { GuestRuntime, type ExitRecord } from './runtime.ts';
+import { GuestRuntime, responds, type ExitRecord } from './runtime.ts';
 import { translateLimits, translateProcess } from './translate.ts';
-import type { ContainerSpec, ContainerStats, ExecSpec, GuestContainers, GuestProcess, ProcessExit } from './types.ts';
+import type {
+  ContainerSpec,
+  ContainerStats,
+  ExecSpec,
+  GuestContainers,
+  GuestProcess,
+  ProcessExit,
+  FsGroup,
+} from './types.ts';
 
 /**
  * Containers in one guest:
@@ -139,13 +146,13 @@ export class Containers implements GuestContainers, ProcessActions {
     return this.all().filter((process) => process.phase !== 'creating');
   }
 
-  async responds(): Promise<boolean> {
-    try {
-      await this.#host.agent.ping();
-      return true;
-    } catch (error) {
-      return error instanceof GuestAgentError;
-    }
+  async giveToGroup(mountPoint: string, group: FsGroup): Promise<void> {
+    await this.#ready();
+    await this.runtime.giveToGroup(mountPoint, group);
+  }
+
+  responds(): Promise<boolean> {
+    return responds(this.#host.agent);
   }
 
   async pids(containerId: string): Promise<readonly number[]> {

@@ -79,8 +79,13 @@ function volumeOf({ destination, source, type, options }: OciMount): VolumeMount
     source,
     fsType: type === 'xfs' ? 'xfs' : 'ext4',
     readOnly: all.includes('ro'),
-    options: all.filter((option) => !ours.has(option) && !isPropagation(option)),
+    options: all.filter((option) => !ours.has(option) && !isPropagation(option) && !isOfOneMount(option)),
   };
+}
+
+/** Flags that each mount of a file system has for itself (mount(2)): the container's bind has them, not the volume. */
+export function isOfOneMount(option: string): boolean {
+  return /^(no)?(suid|dev|exec|atime|diratime|relatime)$|^strictatime$/.test(option);
 }
 
 /** rprivate, shared and the like concern the container's mount, not the volume's. */

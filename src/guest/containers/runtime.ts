@@ -4,7 +4,7 @@ import { GuestAgentError, type GuestAgent } from '../agent.ts';
 import { guestScript } from '../programs.ts';
 import { parseFacts, type Facts } from '../run-script.ts';
 import type { DeviceNumbers } from './translate.ts';
-import type { AttachedDisk, ContainerStats } from './types.ts';
+import type { AttachedDisk, ContainerStats, FsGroup } from './types.ts';
 
 const SCRIPTS = {
   install: guestScript('containers/install'),
@@ -21,6 +21,7 @@ const SCRIPTS = {
   pids: guestScript('containers/pids'),
   stats: guestScript('containers/stats'),
   look: guestScript('containers/look'),
+  own: guestScript('containers/own'),
 } as const;
 /** What `install` puts into the guest. */
 const PROGRAM = guestScript('containers/container');
@@ -155,6 +156,10 @@ export class GuestRuntime {
     await this.#run(SCRIPTS.delete, [key, force ? '1' : '0'], 'deleted');
   }
 
+  async giveToGroup(mountPoint: string, { gid, always }: FsGroup): Promise<void> {
+    await this.#run(SCRIPTS.own, [mountPoint, String(gid), always ? '1' : '0'], 'owned');
+  }
+
   async freeze(id: string, how: 'pause' | 'resume'): Promise<void> {
     await this.#run(SCRIPTS.freeze, [id, how], 'done');
   }
@@ -208,6 +213,16 @@ export class GuestRuntime {
       throw failure(known, result.stderr.toString('utf8'));
     }
     return facts;
+  }
+}
+
+/** Asks the agent for a sign of life, within its time limit. */
+export async function responds(agent: Pick<GuestAgent, 'ping'>): Promise<boolean> {
+  try {
+    await agent.ping();
+    return true;
+  } catch (error) {
+    return error instanceof GuestAgentError;
   }
 }
 

@@ -1,6 +1,6 @@
 import { ShimError } from '../../base/errors.ts';
 import type { OciDevice, OciLinux, OciProcess, OciResources } from './oci.ts';
-import { SHARED_MEMORY, isPropagation } from './plan.ts';
+import { SHARED_MEMORY, isOfOneMount, isPropagation } from './plan.ts';
 import type { ContainerPlan, PlannedMount } from './types.ts';
 
 /**
@@ -77,8 +77,9 @@ function translateMount({ kind, mount }: PlannedMount, parts: GuestParts): objec
   if (kind === 'guest') return { destination, type, source: mount.source || type, options };
   const source = kind === 'shared-memory' ? SHARED_MEMORY : parts.binds.get(destination);
   if (source === undefined) throw missing(`the mount at ${destination}`);
-  // A volume is mounted with its own options already; what is left for the bind is who may write, and propagation.
-  const kept = options.filter((option) => kind !== 'volume' || option === 'ro' || isPropagation(option));
+  // A volume is mounted with its own options already; what is left for the bind is what each mount has for itself.
+  const isOfBind = (option: string): boolean => option === 'ro' || isPropagation(option) || isOfOneMount(option);
+  const kept = options.filter((option) => kind !== 'volume' || isOfBind(option));
   const bind = kept.includes('bind') || kept.includes('rbind') ? [] : ['bind'];
   return { destination, type: 'bind', source, options: [...bind, ...kept] };
 }

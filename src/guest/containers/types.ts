@@ -43,6 +43,8 @@ export interface GuestContainers {
   discard(containerId: string, execId?: string): Promise<void>;
   /** Every process that was not deleted. */
   list(): readonly GuestProcess[];
+  /** Gives a mounted volume to a group, before a container has it. */
+  giveToGroup(mountPoint: string, group: FsGroup): Promise<void>;
   /** Asks the guest's agent for a sign of life, within the agent's time limit. */
   responds(): Promise<boolean>;
   /** Process ids, in the guest's numbering, of everything in the container's cgroup. */
@@ -54,6 +56,13 @@ export interface GuestContainers {
   resume(containerId: string): Promise<void>;
   /** New limits: `linux.resources` of the OCI runtime specification, for `crun update`. */
   update(containerId: string, resources: OciResources): Promise<void>;
+}
+
+/** Kubernetes' fsGroup: the group that a volume's files belong to, and whether they are looked at each time. */
+export interface FsGroup {
+  readonly gid: number;
+  /** False: not when the volume's root belongs to it already (`OnRootMismatch`). */
+  readonly always: boolean;
 }
 
 /** One process: a container's init, or an exec. */
