@@ -77,8 +77,8 @@ export async function findDisk(agent: Pick<GuestAgent, 'disks'>, identity: DiskI
  * by its PCI address and touched only if its serial is the expected one; the mount is read back from mountinfo. If the
  * same file system is there already as asked (an earlier call that was not heard to the end), that is success.
  * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, GUEST_FS_MISMATCH,
- * GUEST_DISK_NOT_EMPTY, GUEST_EMPTINESS_UNKNOWN,
- * GUEST_NO_FILESYSTEM, GUEST_MOUNT_POINT_BUSY, GUEST_MOUNT_FAILED, GUEST_FORMAT_FAILED;
+ * GUEST_DISK_NOT_EMPTY, GUEST_EMPTINESS_UNKNOWN, GUEST_NO_FILESYSTEM, GUEST_MOUNT_POINT_BUSY, GUEST_MOUNT_FAILED,
+ * GUEST_FORMAT_FAILED;
  * UNIMPLEMENTED/GUEST_TOOL_MISSING; INVALID_ARGUMENT; and what GuestAgent.exec throws. After GUEST_EXEC_TIMEOUT the
  * work goes on in the guest, and a second call waits for it.
  */
