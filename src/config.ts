@@ -243,7 +243,9 @@ const configSchema = z.strictObject({
     .min(0)
     .max(2 ** 50)
     .default(17_179_869_184)
-    .describe('Largest source that is read from end to end to prove that it is empty, before it is encrypted.'),
+    .describe(
+      'Largest source that is read from end to end to prove that it is empty, before it is encrypted or formatted.',
+    ),
   console_bytes_max: bytes
     .default(16_777_216)
     .describe("Size at which a sandbox's console.log or qemu.log is cut; half of it stays, in a second file."),

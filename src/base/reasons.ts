@@ -626,6 +626,13 @@ export const REASONS = {
     meaning: 'The disk holds something, and nothing that holds data is formatted or encrypted.',
     remedy: 'Attach it without formatting, or name an empty source.',
   },
+  GUEST_EMPTINESS_UNKNOWN: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The disk could not be proven to be empty: it is too large to be read, or reading it took too long.',
+    remedy:
+      'Name a sparse source, raise `empty_scan_bytes_max` or `mount_timeout_ms`, or make the file system yourself.',
+  },
   GUEST_FS_MISMATCH: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],

@@ -18,20 +18,24 @@ const RESIZE_DISK = guestScript('resize-disk');
 
 const SECTOR_BYTES = 512;
 
+/** How it is proven that a disk is empty, before something is made on it. blkid is asked in any case. */
+export interface EmptinessProof {
+  /** What the host has seen: all zero; noise to which nobody ever wrote; data; or `look`: the guest reads all of it. */
+  readonly seen: 'zero' | 'noise' | 'data' | 'look';
+  /** A disk with more is not read in the guest, and so not proven to be empty. */
+  readonly readBytesMax: number;
+}
+
 export interface PrepareMountRequest extends DiskIdentity {
   readonly fsType: 'ext4' | 'xfs';
   /** Absolute, without `.`, `..`, doubled or trailing slashes, and not through symbolic links. Made if missing. */
   readonly mountPoint: string;
   /** Mount options besides `ro` and `rw`. */
   readonly options: readonly string[];
-  /** `if_empty`: a disk without any signature that is zero at both ends is formatted. Nothing else ever is. */
+  /** `if_empty`: a disk without any signature that is proven to be empty is formatted. Nothing else ever is. */
   readonly format: 'never' | 'if_empty';
   readonly readOnly: boolean;
-  /**
-   * The host has proven that nobody ever wrote to it, though what the guest reads is noise. blkid is asked all the
-   * same.
-   */
-  readonly unwritten?: boolean;
+  readonly proof?: EmptinessProof;
   readonly timeoutMs: number;
 }
 
@@ -71,7 +75,8 @@ export async function findDisk(agent: Pick<GuestAgent, 'disks'>, identity: DiskI
  * by its PCI address and touched only if its serial is the expected one; the mount is read back from mountinfo. If the
  * same file system is there already as asked (an earlier call that was not heard to the end), that is success.
  * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, GUEST_FS_MISMATCH,
- * GUEST_DISK_NOT_EMPTY, GUEST_NO_FILESYSTEM, GUEST_MOUNT_POINT_BUSY, GUEST_MOUNT_FAILED, GUEST_FORMAT_FAILED;
+ * GUEST_DISK_NOT_EMPTY, GUEST_EMPTINESS_UNKNOWN, GUEST_NO_FILESYSTEM, GUEST_MOUNT_POINT_BUSY, GUEST_MOUNT_FAILED,
+ * GUEST_FORMAT_FAILED;
  * UNIMPLEMENTED/GUEST_TOOL_MISSING; INVALID_ARGUMENT; and what GuestAgent.exec throws. After GUEST_EXEC_TIMEOUT the
  * work goes on in the guest, and a second call waits for it.
  */
@@ -80,7 +85,7 @@ export async function prepareMount(agent: GuestAgent, request: PrepareMountReque
   const facts = await runScript(agent, PREPARE_MOUNT, {
     identity: request,
     mountPoint,
-    args: [...mountArguments(request), request.unwritten === true ? '1' : '0'],
+    args: [...mountArguments(request), ...proofArguments(request)],
     timeoutMs,
     fallback: 'GUEST_MOUNT_FAILED',
   });
@@ -159,11 +164,25 @@ function escapeForMountinfo(path: string): string {
  * @throws ShimError INVALID_ARGUMENT: INVALID_MOUNT_POINT, INVALID_MOUNT_OPTION
  */
 export function mountArguments(
-  mount: Omit<PrepareMountRequest, keyof DiskIdentity | 'timeoutMs' | 'unwritten'>,
+  mount: Omit<PrepareMountRequest, keyof DiskIdentity | 'timeoutMs' | 'proof'>,
 ): readonly string[] {
   const { fsType, mountPoint, options, format, readOnly } = mount;
   checkMountPoint('mountPoint', mountPoint);
   for (const option of options) checkMountOption('options', option);
   const all = [readOnly ? 'ro' : 'rw', ...options].join(',');
   return [fsType, mountPoint, escapeForMountinfo(mountPoint), all, format];
+}
+
+/** Of the time for the whole script, so that the script itself can say that it was too short for reading. */
+const READING_SHARE = 0.7;
+const READ_BYTES_MAX = 16 * 1024 ** 3;
+
+/** EMPTINESS, the most bytes to read, and for how many seconds. */
+export function proofArguments(request: {
+  readonly proof?: EmptinessProof;
+  readonly timeoutMs: number;
+}): readonly string[] {
+  const { proof = { seen: 'look', readBytesMax: READ_BYTES_MAX }, timeoutMs } = request;
+  const seconds = Math.max(1, Math.floor((timeoutMs * READING_SHARE) / 1000));
+  return [proof.seen, String(proof.readBytesMax), String(seconds)];
 }

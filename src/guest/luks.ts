@@ -1,6 +1,6 @@
 import { invalidArgument, ShimError } from '../base/errors.ts';
 import type { GuestAgent } from './agent.ts';
-import { mountArguments, type PrepareMountRequest } from './disks.ts';
+import { mountArguments, proofArguments, type EmptinessProof, type PrepareMountRequest } from './disks.ts';
 import { guestScript } from './programs.ts';
 import {
   busyProcesses,
@@ -57,6 +57,7 @@ export interface OpenLuks2Request extends LuksDisk {
   readonly readOnly: boolean;
   /** What to mount from the mapping in the same step, formatted before if it is new (format: `if_empty`). */
   readonly mount?: Pick<PrepareMountRequest, 'fsType' | 'mountPoint' | 'options' | 'format'>;
+  readonly proof?: EmptinessProof;
   readonly timeoutMs: number;
 }
 
@@ -89,6 +90,7 @@ export interface OpenedLuks2 extends Luks2Mapping {
  * that disk (an earlier call that was not heard to the end) is used if the key opens it. When anything fails after the
  * mapping was made, the mapping is taken away again.
  * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, GUEST_DISK_NOT_EMPTY,
+ * GUEST_EMPTINESS_UNKNOWN,
  * LUKS_NO_HEADER, LUKS_DEVICE_SWAPPED, LUKS_WRONG_KEY (or a key slot whose bytes are damaged: nobody can tell),
  * LUKS_HEADER_DAMAGED, LUKS_VERSION_UNSUPPORTED, LUKS_DEVICE_TRUNCATED, LUKS_INTEGRITY_ERROR, LUKS_INTEGRITY_MISMATCH,
  * LUKS_DISK_IN_USE, LUKS_NAME_IN_USE, LUKS_FORMAT_FAILED, LUKS_OPEN_FAILED, and with `mount` what prepareMount throws;
@@ -106,7 +108,7 @@ export async function openLuks2(agent: GuestAgent, request: OpenLuks2Request): P
     runScript(agent, OPEN_LUKS2, {
       identity: request,
       ...(mount && { mountPoint: mount.mountPoint }),
-      args: [name, mode, ...flags, ...mountArgs, String(request.sectorSize), request.uuid],
+      args: [name, mode, ...flags, ...mountArgs, String(request.sectorSize), request.uuid, ...proofArguments(request)],
       ...input,
       timeoutMs,
       fallback: 'LUKS_OPEN_FAILED',

@@ -107,6 +107,7 @@ const SENTENCES = {
   GUEST_DISK_MISMATCH: 'the guest has another disk there',
   GUEST_FS_MISMATCH: 'the disk holds another file system than the one asked for',
   GUEST_DISK_NOT_EMPTY: 'the disk is not empty, and is not what was asked for',
+  GUEST_EMPTINESS_UNKNOWN: 'the disk cannot be proven to be empty, so nothing is made on it',
   GUEST_NO_FILESYSTEM: 'the disk has no file system and must not be formatted',
   GUEST_MOUNT_POINT_BUSY: 'something else is mounted at the mount point',
   GUEST_MOUNT_FAILED: 'the guest could not mount the disk',

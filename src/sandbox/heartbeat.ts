@@ -1,10 +1,23 @@
 import { sleep, waitFor } from '../base/deadline.ts';
 import { isShimError, messageOf } from '../base/errors.ts';
 import { isQmpError } from '../qmp/errors.ts';
-import type { Sandbox } from './sandbox.ts';
+import type { Logger } from '../base/log.ts';
+import type { Config } from '../config.ts';
+import type { QmpLink } from '../qmp/link.ts';
 
 /** A beat's answer is awaited for as long as it takes, so that a monitor that answers nothing is asked once. */
 const BEAT_TIMEOUT_MS = 2 ** 31 - 1;
+
+/** Whose QEMU is asked, and who is told. Implemented by Sandbox. */
+interface Watched {
+  readonly config: Pick<Config, 'qmp_heartbeat_ms' | 'qmp_reply_timeout_ms'>;
+  readonly log: Logger;
+  readonly link: Pick<QmpLink, 'ready'>;
+  readonly state: string;
+  readonly gone: AbortSignal;
+  sawSilence(message: string): void;
+  sawAnswer(): void;
+}
 
 /**
  * Asks QEMU's monitor again and again whether it answers: a QEMU whose main loop hangs has a process, a socket and an
@@ -14,7 +27,7 @@ const BEAT_TIMEOUT_MS = 2 ** 31 - 1;
  *     sleep ─▶ query-status ─┬─ answer in time ─▶ responsive
  *                            └─ none ─▶ unresponsive ─▶ the same answer, or the next connection's ─▶ responsive
  */
-export async function watchMonitor(sandbox: Sandbox): Promise<void> {
+export async function watchMonitor(sandbox: Watched): Promise<void> {
   const { config, gone } = sandbox;
   for (;;) {
     await sleep(config.qmp_heartbeat_ms, gone);
@@ -23,7 +36,7 @@ export async function watchMonitor(sandbox: Sandbox): Promise<void> {
   }
 }
 
-async function beat(sandbox: Sandbox): Promise<void> {
+async function beat(sandbox: Watched): Promise<void> {
   const { config, gone, link } = sandbox;
   const boundMs = config.qmp_reply_timeout_ms;
   const answer = link

@@ -226,9 +226,9 @@ async function mountDisk(seen: InGuest, { mount }: Extract<GuestStep, { kind: 'm
   const { host, volume, deadline, watch, evidence } = seen;
   const pci = addressOf(seen);
   const { serial, readOnly } = volume.spec;
-  const { unwritten } = volume.look;
+  const proof = { seen: volume.look.emptiness, readBytesMax: host.config.empty_scan_bytes_max };
   host.volumes.apply(volume, { kind: 'mounted', mount: true });
-  const request = { ...mount, pci, serial, readOnly, unwritten, timeoutMs: host.config.mount_timeout_ms };
+  const request = { ...mount, pci, serial, readOnly, proof, timeoutMs: host.config.mount_timeout_ms };
   const mounted = await onceListed(host, deadline, () => prepareMount(host.agent, request));
   watch.lap('mount');
   evidence.push('guest-agent', 'guest-mount');

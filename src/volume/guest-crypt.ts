@@ -34,6 +34,7 @@ export async function openInGuest(
       name: mappingName(volume.id),
       ...{ mode, integrity, sectorSize, uuid, readOnly },
       key: luksKey,
+      proof: { seen: volume.look.emptiness, readBytesMax: host.config.empty_scan_bytes_max },
       ...(mount && { mount }),
       timeoutMs: host.config.mount_timeout_ms,
     });

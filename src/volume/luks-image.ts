@@ -1,6 +1,8 @@
 import { open, type FileHandle } from 'node:fs/promises';
+import { Deadline } from '../base/deadline.ts';
 import { ShimError } from '../base/errors.ts';
 import type { ReasonWith } from '../base/reasons.ts';
+import type { Emptiness } from './model/emptiness.ts';
 import type { EncryptionView, HostLuksSpec } from './model/encryption.ts';
 import { lookForLuks, luks1OverheadBytes, LUKS1_HEADER_BYTES, type Luks1Header } from './model/luks1.ts';
 
@@ -10,6 +12,8 @@ const SCAN_CHUNK_BYTES = 4 * 1024 * 1024;
 /** So few bytes may lie in the inode itself, where a file system counts no blocks for them. */
 const INLINE_BYTES_MAX = 64 * 1024;
 const LUKS1_SECTOR_BYTES = 512;
+/** An attach waits so long for a look at a source that may be empty; after that the guest looks. */
+const LOOK_MS_MAX = 10_000;
 
 export interface LuksSource {
   readonly path: string;
@@ -22,8 +26,8 @@ export interface LuksSource {
 /**
  * Reads the header, or proves that the source is empty and may be made an image. Changes nothing.
  * @param options.formats a file system is to be made if nobody ever wrote, so it is worth finding out
- * @returns the bytes that the guest will see; `blank`: an image has to be made first; `unwritten`: nobody ever wrote
- *   through the encryption, since what lies below it is zero, which no ciphertext is
+ * @returns the bytes that the guest will see; `blank`: an image has to be made first; `emptiness` is `noise` when
+ *   nobody ever wrote through the encryption, since what lies below it is zero, which no ciphertext is
  * @throws ShimError FAILED_PRECONDITION: LUKS_NO_HEADER, LUKS_HEADER_DAMAGED, LUKS_VERSION_UNSUPPORTED,
  *   LUKS_DEVICE_TRUNCATED, LUKS_DEVICE_SWAPPED, SOURCE_NOT_EMPTY, SOURCE_TOO_SMALL
  */
@@ -31,7 +35,7 @@ export async function inspectLuks(
   source: LuksSource,
   spec: HostLuksSpec,
   options: { readonly scanBytesMax: number; readonly formats: boolean },
-): Promise<{ readonly sizeBytes: number; readonly blank: boolean; readonly unwritten: boolean }> {
+): Promise<{ readonly sizeBytes: number; readonly blank: boolean; readonly emptiness: Emptiness }> {
   const { path } = source;
   const look = lookForLuks(await readStart(source.handle));
   switch (look.kind) {
@@ -42,7 +46,7 @@ export async function inspectLuks(
         options.formats &&
         sizeBytes <= options.scanBytesMax &&
         (await firstData(source, payloadOffsetBytes)) === undefined;
-      return { sizeBytes, blank: false, unwritten };
+      return { sizeBytes, blank: false, emptiness: unwritten ? 'noise' : 'look' };
     }
     case 'other-version':
       throw luksRefusal(path, 'LUKS_VERSION_UNSUPPORTED', `is LUKS${look.version}; QEMU reads LUKS1`);
@@ -51,7 +55,7 @@ export async function inspectLuks(
     case 'none':
       if (spec.format === 'never') throw luksRefusal(path, 'LUKS_NO_HEADER', 'is not a LUKS image');
       await provenEmpty(source, options.scanBytesMax);
-      return { sizeBytes: sizeToMake(source, spec), blank: true, unwritten: true };
+      return { sizeBytes: sizeToMake(source, spec), blank: true, emptiness: 'noise' };
   }
 }
 
@@ -83,8 +87,8 @@ function sizeToMake({ path, sizeBytes, allocatedBytes }: LuksSource, spec: HostL
 
 /** A file without blocks is a hole from end to end; anything else is read, all of it. */
 async function provenEmpty(source: LuksSource, scanBytesMax: number): Promise<void> {
-  const { path, sizeBytes, allocatedBytes } = source;
-  if (allocatedBytes === 0 && (sizeBytes === 0 || sizeBytes > INLINE_BYTES_MAX)) return;
+  const { path, sizeBytes } = source;
+  if (isHole(source)) return;
   if (sizeBytes > scanBytesMax) {
     const problem = `has ${sizeBytes} bytes, too many to prove it empty (empty_scan_bytes_max is ${scanBytesMax})`;
     throw luksRefusal(path, 'SOURCE_NOT_EMPTY', problem);
@@ -93,14 +97,39 @@ async function provenEmpty(source: LuksSource, scanBytesMax: number): Promise<vo
   if (at !== undefined) throw luksRefusal(path, 'SOURCE_NOT_EMPTY', `is not empty: there is data near byte ${at}`);
 }
 
+/** What lies in a source without encryption. Bounded in bytes and in time: what is too much for the host, is `look`. */
+export async function lookAtBytes(source: LuksSource, scanBytesMax: number): Promise<Emptiness> {
+  if (isHole(source)) return 'zero';
+  if (source.sizeBytes > scanBytesMax) return 'look';
+  const at = await firstData(source, 0, Deadline.after(LOOK_MS_MAX));
+  if (at === 'unknown') return 'look';
+  return at === undefined ? 'zero' : 'data';
+}
+
+function isHole({ sizeBytes, allocatedBytes }: LuksSource): boolean {
+  return allocatedBytes === 0 && (sizeBytes === 0 || sizeBytes > INLINE_BYTES_MAX);
+}
+
 /** Where a byte that is not zero was found, or where the source ended too early; undefined when there is none. */
+export async function firstData(
+  source: Pick<LuksSource, 'handle' | 'sizeBytes'>,
+  from: number,
+): Promise<number | undefined>;
+/** @param deadline when it has passed, the answer is `unknown` */
+export async function firstData(
+  source: Pick<LuksSource, 'handle' | 'sizeBytes'>,
+  from: number,
+  deadline: Deadline,
+): Promise<number | 'unknown' | undefined>;
 export async function firstData(
   { handle, sizeBytes }: Pick<LuksSource, 'handle' | 'sizeBytes'>,
   from: number,
-): Promise<number | undefined> {
+  deadline?: Deadline,
+): Promise<number | 'unknown' | undefined> {
   const zeroes = Buffer.alloc(SCAN_CHUNK_BYTES);
   const chunk = Buffer.allocUnsafe(SCAN_CHUNK_BYTES);
   for (let at = from; at < sizeBytes;) {
+    if (deadline?.expired === true) return 'unknown';
     const { bytesRead } = await handle.read(chunk, 0, Math.min(SCAN_CHUNK_BYTES, sizeBytes - at), at);
     if (bytesRead === 0 || !chunk.subarray(0, bytesRead).equals(zeroes.subarray(0, bytesRead))) return at;
     at += bytesRead;

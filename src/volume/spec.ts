@@ -86,7 +86,7 @@ export function intendedUse({ readOnly, logicalBlockSize, encryption, mount }: V
     readOnly,
     logicalBlockSize,
     hostLuks: encryption?.kind === 'host-luks' ? encryption : undefined,
-    formatsIfEmpty: mount?.format === 'if_empty',
+    createsIfEmpty: mount?.format === 'if_empty' || (encryption?.kind === 'guest-luks2' && encryption.mode !== 'open'),
   };
 }
 

@@ -177,8 +177,8 @@ export class VolumeStore {
       backingIdentity: source.identity,
       resolvedPath: claimed(source).described,
     };
-    const { endsInSector, blank = false, unwritten = false } = source;
-    const look: SourceLook = { endsInSector, blank, unwritten };
+    const { endsInSector, blank = false, emptiness } = source;
+    const look: SourceLook = { endsInSector, blank, emptiness };
     const volume = Volume.begin(identity, { mutexWaitersMax, sizeBytes: source.sizeBytes, look });
     this.#put(volume);
     this.#announceState(volume, undefined);

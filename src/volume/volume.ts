@@ -3,6 +3,7 @@ import type { Timing } from '../base/stopwatch.ts';
 import type { DiskArrival } from '../guest/disk-arrivals.ts';
 import type { Seat } from './front-end/module.ts';
 import type { AioMode } from './model/disk.ts';
+import type { Emptiness } from './model/emptiness.ts';
 import type { EncryptionView, ImageCreation } from './model/encryption.ts';
 import {
   NOTHING_MADE,
@@ -43,8 +44,7 @@ export interface SourceLook {
   readonly endsInSector: boolean;
   /** Its source was seen to be empty, and is to be made an encrypted image first. */
   readonly blank: boolean;
-  /** For host_luks: nobody ever wrote through the encryption, though the guest reads noise. */
-  readonly unwritten: boolean;
+  readonly emptiness: Emptiness;
 }
 
 /** A volume as callers and watchers see it: a copy, safe to keep. */
@@ -130,7 +130,7 @@ export class Volume {
       },
       health: { failing: false, errors: 0 },
     };
-    const look = { endsInSector: true, blank: false, unwritten: false };
+    const look = { endsInSector: true, blank: false, emptiness: 'look' } as const;
     return new Volume({ ...identity, sandboxId: options.sandboxId }, options.mutexWaitersMax, facts, look);
   }
 

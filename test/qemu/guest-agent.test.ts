@@ -6,6 +6,7 @@ import { silentLogger } from '../../src/base/log.ts';
 import { GuestAgent, type ExecResult } from '../../src/guest/agent.ts';
 import { findDisk, prepareMount, unmount, type DiskIdentity, type PrepareMountRequest } from '../../src/guest/disks.ts';
 import { DiskHolders } from '../../src/guest/holders.ts';
+import { openLuks2 } from '../../src/guest/luks.ts';
 import type { BusyProcess } from '../../src/guest/run-script.ts';
 import { rawVmMissing, startRawVm, type RawDisk, type RawVm } from '../support/raw-vm.ts';
 
@@ -33,6 +34,7 @@ const disks: readonly RawDisk[] = [
   { serial: 'head', slot: 0x0d, bytes: small, content: [{ offset: MIB - 1, bytes: text('x') }] },
   { serial: 'tail', slot: 0x0e, bytes: small + 512, content: [{ offset: small + 511, bytes: text('x') }] },
   { serial: 'tail-first', slot: 0x0f, bytes: small + 512, content: [{ offset: small + 512 - MIB, bytes: text('x') }] },
+  { serial: 'middle', slot: 0x10, bytes: small, content: [{ offset: small / 2 + 1, bytes: text('x') }] },
   { serial: 'tiny', slot: 0x1a, bytes: 512, content: [{ offset: 511, bytes: text('x') }] },
 ];
 
@@ -229,6 +231,28 @@ describe('a real guest', { skip }, () => {
         assert.equal(await output('md5sum < "$1"', device), before);
       });
     }
+
+    it('a disk with data in its middle alone is left as it is: by mkfs, and by encryption', async () => {
+      const device = await node('middle');
+      const before = await output('md5sum < "$1"', device);
+      await assert.rejects(mount('middle'), refused('GUEST_DISK_NOT_EMPTY'));
+      const encryption = { name: 'middle', mode: 'create', integrity: false, sectorSize: 512, uuid: '' } as const;
+      const key = { kind: 'ephemeral' } as const;
+      const request = { ...identity('middle'), ...encryption, key, readOnly: false, timeoutMs };
+      await assert.rejects(openLuks2(agent, request), refused('GUEST_DISK_NOT_EMPTY'));
+      await assert.rejects(mount('middle', { format: 'never' }), refused('GUEST_NO_FILESYSTEM'));
+      assert.equal(await output('md5sum < "$1"', device), before);
+    });
+
+    it('a disk that cannot be read to its end, by bytes or by time, is not taken for empty', async () => {
+      const device = await node('blank');
+      const few = { proof: { seen: 'look', readBytesMax: small - 1 } } as const;
+      await assert.rejects(mount('blank', few), refused('GUEST_EMPTINESS_UNKNOWN'));
+      // Where the host has seen data, nothing that is read here tells more.
+      const data = { proof: { seen: 'data', readBytesMax: small } } as const;
+      await assert.rejects(mount('blank', data), refused('GUEST_DISK_NOT_EMPTY'));
+      assert.equal(await output('cmp -n "$2" "$1" /dev/zero && echo blank', device, String(small)), 'blank');
+    });
 
     it('a disk whose serial is not the expected one is not touched', async () => {
       const wrong = { ...identity('blank'), serial: 'blanc', mountPoint: '/mnt/blank' };

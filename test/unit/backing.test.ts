@@ -156,6 +156,42 @@ describe('what lies behind a volume: files', () => {
     });
   });
 
+  it('emptiness is proven, never supposed: one byte anywhere is data, and what is not read is left open', async () => {
+    await using scratch = await Scratch.make();
+    const mount = { fsType: 'ext4', mountPoint: '/a', options: [], format: 'if_empty' } as const;
+    const seen = async (path: string, kind: LocalSource['kind'] = 'raw-file', changes: Partial<VolumeSpec> = {}) =>
+      (await scratch.inspect(path, { kind, mount, ...changes })).emptiness;
+    const write = async (path: string, content: string | Buffer, at: number): Promise<void> => {
+      await using handle = await open(path, 'r+');
+      await handle.write(Buffer.from(content), 0, content.length, at);
+    };
+    const path = await scratch.file('volumes/a.raw');
+    assert.equal(await seen(path), 'zero', 'a hole from end to end');
+    assert.equal(await seen(path, 'raw-file', { mount: undefined }), 'look', 'nobody asks');
+    await write(path, Buffer.alloc(4096), MIB / 2);
+    assert.equal(await seen(path), 'zero', 'zeroes that are written');
+    await write(path, 'x', MIB / 2);
+    assert.equal(await seen(path), 'data');
+    const guest = { kind: 'guest-luks2', mode: 'create', key: { kind: 'ephemeral' }, integrity: false } as const;
+    const encryption = { ...guest, sectorSize: 512, uuid: '' } as const;
+    assert.equal(await seen(path, 'raw-file', { mount: undefined, encryption }), 'data', 'for encryption too');
+    await truncate(path, 2 * MIB);
+    assert.equal(await seen(path), 'look', 'longer than empty_scan_bytes_max');
+
+    const image = scratch.path('volumes/b.qcow2');
+    spawnSync('qemu-img', ['create', '-q', '-f', 'qcow2', image, '64M']);
+    assert.equal(await seen(image, 'qcow2-file'), 'zero', 'its tables name no cluster');
+    const io = (command: string): void => {
+      assert.equal(spawnSync('qemu-io', ['-f', 'qcow2', '-c', command, image]).status, 0);
+    };
+    io('write -z 32M 64k');
+    assert.equal(await seen(image, 'qcow2-file'), 'zero', 'a cluster that reads as zeroes');
+    io('write -P 65 40M 512');
+    assert.equal(await seen(image, 'qcow2-file'), 'look', 'a cluster that is there');
+    await truncate(image, 70_000);
+    assert.equal(await seen(image, 'qcow2-file'), 'look', 'tables that are cut off');
+  });
+
   it('whether it ends with a whole sector is seen; one that does not is nothing for io_uring', async () => {
     await using scratch = await Scratch.make();
     const path = scratch.path('volumes/a.qcow2');

@@ -94,7 +94,9 @@ describe('prepareMount', () => {
         '/mnt/a\\040b\\134c',
         'ro,noatime,errors=remount-ro',
         'if_empty',
-        '0',
+        'look',
+        '17179869184',
+        '3',
       ],
     );
   });

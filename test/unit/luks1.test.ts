@@ -53,7 +53,7 @@ const refused = (reason: string): ((error: unknown) => boolean) => shimFailure('
 describe('a source that may become an encrypted image', () => {
   it('a hole from end to end is empty, however long, and so are zeroes that can be read', async () => {
     const long = await sparse('long', 1024 * MIB);
-    assert.deepEqual(await inspect(long), { sizeBytes: 1024 * MIB - 2_068_480, blank: true, unwritten: true });
+    assert.deepEqual(await inspect(long), { sizeBytes: 1024 * MIB - 2_068_480, blank: true, emptiness: 'noise' });
     const zeroes = await sparse('zeroes', 8 * MIB, [4096, Buffer.alloc(4096)]);
     assert.equal((await inspect(zeroes)).blank, true);
     await assert.rejects(inspect(zeroes, {}, MIB), refused('SOURCE_NOT_EMPTY'));
@@ -81,7 +81,7 @@ describe('a source that may become an encrypted image', () => {
     assert.deepEqual(await inspect(await sparse('none', 0), { sizeBytes: MIB }), {
       sizeBytes: MIB,
       blank: true,
-      unwritten: true,
+      emptiness: 'noise',
     });
   });
 });
@@ -132,10 +132,10 @@ describe("headers of images that QEMU's own tool made", { skip: missingCommands(
     assert.deepEqual(await inspect(path, { uuid, sizeBytes: 16 * MIB }), {
       sizeBytes: 16 * MIB,
       blank: false,
-      unwritten: true,
+      emptiness: 'noise',
     });
     const written = await damaged((bytes) => bytes.fill('x', 3 * MIB, 3 * MIB + 1));
-    assert.equal((await inspect(written)).unwritten, false);
+    assert.equal((await inspect(written)).emptiness, 'look');
     const other = '00000000-0000-4000-8000-000000000000';
     await assert.rejects(inspect(path, { uuid: other }), refused('LUKS_DEVICE_SWAPPED'));
     await assert.rejects(inspect(path, { sizeBytes: 16 * MIB + 512 }), refused('LUKS_DEVICE_TRUNCATED'));

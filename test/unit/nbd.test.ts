@@ -271,6 +271,7 @@ describe('what lies behind an NBD volume', () => {
       identity: `nbd:unix:${peer.path}:disk`,
       sizeBytes: MIB,
       endsInSector: true,
+      emptiness: 'look',
     };
     for (const path of [peer.path, link]) {
       assert.deepEqual(await look(at(path), { allowed_roots: [peer.directory] }), expected);

@@ -1,6 +1,7 @@
 # Opens an encrypted disk, or encrypts an empty one, and mounts what is in it if that is asked for.
 # PCI SERIAL NAME create|open|open_or_create_if_empty INTEGRITY(0|1) ephemeral|provided KEYBYTES READONLY(0|1)
-# FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty SECTORSIZE UUID; the key, twice, on stdin. FSTYPE is empty when
+# FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty SECTORSIZE UUID zero|data|look LOOKBYTES LOOKSECONDS;
+# the key, twice, on stdin. FSTYPE is empty when
 # nothing is to be mounted, UUID when any will do.
 
 . ./lib/disk.sh
@@ -16,6 +17,7 @@ begin_luks "$3"
 mode=$4 integrity=$5 source=$6 bytes=$7 readonly=$8 fs_wanted=$9
 shift 9
 mount_point=$1 mount_point_escaped=$2 mount_options=$3 mount_format=$4 sector_size=$5 wanted_uuid=$6
+proof_by "$7" "$8" "$9"
 opened='' marked='' created=0
 
 fail() { # REASON DETAIL
@@ -211,21 +213,19 @@ read -r number < "/sys/block/$name/dev"
 [ "$dev" -ef "/dev/$name" ] || dmsetup mknodes "$mapping" > /dev/null 2>&1
 [ -b "$dev" ] || fail LUKS_OPEN_FAILED "there is no $dev"
 
-# Nobody has ever written through the mapping: the bytes below it are zero at both ends, which no ciphertext is. (With
-# integrity there is no such proof.) Zeroes are never seen in the mapping itself: they would be deciphered.
+# Nobody has ever written through the mapping: the bytes below it are zero, which no ciphertext is. (With integrity there is no
+# such proof.) Zeroes are never seen in the mapping itself: they would be deciphered.
 blank() {
+  ends_zero && all_zero "$disk" "$((start / 4096))" "$size"
+}
+ends_zero() {
   [ "$protected" = 0 ] || return 1
   find_offset
   start=$((offset * 512))
-  size=$((disk_sectors * 512 - start)) head=1114112 skip=0
+  size=$((disk_sectors * 512 - start)) head=1048576
   { [ $((start % 4096)) = 0 ] && [ "$size" -ge 4096 ]; } || return 1
   if [ "$head" -gt "$size" ]; then head=$size; fi
-  if [ "$size" -gt 1048576 ]; then skip=$(((size - 1048576) / 4096)); fi
-  zero_from "$((start / 4096))" "$head" && zero_from "$((start / 4096 + skip))" "$((size - skip * 4096))"
-}
-zero_from() { # BLOCK BYTES
-  dd if="$disk" bs=4096 skip="$1" count="$((($2 + 4095) / 4096))" 2> /dev/null |
-    cmp -n "$2" - /dev/zero > /dev/null 2>&1
+  dd if="$disk" bs=4096 skip="$((start / 4096))" count=257 2> /dev/null | cmp -n "$head" - /dev/zero > /dev/null 2>&1
 }
 
 # Without a wipe no sector can be read before it was written: give blkid, and mkfs itself, the places where they look

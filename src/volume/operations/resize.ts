@@ -147,7 +147,7 @@ function integrityAsked(encryption: Volume['spec']['encryption']): boolean {
 /** What the source has on the host now, in bytes that the guest would see. @throws ShimError as the module does */
 async function onHost(host: VolumeHost, { spec, resolved, identity }: Volume): Promise<number> {
   // Only its length is asked for: neither what lies in it, nor whether a disk can have that length.
-  const use = { ...intendedUse(spec), formatsIfEmpty: false, logicalBlockSize: 1 };
+  const use = { ...intendedUse(spec), createsIfEmpty: false, logicalBlockSize: 1 };
   const found = await moduleOf(resolved).inspect(resolved, use, host.config);
   if (found.identity === identity.backingIdentity) return found.sizeBytes;
   throw new ShimError('FAILED_PRECONDITION', `${identity.resolvedPath} is not what the guest has any more`, {

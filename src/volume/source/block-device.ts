@@ -33,8 +33,14 @@ export const blockDevice: SourceModule<BlockDeviceSource> = {
   describe: ({ path }) => path,
   resolved: (source, path) => ({ ...source, path }),
   inspect: (source, use, config) =>
-    inspectLocal(source, use, config, { is: (found) => found.isBlockDevice(), name: 'a block device' }, ({ found }) =>
-      blockDeviceSize(found),
+    inspectLocal(
+      source,
+      use,
+      config,
+      { is: (found) => found.isBlockDevice(), name: 'a block device' },
+      async ({ found }) => ({
+        sizeBytes: await blockDeviceSize(found),
+      }),
     ),
   aioModes: localAioModes,
   protocol: ({ path }, names, disk, aio) => localProtocol('host_device', path, names, disk, aio),

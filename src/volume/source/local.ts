@@ -5,8 +5,9 @@ import { z } from 'zod';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../../base/errors.ts';
 import type { Config } from '../../config.ts';
 import type { BlockdevProtocol } from '../../qmp/block-options.ts';
-import { inspectLuks, type LuksSource } from '../luks-image.ts';
+import { inspectLuks, lookAtBytes, type LuksSource } from '../luks-image.ts';
 import { checkHostPath, isDirect, type AioMode, type DiskSpec } from '../model/disk.ts';
+import type { Emptiness } from '../model/emptiness.ts';
 import type { QemuNames } from '../model/names.ts';
 import { commonNode } from '../model/nodes.ts';
 import type { Inspection, IntendedUse, SourceCommand } from './module.ts';
@@ -70,23 +71,23 @@ export interface LookedAt {
 /**
  * Resolves, opens and looks at a local source.
  * @param wanted what it has to be
- * @param look gives the bytes that lie in it
+ * @param look gives the bytes that lie in it, and what it has seen of them; without that they are read
  */
 export async function inspectLocal<S extends LocalSource>(
   source: S,
   use: IntendedUse,
   config: Config,
   wanted: Wanted,
-  look: (at: LookedAt) => Promise<number>,
+  look: (at: LookedAt) => Promise<{ readonly sizeBytes: number; readonly emptiness?: Emptiness }>,
 ): Promise<Inspection<S>> {
   const { path, found } = await findAllowed(FIELD, source.path, wanted, config);
   await using handle = await openAs(FIELD, path, use.readOnly);
-  const sizeBytes = await look({ path, found, handle });
+  const { sizeBytes, emptiness } = await look({ path, found, handle });
   const allocatedBytes = found.isFile() ? found.blocks * STAT_BLOCK_BYTES : undefined;
   const luks = { path, handle, sizeBytes, allocatedBytes };
   const endsInSector = !found.isFile() || found.size % SECTOR_BYTES === 0;
   const resolved = { ...source, path };
-  return { resolved, identity: fileIdentity(found), endsInSector, ...(await guestSize(luks, use, config)) };
+  return { resolved, identity: fileIdentity(found), endsInSector, ...(await guestSize(luks, use, config, emptiness)) };
 }
 
 /**
@@ -110,10 +111,15 @@ async function guestSize(
   source: LuksSource,
   use: IntendedUse,
   config: Config,
-): Promise<Pick<Inspection<unknown>, 'sizeBytes' | 'blank' | 'unwritten'>> {
-  const { hostLuks, logicalBlockSize, formatsIfEmpty: formats } = use;
-  if (hostLuks === undefined) return { sizeBytes: checkSize(FIELD, source.path, source.sizeBytes, logicalBlockSize) };
-  const found = await inspectLuks(source, hostLuks, { scanBytesMax: config.empty_scan_bytes_max, formats });
+  known: Emptiness | undefined,
+): Promise<Pick<Inspection<unknown>, 'sizeBytes' | 'blank' | 'emptiness'>> {
+  const { hostLuks, logicalBlockSize, createsIfEmpty } = use;
+  const scanBytesMax = config.empty_scan_bytes_max;
+  if (hostLuks === undefined) {
+    const sizeBytes = checkSize(FIELD, source.path, source.sizeBytes, logicalBlockSize);
+    return { sizeBytes, emptiness: createsIfEmpty ? (known ?? (await lookAtBytes(source, scanBytesMax))) : 'look' };
+  }
+  const found = await inspectLuks(source, hostLuks, { scanBytesMax, formats: createsIfEmpty });
   return { ...found, sizeBytes: checkSize(FIELD, source.path, found.sizeBytes, logicalBlockSize) };
 }
 

@@ -3,6 +3,7 @@ import type { Config } from '../../config.ts';
 import type { BlockdevProtocol } from '../../qmp/block-options.ts';
 import type { BlockNodeInfo } from '../../qmp/protocol.ts';
 import type { AioMode, DiskSpec } from '../model/disk.ts';
+import type { Emptiness } from '../model/emptiness.ts';
 import type { HostLuksSpec } from '../model/encryption.ts';
 import type { QemuNames } from '../model/names.ts';
 import type { QemuObject } from '../model/objects.ts';
@@ -19,8 +20,8 @@ export interface Inspection<S> {
   readonly endsInSector: boolean;
   /** For host_luks: it is empty, and an image has to be made in it first. */
   readonly blank?: boolean;
-  /** For host_luks: nobody ever wrote through the encryption. */
-  readonly unwritten?: boolean;
+  /** `look` where nothing is to be made of it. */
+  readonly emptiness: Emptiness;
 }
 
 /** How the source is going to be used. */
@@ -29,8 +30,8 @@ export interface IntendedUse {
   /** Bytes. */
   readonly logicalBlockSize: number;
   readonly hostLuks: HostLuksSpec | undefined;
-  /** A file system is to be made if nobody ever wrote. */
-  readonly formatsIfEmpty: boolean;
+  /** A file system, or encryption in the guest, is to be made if it is empty: so that is to be found out. */
+  readonly createsIfEmpty: boolean;
 }
 
 /** What a kind of source asks of its QEMU and its VM. */

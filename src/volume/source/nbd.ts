@@ -176,8 +176,8 @@ async function inspect(source: NbdSource, use: IntendedUse, config: Config): Pro
       { reason: 'NBD_EXPORT_READ_ONLY', metadata: { field: 'spec.source', value: described } },
     );
   }
-  // What the server has it on, QEMU does not read by itself.
-  return { resolved, identity: identityOf(resolved), sizeBytes, endsInSector: true };
+  // What the server has it on, QEMU does not read by itself, and nor does qshim: the guest looks what is on it.
+  return { resolved, identity: identityOf(resolved), sizeBytes, endsInSector: true, emptiness: 'look' };
 }
 
 async function resolveServer(server: NbdServer, config: Config): Promise<NbdServer> {

@@ -13,6 +13,7 @@ import {
   pathSchema,
 } from './local.ts';
 import type { SourceModule } from './module.ts';
+import { emptinessOfQcow2 } from './qcow2-tables.ts';
 
 const schema = pathSchema.extend({ kind: z.literal('qcow2-file') }).readonly();
 export type Qcow2FileSource = z.infer<typeof schema>;
@@ -40,8 +41,16 @@ export const qcow2File: SourceModule<Qcow2FileSource> = {
   describe: ({ path }) => path,
   resolved: (source, path) => ({ ...source, path }),
   inspect: (source, use, config) =>
-    inspectLocal(source, use, config, { is: (found) => found.isFile(), name: 'a regular file' }, ({ path, handle }) =>
-      virtualSize(path, handle),
+    inspectLocal(
+      source,
+      use,
+      config,
+      { is: (found) => found.isFile(), name: 'a regular file' },
+      async ({ path, handle }) => {
+        const header = await readHeader(path, handle);
+        const emptiness = use.createsIfEmpty ? await emptinessOfQcow2(handle, header) : 'look';
+        return { sizeBytes: Number(header.readBigUInt64BE(24)), emptiness };
+      },
     ),
   aioModes: localAioModes,
   protocol: ({ path }, names, disk, aio) => localProtocol('file', path, names, disk, aio),
@@ -52,7 +61,7 @@ export const qcow2File: SourceModule<Qcow2FileSource> = {
 };
 
 /** Layout: docs/interop/qcow2.txt in QEMU's sources. */
-async function virtualSize(path: string, handle: FileHandle): Promise<number> {
+async function readHeader(path: string, handle: FileHandle): Promise<Buffer> {
   const header = Buffer.alloc(QCOW2_HEADER_BYTES);
   const { bytesRead } = await handle.read(header, 0, QCOW2_HEADER_BYTES, 0);
   if (bytesRead < 72 || header.readUInt32BE(0) !== QCOW2_MAGIC) {
@@ -78,5 +87,5 @@ async function virtualSize(path: string, handle: FileHandle): Promise<number> {
       'QCOW2_ENCRYPTED',
     );
   }
-  return Number(header.readBigUInt64BE(24));
+  return header;
 }

@@ -34,7 +34,7 @@ export const rawFile: SourceModule<RawFileSource> = {
   resolved: (source, path) => ({ ...source, path }),
   inspect: (source, use, config) =>
     inspectLocal(source, use, config, { is: (found) => found.isFile(), name: 'a regular file' }, ({ found }) =>
-      Promise.resolve(found.size),
+      Promise.resolve({ sizeBytes: found.size }),
     ),
   aioModes: localAioModes,
   protocol: ({ path }, names, disk, aio) => localProtocol('file', path, names, disk, aio),

@@ -43,7 +43,7 @@ END
 }
 
 # All zero in the first and the last MiB, and up to 64 KiB more. cmp fails if it cannot read all of that.
-blank() {
+ends_zero() {
   read -r sectors < "/sys/block/$name/size"
   size=$((sectors * 512)) head=1114112 skip=0
   if [ "$size" -lt 512 ]; then return 1; fi
@@ -51,6 +51,31 @@ blank() {
   if [ "$size" -gt 1048576 ]; then skip=$(((size - 1048576) / 65536)); fi
   cmp -n "$head" "$dev" /dev/zero > /dev/null 2>&1 || return 1
   dd if="$dev" bs=65536 skip="$skip" 2> /dev/null | cmp -n "$((size - skip * 65536))" - /dev/zero > /dev/null 2>&1
+}
+
+# How it is proven that a disk is empty: what the host has seen of it (zero, noise, data or look), the most bytes to read
+# here, and for how long.
+proof_by() { # EMPTINESS LOOKBYTES LOOKSECONDS
+  emptiness=$1 look_bytes=$2 look_seconds=$3
+}
+
+# Reads all of it, unless that is too much. Fails when it stays unknown.
+all_zero() { # DEVICE SKIP-BLOCKS-OF-4096 BYTES
+  [ "$3" -le "$look_bytes" ] || fail GUEST_EMPTINESS_UNKNOWN "it has $3 bytes; at most $look_bytes are read"
+  dd if="$1" bs=4096 skip="$2" 2> /dev/null | timeout "$look_seconds" cmp -n "$3" - /dev/zero > /dev/null 2>&1
+  case $? in
+    0) return 0 ;;
+    124 | 143) fail GUEST_EMPTINESS_UNKNOWN "it was not read within $look_seconds s" ;;
+    126 | 127) fail GUEST_TOOL_MISSING 'timeout, cmp' ;;
+    *) return 1 ;;
+  esac
+}
+
+# Proves that nothing lies on the device. The ends come first: they tell soonest of what is not empty.
+blank() {
+  if [ "$emptiness" = data ]; then return 1; fi
+  ends_zero || return 1
+  [ "$emptiness" = zero ] || all_zero "$dev" 0 "$size"
 }
 
 format_device() { # [MKFS-OPTION ...]
@@ -109,6 +134,8 @@ prepare_mount() { # FSTYPE POINT ESCAPED-POINT OPTIONS never|if_empty [MKFS-OPTI
       [ "$kind" = "$fstype" ] || fail GUEST_FS_MISMATCH "it holds $kind"
       ;;
     2)
+      # Nothing is to be made: that it is empty need not be proven.
+      if [ "$format" != if_empty ] && ends_zero; then fail GUEST_NO_FILESYSTEM 'blkid finds none'; fi
       blank || fail GUEST_DISK_NOT_EMPTY 'it holds no file system that blkid knows, and is not all zero'
       make_if_allowed "$@"
       ;;
