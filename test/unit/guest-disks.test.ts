@@ -60,6 +60,8 @@ describe('prepareMount', () => {
         '/mnt/a\\040b\\134c',
         'ro,noatime,errors=remount-ro',
         'if_empty',
+        'never',
+        '0',
         '0',
       ],
     );

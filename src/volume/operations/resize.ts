@@ -66,12 +66,17 @@ async function grow(
   }
   const encryption = guestEncryption(volume);
   if (encryption === undefined) {
-    const disk = { pci, serial: volume.spec.serial, sizeBytes, grow: volume.spec.mount !== undefined, timeoutMs };
+    const disk = { pci, serial: volume.spec.serial, sizeBytes, grow: mountsWholeDisk(volume), timeoutMs };
     await resizeDisk(host.agent, disk);
     return;
   }
   const open = (luksKey: LuksKey): Promise<void> => growMapping(host, volume, pci, luksKey, sizeBytes, timeoutMs);
   await (key === undefined ? open({ kind: 'ephemeral' }) : key.use((material) => open({ kind: 'provided', material })));
+}
+
+/** A partition keeps its size when its disk grows. */
+function mountsWholeDisk({ spec: { mount } }: Volume): boolean {
+  return mount !== undefined && mount.partition === undefined;
 }
 
 function refuse(volume: Volume, sizeBytes: number): void {
