@@ -256,7 +256,10 @@ describe('what requests may say', () => {
       [{ cache: 'toString' }, 'spec.cache'],
       [{ mount: { fsType: 'btrfs', mountPoint: '/d', options: [], format: 'FORMAT_NEVER' } }, 'spec.mount.fs_type'],
       [{ mount: { fsType: 'ext4', mountPoint: '/d', options: [], format: 99 } }, 'spec.mount.format'],
-      [{ mount: { fsType: 'ext4', mountPoint: '/d', options: [], fsck: 99 } }, 'spec.mount.fsck'],
+      [
+        { mount: { fsType: 'ext4', mountPoint: '/d', options: [], format: 'FORMAT_NEVER', partition: 0, fsck: 99 } },
+        'spec.mount.fsck',
+      ],
     ];
     for (const [change, field] of CASES) {
       assert.throws(
