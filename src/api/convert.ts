@@ -60,6 +60,8 @@ const DETECT_ZEROES: Readonly<Record<string, DetectZeroes | undefined>> = {
   DETECT_ZEROES_UNMAP: 'unmap',
 };
 
+const FSCKS = { FSCK_REPAIR: 'repair', FSCK_FULL: 'full' } as const;
+
 const ERROR_POLICIES: Readonly<Record<string, IoErrorPolicy | undefined>> = {
   IO_ERROR_POLICY_UNSPECIFIED: undefined,
   IO_ERROR_POLICY_REPORT: 'report',
@@ -128,6 +130,8 @@ function mountFrom(message: Mount__Output): MountSpec {
     mountPoint: message.mountPoint,
     options: message.options,
     format: known('spec.mount.format', { FORMAT_NEVER: 'never', FORMAT_IF_EMPTY: 'if_empty' } as const, message.format),
+    ...(message.partition === 0 ? {} : { partition: message.partition }),
+    ...(message.fsck === 'FSCK_NEVER' ? {} : { fsck: known('spec.mount.fsck', FSCKS, message.fsck) }),
   };
 }
 
@@ -287,6 +291,8 @@ function mountMessage(mount: MountSpec | undefined): MountMessage | null {
     mountPoint: mount.mountPoint,
     options: [...mount.options],
     format: mount.format === 'if_empty' ? 'FORMAT_IF_EMPTY' : 'FORMAT_NEVER',
+    partition: mount.partition ?? 0,
+    fsck: mount.fsck === undefined ? 'FSCK_NEVER' : keyOf(FSCKS, mount.fsck),
   };
 }
 

@@ -657,6 +657,18 @@ export const REASONS = {
     meaning: 'The guest could not mount the disk.',
     remedy: "Read the guest's own words in the message.",
   },
+  GUEST_PARTITION_NOT_FOUND: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: "The disk's partition table has no partition of that number, or the guest does not know the table.",
+    remedy: 'Look at the table, and name a partition that there is, or 0 for the whole disk.',
+  },
+  GUEST_FSCK_FAILED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The check before the mount ended with errors that it does not mend without asking, or could not be made.',
+    remedy: 'Attach the volume without a mount and let a person run e2fsck, or go back to a copy.',
+  },
   GUEST_FORMAT_FAILED: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],

@@ -17,6 +17,7 @@ import {
   DISCARD_MODES,
   ENCRYPTIONS,
   FORMATS,
+  FSCKS,
   FS_TYPES,
   listRequest,
   LUKS_CREATES,
@@ -107,6 +108,13 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
         '--format <when>',
         'make a file system, only on a volume that is provably empty (default: never)',
       ).choices(keysOf(FORMATS)),
+    )
+    .option('--partition <n>', 'mount this partition of the disk (default: the whole disk)', wholeNumber(1))
+    .addOption(
+      new Option(
+        '--fsck <when>',
+        'check ext4 before it is mounted; repair: what is marked as damaged, full: all of it (default: never)',
+      ).choices(keysOf(FSCKS)),
     )
     .optionsGroup('Encryption:')
     .addOption(

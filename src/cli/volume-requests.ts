@@ -55,6 +55,12 @@ export const FORMATS = {
   'if-empty': 'FORMAT_IF_EMPTY',
 } as const;
 
+export const FSCKS = {
+  never: 'FSCK_NEVER',
+  repair: 'FSCK_REPAIR',
+  full: 'FSCK_FULL',
+} as const;
+
 export const ENCRYPTIONS = ['host-luks', 'guest-luks2'] as const;
 
 const LUKS_MODES = {
@@ -109,6 +115,8 @@ export interface AttachOptions {
   readonly fsType?: (typeof FS_TYPES)[number] | undefined;
   readonly mountOptions?: readonly string[] | undefined;
   readonly format?: keyof typeof FORMATS | undefined;
+  readonly partition?: number | undefined;
+  readonly fsck?: keyof typeof FSCKS | undefined;
   readonly timeout?: number | undefined;
   readonly encrypt?: (typeof ENCRYPTIONS)[number] | undefined;
   readonly key?: string | undefined;
@@ -219,10 +227,12 @@ function encryptionOf(options: AttachOptions, cwd: string): Encryption | undefin
   return { guestLuks2: { ...from, ...present({ mode, uuid: luksUuid, ...ofGuest }) } };
 }
 
-function mountOf({ mount, fsType, mountOptions, format }: AttachOptions): Mount | undefined {
+function mountOf({ mount, fsType, mountOptions, format, partition, fsck }: AttachOptions): Mount | undefined {
   if (mount === undefined) {
-    if (fsType !== undefined || mountOptions !== undefined || format !== undefined) {
-      throw usageFailure('--fs-type, --mount-options and --format say how to mount: give --mount POINT as well');
+    if ([fsType, mountOptions, format, partition, fsck].some((option) => option !== undefined)) {
+      throw usageFailure(
+        '--fs-type, --mount-options, --format, --partition and --fsck say how to mount: give --mount POINT as well',
+      );
     }
     return undefined;
   }
@@ -231,6 +241,10 @@ function mountOf({ mount, fsType, mountOptions, format }: AttachOptions): Mount 
     mountPoint: mount,
     fsType: fsType ?? 'ext4',
     options: [...(mountOptions ?? [])],
-    ...present({ format: format === undefined ? undefined : FORMATS[format] }),
+    ...present({
+      format: format === undefined ? undefined : FORMATS[format],
+      partition,
+      fsck: fsck === undefined ? undefined : FSCKS[fsck],
+    }),
   };
 }

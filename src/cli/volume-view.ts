@@ -157,6 +157,8 @@ function mountText(spec: VolumeSpec | null, formatted: boolean): string {
   const mount = spec?.mount;
   if (mount === null || mount === undefined) return NOTHING;
   const options = mount.options.length === 0 ? '' : ` (${visible(mount.options.join(','))})`;
+  const part = mount.partition === 0 ? '' : `partition ${mount.partition}, `;
+  const checked = mount.fsck === 'FSCK_NEVER' ? '' : `, fsck ${enumWord('FSCK_', mount.fsck)}`;
   const made = formatted ? ', made by this attach' : '';
-  return `${visible(mount.fsType)} on ${visible(mount.mountPoint)}${options}${made}`;
+  return `${part}${visible(mount.fsType)} on ${visible(mount.mountPoint)}${options}${checked}${made}`;
 }

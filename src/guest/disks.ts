@@ -36,6 +36,10 @@ export interface PrepareMountRequest extends DiskIdentity {
   readonly format: 'never' | 'if_empty';
   readonly readOnly: boolean;
   readonly proof?: EmptinessProof;
+  /** By number; left out: the whole disk. */
+  readonly partition?: number | undefined;
+  /** Checks an ext4 file system before it is mounted (e2fsck); left out: never. */
+  readonly fsck?: 'repair' | 'full' | undefined;
   readonly timeoutMs: number;
 }
 
@@ -43,6 +47,8 @@ export interface PreparedMount {
   readonly device: string;
   readonly formatted: boolean;
   readonly uuid?: string;
+  /** What fsck found; left out when it was not asked. */
+  readonly checked?: string;
 }
 
 export interface UnmountRequest extends DiskIdentity {
@@ -76,16 +82,16 @@ export async function findDisk(agent: Pick<GuestAgent, 'disks'>, identity: DiskI
  * same file system is there already as asked (an earlier call that was not heard to the end), that is success.
  * @throws ShimError FAILED_PRECONDITION: GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH, GUEST_FS_MISMATCH,
  * GUEST_DISK_NOT_EMPTY, GUEST_EMPTINESS_UNKNOWN, GUEST_NO_FILESYSTEM, GUEST_MOUNT_POINT_BUSY, GUEST_MOUNT_FAILED,
- * GUEST_FORMAT_FAILED;
- * UNIMPLEMENTED/GUEST_TOOL_MISSING; INVALID_ARGUMENT; and what GuestAgent.exec throws. After GUEST_EXEC_TIMEOUT the
- * work goes on in the guest, and a second call waits for it.
+ * GUEST_FORMAT_FAILED, GUEST_PARTITION_NOT_FOUND, GUEST_FSCK_FAILED; UNIMPLEMENTED/GUEST_TOOL_MISSING;
+ * INVALID_ARGUMENT; and what GuestAgent.exec throws. After GUEST_EXEC_TIMEOUT the work goes on in the guest, and a
+ * second call waits for it.
  */
 export async function prepareMount(agent: GuestAgent, request: PrepareMountRequest): Promise<PreparedMount> {
   const { mountPoint, timeoutMs } = request;
   const facts = await runScript(agent, PREPARE_MOUNT, {
     identity: request,
     mountPoint,
-    args: [...mountArguments(request), ...proofArguments(request)],
+    args: [...mountArguments(request), ...proofArguments(request), String(request.partition ?? 0)],
     timeoutMs,
     fallback: 'GUEST_MOUNT_FAILED',
   });
@@ -94,7 +100,13 @@ export async function prepareMount(agent: GuestAgent, request: PrepareMountReque
   if (device === undefined || formatted === undefined)
     throw refusal('GUEST_MOUNT_FAILED', { identity: request, mountPoint }, 'no result');
   const uuid = facts.get('uuid')?.[0];
-  return { device, formatted: formatted === '1', ...(uuid !== undefined && uuid !== '' && { uuid }) };
+  const checked = facts.get('checked')?.[0];
+  return {
+    device,
+    formatted: formatted === '1',
+    ...(uuid !== undefined && uuid !== '' && { uuid }),
+    ...(checked !== undefined && { checked }),
+  };
 }
 
 /**
@@ -160,7 +172,8 @@ function escapeForMountinfo(path: string): string {
 }
 
 /**
- * The arguments that describe a mount to a script: type, mount point, the same as in mountinfo, options, format.
+ * The arguments that describe a mount to a script: type, mount point, the same as in mountinfo, options, format,
+ * fsck.
  * @throws ShimError INVALID_ARGUMENT: INVALID_MOUNT_POINT, INVALID_MOUNT_OPTION
  */
 export function mountArguments(
@@ -170,7 +183,7 @@ export function mountArguments(
   checkMountPoint('mountPoint', mountPoint);
   for (const option of options) checkMountOption('options', option);
   const all = [readOnly ? 'ro' : 'rw', ...options].join(',');
-  return [fsType, mountPoint, escapeForMountinfo(mountPoint), all, format];
+  return [fsType, mountPoint, escapeForMountinfo(mountPoint), all, format, mount.fsck ?? 'never'];
 }
 
 /** Of the time for the whole script, so that the script itself can say that it was too short for reading. */

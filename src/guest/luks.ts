@@ -102,7 +102,7 @@ export async function openLuks2(agent: GuestAgent, request: OpenLuks2Request): P
   const { name, mode, integrity, key, readOnly, mount, timeoutMs } = request;
   checkName(name);
   if (readOnly && mode === 'create') throw invalidArgument('readOnly', readOnly, 'nothing can be created read-only');
-  const mountArgs = mount === undefined ? ['', '', '', '', ''] : mountArguments({ ...mount, readOnly });
+  const mountArgs = mount === undefined ? ['', '', '', '', '', 'never'] : mountArguments({ ...mount, readOnly });
   const flags = [integrity ? '1' : '0', ...keyArguments(key), readOnly ? '1' : '0'];
   const facts = await withKey(key, (input) =>
     runScript(agent, OPEN_LUKS2, {

@@ -111,6 +111,8 @@ const SENTENCES = {
   GUEST_NO_FILESYSTEM: 'the disk has no file system and must not be formatted',
   GUEST_MOUNT_POINT_BUSY: 'something else is mounted at the mount point',
   GUEST_MOUNT_FAILED: 'the guest could not mount the disk',
+  GUEST_PARTITION_NOT_FOUND: 'the disk has no such partition',
+  GUEST_FSCK_FAILED: 'the file system has errors that were not mended, or could not be checked',
   GUEST_FORMAT_FAILED: 'the guest could not format the disk',
   GUEST_UNMOUNT_FAILED: 'the guest could not unmount the disk',
   GUEST_PROBE_FAILED: 'the guest could not tell who uses the disk',

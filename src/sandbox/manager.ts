@@ -109,7 +109,9 @@ export class SandboxManager {
     await clearBareQemus(config, this.#environment.log);
     for (const { sandbox, booting, again } of await adoptAll(this.#environment)) {
       this.#sandboxes.set(sandbox.id, sandbox);
-      if (booting !== undefined) again ? this.#followAgain(sandbox, booting) : this.#follow(sandbox, booting);
+      if (booting === undefined) continue;
+      if (again) this.#followAgain(sandbox, booting);
+      else this.#follow(sandbox, booting);
     }
     await this.#environment.templates.trim();
     this.#limitingLogs = limitLogs(config, () => this.#sandboxes.values(), this.#leaving.signal);
@@ -272,8 +274,8 @@ export class SandboxManager {
   }
 
   /**
-   * Starts a sandbox that has stopped: a new VM of the same spec, UUID and id, with no volumes. One that runs answers as
-   * it is. When the start fails the sandbox stays stopped, with why.
+   * Starts a sandbox that has stopped: a new VM of the same spec, UUID and id, with no volumes. One that runs answers
+   * as it is. When the start fails the sandbox stays stopped, with why.
    * @param callerWait ends only this caller's waiting
    * @throws ShimError NOT_FOUND; FAILED_PRECONDITION / SANDBOX_STOPPING; what bootSandbox throws
    */

@@ -41,8 +41,8 @@ export async function resumeSandbox(sandbox: Sandbox): Promise<void> {
 
 /**
  * Begins a new boot of the guest. Its agent is asked first; a guest that does not reset itself in time, and with
- * `force` any, is reset. Ends when the reset was seen and, in a sandbox whose Create waits for its agent, when the agent
- * of the new boot has answered. Volumes stay attached; their mounts are gone with the old boot (guest-reset.ts).
+ * `force` any, is reset. Ends when the reset was seen and, in a sandbox whose Create waits for its agent, when the
+ * agent of the new boot has answered. Volumes stay attached; their mounts are gone with the old boot (guest-reset.ts).
  * @throws ShimError FAILED_PRECONDITION: SANDBOX_NOT_RUNNING, SANDBOX_STOPPING, SANDBOX_NOT_RESUMED; DEADLINE_EXCEEDED:
  *   RESET_NOT_SEEN, GUEST_AGENT_TIMEOUT
  */

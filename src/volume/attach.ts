@@ -231,6 +231,8 @@ async function mountDisk(seen: InGuest, { mount }: Extract<GuestStep, { kind: 'm
   const request = { ...mount, pci, serial, readOnly, proof, timeoutMs: host.config.mount_timeout_ms };
   const mounted = await onceListed(host, deadline, () => prepareMount(host.agent, request));
   watch.lap('mount');
+  if (mounted.checked !== undefined)
+    host.log.info({ volumeId: volume.id, found: mounted.checked }, 'fsck before mount');
   evidence.push('guest-agent', 'guest-mount');
   seen.device = mounted.device;
   seen.formatted = mounted.formatted;

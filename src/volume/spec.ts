@@ -68,6 +68,9 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
   const mount = requested.mount && checkMount(requested.mount, readOnly);
   const encryption = requested.encryption && completeEncryption(requested.encryption, { readOnly, source: module });
   checkContradictions(disk);
+  if (mount?.partition !== undefined && encryption?.kind === 'guest-luks2') {
+    throw invalidArgument('spec.mount.partition', mount.partition, 'guest_luks2 encrypts the whole disk');
+  }
   if (disk.aio !== 'auto' && !module.aioModes(disk, true).includes(disk.aio)) {
     throw invalidArgument('spec.aio', disk.aio, `${module.apiName} has no such mode: leave it to auto`);
   }

@@ -3,11 +3,13 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, type IncomingHttpHeaders } from 'node:http2';
 import { connect as connectTo } from 'node:net';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { execa } from 'execa';
 import type { DeleteSandboxResponse__Output } from '../../src/grpc/generated/qshim/v1/DeleteSandboxResponse.ts';
 import { TestDaemon, call } from '../support/daemon.ts';
 import { FakeApi } from '../support/fake-api.ts';
-import { run, start } from '../support/run-qshim.ts';
+import { QSHIM, run, start } from '../support/run-qshim.ts';
 import { until } from '../support/until.ts';
 
 describe('what is not there', () => {
@@ -49,6 +51,12 @@ describe('what is not there', () => {
     child.kill('SIGINT');
     assert.equal((await child).exitCode, 130);
   });
+});
+
+it('qshimd tells its version, which is that of the command', async () => {
+  const { stdout } = await run(['--version']);
+  const daemon = await execa(join(QSHIM, '../qshimd'), ['--version']);
+  assert.equal(`${daemon.stdout}\n`, stdout.toString());
 });
 
 describe('a deadline that is further away than a timer reaches', () => {

@@ -118,6 +118,8 @@ describe('attach', () => {
         fsType: 'xfs',
         mountOptions: ['ro'],
         format: 'if-empty',
+        partition: 3,
+        fsck: 'repair',
         timeout: 7,
       },
       '/cwd',
@@ -142,6 +144,8 @@ describe('attach', () => {
           fsType: 'xfs',
           options: ['ro'],
           format: 'FORMAT_IF_EMPTY',
+          partition: 3,
+          fsck: 'FSCK_REPAIR',
         },
       },
     });
@@ -153,5 +157,6 @@ describe('attach', () => {
     assert.throws(() => attachRequest('s', 'v', { sources: { raw: 'a', block: 'b' } }, '/'), usage);
     assert.throws(() => attachRequest('s', 'v', { sources: { raw: 'a' }, fsType: 'xfs' }, '/'), usage);
     assert.throws(() => attachRequest('s', 'v', { sources: { raw: 'a' }, format: 'never' }, '/'), usage);
+    assert.throws(() => attachRequest('s', 'v', { sources: { raw: 'a' }, partition: 1 }, '/'), usage);
   });
 });

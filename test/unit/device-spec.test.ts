@@ -170,5 +170,11 @@ describe('volume spec contradictions', () => {
     assert.deepEqual(complete({ mount: { ...MOUNT, options } }).mount?.options, options);
     refuses({ readOnly: true, mount: MOUNT }, 'spec.mount.format');
     assert.deepEqual(complete({ readOnly: true, mount: { ...MOUNT, format: 'never' } }).mount?.format, 'never');
+    const plain = { ...MOUNT, format: 'never' as const };
+    assert.equal(complete({ mount: { ...plain, partition: 128, fsck: 'full' } }).mount?.partition, 128);
+    refuses({ mount: { ...plain, partition: 129 } }, 'spec.mount.partition');
+    refuses({ mount: { ...MOUNT, partition: 1 } }, 'spec.mount.partition');
+    refuses({ mount: { ...plain, fsType: 'xfs', fsck: 'repair' } }, 'spec.mount.fsck');
+    refuses({ readOnly: true, mount: { ...plain, fsck: 'repair' } }, 'spec.mount.fsck');
   });
 });

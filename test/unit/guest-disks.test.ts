@@ -94,9 +94,11 @@ describe('prepareMount', () => {
         '/mnt/a\\040b\\134c',
         'ro,noatime,errors=remount-ro',
         'if_empty',
+        'never',
         'look',
         '17179869184',
         '3',
+        '0',
       ],
     );
   });

@@ -35,8 +35,10 @@ const mount = fc.record(
     mountPoint: fc.constantFrom('/data', '/a/b'),
     options: fc.array(fc.constantFrom('noatime', 'discard'), { maxLength: 2 }),
     format: fc.constantFrom('never' as const, 'if_empty' as const),
+    partition: fc.integer({ min: 1, max: 128 }),
+    fsck: fc.constantFrom('repair' as const, 'full' as const),
   },
-  { noNullPrototype: true },
+  { noNullPrototype: true, requiredKeys: ['fsType', 'mountPoint', 'options', 'format'] },
 );
 const spec: fc.Arbitrary<VolumeSpec> = fc
   .record(
@@ -69,7 +71,9 @@ const spec: fc.Arbitrary<VolumeSpec> = fc
       !(each.encryption?.kind === 'host-luks' && each.source.kind === 'qcow2-file') &&
       !(each.aio === 'native' && !isDirect(each.cache)) &&
       !(each.detectZeroes === 'unmap' && each.discard !== 'unmap') &&
-      !(each.readOnly && (each.discard === 'unmap' || each.mount?.format === 'if_empty')),
+      !(each.readOnly && (each.discard === 'unmap' || each.mount?.format === 'if_empty')) &&
+      !(each.mount?.fsck !== undefined && (each.readOnly || each.mount.fsType === 'xfs')) &&
+      !(each.mount?.partition !== undefined && (each.mount.format === 'if_empty' || each.encryption !== undefined)),
   );
 
 const slot = slotAt(VOLUME_CAPACITY_MAX - 1);
@@ -252,6 +256,10 @@ describe('what requests may say', () => {
       [{ cache: 'toString' }, 'spec.cache'],
       [{ mount: { fsType: 'btrfs', mountPoint: '/d', options: [], format: 'FORMAT_NEVER' } }, 'spec.mount.fs_type'],
       [{ mount: { fsType: 'ext4', mountPoint: '/d', options: [], format: 99 } }, 'spec.mount.format'],
+      [
+        { mount: { fsType: 'ext4', mountPoint: '/d', options: [], format: 'FORMAT_NEVER', partition: 0, fsck: 99 } },
+        'spec.mount.fsck',
+      ],
     ];
     for (const [change, field] of CASES) {
       assert.throws(

@@ -79,6 +79,7 @@ export interface ProtoGrpcType {
       EphemeralKey: MessageTypeDefinition<_qshim_v1_EphemeralKey, _qshim_v1_EphemeralKey__Output>
       Event: MessageTypeDefinition<_qshim_v1_Event, _qshim_v1_Event__Output>
       Format: EnumTypeDefinition
+      Fsck: EnumTypeDefinition
       GetVolumeRequest: MessageTypeDefinition<_qshim_v1_GetVolumeRequest, _qshim_v1_GetVolumeRequest__Output>
       GuestLuks2: MessageTypeDefinition<_qshim_v1_GuestLuks2, _qshim_v1_GuestLuks2__Output>
       HostLuks: MessageTypeDefinition<_qshim_v1_HostLuks, _qshim_v1_HostLuks__Output>

@@ -1,8 +1,7 @@
 # Opens an encrypted disk, or encrypts an empty one, and mounts what is in it if that is asked for.
 # PCI SERIAL NAME create|open|open_or_create_if_empty INTEGRITY(0|1) ephemeral|provided KEYBYTES READONLY(0|1)
-# FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty SECTORSIZE UUID zero|data|look LOOKBYTES LOOKSECONDS;
-# the key, twice, on stdin. FSTYPE is empty when
-# nothing is to be mounted, UUID when any will do.
+# FSTYPE POINT POINT-AS-IN-MOUNTINFO OPTIONS never|if_empty never|repair|full SECTORSIZE UUID zero|data|look LOOKBYTES
+# LOOKSECONDS; the key, twice, on stdin. FSTYPE is empty when nothing is to be mounted, UUID when any will do.
 
 . ./lib/disk.sh
 . ./lib/lock.sh
@@ -16,8 +15,8 @@ hold "/run/qshim-luks-$3.lock"
 begin_luks "$3"
 mode=$4 integrity=$5 source=$6 bytes=$7 readonly=$8 fs_wanted=$9
 shift 9
-mount_point=$1 mount_point_escaped=$2 mount_options=$3 mount_format=$4 sector_size=$5 wanted_uuid=$6
-proof_by "$7" "$8" "$9"
+mount_point=$1 mount_point_escaped=$2 mount_options=$3 mount_format=$4 fsck=$5 sector_size=$6 wanted_uuid=$7
+proof_by "$8" "$9" "${10}"
 opened='' marked='' created=0
 
 fail() { # REASON DETAIL

@@ -18,6 +18,11 @@ export const mountSchema = z
     mountPoint: z.string(),
     options: z.array(z.string()).readonly(),
     format: z.enum(['never', 'if_empty']),
+    // What is not asked for is left out, so that the version before can read the record.
+    /** By number; left out: the whole disk. */
+    partition: z.int().optional(),
+    /** Left out: never. */
+    fsck: z.enum(['repair', 'full']).optional(),
   })
   .readonly();
 
@@ -72,6 +77,8 @@ const LOGICAL_BLOCK_SIZE_MAX = 4096;
 const PHYSICAL_BLOCK_SIZE_MAX = 32768;
 const PATH_BYTES_MAX = 4095;
 const MOUNT_OPTIONS_MAX = 32;
+/** Of a GPT as it is usually made. */
+const PARTITION_MAX = 128;
 
 /**
  * Fills in the defaults.
@@ -142,6 +149,18 @@ export function checkHostPath(field: string, path: string): void {
   }
 }
 
+function checkPartitionAndFsck({ fsType, format, partition, fsck }: MountSpec, readOnly: boolean): void {
+  if (partition !== undefined && partition > PARTITION_MAX) {
+    throw invalidArgument('spec.mount.partition', partition, `must be from 1 to ${PARTITION_MAX}, or 0 for the disk`);
+  }
+  if (partition !== undefined && format === 'if_empty') {
+    throw invalidArgument('spec.mount.partition', partition, 'only a whole disk is ever formatted');
+  }
+  if (fsck === undefined) return;
+  if (fsType !== 'ext4') throw invalidArgument('spec.mount.fsck', fsck, `is for ext4, not for ${fsType}`);
+  if (readOnly) throw invalidArgument('spec.mount.fsck', fsck, 'nothing is mended on a read-only volume');
+}
+
 function checkSerial(serial: string): string {
   const bytes = Buffer.byteLength(serial);
   if (bytes > SERIAL_BYTES_MAX) {
@@ -161,6 +180,7 @@ function checkBlockSize(field: string, bytes: number, min: number, max: number):
 
 /** @throws ShimError INVALID_ARGUMENT that names the field */
 export function checkMount(mount: MountSpec, readOnly: boolean): MountSpec {
+  checkPartitionAndFsck(mount, readOnly);
   checkMountPoint('spec.mount.mount_point', mount.mountPoint);
   if (mount.options.length > MOUNT_OPTIONS_MAX) {
     throw invalidArgument('spec.mount.options', mount.options.length, `at most ${MOUNT_OPTIONS_MAX} are allowed`);

@@ -88,8 +88,7 @@ async function growInGuest(
   }
   const encryption = guestEncryption(volume);
   if (encryption === undefined) {
-    const grow = volume.spec.mount !== undefined;
-    const disk = { pci, serial: volume.spec.serial, sizeBytes: seenBytes, grow, timeoutMs };
+    const disk = { pci, serial: volume.spec.serial, sizeBytes: seenBytes, grow: mountsWholeDisk(volume), timeoutMs };
     await resizeDisk(host.agent, disk);
     return;
   }
@@ -98,7 +97,7 @@ async function growInGuest(
 }
 
 function needsGuest(volume: Volume): boolean {
-  return volume.spec.mount !== undefined || guestEncryption(volume) !== undefined;
+  return mountsWholeDisk(volume) || guestEncryption(volume) !== undefined;
 }
 
 function guestSilent({ id }: Volume, so: string): ShimError {
@@ -106,6 +105,11 @@ function guestSilent({ id }: Volume, so: string): ShimError {
     reason: 'GUEST_AGENT_LOST',
     metadata: { volumeId: id },
   });
+}
+
+/** A partition keeps its size when its disk grows. */
+function mountsWholeDisk({ spec: { mount } }: Volume): boolean {
+  return mount !== undefined && mount.partition === undefined;
 }
 
 function refuse(volume: Volume, sizeBytes: number): void {

@@ -6,6 +6,40 @@
 # Not empty: the device holds only noise, and there is nothing to look for on it.
 fresh=
 
+# Whether an ext4 file system is checked before it is mounted: never, repair, full.
+fsck=never
+
+# From here on the device is this partition of the disk. The kernel has read the table before the disk could be opened.
+find_partition() { # NUMBER
+  partition=
+  for path in /sys/block/"$name"/"$name"*; do
+    each=
+    if [ -e "$path/partition" ]; then read -r each < "$path/partition"; fi
+    if [ "$each" = "$1" ]; then partition=${path##*/}; fi
+  done
+  [ -n "$partition" ] || fail GUEST_PARTITION_NOT_FOUND "/dev/$name has no partition $1"
+  read -r number < "/sys/block/$name/$partition/dev"
+  dev=/dev/$partition
+  [ -b "$dev" ] || fail GUEST_PARTITION_NOT_FOUND "$dev is no block device"
+}
+
+# e2fsck(8): 0 is clean, 1 is mended, anything else is neither.
+check_fs() {
+  case $fsck in
+    repair) set -- -p ;;
+    full) set -- -p -f ;;
+    *) return 0 ;;
+  esac
+  err=$(e2fsck "$@" "$dev" 2>&1 < /dev/null)
+  code=$?
+  case $code in
+    0) echo checked=clean ;;
+    1) echo checked=repaired ;;
+    126 | 127) fail GUEST_TOOL_MISSING e2fsck ;;
+    *) fail GUEST_FSCK_FAILED "e2fsck ended with $code: $err" ;;
+  esac
+}
+
 # What is on top at the mount point: found (device number), root, state (options), type.
 mounted() {
   found=
@@ -132,6 +166,7 @@ prepare_mount() { # FSTYPE POINT ESCAPED-POINT OPTIONS never|if_empty [MKFS-OPTI
       [ -n "$known" ] || fail GUEST_TOOL_MISSING 'blkid of util-linux (only another blkid is there)'
       [ -n "$kind" ] || fail GUEST_DISK_NOT_EMPTY 'it holds a partition table or the like'
       [ "$kind" = "$fstype" ] || fail GUEST_FS_MISMATCH "it holds $kind"
+      check_fs
       ;;
     2)
       # Nothing is to be made: that it is empty need not be proven.
