@@ -1052,7 +1052,7 @@ export const REASONS = {
   TEMPLATE_DIR_UNSAFE: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['inside'],
-    meaning: 'Others than the user of the daemon could write in `templates_dir`.',
+    meaning: 'The user of the daemon has no `templates_dir`, or others could write in it.',
     remedy: 'Give the directory to that user with mode 0700; until then every sandbox boots.',
   },
   TEMPLATE_STORE_CLOSED: {
@@ -1284,7 +1284,13 @@ export const REASONS = {
     statuses: ['FAILED_PRECONDITION'],
     where: ['start'],
     meaning: 'Others may enter the directory of the socket.',
-    remedy: 'Give the directory mode 0700.',
+    remedy: 'Give the directory mode 0700, or choose another with the option that the message names.',
+  },
+  DIRECTORY_NOT_USABLE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['start'],
+    meaning: 'The user of the daemon may not make or use a directory that it needs.',
+    remedy: 'Let that user have it, or choose another with the option that the message names.',
   },
   STATE_DIR_GONE: {
     statuses: ['FAILED_PRECONDITION'],

@@ -64,14 +64,18 @@ export class ContainerdServer {
 
   /** @throws ShimError FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN */
   async listen(socket: string): Promise<void> {
-    await bindSocket(socket, async () => {
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
-        if (error === null) resolve();
-        else reject(error);
-      });
-      await promise;
-    });
+    await bindSocket(
+      socket,
+      async () => {
+        const { promise, resolve, reject } = Promise.withResolvers<void>();
+        this.#server.bindAsync(`unix:${socket}`, ServerCredentials.createInsecure(), (error) => {
+          if (error === null) resolve();
+          else reject(error);
+        });
+        await promise;
+      },
+      'state_dir',
+    );
     await chmod(socket, 0o600);
     this.#log.info({ socket }, 'listening for containerd');
   }
