@@ -229,8 +229,8 @@ export const REASONS = {
   GUEST_EXEC_TIMEOUT: {
     statuses: ['DEADLINE_EXCEEDED'],
     where: ['api'],
-    meaning: 'A command in the guest has not ended in time, and was left running.',
-    remedy: 'Allow the command more time, and look in the guest for the one that was begun.',
+    meaning: 'A command in the guest has not ended in time, or its output could not be had after it was killed.',
+    remedy: 'Allow the command more time; where `killed` in the metadata is not true, it may still run in the guest.',
   },
   TOO_MANY_COMMANDS: {
     statuses: ['RESOURCE_EXHAUSTED'],
