@@ -50,7 +50,7 @@ export class ShimServer {
    */
   async listen(): Promise<void> {
     const { socket } = this.#config;
-    await listenOn(this.#server, socket);
+    await listenOn(this.#server, socket, 'socket');
     for (const service of ['', ...SERVICES]) this.#health.setStatus(service, 'SERVING');
     this.#log.info({ socket }, 'listening');
   }

@@ -75,6 +75,7 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
         standardOutput: result.stdout,
         standardError: result.stderr,
         truncated: result.truncated,
+        timedOut: result.timedOut ?? false,
       };
     }),
     Console: streaming(edge, 'Sandboxes.Console', async ({ sandboxId, follow }, send, { signal }) => {

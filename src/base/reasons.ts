@@ -255,8 +255,8 @@ export const REASONS = {
   GUEST_EXEC_TIMEOUT: {
     statuses: ['DEADLINE_EXCEEDED'],
     where: ['api'],
-    meaning: 'A command in the guest has not ended in time, and was left running.',
-    remedy: 'Allow the command more time, and look in the guest for the one that was begun.',
+    meaning: 'A command in the guest has not ended in time, or its output could not be had after it was killed.',
+    remedy: 'Allow the command more time; where `killed` in the metadata is not true, it may still run in the guest.',
   },
   TOO_MANY_COMMANDS: {
     statuses: ['RESOURCE_EXHAUSTED'],
@@ -1144,7 +1144,7 @@ export const REASONS = {
   TEMPLATE_DIR_UNSAFE: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['inside'],
-    meaning: 'Others than the user of the daemon could write in `templates_dir`.',
+    meaning: 'The user of the daemon has no `templates_dir`, or others could write in it.',
     remedy: 'Give the directory to that user with mode 0700; until then every sandbox boots.',
   },
   TEMPLATE_STORE_CLOSED: {
@@ -1376,7 +1376,13 @@ export const REASONS = {
     statuses: ['FAILED_PRECONDITION'],
     where: ['start'],
     meaning: 'Others may enter the directory of the socket.',
-    remedy: 'Give the directory mode 0700.',
+    remedy: 'Give the directory mode 0700, or choose another with the option that the message names.',
+  },
+  DIRECTORY_NOT_USABLE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['start'],
+    meaning: 'The user of the daemon may not make or use a directory that it needs.',
+    remedy: 'Let that user have it, or choose another with the option that the message names.',
   },
   STATE_DIR_GONE: {
     statuses: ['FAILED_PRECONDITION'],

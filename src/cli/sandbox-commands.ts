@@ -12,7 +12,7 @@ import { addPowerCommands } from './power-commands.ts';
 import { ACCELERATORS, createRequest, execRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';
 import { sizeInMebibytes } from './sizes.ts';
 import type { Session } from './session.ts';
-import { readStandardInput } from './standard-input.ts';
+import { STDIN_BYTES_MAX, readStandardInput } from './standard-input.ts';
 
 const BY_DAEMON = "(default: the daemon's configuration)";
 
@@ -179,15 +179,18 @@ function addExec(parent: CommandUnknownOpts, session: Session): void {
     )
     .usage('[options] <sandbox> -- <path> [args...]')
     .argument('<sandbox>', 'id of the sandbox')
-    .argument('<path>', 'absolute path of the program in the guest')
+    .argument('<path>', 'program in the guest: an absolute path, or a name to be found in the PATH of its agent')
     .argument('[args...]', 'its arguments; put -- before the path so that they are not taken for options of qshim')
-    .option('--stdin', 'pass standard input on, up to its end (default: the command gets none)')
+    .option(
+      '--stdin',
+      `pass standard input on, up to its end, at most ${STDIN_BYTES_MAX / 1024 / 1024} MiB (default: the command gets none)`,
+    )
     .option(
       '--env <name=value>',
       'environment variable of the command; may be repeated (default: what the guest agent has)',
       collectAssignment,
     )
-    .option('--timeout <ms>', `milliseconds that the command may take ${BY_DAEMON}`, wholeNumber(1))
+    .option('--timeout <ms>', `milliseconds that the command may take; then it is killed ${BY_DAEMON}`, wholeNumber(1))
     .addHelpText(
       'after',
       `
@@ -211,7 +214,8 @@ Examples:
           await session.writeOut(result.standardError, session.surroundings.stderr);
           if (result.truncated) session.remark('the output is not complete: the guest agent keeps only so much of it');
         }
-        session.exitCode = exitCodeOfGuest(result);
+        if (result.timedOut) session.remark('its time was over, so it was killed; --timeout sets another');
+        session.exitCode = result.timedOut ? EXIT.deadline : exitCodeOfGuest(result);
       });
     });
 }

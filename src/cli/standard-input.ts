@@ -21,7 +21,12 @@ export async function readStandardInput(stdin: Readable, signal: AbortSignal): P
     for await (const part of stdin as AsyncIterable<Buffer | string>) {
       const buffer = typeof part === 'string' ? Buffer.from(part) : part;
       bytes += buffer.length;
-      if (bytes > STDIN_BYTES_MAX) throw usageFailure(`standard input is longer than ${STDIN_BYTES_MAX} bytes`);
+      if (bytes > STDIN_BYTES_MAX) {
+        const limit = `${STDIN_BYTES_MAX / 1024 / 1024} MiB (${STDIN_BYTES_MAX} bytes)`;
+        throw usageFailure(
+          `standard input is longer than ${limit}, which is all that one exec takes; nothing was sent`,
+        );
+      }
       parts.push(buffer);
     }
   } catch (error) {

@@ -1,7 +1,8 @@
 import { mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
+import { privateDirectory } from '../grpc/socket.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import { SandboxController } from './controller.ts';
 import { EventForwarder } from './forwarder.ts';
@@ -53,6 +54,8 @@ export class ContainerdEndpoint implements AsyncDisposable {
     );
     const pods = await Pods.open({ manager, stateDir: config.state_dir, log });
     undo.defer(() => pods.leave());
+    // Here, where the option can be named: the relay's own words are in its log.
+    await privateDirectory(dirname(config.containerd_socket), 'containerd_socket');
     const backend = join(directory, 'daemon.sock');
     const inUse = (): boolean => pods.all().length > 0;
     const place = { socket: config.containerd_socket, backend, directory, inUse, log };

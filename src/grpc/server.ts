@@ -31,10 +31,11 @@ export async function bindServer(server: Server, socket: string): Promise<void> 
 /**
  * Has a server listen on a socket: mode 0600, in a directory of mode 0700. A stale socket is replaced.
  *
+ * @param option whose value the path follows from, for messages
  * @throws ShimError FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN
  */
-export async function listenOn(server: Server, socket: string): Promise<void> {
-  await bindSocket(socket, () => bindServer(server, socket));
+export async function listenOn(server: Server, socket: string, option: 'socket' | 'state_dir'): Promise<void> {
+  await bindSocket(socket, () => bindServer(server, socket), option);
   // The umask (077, set by main.ts) gave the socket its mode from its first moment; chmod says so again.
   await chmod(socket, 0o600);
 }

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { lstat, mkdir, open, rm } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import { access, lstat, mkdir, open, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { dirname, join } from 'node:path';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
@@ -14,10 +15,11 @@ const HOLDER = /^qshimd ([0-9]+)\n/;
 /**
  * Claims a socket path (claimSocket) and binds it, as one step: of processes that begin this at once over a socket that
  * is stale, one finds it so; each of the others finds the socket of the one before it.
+ * @param option whose value the path follows from, for messages
  * @throws what claimSocket and `bind` throw; ShimError FAILED_PRECONDITION / DIRECTORY_NOT_LOCKED
  */
-export async function bindSocket(path: string, bind: () => Promise<void>): Promise<void> {
-  await privateDirectory(dirname(path));
+export async function bindSocket(path: string, bind: () => Promise<void>, option: 'socket' | 'state_dir'): Promise<void> {
+  await privateDirectory(dirname(path), option);
   await using _turn = await turnIn(dirname(path));
   await claimSocket(path);
   await bind();
@@ -29,7 +31,6 @@ export async function bindSocket(path: string, bind: () => Promise<void>): Promi
  * @throws what bindSocket throws
  */
 export async function lockStateDirectory(directory: string): Promise<AsyncDisposable> {
-  await mkdir(directory, { recursive: true, mode: 0o700 });
   const path = join(directory, LOCK_SOCKET);
   const server = createServer((socket) => {
     socket.on('error', () => undefined);
@@ -37,13 +38,17 @@ export async function lockStateDirectory(directory: string): Promise<AsyncDispos
     // Whoever does not read must not hold up the end of the daemon.
     socket.destroySoon();
   });
-  await bindSocket(path, async () => {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    // Also later: a connection that could not be accepted is its caller's loss.
-    server.on('error', reject);
-    server.listen(path, resolve);
-    await promise;
-  });
+  await bindSocket(
+    path,
+    async () => {
+      const { promise, resolve, reject } = Promise.withResolvers<void>();
+      // Also later: a connection that could not be accepted is its caller's loss.
+      server.on('error', reject);
+      server.listen(path, resolve);
+      await promise;
+    },
+    'state_dir',
+  );
   return server;
 }
 
@@ -75,12 +80,40 @@ async function turnIn(directory: string): Promise<AsyncDisposable> {
 }
 
 /**
+ * Makes a directory for sockets, or sees that the one which is there is ours alone.
+ * @throws ShimError FAILED_PRECONDITION / DIRECTORY_NOT_USABLE, SOCKET_DIRECTORY_OPEN, which name the option to set
+ */
+export async function privateDirectory(directory: string, option: string): Promise<void> {
+  let mode: number;
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    mode = (await lstat(directory)).mode;
+    await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const message = `the directory ${directory} cannot be used: ${messageOf(error)}; ${elsewhere(option)}`;
+    const metadata = { path: directory, option };
+    throw new ShimError('FAILED_PRECONDITION', message, { reason: 'DIRECTORY_NOT_USABLE', metadata, cause: error });
+  }
+  if ((mode & 0o077) === 0) return;
+  const message = `the directory ${directory} is open to others (mode ${(mode & 0o777).toString(8)})`;
+  throw new ShimError('FAILED_PRECONDITION', `${message}; run: chmod 700 ${directory}, or ${elsewhere(option)}`, {
+    reason: 'SOCKET_DIRECTORY_OPEN',
+    metadata: { path: directory, option },
+  });
+}
+
+function elsewhere(option: string): string {
+  const variable = `QSHIM_${option.toUpperCase()}`;
+  return `choose another place with the option ${option} (--${option.replaceAll('_', '-')}, ${variable})`;
+}
+
+/**
  * Makes a socket path free to bind: its directory exists with mode 0700, and no socket is left there from a process
  * that is gone. A socket that somebody answers on is never touched.
- * @throws ShimError FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN, NOT_A_SOCKET
+ * @throws ShimError FAILED_PRECONDITION / SOCKET_IN_USE, NOT_A_SOCKET; what privateDirectory throws
  */
 export async function claimSocket(path: string): Promise<void> {
-  await privateDirectory(dirname(path));
+  await privateDirectory(dirname(path), 'socket');
   const found = await lstat(path).catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw error;
@@ -102,17 +135,6 @@ export async function claimSocket(path: string): Promise<void> {
     });
   }
   await rm(path);
-}
-
-async function privateDirectory(directory: string): Promise<void> {
-  await mkdir(directory, { recursive: true, mode: 0o700 });
-  const { mode } = await lstat(directory);
-  if ((mode & 0o077) === 0) return;
-  throw new ShimError(
-    'FAILED_PRECONDITION',
-    `the directory ${directory} is open to others (mode ${(mode & 0o777).toString(8)}); run: chmod 700 ${directory}`,
-    { reason: 'SOCKET_DIRECTORY_OPEN', metadata: { path: directory } },
-  );
 }
 
 /** Whoever listens on a socket, and its pid where it says so; undefined when nobody does. */

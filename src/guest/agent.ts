@@ -3,6 +3,7 @@ import { Coalesced } from '../base/coalesce.ts';
 import { Deadline } from '../base/deadline.ts';
 import { invalidArgument, isShimError, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { guestScript } from './programs.ts';
 import { AgentChannel, type AgentRequest } from './channel.ts';
 import {
   DISKS,
@@ -35,6 +36,7 @@ export { GuestAgentError } from './wire.ts';
 /** What QGA captures of stdout and of stderr at most (GUEST_EXEC_MAX_OUTPUT). */
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 const INPUT_BYTES_MAX = 16 * 1024 * 1024;
+const END_PROCESS = guestScript('end-process');
 const POLL_FIRST_MS = 2;
 const POLL_MAX_MS = 50;
 
@@ -227,6 +229,27 @@ export class GuestAgent implements AsyncDisposable {
       if (result !== undefined) return result;
       if (deadline.expired) throw execTimeoutError(path, pid, timeoutMs);
     }
+  }
+
+  /**
+   * Ends a process that `exec` has left running, and the processes below it (SIGKILL), and collects its output.
+   * @returns `ended`: it was seen to be gone. `result`: how it ended; none while something else holds its output open.
+   */
+  async endExec(
+    pid: number,
+    { timeoutMs, outputBytesMax = OUTPUT_BYTES_MAX }: Pick<ExecRequest, 'timeoutMs' | 'outputBytesMax'>,
+  ): Promise<{ readonly ended: boolean; readonly result?: ExecResult }> {
+    const deadline = Deadline.after(timeoutMs);
+    const args = ['-c', END_PROCESS, 'sh', String(pid)];
+    const { stdout } = await this.exec({ path: '/bin/sh', args, timeoutMs });
+    const ended = stdout.toString('latin1').trim() === 'ended=1';
+    const backoff = new Backoff(POLL_FIRST_MS, POLL_MAX_MS);
+    while (ended && !deadline.expired) {
+      const result = await this.#execStatus(pid, deadline, Math.min(outputBytesMax, OUTPUT_BYTES_MAX), undefined);
+      if (result !== undefined) return { ended, result };
+      await backoff.pause(undefined, deadline);
+    }
+    return { ended };
   }
 
   /**

@@ -75,7 +75,7 @@ export async function writeCache(file: CacheFile, found: QemuCapabilities, log: 
     });
     await rename(temporary, path);
   } catch (error) {
-    log.warn({ path, error: messageOf(error) }, 'qemu capability cache not written');
+    log.warn({ path, option: 'cache_dir', error: messageOf(error) }, 'qemu capability cache not written');
     await rm(temporary, { force: true }).catch(() => undefined);
   }
 }

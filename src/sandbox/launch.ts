@@ -76,10 +76,12 @@ async function bootImages(
       await access(resolved, constants.R_OK);
     } catch (error) {
       const denied = errnoOf(error) === 'EACCES';
-      const hint = path === configured ? ' (npm run guest builds the reference guest)' : '';
+      const option = field.replace('spec.', '');
+      const builds = denied ? '' : 'npm run guest builds the reference guest, ';
+      const hint = path === configured ? ` (${builds}the option ${option} names another)` : '';
       throw shimError(
         denied ? 'SOURCE_NOT_ACCESSIBLE' : 'BOOT_IMAGE_NOT_FOUND',
-        `${field} = ${JSON.stringify(path)} cannot be read: ${messageOf(error)}${denied ? '' : hint}`,
+        `${field} = ${JSON.stringify(path)} cannot be read: ${messageOf(error)}${hint}`,
         { metadata: { field, value: path }, cause: error },
       );
     }

@@ -65,6 +65,7 @@ interface Entry {
 const KEY = /^[0-9a-f]{64}$/;
 const UNFINISHED = /^(?:building|removing)-(\d+)-(\d+)-/;
 const FAILURES_MAX = 64;
+const ELSEWHERE = 'the option templates_dir names another';
 
 /**
  * The templates of this host, each in a directory named by its key.
@@ -367,12 +368,18 @@ export class TemplateStore implements AsyncDisposable {
  * @throws as TemplateStore.open
  */
 async function makeDirectory({ directory, assertFit }: TemplateStoreOptions): Promise<boolean> {
-  const made = await mkdir(directory, { recursive: true, mode: 0o700 });
+  const made = await mkdir(directory, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
+    throw new ShimError('FAILED_PRECONDITION', `${messageOf(cause)}; ${ELSEWHERE}`, {
+      reason: 'TEMPLATE_DIR_UNSAFE',
+      metadata: { path: directory },
+      cause,
+    });
+  });
   const stats = await lstat(directory);
   if (!stats.isDirectory() || stats.uid !== process.getuid?.() || (stats.mode & 0o077) !== 0) {
     throw new ShimError(
       'FAILED_PRECONDITION',
-      `${directory} must be a directory that belongs to this user and nobody else may enter`,
+      `${directory} must be a directory that belongs to this user and nobody else may enter; ${ELSEWHERE}`,
       { reason: 'TEMPLATE_DIR_UNSAFE', metadata: { path: directory } },
     );
   }

@@ -198,6 +198,23 @@ await describe('the socket', async () => {
     assert.equal(await readFile(path, 'utf8'), 'precious');
   });
 
+  await it('in a directory that this user may not make: refused, with the option that names another', async () => {
+    await using directory = await temporaryDirectory();
+    // For root, too, nothing can be made below a file.
+    await writeFile(join(directory.path, 'file'), '');
+    const below = join(directory.path, 'file/below');
+    for (const [flag, option, name] of [
+      [`--state-dir=${below}`, 'state_dir', 'STATE_DIR'],
+      [`--socket=${below}/api.sock`, 'socket', 'SOCKET'],
+      [`--containerd-socket=${below}/c.sock`, 'containerd_socket', 'CONTAINERD_SOCKET'],
+    ] as const) {
+      const { exitCode, stderr } = await failedStart(directory.path, { flags: [flag] });
+      assert.equal(exitCode, 1, stderr);
+      assert.ok(stderr.includes(`the directory ${below} cannot be used: ENOTDIR`), stderr);
+      assert.ok(stderr.includes(`the option ${option} (--${option.replace('_', '-')}, QSHIM_${name})`), stderr);
+    }
+  });
+
   await it('is not made in a directory that is open to others', async () => {
     await using directory = await temporaryDirectory();
     const run = join(directory.path, 'run');
@@ -211,7 +228,7 @@ await describe('the socket', async () => {
         const result = await failedStart(directory.path);
         assert.equal(result.exitCode, 1);
         assert.ok(result.stderr.includes(`directory ${join(directory.path, name)} is open to others`), result.stderr);
-        assert.match(result.stderr, /chmod 700/);
+        assert.match(result.stderr, /chmod 700 .*, or choose another place with the option (?:socket|state_dir) /);
         // Nobody's mode was changed on their behalf.
         assert.equal(await modeOf(join(directory.path, name)), mode.toString(8));
       }

@@ -4,6 +4,7 @@ import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { silentLogger } from '../../src/base/log.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
+import type { ExecResponse__Output } from '../../src/grpc/generated/qshim/v1/ExecResponse.ts';
 import type { ConsoleChunk__Output } from '../../src/grpc/generated/qshim/v1/ConsoleChunk.ts';
 import type { SandboxEvent__Output } from '../../src/grpc/generated/qshim/v1/SandboxEvent.ts';
 import { TestDaemon } from '../support/daemon.ts';
@@ -28,6 +29,24 @@ async function isRunning(pid: number): Promise<boolean> {
 }
 
 await describe('the life of a sandbox', { skip }, async () => {
+  await it('runs commands by name, and ends those whose time is over', async () => {
+    await using daemon = await TestDaemon.start();
+    await daemon.client.createSandbox({ sandboxId: 'vm', spec: {} });
+    const run = (path: string, args: string[], timeoutMs: number): Promise<ExecResponse__Output> => {
+      const { promise, resolve, reject } = Promise.withResolvers<ExecResponse__Output>();
+      daemon.client.sandboxes.exec({ sandboxId: 'vm', path, arguments: args, timeoutMs }, (error, response) => {
+        if (response === undefined) reject(error ?? new Error('no answer'));
+        else resolve(response);
+      });
+      return promise;
+    };
+    const named = await run('echo', ['by name'], 60_000);
+    assert.deepEqual([named.exitCode, named.timedOut, named.standardOutput.toString()], [0, false, 'by name\n']);
+    const over = await run('sh', ['-c', 'echo so far; sleep 98765 & sleep 98765; wait'], 4000);
+    assert.deepEqual([over.timedOut, over.signal, over.standardOutput.toString()], [true, 9, 'so far\n']);
+    assert.equal(await daemon.client.guest('vm', 'pgrep -f "^sleep 98765" || echo none'), 'none\n');
+  });
+
   await it('that has too little memory to boot: refused as soon as its guest resets, with what it said', async () => {
     await using daemon = await TestDaemon.start({ config: { boot_timeout_ms: 86_400_000 } });
     const seen = await refusal(daemon.client.createSandbox({ sandboxId: 'vm', spec: { memoryMib: 96 } }));

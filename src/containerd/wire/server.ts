@@ -59,7 +59,7 @@ export class ContainerdServer {
 
   /** @throws ShimError FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN */
   async listen(socket: string): Promise<void> {
-    await listenOn(this.#server, socket);
+    await listenOn(this.#server, socket, 'state_dir');
     this.#log.info({ socket }, 'listening for containerd');
   }
 

@@ -7,6 +7,7 @@ export interface ExecResponse {
   'standardOutput'?: (Buffer | Uint8Array | string);
   'standardError'?: (Buffer | Uint8Array | string);
   'truncated'?: (boolean);
+  'timedOut'?: (boolean);
 }
 
 export interface ExecResponse__Output {
@@ -15,4 +16,5 @@ export interface ExecResponse__Output {
   'standardOutput': (Buffer);
   'standardError': (Buffer);
   'truncated': (boolean);
+  'timedOut': (boolean);
 }
