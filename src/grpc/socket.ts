@@ -18,7 +18,11 @@ const HOLDER = /^qshimd ([0-9]+)\n/;
  * @param option whose value the path follows from, for messages
  * @throws what claimSocket and `bind` throw; ShimError FAILED_PRECONDITION / DIRECTORY_NOT_LOCKED
  */
-export async function bindSocket(path: string, bind: () => Promise<void>, option: 'socket' | 'state_dir'): Promise<void> {
+export async function bindSocket(
+  path: string,
+  bind: () => Promise<void>,
+  option: 'socket' | 'state_dir',
+): Promise<void> {
   await privateDirectory(dirname(path), option);
   await using _turn = await turnIn(dirname(path));
   await claimSocket(path);

@@ -83,9 +83,7 @@ describe('what is said of a mount was seen just now', { timeout: 120_000 }, () =
         scripts.unmountAll();
         return Promise.resolve();
       });
-      await until('the evidence is gone', async () =>
-        (await evidence()).includes('guest-mount') ? undefined : true,
-      );
+      await until('the evidence is gone', async () => ((await evidence()).includes('guest-mount') ? undefined : true));
       assert.deepEqual(await evidence(), left);
     });
   }
