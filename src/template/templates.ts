@@ -236,7 +236,8 @@ async function openStore(config: Config, log: Logger): Promise<TemplateStore> {
 
 async function assertInMemory(directory: string): Promise<void> {
   const { type } = await statfs(directory);
-  if (!MEMORY_FILE_SYSTEMS.has(type)) throw unavailable(`${directory} does not lie on tmpfs; the option templates_dir names another`);
+  if (!MEMORY_FILE_SYSTEMS.has(type))
+    throw unavailable(`${directory} does not lie on tmpfs; the option templates_dir names another`);
 }
 
 async function readConstants(): Promise<{ readonly hostBoot: string; readonly qshimVersion: string }> {
