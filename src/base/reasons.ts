@@ -219,7 +219,8 @@ export const REASONS = {
     where: ['api'],
     meaning:
       'The call needs an experimental command of QEMU, and this QEMU was not seen to survive it: it ended at it when qshim tried it in a VM of its own, it refused it, or it could not be tried.',
-    remedy: 'See the message and `qshim doctor`; use another QEMU. What could not be tried is tried again after a minute.',
+    remedy:
+      'See the message and `qshim doctor`; use another QEMU. What could not be tried is tried again after a minute.',
   },
   GUEST_AGENT_NOT_READY: {
     statuses: ['FAILED_PRECONDITION'],
