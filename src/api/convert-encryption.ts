@@ -9,20 +9,16 @@ import type {
   KeyReference as KeyReferenceMessage,
   KeyReference__Output,
 } from '../grpc/generated/qshim/v1/KeyReference.ts';
-import { known } from '../grpc/enum-names.ts';
+import { known, nameOf } from '../grpc/enum-names.ts';
 
 /** Encryption and references to keys: proto messages to domain values and back. */
 
-const FORMATS = { FORMAT_NEVER: 'never', FORMAT_IF_EMPTY: 'if_empty' } as const;
+/** Whether something may be made where nothing is: of a mount's file system, and of an image. */
+export const FORMATS = { FORMAT_NEVER: 'never', FORMAT_IF_EMPTY: 'if_empty' } as const;
 const MODES = {
   LUKS_MODE_OPEN: 'open',
   LUKS_MODE_CREATE: 'create',
   LUKS_MODE_OPEN_OR_CREATE_IF_EMPTY: 'open_or_create_if_empty',
-} as const;
-const MODE_MESSAGES = {
-  open: 'LUKS_MODE_OPEN',
-  create: 'LUKS_MODE_CREATE',
-  open_or_create_if_empty: 'LUKS_MODE_OPEN_OR_CREATE_IF_EMPTY',
 } as const;
 
 /** @throws ShimError INVALID_ARGUMENT */
@@ -104,7 +100,7 @@ export function encryptionMessage(spec: EncryptionSpec | undefined): Encryption 
     return {
       hostLuks: {
         key: key === undefined ? null : keyReferenceMessage(key),
-        format: format === 'if_empty' ? 'FORMAT_IF_EMPTY' : 'FORMAT_NEVER',
+        format: nameOf(FORMATS, format),
         ...{ sizeBytes, cipher, hash, iterationMs, uuid },
       },
     };
@@ -113,7 +109,7 @@ export function encryptionMessage(spec: EncryptionSpec | undefined): Encryption 
   return {
     guestLuks2: {
       ...(key.kind === 'ephemeral' ? { ephemeralKey: {} } : { providedKey: keyReferenceMessage(key.reference) }),
-      mode: MODE_MESSAGES[mode],
+      mode: nameOf(MODES, mode),
       ...{ integrity, sectorSize, uuid },
     },
   };

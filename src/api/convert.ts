@@ -10,8 +10,8 @@ import type { ShimEvent } from '../store/event.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { RequestedSandboxSpec, SandboxSpec, TemplateUse } from '../sandbox/spec.ts';
 import type { VolumeSnapshot } from '../volume/volume.ts';
-import { encryptionFrom, encryptionMessage, encryptionStatusMessage } from './convert-encryption.ts';
-import { known } from '../grpc/enum-names.ts';
+import { encryptionFrom, encryptionMessage, encryptionStatusMessage, FORMATS } from './convert-encryption.ts';
+import { known, nameOf } from '../grpc/enum-names.ts';
 import type { Timestamp } from '../grpc/generated/google/protobuf/Timestamp.ts';
 import type { Cause as CauseMessage } from '../grpc/generated/qshim/v1/Cause.ts';
 import type { Event as EventMessage } from '../grpc/generated/qshim/v1/Event.ts';
@@ -26,49 +26,52 @@ import type { VolumeSpec as VolumeSpecMessage, VolumeSpec__Output } from '../grp
 
 const ACCELERATORS = { ACCELERATOR_AUTO: 'auto', ACCELERATOR_KVM: 'kvm', ACCELERATOR_TCG: 'tcg' } as const;
 const READY_WHENS = { READY_WHEN_AGENT: 'agent', READY_WHEN_STARTED: 'started' } as const;
-const TEMPLATE_USES: Readonly<Record<string, TemplateUse | undefined>> = {
+const TEMPLATE_USES = {
   TEMPLATE_UNSPECIFIED: undefined,
   TEMPLATE_AUTO: 'auto',
   TEMPLATE_OFF: 'off',
   TEMPLATE_REQUIRED: 'required',
-};
-const TEMPLATE_MESSAGES = { auto: 'TEMPLATE_AUTO', off: 'TEMPLATE_OFF', required: 'TEMPLATE_REQUIRED' } as const;
+} as const satisfies Record<string, TemplateUse | undefined>;
 const START_KINDS = { cold: 'START_KIND_COLD_BOOT', clone: 'START_KIND_CLONE', pool: 'START_KIND_POOL' } as const;
-const CACHE_MODES: Readonly<Record<string, CacheMode | undefined>> = {
+const CACHE_MODES = {
   CACHE_MODE_UNSPECIFIED: undefined,
   CACHE_MODE_NONE: 'none',
   CACHE_MODE_WRITEBACK: 'writeback',
   CACHE_MODE_WRITETHROUGH: 'writethrough',
   CACHE_MODE_DIRECTSYNC: 'directsync',
   CACHE_MODE_UNSAFE: 'unsafe',
-};
-const AIO_MODES: Readonly<Record<string, AioMode | 'auto'>> = {
+} as const satisfies Record<string, CacheMode | undefined>;
+const AIO_MODES = {
   AIO_MODE_AUTO: 'auto',
   AIO_MODE_THREADS: 'threads',
   AIO_MODE_NATIVE: 'native',
   AIO_MODE_IO_URING: 'io_uring',
-};
-const DISCARD_MODES: Readonly<Record<string, DiscardMode | undefined>> = {
+} as const satisfies Record<string, AioMode | 'auto'>;
+const DISCARD_MODES = {
   DISCARD_MODE_UNSPECIFIED: undefined,
   DISCARD_MODE_IGNORE: 'ignore',
   DISCARD_MODE_UNMAP: 'unmap',
-};
-const DETECT_ZEROES: Readonly<Record<string, DetectZeroes | undefined>> = {
+} as const satisfies Record<string, DiscardMode | undefined>;
+const DETECT_ZEROES = {
   DETECT_ZEROES_UNSPECIFIED: undefined,
   DETECT_ZEROES_OFF: 'off',
   DETECT_ZEROES_ON: 'on',
   DETECT_ZEROES_UNMAP: 'unmap',
-};
+} as const satisfies Record<string, DetectZeroes | undefined>;
 
+<<<<<<< HEAD
 const FSCKS = { FSCK_REPAIR: 'repair', FSCK_FULL: 'full' } as const;
 
 const ERROR_POLICIES: Readonly<Record<string, IoErrorPolicy | undefined>> = {
+=======
+const ERROR_POLICIES = {
+>>>>>>> fh
   IO_ERROR_POLICY_UNSPECIFIED: undefined,
   IO_ERROR_POLICY_REPORT: 'report',
   IO_ERROR_POLICY_IGNORE: 'ignore',
   IO_ERROR_POLICY_STOP: 'stop',
   IO_ERROR_POLICY_STOP_ON_ENOSPC: 'enospc',
-};
+} as const satisfies Record<string, IoErrorPolicy | undefined>;
 
 const VOLUME_STATES = {
   VOLUME_STATE_PENDING: 'pending',
@@ -129,9 +132,13 @@ function mountFrom(message: Mount__Output): MountSpec {
     fsType,
     mountPoint: message.mountPoint,
     options: message.options,
+<<<<<<< HEAD
     format: known('spec.mount.format', { FORMAT_NEVER: 'never', FORMAT_IF_EMPTY: 'if_empty' } as const, message.format),
     ...(message.partition === 0 ? {} : { partition: message.partition }),
     ...(message.fsck === 'FSCK_NEVER' ? {} : { fsck: known('spec.mount.fsck', FSCKS, message.fsck) }),
+=======
+    format: known('spec.mount.format', FORMATS, message.format),
+>>>>>>> fh
   };
 }
 
@@ -149,7 +156,7 @@ export function sandboxMessage(sandbox: SandboxSnapshot): SandboxMessage {
     )[sandbox.state],
     cause: causeMessage(sandbox.cause),
     createdAt: timestamp(sandbox.createdAtMs),
-    accelerator: sandbox.accelerator === 'kvm' ? 'ACCELERATOR_KVM' : 'ACCELERATOR_TCG',
+    accelerator: nameOf(ACCELERATORS, sandbox.accelerator),
     acceleratorReason: sandbox.acceleratorReason,
     qemuVersion: sandbox.qemuVersion,
     qemuPid: sandbox.qemuPid,
@@ -178,11 +185,11 @@ function sandboxSpecMessage(spec: SandboxSpec): SandboxSpecMessage {
     kernel: spec.kernel,
     initrd: spec.initrd,
     kernelParameters: spec.kernelParameters,
-    accelerator: keyOf(ACCELERATORS, spec.accelerator),
+    accelerator: nameOf(ACCELERATORS, spec.accelerator),
     volumeCapacity: spec.volumeCapacity,
     labels: { ...spec.labels },
-    readyWhen: keyOf(READY_WHENS, spec.readyWhen),
-    template: TEMPLATE_MESSAGES[spec.template],
+    readyWhen: nameOf(READY_WHENS, spec.readyWhen),
+    template: nameOf(TEMPLATE_USES, spec.template),
     iothreads: spec.iothreads,
   };
 }
@@ -201,7 +208,7 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     guestPciAddress: volume.guest?.pciAddress ?? '',
     guestDevice: volume.guest?.device ?? '',
     sizeBytes: volume.sizeBytes,
-    aio: volume.aio === undefined ? 'AIO_MODE_AUTO' : aioMessage(volume.aio),
+    aio: nameOf(AIO_MODES, volume.aio ?? 'auto'),
     evidence: [...(volume.guest?.evidence ?? [])],
     timings: timingMessages(volume.timings),
     pendingAt: timestamp(times.pending),
@@ -237,38 +244,21 @@ function healthMessage(health: VolumeHealth): VolumeHealthMessage {
   };
 }
 
-const POLICY_MESSAGES = {
-  report: 'IO_ERROR_POLICY_REPORT',
-  ignore: 'IO_ERROR_POLICY_IGNORE',
-  stop: 'IO_ERROR_POLICY_STOP',
-  enospc: 'IO_ERROR_POLICY_STOP_ON_ENOSPC',
-} as const;
-
-const CACHE_MESSAGES = {
-  none: 'CACHE_MODE_NONE',
-  writeback: 'CACHE_MODE_WRITEBACK',
-  writethrough: 'CACHE_MODE_WRITETHROUGH',
-  directsync: 'CACHE_MODE_DIRECTSYNC',
-  unsafe: 'CACHE_MODE_UNSAFE',
-} as const;
-
 function volumeSpecMessage(spec: VolumeSpec): VolumeSpecMessage {
   return {
     ...sourceMessage(spec.source),
     readOnly: spec.readOnly,
-    cache: CACHE_MESSAGES[spec.cache],
-    aio: aioMessage(spec.aio),
-    discard: spec.discard === 'unmap' ? 'DISCARD_MODE_UNMAP' : 'DISCARD_MODE_IGNORE',
-    detectZeroes: ({ off: 'DETECT_ZEROES_OFF', on: 'DETECT_ZEROES_ON', unmap: 'DETECT_ZEROES_UNMAP' } as const)[
-      spec.detectZeroes
-    ],
+    cache: nameOf(CACHE_MODES, spec.cache),
+    aio: nameOf(AIO_MODES, spec.aio),
+    discard: nameOf(DISCARD_MODES, spec.discard),
+    detectZeroes: nameOf(DETECT_ZEROES, spec.detectZeroes),
     serial: spec.serial,
     queues: spec.queues,
     logicalBlockSize: spec.logicalBlockSize,
     physicalBlockSize: spec.physicalBlockSize,
     mount: mountMessage(spec.mount),
-    writeErrors: POLICY_MESSAGES[spec.writeErrors],
-    readErrors: POLICY_MESSAGES[spec.readErrors],
+    writeErrors: nameOf(ERROR_POLICIES, spec.writeErrors),
+    readErrors: nameOf(ERROR_POLICIES, spec.readErrors),
     encryption: encryptionMessage(spec.encryption),
   };
 }
@@ -290,23 +280,14 @@ function mountMessage(mount: MountSpec | undefined): MountMessage | null {
     fsType: mount.fsType,
     mountPoint: mount.mountPoint,
     options: [...mount.options],
+<<<<<<< HEAD
     format: mount.format === 'if_empty' ? 'FORMAT_IF_EMPTY' : 'FORMAT_NEVER',
     partition: mount.partition ?? 0,
     fsck: mount.fsck === undefined ? 'FSCK_NEVER' : keyOf(FSCKS, mount.fsck),
+=======
+    format: nameOf(FORMATS, mount.format),
+>>>>>>> fh
   };
-}
-
-function aioMessage(
-  aio: AioMode | 'auto',
-): 'AIO_MODE_AUTO' | 'AIO_MODE_THREADS' | 'AIO_MODE_NATIVE' | 'AIO_MODE_IO_URING' {
-  return (
-    {
-      auto: 'AIO_MODE_AUTO',
-      threads: 'AIO_MODE_THREADS',
-      native: 'AIO_MODE_NATIVE',
-      io_uring: 'AIO_MODE_IO_URING',
-    } as const
-  )[aio];
 }
 
 export function eventMessage(event: ShimEvent): EventMessage {
@@ -333,9 +314,4 @@ function timingMessages(timings: readonly Timing[]): Timing[] {
 function timestamp(milliseconds: number | undefined): Timestamp | null {
   if (milliseconds === undefined) return null;
   return { seconds: Math.floor(milliseconds / 1000), nanos: Math.round((milliseconds % 1000) * 1e6) };
-}
-
-function keyOf<K extends string, V>(table: Readonly<Record<K, V>>, value: V): K {
-  for (const key of Object.keys(table) as K[]) if (table[key] === value) return key;
-  throw new Error(`no enum name for ${String(value)}`);
 }

@@ -8,3 +8,9 @@ export function known<T>(field: string, table: Readonly<Record<string, T>>, valu
   if (typeof value === 'string' && Object.hasOwn(table, value)) return table[value] as T;
   throw invalidArgument(field, value, 'is not a value that this version knows');
 }
+
+/** The enum's name for a value: the same table, read the other way round. @throws Error when the table lacks it */
+export function nameOf<K extends string, V>(table: Readonly<Record<K, V>>, value: V): K {
+  for (const name of Object.keys(table) as K[]) if (table[name] === value) return name;
+  throw new Error(`no enum name for ${String(value)}`);
+}
