@@ -59,13 +59,9 @@ const DETECT_ZEROES = {
   DETECT_ZEROES_UNMAP: 'unmap',
 } as const satisfies Record<string, DetectZeroes | undefined>;
 
-<<<<<<< HEAD
 const FSCKS = { FSCK_REPAIR: 'repair', FSCK_FULL: 'full' } as const;
 
-const ERROR_POLICIES: Readonly<Record<string, IoErrorPolicy | undefined>> = {
-=======
 const ERROR_POLICIES = {
->>>>>>> fh
   IO_ERROR_POLICY_UNSPECIFIED: undefined,
   IO_ERROR_POLICY_REPORT: 'report',
   IO_ERROR_POLICY_IGNORE: 'ignore',
@@ -132,13 +128,9 @@ function mountFrom(message: Mount__Output): MountSpec {
     fsType,
     mountPoint: message.mountPoint,
     options: message.options,
-<<<<<<< HEAD
-    format: known('spec.mount.format', { FORMAT_NEVER: 'never', FORMAT_IF_EMPTY: 'if_empty' } as const, message.format),
+    format: known('spec.mount.format', FORMATS, message.format),
     ...(message.partition === 0 ? {} : { partition: message.partition }),
     ...(message.fsck === 'FSCK_NEVER' ? {} : { fsck: known('spec.mount.fsck', FSCKS, message.fsck) }),
-=======
-    format: known('spec.mount.format', FORMATS, message.format),
->>>>>>> fh
   };
 }
 
@@ -201,7 +193,7 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     volumeId: volume.volumeId,
     generation: volume.generation,
     spec: volumeSpecMessage(volume.spec),
-    state: keyOf(VOLUME_STATES, volume.state.state),
+    state: nameOf(VOLUME_STATES, volume.state.state),
     cause: causeMessage(volume.cause),
     serial: volume.spec.serial,
     pciPath: volume.pciPath,
@@ -280,13 +272,9 @@ function mountMessage(mount: MountSpec | undefined): MountMessage | null {
     fsType: mount.fsType,
     mountPoint: mount.mountPoint,
     options: [...mount.options],
-<<<<<<< HEAD
-    format: mount.format === 'if_empty' ? 'FORMAT_IF_EMPTY' : 'FORMAT_NEVER',
-    partition: mount.partition ?? 0,
-    fsck: mount.fsck === undefined ? 'FSCK_NEVER' : keyOf(FSCKS, mount.fsck),
-=======
     format: nameOf(FORMATS, mount.format),
->>>>>>> fh
+    partition: mount.partition ?? 0,
+    fsck: mount.fsck === undefined ? 'FSCK_NEVER' : nameOf(FSCKS, mount.fsck),
   };
 }
 

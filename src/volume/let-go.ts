@@ -126,8 +126,8 @@ interface Left {
 }
 
 /**
- * Takes away in the guest what qshim made there of a volume: the mount, and the mapping below it. Detach and the undo of
- * an attach both do.
+ * Takes away in the guest what qshim made there of a volume: the mount, and the mapping below it. Detach and the undo
+ * of an attach both do.
  * @returns undefined when the guest has let go
  * @throws ShimError as unmount and closeLuks2
  */
