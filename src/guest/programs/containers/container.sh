@@ -63,7 +63,7 @@ case $1 in
     key=$2 token=$3
     { cd "$R/c/$key" && plumb "$4" "$5" "$6" "$token"; } || exit 1
     (
-      place
+      place 2> /dev/null
       exec crun --log=log exec --process process.json --pid-file pid "${key%%/*}"
     ) <&6 >&7 2>&8 6<&- 7>&- 8>&-
     code=$?
@@ -91,7 +91,7 @@ case $1 in
     id=${3%%/*}
     if [ "$2" = exec ]; then
       (
-        place
+        place 2> /dev/null
         exec crun --log=log exec --tty --process process.json --pid-file pid "$id"
       )
     else
