@@ -615,9 +615,12 @@ export class SandboxManager {
   }
 }
 
-/** What a caller's time ran out for: a guest that holds on is not a QEMU that hangs, which may hold on for ever. */
+/**
+ * What a caller's time ran out for: a guest that holds on is not a QEMU that hangs, which may hold on for ever. An
+ * operation that has the volume is named first: it may itself be what QEMU is at.
+ */
 function whyLate(sandbox: Sandbox, error: unknown, timeoutMs: number): unknown {
-  if (!isShimError(error, 'DEADLINE_EXCEEDED')) return error;
+  if (!isShimError(error, 'DEADLINE_EXCEEDED') || error.reason === 'OPERATION_IN_PROGRESS') return error;
   const { owedMs } = sandbox.link;
   if (!sandbox.unresponsive && owedMs < timeoutMs / 2) return error;
   const since = owedMs === 0 ? '' : ` for ${Math.round(owedMs)} ms`;

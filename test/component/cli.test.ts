@@ -261,7 +261,7 @@ describe('around the commands', () => {
       const { stdout } = await run(['__complete', ...words], { socket: api.socketPath });
       return stdout.toString().split('\n').slice(0, -1);
     };
-    assert.deepEqual(await offered('sandbox', 's'), ['stop']);
+    assert.deepEqual(await offered('sandbox', 's'), ['start', 'stop']);
     assert.deepEqual(await offered('volume', 'attach', 'sb1', 'v', '--aio', 'n'), ['native']);
     assert.deepEqual(await offered('volume', 'detach', ''), ['sb1']);
     assert.deepEqual(await offered('volume', 'detach', 'sb1', 'v'), ['vol1']);
