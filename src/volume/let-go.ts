@@ -181,16 +181,18 @@ async function refuseUnlessUnused(host: VolumeHost, volume: Volume, askMs: numbe
 async function useInGuest(host: VolumeHost, volume: Volume, askMs: number, signal: AbortSignal): Promise<DiskUse> {
   const deadline = Deadline.after(askMs);
   const backoff = new Backoff(ASK_PAUSE_MIN_MS, ASK_PAUSE_MAX_MS);
+  const late = new Error(`it has not answered within ${Math.round(askMs)} ms`);
+  let problem: unknown = late;
   for (;;) {
-    let problem: unknown = new Error(NOT_NUMBERED);
     try {
       const look = lookForUsers(host, volume);
-      const onTimeout = (): Error => new Error(`it has not answered within ${Math.round(askMs)} ms`);
-      const use = await waitFor(look, { milliseconds: deadline.remainingMs, signal, onTimeout });
+      const use = await waitFor(look, { milliseconds: deadline.remainingMs, signal, onTimeout: () => late });
       if (use !== undefined) return use;
+      problem = new Error(NOT_NUMBERED);
     } catch (error) {
       signal.throwIfAborted();
-      problem = error;
+      // A look that was cut off says less than the one before it.
+      if (error !== late) problem = error;
     }
     if (deadline.expired || isFinal(problem)) throw notAsked(host, volume, messageOf(problem), problem);
     await backoff.pause(signal, deadline);

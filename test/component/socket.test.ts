@@ -296,7 +296,7 @@ await describe('options of the daemon', async () => {
     { what: 'a flag out of range', flags: ['--vcpus=0'], says: ['vcpus', '0', '--vcpus'] },
     { what: 'an empty number', flags: ['--vcpus='], says: ['vcpus', '--vcpus'] },
     { what: 'a relative path', flags: ['--cache-dir=cache'], says: ['cache_dir', '"cache"', '--cache-dir'] },
-    { what: 'a socket path that is too long', flags: [`--socket=/${'s'.repeat(107)}`], says: ['socket', '107 bytes'] },
+    { what: 'a socket path that is too long', flags: [`--socket=/${'s'.repeat(107)}`], says: ['socket', '107'] },
     { what: 'no root at all', flags: ['--allowed-roots='], says: ['allowed_roots', '--allowed-roots'] },
     { what: 'an environment out of range', env: { QSHIM_VCPUS: '256' }, says: ['vcpus', '256', 'QSHIM_VCPUS'] },
     { what: 'an unknown level', env: { QSHIM_LOG_LEVEL: 'loud' }, says: ['log_level', '"loud"', 'QSHIM_LOG_LEVEL'] },
