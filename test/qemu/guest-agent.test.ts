@@ -174,7 +174,7 @@ describe('a real guest', { skip }, () => {
       const slots = known.map((disk) => disk.pci?.slot ?? -1).sort((a, b) => a - b);
       assert.deepEqual(
         slots,
-        disks.map((disk) => disk.slot),
+        disks.map((disk) => disk.slot).sort((a, b) => a - b),
       );
       assert.equal(await node('ext4'), '/dev/vda');
       assert.equal(await findDisk(agent, { pci: { domain: 0, bus: 0, slot: 0x1d }, serial: 'ext4' }), undefined);
