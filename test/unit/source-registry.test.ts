@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
+import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { PROTO_DIR, loadApi } from '../../src/grpc/schema.ts';
 import type { BlockNodeInfo } from '../../src/qmp/protocol.ts';
 import { namesFor } from '../../src/volume/model/names.ts';
+import { sourceOfPath } from '../../src/volume/source/of-path.ts';
 import { SOURCES, moduleByMessageName, moduleOf, type SourceSpec } from '../../src/volume/source/registry.ts';
 import { BASE_SPEC } from '../support/base-spec.ts';
 
@@ -45,6 +47,20 @@ function node(name: string, drv: string, file: string): BlockNodeInfo {
     image: { filename: file, format: drv, 'virtual-size': 1 },
   };
 }
+
+it('a path of this host is a block device or a file by what is there, not by its name', async () => {
+  const directory = await mkdtemp('/dev/shm/qshim-of-path-');
+  try {
+    const path = join(directory, 'a.raw');
+    await writeFile(path, '');
+    assert.deepEqual(sourceOfPath(path, await stat(path)), { kind: 'raw-file', path });
+    assert.equal(sourceOfPath('/v/link', undefined).kind, 'raw-file');
+    const device = Object.assign(await stat(path), { isBlockDevice: () => true });
+    assert.equal(sourceOfPath('/v/link', device).kind, 'block-device');
+  } finally {
+    await rm(directory, { recursive: true });
+  }
+});
 
 describe('the registry of sources', () => {
   it('has a module for each source of the API, and no other', () => {
