@@ -181,8 +181,9 @@ export const REASONS = {
   SANDBOX_NOT_ADOPTED: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
-    meaning: 'A VM that this daemon could not take over lives in the directory of that id.',
-    remedy: 'Restart the daemon, which tries again, or end the process that the message names.',
+    meaning: 'The directory of that id has a VM that this daemon could not take over, or a journal of a later qshim.',
+    remedy:
+      'Restart the daemon, which tries again, or end the process that the message names. If it names a journal, run the version that wrote it.',
   },
   TOO_MANY_SANDBOXES: {
     statuses: ['RESOURCE_EXHAUSTED'],

@@ -4,9 +4,16 @@
  * `version` is the major, `minor` counts within it and is left out while it is 0.
  * - A later minor has members that this daemon may not know. It reads the rest, keeps what it does not know, and
  *   writes its own minor: what it adds lacks the new members, so the later daemon's upgrades must run again.
- * - A later major cannot be read. The file stays as it is: a later daemon can read it.
- * - An earlier minor comes up through the chain of upgrades.
- * So only members may come with a minor. Whatever else changes, such as a new value of a member, needs a new major.
+ * - A value that this daemon does not know (a kind, a state) cannot be read past. The file stays as it is, whatever its
+ *   minor: a later daemon can read it (store/unknown-values.ts).
+ * - A later major cannot be read at all. That file stays as it is, too.
+ * - An earlier minor comes up through the chain of upgrades. Of an earlier major there is none.
+ *
+ * What a change costs:
+ * - a member that may be left out, so that a file without it means what it always meant: nothing
+ * - a member that every file must have: a minor, with the upgrade that adds it
+ * - a new value of a known member: nothing. Older daemons leave alone the files that have it, and only those
+ * - another meaning of a known member or value, or another type: a major
  */
 
 export type JsonObject = Readonly<Record<string, unknown>>;

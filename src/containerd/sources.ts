@@ -3,6 +3,7 @@ import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../base/errors.ts';
 import type { FsType } from '../volume/model/disk.ts';
+import { sourceOfPath } from '../volume/source/of-path.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { OciConfig } from '../guest/containers/oci.ts';
 import type { FsGroup } from '../guest/containers/types.ts';
@@ -61,9 +62,8 @@ export async function volumeOf(path: string, readOnly: boolean, mount: Requested
       cause: error,
     });
   });
-  const kind = stats.isBlockDevice() ? 'block-device' : 'raw-file';
   return {
-    source: { kind, path },
+    source: sourceOfPath(path, stats),
     readOnly,
     cache: undefined,
     aio: 'auto',

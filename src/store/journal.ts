@@ -22,6 +22,7 @@ import { maybe } from '../volume/model/maybe.ts';
 import { causeSchema } from '../volume/model/state.ts';
 import { volumeRecordSchema } from '../volume/record.ts';
 import { unknownMembers, withUnknownMembers, type Kept } from './unknown-members.ts';
+import { unknownValue } from './unknown-values.ts';
 
 /**
  * What outlives the daemon:
@@ -33,9 +34,10 @@ import { unknownMembers, withUnknownMembers, type Kept } from './unknown-members
 
 /**
  * Versions (base/versions.ts has the rules). What today's daemon writes is 1.0, and so has no `minor`: the versions
- * before there were minors refuse members that they do not know. Whoever adds a member adds an upgrade to the end of
- * the chain, which gives it to journals that lack it; from then on `minor` is written, and those versions set the
- * journal aside and go by QEMU.
+ * before there were minors refuse members that they do not know. So a member that came later is left out unless it is
+ * asked for (`mount.partition`, `mount.fsck`), and a journal without it means what it always meant. Whoever adds one
+ * that each journal must have adds an upgrade to the end of the chain, which gives it to journals that lack it; from
+ * then on `minor` is written, and those versions set the journal aside and go by QEMU.
  *
  * What a later version has added is read past: the daemon knows nothing of it. `JournalRecord.kept` takes it to the
  * Journal of the sandbox (`goOn`), which puts it back into everything that it writes, into the object that it was in,
@@ -187,15 +189,14 @@ const LOGGED_MEMBERS_MAX = 20;
 /**
  * Reads a sandbox's journal. A file that cannot be understood is set aside as `state.json.corrupt-TIME`, named in the
  * log, and undefined is the answer.
- * @throws ShimError FAILED_PRECONDITION / SANDBOX_NOT_ADOPTED when it is of a later major version: it stays as it is
+ * @throws ShimError FAILED_PRECONDITION / SANDBOX_NOT_ADOPTED when it is of a later major version, or has a value that
+ *   this one does not know: it stays as it is
  */
 export async function readJournal(path: string, log: Logger): Promise<JournalRecord | undefined> {
   const text = await textOf(path);
   if (text === undefined) return undefined;
   try {
-    const json: unknown = JSON.parse(text);
-    refuseLater(path, json);
-    return understand(json, log.child({ path }));
+    return understand(path, JSON.parse(text), log);
   } catch (error) {
     if (isShimError(error)) throw error;
     const aside = join(dirname(path), `${basename(path)}${CORRUPT_MARK}${Date.now()}`);
@@ -211,7 +212,12 @@ export async function readJournal(path: string, log: Logger): Promise<JournalRec
  */
 export async function refuseLaterJournal(path: string): Promise<void> {
   const text = await textOf(path);
-  if (text !== undefined) refuseLater(path, parsed(text));
+  if (text === undefined) return;
+  try {
+    parsed(path, JSON.parse(text));
+  } catch (error) {
+    if (isShimError(error)) throw error;
+  }
 }
 
 async function textOf(path: string): Promise<string | undefined> {
@@ -223,30 +229,44 @@ async function textOf(path: string): Promise<string | undefined> {
   }
 }
 
-function parsed(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
+interface Parsed {
+  readonly file: JsonObject;
+  readonly record: JournalRecord;
+  readonly later: boolean;
+}
+
+/** @throws ShimError SANDBOX_NOT_ADOPTED for one that only a later daemon can read; Error for one that is damaged */
+function parsed(path: string, json: unknown): Parsed {
+  const version = laterMajor(json, JOURNAL_FORMAT);
+  if (version !== undefined) {
+    const problem = `has version ${version}, of a later qshim; this one reads version ${JOURNAL_FORMAT.major}`;
+    throw notAdopted(path, problem, { version: String(version) });
   }
-}
-
-function refuseLater(path: string, json: unknown): void {
-  const later = laterMajor(json, JOURNAL_FORMAT);
-  if (later === undefined) return;
-  throw new ShimError(
-    'FAILED_PRECONDITION',
-    `the journal ${path} has version ${later}, of a later qshim; this one reads version ${JOURNAL_FORMAT.major}, and leaves it as it is`,
-    { reason: 'SANDBOX_NOT_ADOPTED', metadata: { path, version: String(later) } },
-  );
-}
-
-function understand(json: unknown, log: Logger): JournalRecord {
   const { file, later } = upgraded(json, JOURNAL_FORMAT);
-  const record = journalSchema.parse(file);
+  const { data: record, error } = journalSchema.safeParse(file);
+  if (record !== undefined) return { file, record, later };
+  const member = unknownValue(file, error);
+  if (member === undefined) throw error;
+  throw notAdopted(path, `has a value in ${member} that only a later qshim knows; this one does not read it`, {
+    member,
+  });
+}
+
+function notAdopted(path: string, problem: string, metadata: Readonly<Record<string, string>>): ShimError {
+  return new ShimError('FAILED_PRECONDITION', `the journal ${path} ${problem}, and leaves it as it is`, {
+    reason: 'SANDBOX_NOT_ADOPTED',
+    metadata: { path, ...metadata },
+  });
+}
+
+function understand(path: string, json: unknown, log: Logger): JournalRecord {
+  const { file, record, later } = parsed(path, json);
   const unknown = unknownMembers(file, record);
   if (unknown.length === 0) return record;
   const shown = unknown.slice(0, LOGGED_MEMBERS_MAX);
-  log.warn({ later, unknown: shown, count: unknown.length }, 'members of the journal that are not known here are kept');
+  log.warn(
+    { path, later, unknown: shown, count: unknown.length },
+    'members of the journal that are not known here are kept',
+  );
   return { ...record, kept: { json: file, known: record } };
 }

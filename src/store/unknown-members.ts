@@ -28,6 +28,7 @@ const IDENTITY: Readonly<Record<string, readonly string[]>> = {
   start: ['kind', 'templateId'],
   exit: ['code', 'atMs'],
   encryption: ['uuid'],
+  operation: ['kind', 'sizeBytes', 'change'],
 };
 
 /** Paths of the members that are in the JSON and not in what is known of it, such as `volumes.3.spec.mirror`. */

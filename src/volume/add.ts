@@ -150,7 +150,7 @@ async function refuseIfWrittenSince({ config }: VolumeHost, volume: Volume): Pro
   const { blank = false, ...now } = await inspectSource(spec, config, resolved);
   if (blank === look.blank && now.emptiness === look.emptiness && now.identity === identity.backingIdentity) return;
   const path = identity.resolvedPath;
-  throw luksRefusal(path, 'SOURCE_NOT_EMPTY', 'was empty when it was looked at, and has been written to since then');
+  throw luksRefusal(path, 'SOURCE_NOT_EMPTY', 'was empty when it was looked at, and is not seen to be so any more');
 }
 
 /** Makes an image of a source that was seen to be empty. When it fails, the undo of the attach makes it empty again. */

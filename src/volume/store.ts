@@ -300,7 +300,11 @@ export class VolumeStore {
 
   /**
    * Applies one input: the only place where what is known of a volume changes. Logs, announces and frees what REMOVED
-   * frees. Callers hold the volume's mutex (locking rule 1).
+   * frees.
+   *
+   * Who applies an input that may move the state (StateInput) holds the volume's mutex: what decides it was looked at
+   * before, and must still be so (locking rules 1 and 4). The others tell one whole fact, change no state and are
+   * applied at once; a progress or an I/O error must not wait for an image that is being made.
    */
   apply(volume: Volume, input: VolumeInput): Observed['result'] {
     const before = volume.state;

@@ -66,7 +66,7 @@ export interface VolumeSnapshot extends VolumeIdentity {
  * One generation of a volume: what never changes, what is known (model/facts.ts), and the work that is under way for
  * it.
  *
- * INVARIANT: what is known changes only through VolumeStore.apply, under `mutex`.
+ * INVARIANT: what is known changes only through VolumeStore.apply; its state, only under `mutex`.
  */
 export class Volume {
   readonly identity: VolumeIdentity;

@@ -10,6 +10,7 @@ import { call } from '../support/daemon.ts';
 import { isServiceError, refusal } from '../support/errors.ts';
 import { NO_REPLY, QmpFailure, type Arguments, type ReceivedCommand } from '../support/fake-qmp.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
+import { FakeScripts } from '../support/fake-scripts.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import { until } from '../support/until.ts';
 
@@ -155,6 +156,20 @@ describe('attach: a source that is to be encrypted if it is empty', { timeout: 1
     await undone(rig, vm, attach, 'FAILED_PRECONDITION', 'SOURCE_NOT_EMPTY');
     assert.ok(!vm.changes.includes('blockdev-add'), 'QEMU was not given the file');
     assert.match(await readFile(path, 'latin1'), /^another volume's data/);
+  });
+
+  it('an empty file that nobody wrote to is still empty at the second look', async () => {
+    await using rig = await FakeVmRig.start();
+    const scripts = new FakeScripts(await rig.sandbox());
+    const path = await rig.daemon.rawFile('a', 16 * 1024 * 1024);
+    const mount = { fsType: 'ext4', mountPoint: '/mnt/a', format: 'FORMAT_IF_EMPTY' as const };
+    const attached = await rig.client.attach({
+      sandboxId: 'one',
+      volumeId: 'a',
+      spec: { rawFile: { path }, mount },
+    });
+    assert.equal(attached.state, 'VOLUME_STATE_ATTACHED');
+    assert.ok(scripts.ran.includes('mount'));
   });
 });
 

@@ -56,29 +56,46 @@ describe('a daemon that comes', { timeout: 240_000 }, () => {
     );
   });
 
-  it('to a journal of a later major version: VM and file stay as they are, and the daemon that can read it adopts', async () => {
-    await using rig = await FakeVmRig.start();
-    const vm = await rig.sandbox();
-    await rig.attach('a');
-    const journal = join(rig.daemon.stateDir, 'one/state.json');
-    let ours = '';
-    const theirs = '{"version":2,"in":["another","way"]}';
-    await rig.restartAfter('SIGKILL', async () => {
-      ours = await readFile(journal, 'utf8');
-      await writeFile(journal, theirs);
+  const LATER: readonly (readonly [string, (ours: string) => string, string])[] = [
+    ['of a later major version', () => '{"version":2,"in":["another","way"]}', 'has version 2'],
+    [
+      'with a kind of source that it does not know',
+      (ours) => ours.replace('"kind":"raw-file"', '"kind":"rbd","pool":"p"'),
+      'volumes.0.spec.source',
+    ],
+    [
+      'with an operation that it does not know',
+      (ours) => ours.replace('"creating":null', '"creating":null,"operation":{"kind":"mirror"}'),
+      'volumes.0.operation.kind',
+    ],
+  ];
+  for (const [what, change, problem] of LATER) {
+    it(`to a journal ${what}: VM and file stay as they are, and the daemon that can read it adopts`, async () => {
+      await using rig = await FakeVmRig.start();
+      const vm = await rig.sandbox();
+      await rig.attach('a');
+      const journal = join(rig.daemon.stateDir, 'one/state.json');
+      let ours = '';
+      let theirs = '';
+      await rig.restartAfter('SIGKILL', async () => {
+        ours = await readFile(journal, 'utf8');
+        theirs = change(ours);
+        assert.notEqual(theirs, ours);
+        await writeFile(journal, theirs);
+      });
+      assert.deepEqual(await rig.client.listSandboxes(), []);
+      const refused = await refusal(rig.client.createSandbox({ sandboxId: 'one' }));
+      assert.equal(refused.reason, 'SANDBOX_NOT_ADOPTED');
+      const line = (await rig.daemon.log()).split('\n').find((each) => each.includes('sandbox not adopted')) ?? '';
+      assert.ok(line.includes(journal) && line.includes(problem), line);
+      assert.equal(await readFile(journal, 'utf8'), theirs);
+      await rig.restartAfter('SIGTERM', () => writeFile(journal, ours));
+      await adopted(rig);
+      assert.equal((await rig.client.getSandbox('one')).qemuPid, vm.pid);
+      assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
+      assert.deepEqual(vm.changes, ['blockdev-add', 'device_add'], 'QEMU was not touched');
     });
-    assert.deepEqual(await rig.client.listSandboxes(), []);
-    const refused = await refusal(rig.client.createSandbox({ sandboxId: 'one' }));
-    assert.equal(refused.reason, 'SANDBOX_NOT_ADOPTED');
-    const line = (await rig.daemon.log()).split('\n').find((each) => each.includes('sandbox not adopted')) ?? '';
-    assert.ok(line.includes(journal) && line.includes('has version 2'), line);
-    assert.equal(await readFile(journal, 'utf8'), theirs);
-    await rig.restartAfter('SIGTERM', () => writeFile(journal, ours));
-    await adopted(rig);
-    assert.equal((await rig.client.getSandbox('one')).qemuPid, vm.pid);
-    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_ATTACHED');
-    assert.deepEqual(vm.changes, ['blockdev-add', 'device_add'], 'QEMU was not touched');
-  });
+  }
 
   it('to such a journal of a sandbox that has ended: its directory is not taken for another', async () => {
     await using rig = await FakeVmRig.start();

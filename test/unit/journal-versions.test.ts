@@ -172,6 +172,97 @@ describe('a journal of a later minor version', () => {
   });
 });
 
+/** The JSON with another value in one place, `volumes.1.spec.source.kind`. */
+function withValue(json: unknown, path: string, value: unknown): unknown {
+  const [name = '', ...rest] = path.split('.');
+  const inner = rest.join('.');
+  if (Array.isArray(json))
+    return json.map((element: unknown, index) =>
+      String(index) === name ? (inner === '' ? value : withValue(element, inner, value)) : element,
+    );
+  assert.ok(isJsonObject(json), path);
+  return { ...json, [name]: inner === '' ? value : withValue(json[name], inner, value) };
+}
+
+const EVERY_KIND = 'volumes-of-every-kind.json';
+const RESIZE = { kind: 'resize', sizeBytes: 1 << 20, timeoutMs: 1000 };
+
+it('what came since the fixtures keeps what a later version has added to it', async () => {
+  const server = { type: 'inet', host: 'a.example', port: 1 };
+  const nbd = { kind: 'nbd', server, exportName: '', reconnectDelayS: 0, tls: null };
+  const mount = { fsType: 'ext4', mountPoint: '/m', options: [], format: 'never', partition: 2, fsck: 'full' };
+  const json = Object.entries({
+    'volumes.0.operation': RESIZE,
+    'volumes.1.operation': { kind: 'change-keys', change: 'remove' },
+    'volumes.0.spec.source': nbd,
+    'volumes.0.spec.mount': mount,
+  }).reduce((before, [path, value]) => withValue(before, path, value), await fixtureJson(EVERY_KIND));
+  const later = withLaterMembers(json);
+  await using copy = await FileCopy.ofJson(later, 'state.json');
+  const goer = await Goer.on(copy);
+  assert.deepEqual(await goer.written(), later);
+  goer.volumes((volume) => [{ ...volume, operation: { kind: 'resize', sizeBytes: 2 << 20, timeoutMs: 1000 } }]);
+  const { volumes } = await goer.written();
+  assert.ok(Array.isArray(volumes));
+  assert.equal(laterIn(volumes[0], ['operation']), undefined, 'another operation');
+});
+
+describe('a journal with a value that this version does not know', () => {
+  const UNKNOWN: readonly (readonly [string, unknown, string])[] = [
+    ['sandbox.state', 'hibernated', 'sandbox.state'],
+    ['sandbox.accelerator', 'hvf', 'sandbox.accelerator'],
+    ['sandbox.start.kind', 'restored', 'sandbox.start.kind'],
+    ['volumes.1.spec.source', { kind: 'rbd', pool: 'p', image: 'i' }, 'volumes.1.spec.source'],
+    [
+      'volumes.1.spec.source',
+      { kind: 'nbd', server: { type: 'vsock', cid: 3 }, exportName: '', reconnectDelayS: 0, tls: null },
+      'volumes.1.spec.source',
+    ],
+    ['volumes.1.spec.cache', 'adaptive', 'volumes.1.spec.cache'],
+    ['volumes.1.spec.encryption', { kind: 'sed-opal' }, 'volumes.1.spec.encryption'],
+    ['volumes.1.state', { state: 'suspended' }, 'volumes.1.state'],
+    ['volumes.1.state.state', 'frozen', 'volumes.1.state'],
+    ['volumes.1.operation', { kind: 'mirror', to: 'x' }, 'volumes.1.operation.kind'],
+    ['volumes.1.operation', { kind: 'change-keys', change: 'erase' }, 'volumes.1.operation.change'],
+    ['ports', [{ nr: 1, kind: 'datagram', ended: false }], 'ports.0.kind'],
+  ];
+  for (const [path, value, member] of UNKNOWN) {
+    it(`${path} ${JSON.stringify(value)}: the file stays as it is, and its directory is not taken`, async () => {
+      const later = withValue(await fixtureJson(EVERY_KIND), path, value);
+      await using copy = await FileCopy.ofJson(later, 'state.json');
+      const refusal = {
+        code: 'FAILED_PRECONDITION',
+        reason: 'SANDBOX_NOT_ADOPTED',
+        metadata: { path: copy.path, member },
+      };
+      await assert.rejects(readJournal(copy.path, copy.log), refusal);
+      await assert.rejects(refuseLaterJournal(copy.path), refusal);
+      assert.deepEqual([await copy.json(), await readdir(copy.directory)], [later, ['state.json']]);
+    });
+  }
+
+  const DAMAGED: readonly (readonly [string, unknown])[] = [
+    ['sandbox.state', null],
+    ['sandbox.state', 7],
+    ['sandbox.start', { templateId: '', reason: '' }],
+    ['volumes.1.spec.source', { kind: 'raw-file' }],
+    ['volumes.1.spec.source', 'raw-file'],
+    ['volumes.1.state', { state: 'attached' }],
+    ['volumes.1.operation', { kind: 'resize' }],
+    ['volumes.1.operation', {}],
+    ['volumes.1.sizeBytes', 'big'],
+    ['volumes', 'none'],
+  ];
+  for (const [path, value] of DAMAGED) {
+    it(`${path} ${JSON.stringify(value)} is no such value, but damage: the file is set aside`, async () => {
+      await using copy = await FileCopy.ofJson(withValue(await fixtureJson(EVERY_KIND), path, value), 'state.json');
+      await refuseLaterJournal(copy.path);
+      assert.equal(await readJournal(copy.path, copy.log), undefined);
+      assert.match((await readdir(copy.directory)).join(' '), /^state\.json\.corrupt-\d+$/);
+    });
+  }
+});
+
 describe('a journal of a later major version', () => {
   it('stays as it is; neither does a directory with it become that of another sandbox', async () => {
     const later = { version: 2, unlike: ['anything', 'before'] };

@@ -293,7 +293,7 @@ describe('journals that cannot be understood', () => {
     ['half-written', changed((good) => good.slice(0, good.length / 2))],
     ['of no version that there was', changed((good) => good.replace('"version":1', '"version":0'))],
     ['with a minor that is no version', changed((good) => good.replace('"version":1', '"version":1,"minor":"2"'))],
-    ['with a state that this version does not know', changed((good) => good.replace('"attaching"', '"waiting"'))],
+    ['with a state that is none', changed((good) => good.replace('"attaching"', 'null'))],
     ['without a member that must be there', changed((good) => good.replace(/"uuid":"[^"]*",/, ''))],
     [
       'with a slot that no bridge has',

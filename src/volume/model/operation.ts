@@ -11,9 +11,9 @@ export const operationSchema = z
      * Grows image, disk, encryption and file system; begun again from the bottom, since each of its steps may be
      * repeated.
      */
-    z.strictObject({ kind: z.literal('resize'), sizeBytes: z.int(), timeoutMs: z.int() }),
+    z.object({ kind: z.literal('resize'), sizeBytes: z.int(), timeoutMs: z.int() }),
     /** Changes key slots; the keys are not kept, so a daemon that comes back looks at what became of it. */
-    z.strictObject({ kind: z.literal('change-keys'), change: z.enum(['add', 'change', 'remove', 'remove-slot']) }),
+    z.object({ kind: z.literal('change-keys'), change: z.enum(['add', 'change', 'remove', 'remove-slot']) }),
   ])
   .readonly();
 

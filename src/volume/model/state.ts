@@ -9,9 +9,10 @@ import { slotSchema } from './slots.ts';
  *
  *            driver live                  detach                 all gone
  *   PENDING ─────────────▶ ATTACHED ─────────────▶ DETACHING ─────────────▶ REMOVED
- *      │                      ▲                       │ │                      ▲
- *      │ attach failed        └──── guest refused ────┘ └─ deadline: stays,    │
- *      ▼                                                   asked again         │
+ *      │                      ▲ │                     │ │ ▲                    ▲
+ *      │ attach failed,       │ │ device gone,        │ │ └─ deadline: stays,  │
+ *      │ or device gone       │ └─ unasked ───────────┼─┘    asked again       │
+ *      ▼                      └──── guest refused ────┘                        │
  *   PENDING (undoing) ──────────────────── all gone ──────────────────────────▶┤
  *   any ── VM gone ───────────────────────────────────────────────────────────▶┘
  *

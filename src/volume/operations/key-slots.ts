@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { stat } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { invalidArgument, isShimError, messageOf, ShimError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
@@ -20,9 +21,8 @@ import { checkReference } from '../model/encryption.ts';
 import type { Luks1Header } from '../model/luks1.ts';
 import { namesFor } from '../model/names.ts';
 import { withSecret } from '../secret.ts';
-import { blockDevice } from '../source/block-device.ts';
-import { rawFile } from '../source/raw-file.ts';
-import { moduleOf, type SourceSpec } from '../source/registry.ts';
+import { sourceOfPath } from '../source/of-path.ts';
+import { moduleOf } from '../source/registry.ts';
 import { inspectSource, type VolumeSpec } from '../spec.ts';
 import type { Volume } from '../volume.ts';
 import { operate } from './slot.ts';
@@ -77,7 +77,7 @@ interface Editor {
 /** @throws ShimError FAILED_PRECONDITION / NOT_HOST_LUKS, LUKS_NO_HEADER and the like */
 export async function listKeySlots(target: KeySlotsTarget): Promise<KeySlots> {
   if (target.kind === 'attached') return slotsOf(await readLuks1(attachedImage(target.host, target.volume)));
-  const { resolved } = await inspectSource(imageSpec(target.path), target.host.config);
+  const { resolved } = await inspectSource(await imageSpec(target.path), target.host.config);
   return slotsOf(await readLuks1(moduleOf(resolved).describe(resolved)));
 }
 
@@ -168,7 +168,7 @@ export async function lookAtKeySlots(host: VolumeHost, volume: Volume): Promise<
 
 async function changeImage(host: ImageHost, image: string, change: KeySlotChange): Promise<KeySlots> {
   const { config, claims, keys: source, log } = host;
-  const spec = imageSpec(image);
+  const spec = await imageSpec(image);
   const found = await inspectSource(spec, config);
   const module = moduleOf(found.resolved);
   const path = module.describe(found.resolved);
@@ -301,11 +301,11 @@ function slotsOf(header: Luks1Header): KeySlots {
   return { uuid: header.uuid, used: header.slots };
 }
 
-/** What an image is looked at as: a device is recognised by its kind, and allowed_roots hold for both. */
-function imageSpec(path: string): VolumeSpec {
-  const module = path.startsWith('/dev/') ? blockDevice : rawFile;
+/** What an image is looked at as. allowed_roots hold for a device too, and for what a symbolic link leads to. */
+async function imageSpec(path: string): Promise<VolumeSpec> {
+  const found = await stat(path).catch(() => undefined);
   return {
-    source: module.fromMessage({ path }) satisfies SourceSpec,
+    source: sourceOfPath(path, found),
     readOnly: false,
     cache: 'writeback',
     aio: 'threads',
