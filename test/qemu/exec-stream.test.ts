@@ -11,8 +11,8 @@ import { until } from '../support/until.ts';
 
 const skip = await realVmSkipReason();
 const MIB = 1024 * 1024;
-/** A file system of the guest that nothing else writes to. */
-const LEFT = 'ls /run/qshim/commands 2> /dev/null; pgrep -f "run-comman[d]|PTY,lin[k]" || echo none';
+/** What a command with streams has in the guest while it runs: a directory, and shells that have the text of a script. */
+const LEFT = 'ls /run/qshim/commands; pgrep -f "Runs a command of a caller[\']s" || pgrep socat || echo none';
 
 await describe('a command with streams', { skip }, async () => {
   let daemon: TestDaemon;
@@ -103,8 +103,7 @@ await describe('a command with streams', { skip }, async () => {
     const flood = open({ path: 'yes' });
     await flood.says('y\n');
     flood.call.pause();
-    const rss = async (): Promise<string> => await daemon.client.guest('vm', 'echo others go on');
-    assert.equal(await rss(), 'others go on\n');
+    assert.equal(await daemon.client.guest('vm', 'echo others go on'), 'others go on\n');
     flood.call.resume();
     flood.call.cancel();
     await assert.rejects(flood.exitCode(), { code: 1 });
@@ -113,18 +112,19 @@ await describe('a command with streams', { skip }, async () => {
 
   await it('a terminal: its size, its changes, its keys, its end', async () => {
     const terminal = { rows: 31, columns: 97 };
-    const script = 'trap "stty size" WINCH; tty; stty size; while read -r line; do echo "<$line>"; done; exit 5';
-    const typed = shell(script, { terminal });
-    await typed.says('31 97');
-    assert.match(typed.stdout.toString(), /^\/dev\/pts\/\d+\r\n31 97\r\n$/);
-    await typed.send({ terminalSize: { rows: 40, columns: 120 } });
+    // The shell hears of the new size once cat has ended.
+    const typed = shell('trap "echo changed" WINCH; tty; stty size; cat; stty size; exit 5', { terminal });
+    await typed.says('31 97\r\n');
+    const [device = ''] = typed.stdout.toString().split('\r\n');
+    assert.match(device, /^\/dev\/pts\/\d+$/);
     await typed.type('hello\r');
-    await typed.says('<hello>');
-    await typed.says('40 120');
+    // The terminal's echo, then cat's.
+    await typed.says('hello\r\nhello\r\n');
+    await typed.send({ terminalSize: { rows: 40, columns: 120 } });
+    await until('the size is new', async () => (await daemon.client.guest('vm', `stty -F ${device} size`)) === '40 120\n');
     await typed.type('\u0004');
     assert.equal(await typed.exitCode(), 5);
-    // The terminal echoes what was typed.
-    assert.match(typed.stdout.toString(), /hello\r\n/);
+    assert.equal(typed.stdout.toString(), `${device}\r\n31 97\r\nhello\r\nhello\r\nchanged\r\n40 120\r\n`);
     const interrupted = open({ path: 'sleep', arguments: ['98763'], terminal });
     await interrupted.started();
     await interrupted.type('\u0003');

@@ -15,20 +15,24 @@ variables=$1
 shift
 [ "$variables" = 0 ] || set -- env -i "$@"
 
-# The other end of the terminal is socat's, which ends when the last user of this one has gone. This shell holds it open as
-# descriptors 6, 7 and 8, since the size is set before the command comes. It leads no session, so the terminal is not its own.
+# The other end of the terminal is socat's, which ends with its own child, and passes on first what is left. That child has this end
+# open for as long as descriptor 9 is, and this shell has it as 6, 7 and 8: the size is set before the command comes. Neither of
+# them leads a session, so the terminal is nobody's yet.
 open_terminal() {
+  mkfifo open || return 1
+  exec 9<> open
   (
-    socat -t0 "OPEN:$V$terminal,rdwr,ignoreeof" "PTY,link=tty"
+    socat -t0 "OPEN:$V$terminal,rdwr,ignoreeof" "SYSTEM:tty > tty; cat open,pty"
     if [ -c "$V$terminal" ]; then printf %s "$token" > "$V$terminal"; fi
-  ) &
+  ) 9>&- &
   tries=0
-  until [ -e tty ]; do
+  until [ -s tty ]; do
     tries=$((tries + 1))
     [ $tries -gt 250 ] && return 1
     sleep 0.02
   done
-  exec 6<> tty
+  read -r tty < ./tty
+  exec 6<> "$tty"
   exec 7>&6 8>&6
   stty rows "$rows" cols "$columns" <&6
 }
@@ -46,7 +50,7 @@ obey() {
     fi
     case $word in
       signal) read -r pid < ./pid && kill -"$first" "$pid" ;;
-      size) stty -F tty rows "$first" cols "$second" ;;
+      size) stty -F "$tty" rows "$first" cols "$second" ;;
       end)
         until [ -s pid ]; do sleep 0.02; done
         read -r pid < ./pid
@@ -69,7 +73,10 @@ fi || {
   exit 1
 }
 exec 4<> "$V$control"
-obey 6<&- 7>&- 8>&- &
+(
+  exec 6<&- 7>&- 8>&- 9>&-
+  obey
+) &
 obeying=$!
 # Not in the background: a shell lets what it runs there ignore SIGINT. The session is the command's own.
 (
@@ -80,9 +87,9 @@ obeying=$!
   exec 4>&-
   [ "$terminal" = 0 ] || exec setsid -c "$@"
   exec setsid "$@"
-) <&6 >&7 2>&8 6<&- 7>&- 8>&-
+) <&6 >&7 2>&8 6<&- 7>&- 8>&- 9>&-
 code=$?
 kill "$obeying"
-exec 6<&- 7>&- 8>&-
+exec 6<&- 7>&- 8>&- 9>&-
 cd / && rm -rf "$home"
 echo "exit $code" >&4
