@@ -5,8 +5,7 @@ import type { ExecStreamRequest__Output } from '../grpc/generated/qshim/v1/ExecS
 import type { ExecStreamResponse } from '../grpc/generated/qshim/v1/ExecStreamResponse.ts';
 import type { ExecStreamStart__Output } from '../grpc/generated/qshim/v1/ExecStreamStart.ts';
 import { bidirectional, type CallContext, type Edge } from '../grpc/handlers.ts';
-import type { CommandSpec, StreamedCommand } from '../guest/streamed-command.ts';
-import { checkTerminalSize } from '../sandbox/exec.ts';
+import { checkTerminalSize, type CommandSpec, type StreamedCommand } from '../sandbox/exec.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 
 type Requests = AsyncIterator<ExecStreamRequest__Output, void>;

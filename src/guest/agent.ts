@@ -253,8 +253,8 @@ export class GuestAgent implements AsyncDisposable {
   }
 
   /**
-   * guest-exec of a program that nobody waits for: nothing of its output is kept. The agent remembers how it ended until
-   * somebody asks (`hasEnded`). @returns its process id
+   * guest-exec of a program that nobody waits for: nothing of its output is kept. The agent remembers how it ended
+   * until somebody asks (`hasEnded`). @returns its process id
    */
   async spawn({ path, args, signal }: Pick<ExecRequest, 'path' | 'args' | 'signal'>): Promise<number> {
     this.#log.debug({ path }, 'guest exec');

@@ -3,6 +3,8 @@ import { GuestAgentError, type ExecResult, type GuestAgent } from '../guest/agen
 import { StreamedCommand, type CommandSpec, type StreamHost, type TerminalSize } from '../guest/streamed-command.ts';
 import type { Config } from '../config.ts';
 
+export type { CommandSpec, StreamedCommand } from '../guest/streamed-command.ts';
+
 export interface GuestCommand {
   readonly path: string;
   readonly args: readonly string[];

@@ -11,7 +11,7 @@ import { until } from '../support/until.ts';
 
 const skip = await realVmSkipReason();
 const MIB = 1024 * 1024;
-/** What a command with streams has in the guest while it runs: a directory, and shells that have the text of a script. */
+/** What a command with streams has in the guest while it runs: a directory, shells with a script's text, socat. */
 const LEFT = 'ls /run/qshim/commands; pgrep -f "Runs a command of a caller[\']s" || pgrep socat || echo none';
 
 await describe('a command with streams', { skip }, async () => {
@@ -121,7 +121,10 @@ await describe('a command with streams', { skip }, async () => {
     // The terminal's echo, then cat's.
     await typed.says('hello\r\nhello\r\n');
     await typed.send({ terminalSize: { rows: 40, columns: 120 } });
-    await until('the size is new', async () => (await daemon.client.guest('vm', `stty -F ${device} size`)) === '40 120\n');
+    await until(
+      'the size is new',
+      async () => (await daemon.client.guest('vm', `stty -F ${device} size`)) === '40 120\n',
+    );
     await typed.type('\u0004');
     assert.equal(await typed.exitCode(), 5);
     assert.equal(typed.stdout.toString(), `${device}\r\n31 97\r\nhello\r\nhello\r\nchanged\r\n40 120\r\n`);
