@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { Server, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
 import { HealthImplementation } from 'grpc-health-check';
 import { ShimError } from '../base/errors.ts';
@@ -19,11 +20,14 @@ export class ShimServer {
   readonly #config: Config;
   readonly #log: Logger;
   readonly #manager: SandboxManager;
+  /** Ends the calls that may last for ever, and are not watchers'. */
+  readonly #leaving = new AbortController();
 
   constructor(manager: SandboxManager, config: Config, log: Logger) {
     this.#config = config;
     this.#log = log;
     this.#manager = manager;
+    setMaxListeners(0, this.#leaving.signal);
     this.#server = newServer(config.request_bytes_max);
     const edge = {
       log,
@@ -31,7 +35,7 @@ export class ShimServer {
       streams: new Budget('streams', config.watchers_max),
     };
     const { Sandboxes, Volumes, Events } = loadApi().qshim.v1;
-    this.#add(Sandboxes.service, sandboxesHandlers(manager, edge));
+    this.#add(Sandboxes.service, sandboxesHandlers(manager, edge, this.#leaving.signal));
     this.#add(Volumes.service, volumesHandlers(manager, edge));
     this.#add(Events.service, eventsHandlers(manager, edge));
     this.#health = new HealthImplementation({ '': 'NOT_SERVING' });
@@ -58,7 +62,9 @@ export class ShimServer {
   /** Takes no new calls, lets those in progress end for as long as the configuration says, then cuts them off. */
   async drain(): Promise<void> {
     for (const service of ['', ...SERVICES]) this.#health.setStatus(service, 'NOT_SERVING');
-    this.#manager.events.close(new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' }));
+    const reason = new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' });
+    this.#manager.events.close(reason);
+    this.#leaving.abort(reason);
     await drainServer(this.#server, this.#config.drain_timeout_ms, this.#log);
   }
 }

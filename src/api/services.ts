@@ -17,6 +17,7 @@ import type { EventsHandlers } from '../grpc/generated/qshim/v1/Events.ts';
 import type { SandboxesHandlers } from '../grpc/generated/qshim/v1/Sandboxes.ts';
 import type { VolumesHandlers } from '../grpc/generated/qshim/v1/Volumes.ts';
 import { streaming, unary, type CallContext, type Edge } from '../grpc/handlers.ts';
+import { execStreamHandler } from './exec-stream-service.ts';
 import { keySlotsHandlers } from './key-slots-service.ts';
 
 /**
@@ -29,7 +30,8 @@ import { keySlotsHandlers } from './key-slots-service.ts';
 
 const DURATION_MS_MAX = 86_400_000;
 
-export function sandboxesHandlers(manager: SandboxManager, edge: Edge): SandboxesHandlers {
+/** @param leaving aborts when the daemon is about to end */
+export function sandboxesHandlers(manager: SandboxManager, edge: Edge, leaving: AbortSignal): SandboxesHandlers {
   return {
     Create: unary(edge, 'Sandboxes.Create', async ({ sandboxId, spec }, { signal }) =>
       sandboxMessage(await manager.create(sandboxId, sandboxSpecFrom(spec), signal)),
@@ -78,6 +80,7 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge): Sandboxe
         timedOut: result.timedOut ?? false,
       };
     }),
+    ExecStream: execStreamHandler(manager, edge, leaving),
     Console: streaming(edge, 'Sandboxes.Console', async ({ sandboxId, follow }, send, { signal }) => {
       for await (const data of followConsole(manager.sandbox(sandboxId), { follow, signal })) await send({ data });
     }),

@@ -256,7 +256,8 @@ export const REASONS = {
   GUEST_EXEC_TIMEOUT: {
     statuses: ['DEADLINE_EXCEEDED'],
     where: ['api'],
-    meaning: 'A command in the guest has not ended in time, or its output could not be had after it was killed.',
+    meaning:
+      'A command in the guest was not seen to start or to end in time, or its output could not be had after it was killed.',
     remedy: 'Allow the command more time; where `killed` in the metadata is not true, it may still run in the guest.',
   },
   TOO_MANY_COMMANDS: {
@@ -310,10 +311,11 @@ export const REASONS = {
     remedy: 'Look at the health of its volumes.',
   },
   GUEST_RESET: {
-    statuses: [],
-    where: ['cause'],
-    meaning: 'The guest was reset or rebooted; its volumes are still attached, and mounts of before are gone.',
-    remedy: 'Detach and attach the volumes that were mounted.',
+    statuses: ['UNAVAILABLE'],
+    where: ['api', 'cause'],
+    meaning:
+      'The guest was reset or rebooted; its volumes are still attached, mounts of before are gone, and so are commands.',
+    remedy: 'Detach and attach the volumes that were mounted; run the command again.',
   },
   ADOPTED: {
     statuses: [],

@@ -5,6 +5,7 @@ import {
   credentials,
   makeGenericClientConstructor,
   type CallOptions,
+  type ClientDuplexStream,
   type ClientReadableStream,
   type ClientUnaryCall,
   type requestCallback,
@@ -79,14 +80,34 @@ export class Connection implements Disposable {
     start: (options: CallOptions) => ClientReadableStream<T>,
     onMessage: (message: T) => Promise<void> | void,
   ): Promise<void> {
-    const { signal, socketPath } = this.#options;
-    throwIfInterrupted(signal);
+    await this.#receive(start(this.#callOptions()), onMessage);
+  }
+
+  /**
+   * Runs one call with streams in both directions; messages are handed over as by `stream`.
+   * @param opened begins to send; what it gives is disposed of when the call has ended
+   */
+  async exchange<Request, Response>(
+    start: (options: CallOptions) => ClientDuplexStream<Request, Response>,
+    opened: (call: ClientDuplexStream<Request, Response>) => Disposable,
+    onMessage: (message: Response) => Promise<void> | void,
+  ): Promise<void> {
     const call = start(this.#callOptions());
+    using _sending = opened(call);
+    await this.#receive<Response>(call, onMessage);
+  }
+
+  async #receive<T>(
+    call: ClientReadableStream<T> | ClientDuplexStream<never, T>,
+    onMessage: (message: T) => Promise<void> | void,
+  ): Promise<void> {
+    const { signal, socketPath } = this.#options;
     const onAbort = (): void => {
       call.cancel();
     };
     signal.addEventListener('abort', onAbort, { once: true });
     try {
+      throwIfInterrupted(signal);
       for await (const message of call as AsyncIterable<T>) await onMessage(message);
     } catch (error) {
       throwIfInterrupted(signal);

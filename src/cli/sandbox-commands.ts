@@ -2,17 +2,16 @@
 import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
 import type { ConsoleChunk__Output } from '../grpc/generated/qshim/v1/ConsoleChunk.ts';
 import type { DeleteSandboxResponse__Output } from '../grpc/generated/qshim/v1/DeleteSandboxResponse.ts';
-import type { ExecResponse__Output } from '../grpc/generated/qshim/v1/ExecResponse.ts';
 import type { ListSandboxesResponse__Output } from '../grpc/generated/qshim/v1/ListSandboxesResponse.ts';
 import type { Sandbox__Output } from '../grpc/generated/qshim/v1/Sandbox.ts';
 import { CliFailure } from './cli-failure.ts';
-import { EXIT, exitCodeOfGuest } from './exit-codes.ts';
-import { collectAssignment, collectPair, keysOf, present, wholeNumber } from './options.ts';
+import { addExecCommand } from './exec-command.ts';
+import { EXIT } from './exit-codes.ts';
+import { collectPair, keysOf, present, wholeNumber } from './options.ts';
 import { addPowerCommands } from './power-commands.ts';
-import { ACCELERATORS, createRequest, execRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';
+import { ACCELERATORS, createRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';
 import { sizeInMebibytes } from './sizes.ts';
 import type { Session } from './session.ts';
-import { STDIN_BYTES_MAX, readStandardInput } from './standard-input.ts';
 
 const BY_DAEMON = "(default: the daemon's configuration)";
 
@@ -25,7 +24,7 @@ export function addSandboxCommands(program: CommandUnknownOpts, session: Session
   addGetAndList(sandbox, session);
   addPowerCommands(sandbox, session);
   addStopAndDelete(sandbox, session);
-  addExec(sandbox, session);
+  addExecCommand(sandbox, session);
   addConsole(sandbox, session);
 }
 
@@ -167,55 +166,6 @@ function addStopAndDelete(parent: CommandUnknownOpts, session: Session): void {
         // To the API a repeat is no error; who types an id wants to know that nothing of that name was there.
         if (answer.notFound) throw notFound(sandboxId);
         await (session.json ? session.document(answer) : session.say(`${sandboxId}: deleted`));
-      });
-    });
-}
-
-function addExec(parent: CommandUnknownOpts, session: Session): void {
-  parent
-    .command('exec')
-    .description(
-      "Run one command in the guest. Its output passes through as bytes; qshim exits with the command's exit code, or 128 + signal.",
-    )
-    .usage('[options] <sandbox> -- <path> [args...]')
-    .argument('<sandbox>', 'id of the sandbox')
-    .argument('<path>', 'program in the guest: an absolute path, or a name to be found in the PATH of its agent')
-    .argument('[args...]', 'its arguments; put -- before the path so that they are not taken for options of qshim')
-    .option(
-      '--stdin',
-      `pass standard input on, up to its end, at most ${STDIN_BYTES_MAX / 1024 / 1024} MiB (default: the command gets none)`,
-    )
-    .option(
-      '--env <name=value>',
-      'environment variable of the command; may be repeated (default: what the guest agent has)',
-      collectAssignment,
-    )
-    .option('--timeout <ms>', `milliseconds that the command may take; then it is killed ${BY_DAEMON}`, wholeNumber(1))
-    .addHelpText(
-      'after',
-      `
-Examples:
-  qshim sandbox exec sb1 -- /bin/lsblk -b
-  echo hello | qshim sandbox exec sb1 --stdin -- /bin/sh -c 'cat > /tmp/greeting'`,
-    )
-    .action(async (sandboxId, path, args, options) => {
-      const work = { sandboxId, progress: `running ${path} in ${sandboxId}` };
-      await session.run(work, async (api) => {
-        const { stdin, signal } = session.surroundings;
-        const input = options.stdin === true ? await readStandardInput(stdin, signal) : Buffer.alloc(0);
-        const request = execRequest(sandboxId, { path, arguments: args }, options, input);
-        const result = await session.waiting(work, () =>
-          api.call<ExecResponse__Output>((callOptions, done) => api.sandboxes.Exec(request, callOptions, done)),
-        );
-        if (session.json) {
-          await session.document(result);
-        } else {
-          await session.writeOut(result.standardOutput);
-          await session.writeOut(result.standardError, session.surroundings.stderr);
-          if (result.truncated) session.remark('the output is not complete: the guest agent keeps only so much of it');
-        }
-        if (result.timedOut) session.remark('its time was over, so it was killed; --timeout sets another');
-        session.exitCode = result.timedOut ? EXIT.deadline : exitCodeOfGuest(result);
       });
     });
 }

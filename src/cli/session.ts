@@ -16,11 +16,12 @@ import { jsonValue, visible } from './values.ts';
 
 export const DEFAULT_SOCKET = '/run/qshim/qshim.sock';
 
-export type Terminal = Writable & { readonly isTTY?: boolean; readonly columns?: number };
+export type Terminal = Writable & { readonly isTTY?: boolean; readonly columns?: number; readonly rows?: number };
+export type InputTerminal = Readable & { readonly isTTY?: boolean; setRawMode?(raw: boolean): unknown };
 
 /** What the process gives to the command; tests give their own. */
 export interface Surroundings {
-  readonly stdin: Readable;
+  readonly stdin: InputTerminal;
   readonly stdout: Terminal;
   readonly stderr: Terminal;
   readonly env: Readonly<Record<string, string | undefined>>;

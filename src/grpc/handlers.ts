@@ -2,10 +2,12 @@ import { once } from 'node:events';
 import {
   Metadata,
   status,
+  type handleBidiStreamingCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
   type ServiceError,
   type sendUnaryData,
+  type ServerDuplexStream,
   type ServerUnaryCall,
   type ServerWritableStream,
   type ServiceDefinition,
@@ -138,15 +140,43 @@ export function streaming<Request, Response>(
 ): handleServerStreamingCall<Request, Response> {
   const log = edge.log.child({ rpc });
   return (call) => {
-    void stream(log, edge.streams, call, act);
+    void stream<Response>(log, edge.streams, call, (send, context) => act(decoded(call.request), send, context));
   };
 }
 
-async function stream<Request, Response>(
+/**
+ * Wraps an async function as a handler with streams in both directions. The next message is read when it is asked for:
+ * a caller that sends more waits. After the last one `next` says that it is done; it rejects when the call ends before.
+ */
+export function bidirectional<Request, Response>(
+  edge: Edge,
+  rpc: string,
+  act: (
+    requests: AsyncIterator<Request, void>,
+    send: (message: Response) => Promise<void>,
+    context: CallContext,
+  ) => Promise<void>,
+): handleBidiStreamingCall<Request, Response> {
+  const log = edge.log.child({ rpc });
+  return (call) => {
+    void stream<Response>(log, edge.streams, call, (send, context) => act(requestsOf(call), send, context));
+  };
+}
+
+async function* requestsOf<Request>(
+  call: Pick<ServerDuplexStream<Request, unknown>, 'iterator'>,
+): AsyncGenerator<Request, void> {
+  // The call goes on for answers when nobody reads requests any more.
+  for await (const request of call.iterator({ destroyOnReturn: false }) as AsyncIterable<Request>) {
+    yield decoded(request);
+  }
+}
+
+async function stream<Response>(
   log: Logger,
   budget: Budget,
-  call: ServerWritableStream<Request, Response>,
-  act: (request: Request, send: (message: Response) => Promise<void>, context: CallContext) => Promise<void>,
+  call: ServerWritableStream<unknown, Response> | ServerDuplexStream<unknown, Response>,
+  act: (send: (message: Response) => Promise<void>, context: CallContext) => Promise<void>,
 ): Promise<void> {
   const startedMs = monotonicMs();
   const controller = new AbortController();
@@ -160,7 +190,7 @@ async function stream<Request, Response>(
     using _counted = budget.enter();
     // The headers tell the client that the stream is open, before the first message.
     call.sendMetadata(new Metadata());
-    await act(decoded(call.request), send, context(call, signal, log));
+    await act(send, context(call, signal, log));
     call.end();
   } catch (error) {
     if (signal.aborted) {

@@ -253,6 +253,22 @@ export class GuestAgent implements AsyncDisposable {
   }
 
   /**
+   * guest-exec of a program that nobody waits for: nothing of its output is kept. The agent remembers how it ended
+   * until somebody asks (`hasEnded`). @returns its process id
+   */
+  async spawn({ path, args, signal }: Pick<ExecRequest, 'path' | 'args' | 'signal'>): Promise<number> {
+    this.#log.debug({ path }, 'guest exec');
+    const command = { name: 'guest-exec', args: { path, ...(args && { arg: args }), 'capture-output': false } };
+    return parseAs(EXEC, 'guest-exec', await this.#ask(command, { ...(signal && { signal }) })).pid;
+  }
+
+  /** guest-exec-status of a program that was spawned. The agent forgets one that has ended. */
+  async hasEnded(pid: number): Promise<boolean> {
+    const answer = await this.#ask({ name: 'guest-exec-status', args: { pid } });
+    return parseAs(EXEC_STATUS, 'guest-exec-status', answer).exited;
+  }
+
+  /**
    * guest-shutdown. Resolves when the agent took the request without complaint, fell silent or went away: QGA does not
    * answer it on success. Whether the guest went down is for the caller to observe (QMP: SHUTDOWN, RESET).
    */

@@ -152,6 +152,11 @@ async function findProcess(record: JournalRecord, sandbox: Sandbox): Promise<Qem
 /** Connects to a VM that runs; reconciling its volumes is part of the connecting (observe.ts). */
 async function connect(sandbox: Sandbox): Promise<void> {
   const { containers, ports } = sandbox;
+  // Those of commands whose streams ended with the last daemon: the commands end with them. Known now, before anybody
+  // can ask for new ones.
+  const used = containers.portsInUse();
+  const left = ports.all().flatMap(({ nr }) => (used.has(nr) ? [] : [nr]));
+  sandbox.inBackground('ports of nobody', ports.remove(left));
   const connected = sandbox.link.openEventually();
   // Without an await before it: operations on containers wait for it from the daemon's first moment on.
   const guestReady = containers.hasRecords || sandbox.identity.spec.readyWhen === 'agent';

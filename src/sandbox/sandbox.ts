@@ -391,6 +391,7 @@ export class Sandbox implements VolumeHost {
     this.#nextBoot = Promise.withResolvers<void>();
     this.addresses.forget();
     this.guestEvents.reset();
+    this.commands.guestReset();
   }
 
   /** Takes charge of the QEMU process: from here its end is noticed. */

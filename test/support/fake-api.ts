@@ -96,6 +96,8 @@ export class FakeApi implements AsyncDisposable {
   /** Events.Watch and Sandboxes.Console send these, then end; with `keepStreamsOpen` they wait for the caller. */
   readonly chunks: Buffer[] = [];
   keepStreamsOpen = false;
+  /** Sandboxes.ExecStream, as the test plays it. */
+  onExecStream: SandboxesHandlers['ExecStream'] = (call) => call.end();
   readonly #directory: string;
   readonly #server: Server;
   readonly #respond = new Map<string, Respond>();
@@ -188,6 +190,7 @@ export class FakeApi implements AsyncDisposable {
       Reboot: this.#unary('Sandboxes.Reboot', SANDBOX),
       Delete: this.#unary('Sandboxes.Delete', {}),
       Exec: this.#unary('Sandboxes.Exec', { exitCode: 0 }),
+      ExecStream: (call) => this.onExecStream(call),
       Console: this.#streaming('Sandboxes.Console', () => this.chunks.map((data) => ({ data }))),
       Watch: this.#streaming('Sandboxes.Watch', () => []),
     };

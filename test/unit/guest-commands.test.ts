@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { ShimError } from '../../src/base/errors.ts';
+import { silentLogger } from '../../src/base/log.ts';
 import { configWith } from '../../src/config.ts';
+import type { Ports } from '../../src/guest/containers/port.ts';
 import { GuestCommands, type GuestCommand } from '../../src/sandbox/exec.ts';
 import { agentPair, type AgentPair } from '../support/agent-pair.ts';
 import type { Behaviour } from '../support/fake-agent.ts';
@@ -34,8 +36,12 @@ function guest(end: string, endsThen: boolean, asked: string[] = []): Behaviour 
 }
 
 function commandsOf({ agent }: AgentPair): GuestCommands {
-  const gone = new AbortController().signal;
-  return new GuestCommands({ id: 'one', state: 'running', config: configWith({}), agent, agentReady: true, gone });
+  return new GuestCommands({
+    ...{ id: 'one', state: 'running', config: configWith({}), agent, agentReady: true, log: silentLogger() },
+    ports: {} as Ports,
+    gone: new AbortController().signal,
+    inBackground: () => undefined,
+  });
 }
 
 async function timedOut(behaviour: Behaviour): Promise<ShimError> {

@@ -12,6 +12,12 @@ import type { DeleteSandboxResponse as _qshim_v1_DeleteSandboxResponse, DeleteSa
 import type { Event as _qshim_v1_Event, Event__Output as _qshim_v1_Event__Output } from './qshim/v1/Event.ts';
 import type { ExecRequest as _qshim_v1_ExecRequest, ExecRequest__Output as _qshim_v1_ExecRequest__Output } from './qshim/v1/ExecRequest.ts';
 import type { ExecResponse as _qshim_v1_ExecResponse, ExecResponse__Output as _qshim_v1_ExecResponse__Output } from './qshim/v1/ExecResponse.ts';
+import type { ExecStreamExited as _qshim_v1_ExecStreamExited, ExecStreamExited__Output as _qshim_v1_ExecStreamExited__Output } from './qshim/v1/ExecStreamExited.ts';
+import type { ExecStreamInputEnd as _qshim_v1_ExecStreamInputEnd, ExecStreamInputEnd__Output as _qshim_v1_ExecStreamInputEnd__Output } from './qshim/v1/ExecStreamInputEnd.ts';
+import type { ExecStreamRequest as _qshim_v1_ExecStreamRequest, ExecStreamRequest__Output as _qshim_v1_ExecStreamRequest__Output } from './qshim/v1/ExecStreamRequest.ts';
+import type { ExecStreamResponse as _qshim_v1_ExecStreamResponse, ExecStreamResponse__Output as _qshim_v1_ExecStreamResponse__Output } from './qshim/v1/ExecStreamResponse.ts';
+import type { ExecStreamStart as _qshim_v1_ExecStreamStart, ExecStreamStart__Output as _qshim_v1_ExecStreamStart__Output } from './qshim/v1/ExecStreamStart.ts';
+import type { ExecStreamStarted as _qshim_v1_ExecStreamStarted, ExecStreamStarted__Output as _qshim_v1_ExecStreamStarted__Output } from './qshim/v1/ExecStreamStarted.ts';
 import type { GetSandboxRequest as _qshim_v1_GetSandboxRequest, GetSandboxRequest__Output as _qshim_v1_GetSandboxRequest__Output } from './qshim/v1/GetSandboxRequest.ts';
 import type { ListSandboxesRequest as _qshim_v1_ListSandboxesRequest, ListSandboxesRequest__Output as _qshim_v1_ListSandboxesRequest__Output } from './qshim/v1/ListSandboxesRequest.ts';
 import type { ListSandboxesResponse as _qshim_v1_ListSandboxesResponse, ListSandboxesResponse__Output as _qshim_v1_ListSandboxesResponse__Output } from './qshim/v1/ListSandboxesResponse.ts';
@@ -25,6 +31,7 @@ import type { SandboxesClient as _qshim_v1_SandboxesClient, SandboxesDefinition 
 import type { Start as _qshim_v1_Start, Start__Output as _qshim_v1_Start__Output } from './qshim/v1/Start.ts';
 import type { StartSandboxRequest as _qshim_v1_StartSandboxRequest, StartSandboxRequest__Output as _qshim_v1_StartSandboxRequest__Output } from './qshim/v1/StartSandboxRequest.ts';
 import type { StopSandboxRequest as _qshim_v1_StopSandboxRequest, StopSandboxRequest__Output as _qshim_v1_StopSandboxRequest__Output } from './qshim/v1/StopSandboxRequest.ts';
+import type { TerminalSize as _qshim_v1_TerminalSize, TerminalSize__Output as _qshim_v1_TerminalSize__Output } from './qshim/v1/TerminalSize.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './qshim/v1/Timing.ts';
 import type { WatchSandboxesRequest as _qshim_v1_WatchSandboxesRequest, WatchSandboxesRequest__Output as _qshim_v1_WatchSandboxesRequest__Output } from './qshim/v1/WatchSandboxesRequest.ts';
 
@@ -51,6 +58,12 @@ export interface ProtoGrpcType {
       Event: MessageTypeDefinition<_qshim_v1_Event, _qshim_v1_Event__Output>
       ExecRequest: MessageTypeDefinition<_qshim_v1_ExecRequest, _qshim_v1_ExecRequest__Output>
       ExecResponse: MessageTypeDefinition<_qshim_v1_ExecResponse, _qshim_v1_ExecResponse__Output>
+      ExecStreamExited: MessageTypeDefinition<_qshim_v1_ExecStreamExited, _qshim_v1_ExecStreamExited__Output>
+      ExecStreamInputEnd: MessageTypeDefinition<_qshim_v1_ExecStreamInputEnd, _qshim_v1_ExecStreamInputEnd__Output>
+      ExecStreamRequest: MessageTypeDefinition<_qshim_v1_ExecStreamRequest, _qshim_v1_ExecStreamRequest__Output>
+      ExecStreamResponse: MessageTypeDefinition<_qshim_v1_ExecStreamResponse, _qshim_v1_ExecStreamResponse__Output>
+      ExecStreamStart: MessageTypeDefinition<_qshim_v1_ExecStreamStart, _qshim_v1_ExecStreamStart__Output>
+      ExecStreamStarted: MessageTypeDefinition<_qshim_v1_ExecStreamStarted, _qshim_v1_ExecStreamStarted__Output>
       GetSandboxRequest: MessageTypeDefinition<_qshim_v1_GetSandboxRequest, _qshim_v1_GetSandboxRequest__Output>
       ListSandboxesRequest: MessageTypeDefinition<_qshim_v1_ListSandboxesRequest, _qshim_v1_ListSandboxesRequest__Output>
       ListSandboxesResponse: MessageTypeDefinition<_qshim_v1_ListSandboxesResponse, _qshim_v1_ListSandboxesResponse__Output>
@@ -68,6 +81,7 @@ export interface ProtoGrpcType {
       StartSandboxRequest: MessageTypeDefinition<_qshim_v1_StartSandboxRequest, _qshim_v1_StartSandboxRequest__Output>
       StopSandboxRequest: MessageTypeDefinition<_qshim_v1_StopSandboxRequest, _qshim_v1_StopSandboxRequest__Output>
       TemplateUse: EnumTypeDefinition
+      TerminalSize: MessageTypeDefinition<_qshim_v1_TerminalSize, _qshim_v1_TerminalSize__Output>
       Timing: MessageTypeDefinition<_qshim_v1_Timing, _qshim_v1_Timing__Output>
       WatchSandboxesRequest: MessageTypeDefinition<_qshim_v1_WatchSandboxesRequest, _qshim_v1_WatchSandboxesRequest__Output>
     }

@@ -1,10 +1,8 @@
-import { ShimError } from '../../base/errors.ts';
+import { withPorts } from './absent-ports.ts';
 import { ExitListener, type AnnouncedExit } from './exits.ts';
 import type { Port, PortKind, Ports } from './port.ts';
-import { PortsAbsent, type GuestRuntime, type ProcessPorts } from './runtime.ts';
+import type { GuestRuntime, ProcessPorts } from './runtime.ts';
 import type { StreamSpec } from './types.ts';
-
-const PORT_TRIES = 4;
 
 export const NO_PORTS: ProcessPorts = { stdin: 0, stdout: 0, stderr: 0, terminal: 0 };
 
@@ -61,22 +59,9 @@ export class GuestSide implements Disposable {
     return { ...NO_PORTS, ...(Object.fromEntries(numbers) as Partial<ProcessPorts>) };
   }
 
-  /**
-   * Runs a step in the guest. Ports that the guest has missed are plugged again, and the step is repeated.
-   * @throws ShimError UNAVAILABLE / PORT_NOT_SEEN, and what the step throws
-   */
+  /** As absent-ports.ts. */
   async withPorts<T>(step: () => Promise<T>): Promise<T> {
-    for (let attempt = 1; ; attempt += 1) {
-      try {
-        return await step();
-      } catch (error) {
-        if (!(error instanceof PortsAbsent)) throw error;
-        if (attempt === PORT_TRIES) {
-          throw new ShimError('UNAVAILABLE', error.message, { reason: 'PORT_NOT_SEEN', cause: error });
-        }
-        for (const nr of error.numbers) await this.#options.ports.renew(nr);
-      }
-    }
+    return await withPorts(this.#options.ports, step);
   }
 
   [Symbol.dispose](): void {

@@ -32,8 +32,9 @@ export async function rejoin(containers: Rejoined, host: ContainerHost): Promise
   const waiting = await look(containers);
   await containers.install();
   for (const port of host.ports.all()) {
-    if (!containers.portsInUse().has(port.nr)) host.inBackground('port of nobody', host.ports.remove([port.nr]));
-    else if (port.ended) host.inBackground('end of input', host.ports.endInput(port.nr));
+    if (port.ended && containers.portsInUse().has(port.nr)) {
+      host.inBackground('end of input', host.ports.endInput(port.nr));
+    }
   }
   if (waiting.length > 0) host.inBackground('lost processes', settleLater(containers, host, waiting));
   host.commitSoon();

@@ -3,6 +3,7 @@ import type { DecidingReason } from '../../base/reasons.ts';
 import { GuestAgentError, type GuestAgent } from '../agent.ts';
 import { guestScript } from '../programs.ts';
 import { parseFacts, type Facts } from '../run-script.ts';
+import { PortsAbsent } from './absent-ports.ts';
 import type { DeviceNumbers } from './translate.ts';
 import type { AttachedDisk, ContainerStats, FsGroup } from './types.ts';
 
@@ -56,16 +57,6 @@ export interface ExitRecord {
   /** Seconds after the guest's boot. */
   readonly uptime: number;
   readonly oomKilled: boolean;
-}
-
-/** Ports that QEMU has and the guest has not: plug them again, and repeat. Never leaves src/guest/containers. */
-export class PortsAbsent extends Error {
-  readonly numbers: readonly number[];
-  constructor(numbers: readonly number[]) {
-    super(`the guest has not seen the ports ${numbers.join(', ')}`);
-    this.name = 'PortsAbsent';
-    this.numbers = numbers;
-  }
 }
 
 const SENTENCES = {

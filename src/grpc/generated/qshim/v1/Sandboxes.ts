@@ -9,6 +9,8 @@ import type { DeleteSandboxRequest as _qshim_v1_DeleteSandboxRequest, DeleteSand
 import type { DeleteSandboxResponse as _qshim_v1_DeleteSandboxResponse, DeleteSandboxResponse__Output as _qshim_v1_DeleteSandboxResponse__Output } from '../../qshim/v1/DeleteSandboxResponse.ts';
 import type { ExecRequest as _qshim_v1_ExecRequest, ExecRequest__Output as _qshim_v1_ExecRequest__Output } from '../../qshim/v1/ExecRequest.ts';
 import type { ExecResponse as _qshim_v1_ExecResponse, ExecResponse__Output as _qshim_v1_ExecResponse__Output } from '../../qshim/v1/ExecResponse.ts';
+import type { ExecStreamRequest as _qshim_v1_ExecStreamRequest, ExecStreamRequest__Output as _qshim_v1_ExecStreamRequest__Output } from '../../qshim/v1/ExecStreamRequest.ts';
+import type { ExecStreamResponse as _qshim_v1_ExecStreamResponse, ExecStreamResponse__Output as _qshim_v1_ExecStreamResponse__Output } from '../../qshim/v1/ExecStreamResponse.ts';
 import type { GetSandboxRequest as _qshim_v1_GetSandboxRequest, GetSandboxRequest__Output as _qshim_v1_GetSandboxRequest__Output } from '../../qshim/v1/GetSandboxRequest.ts';
 import type { ListSandboxesRequest as _qshim_v1_ListSandboxesRequest, ListSandboxesRequest__Output as _qshim_v1_ListSandboxesRequest__Output } from '../../qshim/v1/ListSandboxesRequest.ts';
 import type { ListSandboxesResponse as _qshim_v1_ListSandboxesResponse, ListSandboxesResponse__Output as _qshim_v1_ListSandboxesResponse__Output } from '../../qshim/v1/ListSandboxesResponse.ts';
@@ -53,6 +55,11 @@ export interface SandboxesClient extends grpc.Client {
   exec(argument: _qshim_v1_ExecRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_ExecResponse__Output>): grpc.ClientUnaryCall;
   exec(argument: _qshim_v1_ExecRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ExecResponse__Output>): grpc.ClientUnaryCall;
   exec(argument: _qshim_v1_ExecRequest, callback: grpc.requestCallback<_qshim_v1_ExecResponse__Output>): grpc.ClientUnaryCall;
+  
+  ExecStream(metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientDuplexStream<_qshim_v1_ExecStreamRequest, _qshim_v1_ExecStreamResponse__Output>;
+  ExecStream(options?: grpc.CallOptions): grpc.ClientDuplexStream<_qshim_v1_ExecStreamRequest, _qshim_v1_ExecStreamResponse__Output>;
+  execStream(metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientDuplexStream<_qshim_v1_ExecStreamRequest, _qshim_v1_ExecStreamResponse__Output>;
+  execStream(options?: grpc.CallOptions): grpc.ClientDuplexStream<_qshim_v1_ExecStreamRequest, _qshim_v1_ExecStreamResponse__Output>;
   
   Get(argument: _qshim_v1_GetSandboxRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
   Get(argument: _qshim_v1_GetSandboxRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Sandbox__Output>): grpc.ClientUnaryCall;
@@ -133,6 +140,8 @@ export interface SandboxesHandlers extends grpc.UntypedServiceImplementation {
   
   Exec: grpc.handleUnaryCall<_qshim_v1_ExecRequest__Output, _qshim_v1_ExecResponse>;
   
+  ExecStream: grpc.handleBidiStreamingCall<_qshim_v1_ExecStreamRequest__Output, _qshim_v1_ExecStreamResponse>;
+  
   Get: grpc.handleUnaryCall<_qshim_v1_GetSandboxRequest__Output, _qshim_v1_Sandbox>;
   
   List: grpc.handleUnaryCall<_qshim_v1_ListSandboxesRequest__Output, _qshim_v1_ListSandboxesResponse>;
@@ -156,6 +165,7 @@ export interface SandboxesDefinition extends grpc.ServiceDefinition {
   Create: MethodDefinition<_qshim_v1_CreateSandboxRequest, _qshim_v1_Sandbox, _qshim_v1_CreateSandboxRequest__Output, _qshim_v1_Sandbox__Output>
   Delete: MethodDefinition<_qshim_v1_DeleteSandboxRequest, _qshim_v1_DeleteSandboxResponse, _qshim_v1_DeleteSandboxRequest__Output, _qshim_v1_DeleteSandboxResponse__Output>
   Exec: MethodDefinition<_qshim_v1_ExecRequest, _qshim_v1_ExecResponse, _qshim_v1_ExecRequest__Output, _qshim_v1_ExecResponse__Output>
+  ExecStream: MethodDefinition<_qshim_v1_ExecStreamRequest, _qshim_v1_ExecStreamResponse, _qshim_v1_ExecStreamRequest__Output, _qshim_v1_ExecStreamResponse__Output>
   Get: MethodDefinition<_qshim_v1_GetSandboxRequest, _qshim_v1_Sandbox, _qshim_v1_GetSandboxRequest__Output, _qshim_v1_Sandbox__Output>
   List: MethodDefinition<_qshim_v1_ListSandboxesRequest, _qshim_v1_ListSandboxesResponse, _qshim_v1_ListSandboxesRequest__Output, _qshim_v1_ListSandboxesResponse__Output>
   Pause: MethodDefinition<_qshim_v1_PauseSandboxRequest, _qshim_v1_Sandbox, _qshim_v1_PauseSandboxRequest__Output, _qshim_v1_Sandbox__Output>
