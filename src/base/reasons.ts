@@ -183,7 +183,7 @@ export const REASONS = {
     where: ['api'],
     meaning: 'The directory of that id has a VM that this daemon could not take over, or a journal of a later qshim.',
     remedy:
-      'Restart the daemon, which tries again, or end the process that the message names. If it names a journal, run the version that wrote it.',
+      'Restart the daemon, which tries again, or end the process that the X',
   },
   TOO_MANY_SANDBOXES: {
     statuses: ['RESOURCE_EXHAUSTED'],
