@@ -183,7 +183,7 @@ export const REASONS = {
     where: ['api'],
     meaning: 'The directory of that id has a VM that this daemon could not take over, or a journal of a later qshim.',
     remedy:
-      'Restart the daemon, which tries again, or end the process that the X',
+      'Restart the daemon, which tries again, or end the process that the message names; a journal of a later version is for the version that wrote it.',
   },
   TOO_MANY_SANDBOXES: {
     statuses: ['RESOURCE_EXHAUSTED'],

@@ -362,9 +362,9 @@ await describe('requests that are wrong in themselves', { skip }, async () => {
     const future = await refusedWithoutTrace(daemon, () => firstOf(client.events.watch({ afterSequence: 1_000_000 })));
     assertRefusal(future, { code: 'OUT_OF_RANGE', reason: 'EVENTS_LOST' });
     const relative = await refusedWithoutTrace(daemon, () =>
-      call((done) => client.sandboxes.exec({ sandboxId: 'vm', path: 'sh' }, done)),
+      call((done) => client.sandboxes.exec({ sandboxId: 'vm', path: 'bin/sh' }, done)),
     );
-    assertRefusal(relative, { code: 'INVALID_ARGUMENT', reason: 'INVALID_FIELD', field: 'path', value: 'sh' });
+    assertRefusal(relative, { code: 'INVALID_ARGUMENT', reason: 'INVALID_FIELD', field: 'path', value: 'bin/sh' });
     const noProgram = await refusedWithoutTrace(daemon, () =>
       call((done) => client.sandboxes.exec({ sandboxId: 'vm', path: '/no/such/program' }, done)),
     );

@@ -165,7 +165,7 @@ const kinds: readonly Row[] = [
     make: (d) => d.rawFile('sectors.raw', MIB + 512),
     spec: { logicalBlockSize: 4096 },
     ...invalidSize,
-    says: /block size 4096/,
+    says: /multiple of 4096/,
   },
   {
     what: 'a raw file as qcow2',

@@ -93,16 +93,20 @@ proof_by() { # EMPTINESS LOOKBYTES LOOKSECONDS
   emptiness=$1 look_bytes=$2 look_seconds=$3
 }
 
-# Reads all of it, unless that is too much. Fails when it stays unknown.
+# Reads BYTES, unless that is too much. Fails when it stays unknown. tr(1) passes zeroes over ten times as fast as cmp(1)
+# compares them; dd(1) says how many blocks it has passed on, so that a read that broke off is no proof.
 all_zero() { # DEVICE SKIP-BLOCKS-OF-4096 BYTES
   [ "$3" -le "$look_bytes" ] || fail GUEST_EMPTINESS_UNKNOWN "it has $3 bytes; at most $look_bytes are read"
-  dd if="$1" bs=4096 skip="$2" 2> /dev/null | timeout "$look_seconds" cmp -n "$3" - /dev/zero > /dev/null 2>&1
-  case $? in
-    0) return 0 ;;
-    124 | 143) fail GUEST_EMPTINESS_UNKNOWN "it was not read within $look_seconds s" ;;
-    126 | 127) fail GUEST_TOOL_MISSING 'timeout, cmp' ;;
-    *) return 1 ;;
-  esac
+  for tool in dd timeout tr head wc cmp; do
+    command -v "$tool" > /dev/null 2>&1 || fail GUEST_TOOL_MISSING "$tool"
+  done
+  blocks=$(($3 / 4096)) rest=$(($3 % 4096))
+  seen=$({ dd if="$1" bs=4096 skip="$2" count="$blocks" 2>&3 | timeout "$look_seconds" tr -d '\000' | head -c 1 | wc -c; } 3>&1 2> /dev/null)
+  # The line of wc is how many of the first bytes that are not zero there were.
+  if printf '%s\n' "$seen" | grep -q '^ *1$'; then return 1; fi
+  printf '%s\n' "$seen" | grep -q "^$blocks+0 records out" ||
+    fail GUEST_EMPTINESS_UNKNOWN "it was not read to its end within $look_seconds s"
+  [ "$rest" = 0 ] || dd if="$1" bs=512 skip="$((($2 + blocks) * 8))" 2> /dev/null | cmp -n "$rest" - /dev/zero > /dev/null 2>&1
 }
 
 # Proves that nothing lies on the device. The ends come first: they tell soonest of what is not empty.
