@@ -32,6 +32,8 @@ const CONTAINERD_SOCKET_BYTES_MAX = SOCKET_PATH_BYTES_MAX - '.ttrpc'.length;
 /** Of what lies below it: /36 characters of an id/uevents.sock, or a hash in place of a longer id. */
 const STATE_DIR_BYTES_MAX = 60;
 const TEMPLATES_DIR_BYTES_MAX = 50;
+/** Below it: /64 digits of a pod's id/shim-monitor.sock. */
+const KATA_DIRECTORY_BYTES_MAX = 24;
 
 const milliseconds = z.int().min(1).max(86_400_000);
 const count = z.int().min(1).max(1_000_000);
@@ -74,6 +76,12 @@ const configSchema = z.strictObject({
   containerd_direct_volumes: absolutePath
     .default('/run/kata-containers/shared/direct-volumes')
     .describe("Directory with Kata's records of direct-assigned volumes (`kata-runtime direct-volume add`)."),
+  containerd_kata_directory: z
+    .union([z.literal(''), pathOfBytes(KATA_DIRECTORY_BYTES_MAX, SOCKETS_BELOW)])
+    .default('')
+    .describe(
+      "Directory below which `kata-ctl direct-volume` (`/run/kata`) or `kata-runtime direct-volume` (`/run/vc/sbs`, or that) looks for a sandbox's socket; empty: they aren't served.",
+    ),
   log_level: z
     .enum(LOG_LEVELS)
     .default('info')

@@ -5,7 +5,7 @@ import { Command } from '@commander-js/extra-typings';
 import packageJson from '../package.json' with { type: 'json' };
 import { ShimError, messageOf } from './base/errors.ts';
 import { surviveFailedSpawns } from './base/failed-spawns.ts';
-import { createLogger, type Logger } from './base/log.ts';
+import { createLogger, errorOutput, logOutput, type Logger } from './base/log.ts';
 import { ContainerdEndpoint } from './containerd/endpoint.ts';
 import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
@@ -26,15 +26,17 @@ const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
 
 async function main(): Promise<number> {
+  const errors = errorOutput('qshimd');
   const { file, flags } = readFlags();
   let config: Config;
   try {
     config = await loadConfig({ file: file ?? (await ifExists(DEFAULT_CONFIG_FILE)), environment: process.env, flags });
   } catch (error) {
-    process.stderr.write(`qshimd: ${messageOf(error)}\n`);
+    errors.write(`qshimd: ${messageOf(error)}\n`);
     return EXIT_USAGE;
   }
-  const log = createLogger(config.log_level);
+  const output = logOutput();
+  const log = createLogger(config.log_level, output);
   try {
     await serve(config, log);
     return 0;
@@ -43,8 +45,10 @@ async function main(): Promise<number> {
       { problem: messageOf(error), ...(error instanceof ShimError ? { reason: error.reason } : {}) },
       'daemon ended',
     );
-    process.stderr.write(`qshimd: ${messageOf(error)}\n`);
+    errors.write(`qshimd: ${messageOf(error)}\n`);
     return EXIT_FAILED;
+  } finally {
+    await Promise.all([output.flush(), errors.flush()]);
   }
 }
 

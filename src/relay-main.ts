@@ -3,6 +3,7 @@ import { chmod, rm } from 'node:fs/promises';
 import { createServer, type Socket } from 'node:net';
 import { messageOf } from './base/errors.ts';
 import { eachLine } from './base/lines.ts';
+import { errorOutput } from './base/log.ts';
 import { RELAY_VERSION, requestSchema, ttrpcSocketOf, type RelayResponse } from './relay/control.ts';
 import { Holds } from './relay/holds.ts';
 import { DaemonClient } from './relay/daemon.ts';
@@ -15,6 +16,8 @@ import { claimSocket } from './grpc/socket.ts';
  * FIFOs open, and nothing else, so that there is nothing in it that would have to be restarted. The daemon starts it,
  * finds it again, and ends it when it has no pods.
  */
+const log = errorOutput('relay');
+
 async function main(): Promise<void> {
   const [socket, backend, control] = process.argv.slice(2);
   if (socket === undefined || backend === undefined || control === undefined) {
@@ -24,7 +27,7 @@ async function main(): Promise<void> {
   const ttrpcSocket = ttrpcSocketOf(socket);
   for (const path of [control, socket, ttrpcSocket]) await claimSocket(path);
   const daemon = new DaemonClient(backend);
-  const proxies = [new GrpcProxy(daemon), new TtrpcProxy((call) => daemon.pass(call))] as const;
+  const proxies = [new GrpcProxy(daemon), new TtrpcProxy((call) => daemon.pass(call), log)] as const;
   const holds = new Holds();
   await proxies[0].listen(socket);
   await proxies[1].listen(ttrpcSocket);
@@ -42,7 +45,7 @@ async function main(): Promise<void> {
   server.listen(control);
   await once(server, 'listening');
   // A connection that could not be accepted is its caller's loss.
-  server.on('error', (error) => process.stderr.write(`relay: ${messageOf(error)}\n`));
+  server.on('error', (error) => log.write(`relay: ${messageOf(error)}\n`));
   process.on('SIGTERM', () => void end());
 }
 
@@ -56,7 +59,7 @@ function converse(connection: Socket, holds: Holds, about: RelayResponse, end: (
       connection.write(`${JSON.stringify(about)}\n`);
       if (request.do === 'end') void end();
     } catch (error) {
-      process.stderr.write(`relay: ${messageOf(error)}\n`);
+      log.write(`relay: ${messageOf(error)}\n`);
       connection.destroy();
     }
   });

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { credentials, Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import { Command } from '@commander-js/extra-typings';
 import { messageOf } from './base/errors.ts';
+import { errorOutput } from './base/log.ts';
 import { loadConfig } from './config.ts';
 import { timestampOf } from './containerd/wire/messages.ts';
 import { loadContainerdApi, messageCodec } from './containerd/wire/schema.ts';
@@ -126,6 +127,6 @@ async function main(): Promise<void> {
 try {
   await main();
 } catch (error) {
-  process.stderr.write(`containerd-shim-qshim-v2: ${messageOf(error)}\n`);
+  errorOutput('containerd-shim-qshim-v2').write(`containerd-shim-qshim-v2: ${messageOf(error)}\n`);
   process.exitCode = 1;
 }

@@ -6,6 +6,7 @@ import { privateDirectory } from '../grpc/socket.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
 import { SandboxController } from './controller.ts';
 import { EventForwarder } from './forwarder.ts';
+import { KataMonitor } from './kata-monitor.ts';
 import { CONTAINERD_DIRECTORY, Pods } from './pods.ts';
 import { RelayLink } from './relay-link.ts';
 import { TaskService } from './task.ts';
@@ -63,11 +64,15 @@ export class ContainerdEndpoint implements AsyncDisposable {
     const gone = (): (() => void) => served.tasks?.lost() ?? ((): void => served.tasks?.lost()());
     const relay = await RelayLink.open({ ...place, gone });
     undo.defer(() => relay.close(!inUse()));
+    const directVolumes = config.containerd_direct_volumes;
+    const kata = new KataMonitor({ manager, directVolumes, directory: config.containerd_kata_directory, log });
+    undo.defer(() => kata.leave());
     const tasks = new TaskService({
       pods,
       events,
       relay,
-      directVolumes: config.containerd_direct_volumes,
+      directVolumes,
+      kata,
       guestGraceMs: config.agent_timeout_ms,
     });
     served.tasks = tasks;

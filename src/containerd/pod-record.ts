@@ -57,11 +57,15 @@ const execSchema = processSchema.extend({
   /** Of all that was asked for: a repeated Exec asks for the same. Absent from records of earlier versions. */
   digest: z.string().optional(),
 });
+/** A direct-assigned volume: the path that Kata's record has in its name, and the device that it names. */
+const directVolumeSchema = keeping({ volumePath: z.string(), device: z.string(), volumeId: z.string() });
 const containerSchema = processSchema.extend({
   id: z.string(),
   bundle: z.string(),
   /** Volumes that this container uses; a volume goes when its last user does. */
   volumes: z.array(z.string()),
+  /** Those among them that are direct-assigned. Absent from records of earlier versions. */
+  directVolumes: z.array(directVolumeSchema).optional(),
   /** False while Create is under way: what it has attached is given back if it never ends. */
   ready: z.boolean(),
   execs: z.array(execSchema),
@@ -92,6 +96,7 @@ const podSchema = keeping({
 export type ExitRecord = z.infer<typeof exitSchema>;
 export type ProcessRecord = z.infer<typeof processSchema>;
 export type ExecRecord = z.infer<typeof execSchema>;
+export type DirectVolumeRecord = z.infer<typeof directVolumeSchema>;
 export type ContainerRecord = z.infer<typeof containerSchema>;
 export type PodRecord = z.infer<typeof podSchema>;
 

@@ -7,6 +7,7 @@ import { sourceOfPath } from '../volume/source/of-path.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { OciConfig } from '../guest/containers/oci.ts';
 import type { FsGroup } from '../guest/containers/types.ts';
+import { base64Url } from './direct-volumes.ts';
 
 /** From what containerd, CRI and Kata name on the host to volumes. */
 
@@ -126,6 +127,8 @@ interface DirectVolumes {
   readonly config: OciConfig;
   /** By the mount's destination. Not of those that are only read. */
   readonly groups: ReadonlyMap<string, FsGroup>;
+  /** The path that the record was found by, by the mount's destination. */
+  readonly paths: ReadonlyMap<string, string>;
 }
 
 /**
@@ -137,12 +140,14 @@ interface DirectVolumes {
  */
 export async function withDirectVolumes(config: OciConfig, directory: string): Promise<DirectVolumes> {
   const groups = new Map<string, FsGroup>();
+  const paths = new Map<string, string>();
   const mounts = await Promise.all(
     (config.mounts ?? []).map(async (mount) => {
       const { source, options } = mount;
       if (!source.startsWith('/')) return mount;
       const record = await directVolume(source, directory);
       if (record === undefined) return mount;
+      paths.set(mount.destination, source);
       const readOnly = (options ?? []).includes('ro') || record.options.includes('ro');
       const own = record.options.filter((option) => option !== 'ro' && option !== 'rw');
       if (record.group !== undefined && !readOnly) groups.set(mount.destination, record.group);
@@ -154,7 +159,7 @@ export async function withDirectVolumes(config: OciConfig, directory: string): P
       };
     }),
   );
-  return { config: { ...config, mounts }, groups };
+  return { config: { ...config, mounts }, groups, paths };
 }
 
 async function directVolume(volumePath: string, directory: string): Promise<DirectVolume | undefined> {
@@ -200,9 +205,4 @@ function groupOf({ fsGroup, fsGroupChangePolicy = 'Always' }: Record<string, str
     );
   }
   return { gid, always: fsGroupChangePolicy === 'Always' };
-}
-
-/** Kata's spelling: URL-safe base64 with padding (Go's base64.URLEncoding). */
-function base64Url(path: string): string {
-  return Buffer.from(path).toString('base64').replaceAll('+', '-').replaceAll('/', '_');
 }

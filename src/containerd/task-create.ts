@@ -63,7 +63,7 @@ interface CreateParts {
 export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   const { pod, container } = parts;
   const { containers } = pod;
-  const { config, groups } = await withDirectVolumes(parts.config, parts.directVolumes);
+  const { config, groups, paths } = await withDirectVolumes(parts.config, parts.directVolumes);
   const plan = planContainer(config);
   const rootfs = rootfsOf(parts.rootfs);
   const rootfsId = rootfsVolumeId(container.id);
@@ -86,6 +86,10 @@ export async function createInGuest(parts: CreateParts): Promise<GuestProcess> {
   // A wrong one is refused before any of the others is attached.
   for (const [volumeId, fileSystem] of fileSystems) checkMount(mountOf(volumeId, fileSystem), fileSystem.readOnly);
   container.volumes = [...fileSystems.keys(), ...new Set(devices.map(({ volumeId }) => volumeId))];
+  container.directVolumes = mounts.flatMap(({ volume, volumeId }) => {
+    const volumePath = paths.get(volume.destination);
+    return volumePath === undefined ? [] : [{ volumePath, device: volume.source, volumeId }];
+  });
   await pod.commit();
 
   const nodes = new Map<string, { readonly node: string; readonly readOnly: boolean }>();

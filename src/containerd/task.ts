@@ -19,6 +19,7 @@ import { SHIM_VERSION } from './controller.ts';
 import { Execs } from './execs.ts';
 import type { EventForwarder } from './forwarder.ts';
 import { checkNamed, type Named } from './ids.ts';
+import type { KataMonitor } from './kata-monitor.ts';
 import { killProcess } from './kill.ts';
 import { processKey, type LiveProcess } from './live-process.ts';
 import { LiveProcesses } from './live-processes.ts';
@@ -46,6 +47,7 @@ interface TaskOptions {
   readonly events: Pick<EventForwarder, 'publish'>;
   readonly relay: Pick<RelayLink, 'hold' | 'release'>;
   readonly directVolumes: string;
+  readonly kata: Pick<KataMonitor, 'follow'>;
   /** How long a guest may take for a signal before it is asked for a sign of life. */
   readonly guestGraceMs: number;
 }
@@ -88,6 +90,7 @@ export class TaskService {
       }
     }
     await Promise.all(undone);
+    for (const pod of this.#options.pods.all()) await this.#options.kata.follow(pod);
   }
 
   async create(request: CreateTaskRequest__Output, caller: Caller): Promise<{ pid: number }> {
@@ -137,6 +140,7 @@ export class TaskService {
       container.ready = true;
       await pod.commit();
       this.#live.add(pod, container, undefined, guest, io);
+      await this.#options.kata.follow(pod);
     } catch (error) {
       await io?.close();
       await this.#undoCreate(pod, container);
@@ -192,6 +196,7 @@ export class TaskService {
     const results = await Promise.allSettled(container.volumes.map((volumeId) => pod.release(container.id, volumeId)));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
     container.volumes = [];
+    await this.#options.kata.follow(pod);
   }
 
   async start(request: ProcessRequest, caller: Caller): Promise<{ pid: number }> {

@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import { messageOf } from '../base/errors.ts';
+import type { LogOutput } from '../base/log-output.ts';
 import type { Request__Output } from '../grpc/generated/ttrpc/Request.ts';
 import type { Status } from '../grpc/generated/google/rpc/Status.ts';
 import type { Response } from '../grpc/generated/ttrpc/Response.ts';
@@ -38,11 +39,13 @@ type Pass = (call: PassedCall) => Promise<Buffer>;
  */
 export class TtrpcProxy {
   readonly #pass: Pass;
+  readonly #log: Pick<LogOutput, 'write'>;
   readonly #server: Server;
   readonly #connections = new Set<Socket>();
 
-  constructor(pass: Pass) {
+  constructor(pass: Pass, log: Pick<LogOutput, 'write'>) {
     this.#pass = pass;
+    this.#log = log;
     this.#server = createServer((socket) => this.#serve(socket));
   }
 
@@ -50,7 +53,7 @@ export class TtrpcProxy {
     this.#server.listen(socket);
     await once(this.#server, 'listening');
     // A connection that could not be accepted is its caller's loss.
-    this.#server.on('error', (error) => process.stderr.write(`relay: ttrpc: ${messageOf(error)}\n`));
+    this.#server.on('error', (error) => this.#log.write(`relay: ttrpc: ${messageOf(error)}\n`));
   }
 
   close(): void {
@@ -71,7 +74,7 @@ export class TtrpcProxy {
       try {
         connection.take(bytes);
       } catch (error) {
-        process.stderr.write(`relay: ttrpc: ${messageOf(error)}\n`);
+        this.#log.write(`relay: ttrpc: ${messageOf(error)}\n`);
         socket.destroy();
       }
     });

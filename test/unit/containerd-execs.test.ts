@@ -89,7 +89,13 @@ class Rig implements AsyncDisposable {
     const pods = await Pods.open({ manager: this.host, stateDir: this.directory, log: silentLogger() });
     this.#pods = pods;
     this.#tasks = new TaskService({
-      ...{ pods, directVolumes: this.directory, guestGraceMs: 500, events: { publish: () => Promise.resolve() } },
+      ...{
+        pods,
+        directVolumes: this.directory,
+        kata: { follow: () => Promise.resolve() },
+        guestGraceMs: 500,
+        events: { publish: () => Promise.resolve() },
+      },
       relay: {
         hold: () => Promise.resolve(),
         release: (key) => {

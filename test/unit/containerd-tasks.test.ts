@@ -44,7 +44,14 @@ async function rig(cleanup: AsyncDisposableStack, about: Container): Promise<Tas
   });
   const relay = { hold: () => Promise.resolve(), release: () => Promise.resolve() };
   const events = { publish: () => Promise.resolve() };
-  const tasks = new TaskService({ pods, events, relay, directVolumes: directory, guestGraceMs: 500 });
+  const tasks = new TaskService({
+    pods,
+    events,
+    relay,
+    directVolumes: directory,
+    kata: { follow: () => Promise.resolve() },
+    guestGraceMs: 500,
+  });
   await tasks.restore();
   return tasks;
 }
@@ -110,7 +117,14 @@ it('an end that is on record when its daemon is killed, and was not told, is tol
       topics.push(topic);
       return Promise.resolve();
     };
-    const tasks = new TaskService({ pods, events: { publish }, relay, directVolumes: directory, guestGraceMs: 500 });
+    const tasks = new TaskService({
+      pods,
+      events: { publish },
+      relay,
+      directVolumes: directory,
+      kata: { follow: () => Promise.resolve() },
+      guestGraceMs: 500,
+    });
     await tasks.restore();
     return { pods, tasks };
   };

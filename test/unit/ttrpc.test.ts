@@ -78,7 +78,7 @@ describe('ttrpc calls, passed on as gRPC ones', () => {
   before(async () => {
     directory = await mkdtemp(join(tmpdir(), 'qshim-ttrpc-'));
     socket = join(directory, 'ttrpc.sock');
-    proxy = new TtrpcProxy((call) => answer(call));
+    proxy = new TtrpcProxy((call) => answer(call), { write: () => undefined });
     await proxy.listen(socket);
   });
   after(async () => {

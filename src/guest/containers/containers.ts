@@ -22,6 +22,7 @@ import type {
   GuestContainers,
   GuestProcess,
   ProcessExit,
+  FileSystemFigures,
   FsGroup,
 } from './types.ts';
 
@@ -149,6 +150,10 @@ export class Containers implements GuestContainers, ProcessActions {
   async giveToGroup(mountPoint: string, group: FsGroup): Promise<void> {
     await this.#ready();
     await this.runtime.giveToGroup(mountPoint, group);
+  }
+
+  async fileSystem(mountPoint: string): Promise<FileSystemFigures> {
+    return await this.runtime.fileSystem(mountPoint);
   }
 
   responds(): Promise<boolean> {

@@ -5,7 +5,7 @@ import { guestScript } from '../programs.ts';
 import { parseFacts, type Facts } from '../run-script.ts';
 import { PortsAbsent } from './absent-ports.ts';
 import type { DeviceNumbers } from './translate.ts';
-import type { AttachedDisk, ContainerStats, FsGroup } from './types.ts';
+import type { AttachedDisk, ContainerStats, FileSystemFigures, FsGroup } from './types.ts';
 
 const SCRIPTS = {
   install: guestScript('containers/install'),
@@ -23,6 +23,7 @@ const SCRIPTS = {
   stats: guestScript('containers/stats'),
   look: guestScript('containers/look'),
   own: guestScript('containers/own'),
+  fileSystem: guestScript('containers/file-system'),
 } as const;
 /** What `install` puts into the guest. */
 const PROGRAM = guestScript('containers/container');
@@ -149,6 +150,14 @@ export class GuestRuntime {
 
   async giveToGroup(mountPoint: string, { gid, always }: FsGroup): Promise<void> {
     await this.#run(SCRIPTS.own, [mountPoint, String(gid), always ? '1' : '0'], 'owned');
+  }
+
+  async fileSystem(mountPoint: string): Promise<FileSystemFigures> {
+    const [figures = ''] = (await this.#run(SCRIPTS.fileSystem, [mountPoint], 'figures')).get('figures') ?? [];
+    const [blockBytes = 0, blocks = 0, blocksFree = 0, blocksAvailable = 0, inodes = 0, inodesFree = 0] = figures
+      .split(' ')
+      .map((figure) => Number(figure));
+    return { blockBytes, blocks, blocksFree, blocksAvailable, inodes, inodesFree };
   }
 
   async freeze(id: string, how: 'pause' | 'resume'): Promise<void> {

@@ -45,6 +45,8 @@ export interface GuestContainers {
   list(): readonly GuestProcess[];
   /** Gives a mounted volume to a group, before a container has it. */
   giveToGroup(mountPoint: string, group: FsGroup): Promise<void>;
+  /** What the file system that is mounted there has, looked at now. */
+  fileSystem(mountPoint: string): Promise<FileSystemFigures>;
   /** Asks the guest's agent for a sign of life, within the agent's time limit. */
   responds(): Promise<boolean>;
   /** Process ids, in the guest's numbering, of everything in the container's cgroup. */
@@ -56,6 +58,17 @@ export interface GuestContainers {
   resume(containerId: string): Promise<void>;
   /** New limits: `linux.resources` of the OCI runtime specification, for `crun update`. */
   update(containerId: string, resources: OciResources): Promise<void>;
+}
+
+/** As statfs(2) has them. */
+export interface FileSystemFigures {
+  readonly blockBytes: number;
+  readonly blocks: number;
+  readonly blocksFree: number;
+  /** Without those that are kept for root. */
+  readonly blocksAvailable: number;
+  readonly inodes: number;
+  readonly inodesFree: number;
 }
 
 /** Kubernetes' fsGroup: the group that a volume's files belong to, and whether they are looked at each time. */

@@ -266,6 +266,7 @@ async function startDaemon(directory: string, config: Record<string, string | nu
       containerd_socket: shimSocketOf(directory),
       containerd_address: join(directory, 'cd.sock'),
       containerd_direct_volumes: join(directory, 'direct'),
+      containerd_kata_directory: join(directory, 'kt'),
       allowed_roots: `${join(home, 'volumes')},${join(directory, 'root')},/dev`,
       ...config,
     },
