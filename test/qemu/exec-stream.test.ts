@@ -128,11 +128,12 @@ await describe('a command with streams', { skip }, async () => {
     await typed.type('\u0004');
     assert.equal(await typed.exitCode(), 5);
     assert.equal(typed.stdout.toString(), `${device}\r\n31 97\r\nhello\r\nhello\r\nchanged\r\n40 120\r\n`);
-    const interrupted = open({ path: 'sleep', arguments: ['98763'], terminal });
-    await interrupted.started();
+    // Its pid is told before the terminal is its own, when the key would reach nobody.
+    const interrupted = shell('echo ready; exec sleep 98763', { terminal });
+    await interrupted.says('ready\r\n');
     await interrupted.type('\u0003');
     assert.equal(await interrupted.exitCode(), 130);
-    assert.equal(interrupted.stdout.toString(), '^C');
+    assert.equal(interrupted.stdout.toString(), 'ready\r\n^C');
   });
 
   await it('nothing of the last output of a terminal is lost', async () => {
