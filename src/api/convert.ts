@@ -188,6 +188,8 @@ function sandboxSpecMessage(spec: SandboxSpec): SandboxSpecMessage {
 
 export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
   const { times } = volume;
+  // What the guest had of it is over; another disk may have its name and address by now.
+  const guest = volume.state.state === 'removed' ? undefined : volume.guest;
   return {
     sandboxId: volume.sandboxId,
     volumeId: volume.volumeId,
@@ -197,11 +199,11 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     cause: causeMessage(volume.cause),
     serial: volume.spec.serial,
     pciPath: volume.pciPath,
-    guestPciAddress: volume.guest?.pciAddress ?? '',
-    guestDevice: volume.guest?.device ?? '',
+    guestPciAddress: guest?.pciAddress ?? '',
+    guestDevice: guest?.device ?? '',
     sizeBytes: volume.sizeBytes,
     aio: nameOf(AIO_MODES, volume.aio ?? 'auto'),
-    evidence: [...(volume.guest?.evidence ?? [])],
+    evidence: [...(guest?.evidence ?? [])],
     timings: timingMessages(volume.timings),
     pendingAt: timestamp(times.pending),
     attachedAt: timestamp(times.attached),

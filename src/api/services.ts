@@ -149,11 +149,16 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
 
 export function eventsHandlers(manager: SandboxManager, edge: Edge): EventsHandlers {
   return {
-    Watch: streaming(edge, 'Events.Watch', async ({ sandboxId, afterSequence }, send, context) => {
+    Watch: streaming(edge, 'Events.Watch', async (request, send, context) => {
+      const { sandboxId, afterSequence, allRetained } = request;
       if (!Number.isSafeInteger(afterSequence)) {
         throw invalidArgument('after_sequence', afterSequence, 'is not a sequence number');
       }
-      using watcher = manager.events.watch(afterSequence === 0 ? undefined : afterSequence);
+      if (allRetained && afterSequence !== 0) {
+        throw invalidArgument('after_sequence', afterSequence, 'cannot be together with all_retained');
+      }
+      const after = afterSequence === 0 ? undefined : afterSequence;
+      using watcher = manager.events.watch(allRetained ? 'retained' : after);
       await relay(watcher, context, sandboxId, (event) => send(eventMessage(event)));
     }),
   };

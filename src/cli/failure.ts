@@ -33,7 +33,7 @@ export function failureOf(error: unknown, socketPath: string): CliFailure {
   }
   // Without an answer of the daemon it is the caller's own deadline that has passed.
   const late = info === undefined && code === 'DEADLINE_EXCEEDED';
-  const message = late ? 'the --deadline has passed; the daemon goes on with what it began' : error.details;
+  const message = late ? 'the --deadline has passed' : error.details;
   return new CliFailure(code, message, {
     reason: reasonRead(info?.reason ?? code),
     metadata: info?.metadata ?? {},

@@ -48,7 +48,7 @@ export function addResize(parent: CommandUnknownOpts, session: Session): void {
           return;
         }
         const { volumeSummary } = await import('./volume-view.ts');
-        await session.say(volumeSummary(grown));
+        await session.say(volumeSummary(grown, { timings: false }));
       });
     });
 }

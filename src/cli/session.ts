@@ -179,6 +179,10 @@ export class Session {
           });
     this.exitCode = failure.exitCode;
     this.surroundings.stderr.write(failureText(failure, this.json, work));
+    // A look or a watch begins nothing.
+    if (failure.reason === 'DEADLINE_EXCEEDED' && work.lookAgain !== undefined) {
+      this.remark(`the daemon goes on with what it began (${work.lookAgain} shows how it ended)`);
+    }
   }
 }
 

@@ -27,7 +27,7 @@ export function volumeTable(volumes: readonly Volume[], widthMax: number | undef
     orNothing(volume.guestDevice),
     sizeText(volume),
     orNothing(volume.serial),
-    orNothing(volume.spec?.mount?.mountPoint),
+    volume.state === 'VOLUME_STATE_REMOVED' ? NOTHING : orNothing(volume.spec?.mount?.mountPoint),
     sourceText(volume.spec),
     causeText(volume.cause),
   ]);
@@ -51,8 +51,8 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
     ['encryption', encryptionText(volume)],
     ['key', keyText(spec)],
     ['guest PCI address', orNothing(volume.guestPciAddress)],
-    ['PCI path', orNothing(volume.pciPath)],
-    ['mount', mountText(spec, volume.formatted)],
+    ['PCI path', volume.state === 'VOLUME_STATE_REMOVED' ? NOTHING : orNothing(volume.pciPath)],
+    ['mount', volume.state === 'VOLUME_STATE_REMOVED' ? NOTHING : mountText(spec, volume.formatted)],
     ['cache', enumWord('CACHE_MODE_', spec?.cache ?? '')],
     ['aio', enumWord('AIO_MODE_', volume.aio)],
     ['discard', enumWord('DISCARD_MODE_', spec?.discard ?? '')],
@@ -78,8 +78,8 @@ function healthText({ health }: Volume): string {
   return `${health.failing ? 'failing' : 'recovered'}, ${health.errors} errors seen, ${last}`;
 }
 
-/** One line after attach and detach. */
-export function volumeSummary(volume: Volume): string {
+/** One line after attach and detach. After what has no phases of its own, those of the attach are no news. */
+export function volumeSummary(volume: Volume, options = { timings: true }): string {
   const parts = [state(volume)];
   if (volume.state === 'VOLUME_STATE_ATTACHED') {
     if (volume.guestDevice !== '') parts.push(`as ${visible(volume.guestDevice)}`);
@@ -88,7 +88,7 @@ export function volumeSummary(volume: Volume): string {
     if (mountPoint !== undefined) parts.push(`mounted on ${visible(mountPoint)}`);
   }
   if (causeText(volume.cause) !== NOTHING) parts.push(causeText(volume.cause));
-  if (volume.timings.length > 0) parts.push(timingsText(volume.timings));
+  if (options.timings && volume.timings.length > 0) parts.push(timingsText(volume.timings));
   return `${visible(volume.volumeId)} of ${visible(volume.sandboxId)}: ${parts.join(', ')}`;
 }
 

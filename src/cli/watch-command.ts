@@ -1,5 +1,5 @@
 /** `qshim watch` */
-import type { CommandUnknownOpts } from '@commander-js/extra-typings';
+import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
 import type { Event__Output } from '../grpc/generated/qshim/v1/Event.ts';
 import type { Sandbox__Output } from '../grpc/generated/qshim/v1/Sandbox.ts';
 import { CliFailure } from './cli-failure.ts';
@@ -17,17 +17,18 @@ export function addWatchCommand(program: CommandUnknownOpts, session: Session): 
     .command('watch')
     .description('Print every change that the daemon observes, as it comes, until Ctrl-C')
     .option('--sandbox <id>', 'only this sandbox and its volumes (default: all)')
-    .option(
-      '--after <n>',
-      'first the events after this sequence number, as far as the daemon still has them (default: from now on)',
-      wholeNumber(0, Number.MAX_SAFE_INTEGER),
+    .addOption(
+      new Option('--after <n>', 'first the events after this sequence number (default: from now on)')
+        .argParser(wholeNumber(1, Number.MAX_SAFE_INTEGER))
+        .conflicts('all'),
     )
-    .addHelpText('after', '\nExamples:\n  qshim watch\n  qshim watch --sandbox sb1 --after 120 --json')
+    .option('--all', 'first all events that the daemon still has (default: from now on)')
+    .addHelpText('after', '\nExamples:\n  qshim watch --all\n  qshim watch --sandbox sb1 --after 120 --json')
     .action(async (options) => {
       const { sandbox: sandboxId } = options;
       await session.run({ sandboxId }, async (api) => {
         if (sandboxId !== undefined) await remarkIfUnknown(session, api, sandboxId);
-        const request = present({ sandboxId: options.sandbox, afterSequence: options.after });
+        const request = present({ sandboxId: options.sandbox, afterSequence: options.after, allRetained: options.all });
         await api.stream<Event__Output>(
           (callOptions) => api.events.Watch(request, callOptions),
           (event) => (session.json ? session.jsonLine(event) : session.say(eventLine(event))),

@@ -106,19 +106,21 @@ export class EventLog {
 
   /**
    * Opens a stream of events, beginning after `afterSequence` (undefined: with the next one to be emitted; those that
-   * are still on their way to the disk are older than the state that the watcher can see now).
+   * are still on their way to the disk are older than the state that the watcher can see now; `retained`: with the
+   * oldest that there is).
    * @throws ShimError OUT_OF_RANGE / EVENTS_LOST when events after that number are no longer retained
    * @throws ShimError RESOURCE_EXHAUSTED / TOO_MANY_WATCHERS
    */
-  watch(afterSequence?: number): Watcher {
+  watch(after?: number | 'retained'): Watcher {
     if (this.#watchers.size >= this.#limits.watchersMax) {
       throw new ShimError('RESOURCE_EXHAUSTED', `at most ${this.#limits.watchersMax} watchers may be open`, {
         reason: 'TOO_MANY_WATCHERS',
         metadata: { max: String(this.#limits.watchersMax) },
       });
     }
+    const oldest = this.#retained[0]?.sequence ?? this.#delivered + 1;
+    const afterSequence = after === 'retained' ? oldest - 1 : after;
     if (afterSequence !== undefined) {
-      const oldest = this.#retained[0]?.sequence ?? this.#delivered + 1;
       if (afterSequence + 1 < oldest || afterSequence > this.#delivered) {
         throw new ShimError(
           'OUT_OF_RANGE',

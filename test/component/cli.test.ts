@@ -164,7 +164,10 @@ describe('volume commands', () => {
       ['+1.5G', 7.5 * GIB],
       ['max', 0],
     ] as const) {
-      const { exitCode, stderr } = await run(['volume', 'resize', 'sb1', 'vol1', given], { socket: api.socketPath });
+      const { exitCode, stderr, stdout } = await run(['volume', 'resize', 'sb1', 'vol1', given], {
+        socket: api.socketPath,
+      });
+      assert.doesNotMatch(stdout.toString(), / ms/, 'the phases of the attach are no news');
       assert.equal(exitCode, 0, stderr);
       assert.equal(record(api.lastRequest)['sizeBytes'], sent, given);
     }
@@ -199,7 +202,11 @@ describe('watch', () => {
     assert.equal(lines.length, 2);
     assert.match(lines[0] ?? '', /^2026-01-02T03:04:05\.000Z +7 {2}sb1 +sandbox\.running$/);
     assert.match(lines[1] ?? '', / 8 {2}sb1\/vol1#3 +volume\.attached +\[driver 87\.3 ms\]$/);
-    assert.deepEqual({ ...record(api.lastRequest) }, { sandboxId: 'sb1', afterSequence: 6 });
+    assert.deepEqual({ ...record(api.lastRequest) }, { sandboxId: 'sb1', afterSequence: 6, allRetained: false });
+    await run(['watch', '--all'], { socket: api.socketPath });
+    assert.deepEqual({ ...record(api.lastRequest) }, { sandboxId: '', afterSequence: 0, allRetained: true });
+    const both = await run(['watch', '--all', '--after', '6'], { socket: api.socketPath });
+    assert.equal(both.exitCode, 2);
   });
 
   it('--json prints one document a line', async () => {

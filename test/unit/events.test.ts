@@ -71,6 +71,19 @@ describe('event log', () => {
     assert.deepEqual(await taken(early), [1, 2, 3]);
   });
 
+  it('all that is retained is to be had, also when the first events are not any more', async () => {
+    const log = new EventLog({ retainedMax: 3, watchersMax: 10, watcherQueueMax: 10 });
+    {
+      using none = log.watch('retained');
+      emit(log, 5);
+      assert.deepEqual(await taken(none), [1, 2, 3, 4, 5]);
+    }
+    assert.throws(() => log.watch(1), { reason: 'EVENTS_LOST' });
+    using all = log.watch('retained');
+    emit(log, 1);
+    assert.deepEqual(await taken(all), [3, 4, 5, 6]);
+  });
+
   it('an event of another version, with a reason that this one does not know, is given as it was', async () => {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-events-'));
     await using cleanup = new AsyncDisposableStack();

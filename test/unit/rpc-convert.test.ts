@@ -175,6 +175,12 @@ describe('volumes to messages and back', () => {
     });
   }
 
+  it('a removed volume tells nothing of the guest: another disk may have its name by now', () => {
+    const removed = { ...volumeIn({ state: 'removed', cause }), guest };
+    const { guestDevice, guestPciAddress, evidence } = volumeOverWire(volumeMessage(removed));
+    assert.deepEqual([guestDevice, guestPciAddress, evidence], ['', '', []]);
+  });
+
   it('times, timings and the aio mode that QEMU took', () => {
     const times = { pending: 1_700_000_000_123, attached: 1_700_000_001_000, detaching: undefined, removed: 0 };
     const message = volumeOverWire(volumeMessage(volumeIn({ state: 'removed', cause }, { times, aio: 'io_uring' })));

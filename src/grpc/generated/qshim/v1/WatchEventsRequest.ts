@@ -5,9 +5,11 @@ import type { Long } from '@grpc/proto-loader';
 export interface WatchEventsRequest {
   'afterSequence'?: (number | string | Long);
   'sandboxId'?: (string);
+  'allRetained'?: (boolean);
 }
 
 export interface WatchEventsRequest__Output {
   'afterSequence': (number);
   'sandboxId': (string);
+  'allRetained': (boolean);
 }
