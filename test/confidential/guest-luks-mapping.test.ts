@@ -15,6 +15,8 @@ import type { RawDisk } from '../support/raw-vm.ts';
 /** The mapping in the guest: what it refuses to lie on, what it notices, how it goes. Its keys: guest-luks.test.ts. */
 
 const small = 32 * MIB;
+/** The guest reads the whole disk before it encrypts it; a busy machine without KVM takes its time for that. */
+const READING_MS = 600_000;
 const disks: readonly RawDisk[] = [
   { serial: 'bare', slot: 0x03, bytes: small },
   { serial: 'sealed', slot: 0x06, bytes: 64 * MIB },
@@ -52,7 +54,7 @@ describe('mappings of encrypted disks in a real guest', { skip }, () => {
     ] as const) {
       it(`${fsType} on an unwiped disk`, async () => {
         const mount = { ...ext4(serial), fsType };
-        const opened = await guest.open(serial, { integrity: true, mount });
+        const opened = await guest.open(serial, { integrity: true, mount, timeoutMs: READING_MS });
         assert.deepEqual(
           [opened.created, opened.cipher, opened.sectorSize, opened.integrity, opened.mount?.formatted],
           [true, 'aes-xts-plain64', 4096, true, true],
@@ -72,7 +74,7 @@ describe('mappings of encrypted disks in a real guest', { skip }, () => {
 
     it('a changed byte is an error, not other data; the mapping does not stay', async () => {
       const key = provided(randomBytes(32));
-      const request = { key, integrity: true, mount: ext4('sealed-key') };
+      const request = { key, integrity: true, mount: ext4('sealed-key'), timeoutMs: READING_MS };
       assert.equal((await guest.open('sealed-key', request)).mount?.formatted, true);
       assert.deepEqual(await guest.close('sealed-key'), { closed: true });
       await assert.rejects(
