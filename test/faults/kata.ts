@@ -87,7 +87,12 @@ async function slotAfterProof(rig: FaultRig): Promise<void> {
       wire.sendDown(`${JSON.stringify({ return: {}, id: line.message['id'] })}\r\n`);
       return [];
     });
-    const asked = rig.client.detach({ sandboxId: vm.sandboxId, volumeId: leaving.volumeId, force: true, timeoutMs: 300 });
+    const asked = rig.client.detach({
+      sandboxId: vm.sandboxId,
+      volumeId: leaving.volumeId,
+      force: true,
+      timeoutMs: 300,
+    });
     await expectRefusal(asked, status.DEADLINE_EXCEEDED, /goes on asking/);
     for (let count = 1; count < CAPACITY; count += 1) others.push(await rig.newVolume());
     const attached = await Promise.all(others.map((volume) => rig.attach(volume)));
