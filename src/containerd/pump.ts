@@ -1,5 +1,6 @@
 import { finished, type Readable, type Writable } from 'node:stream';
 import type { LeftBytes } from '../base/fifo.ts';
+import { written } from '../base/written.ts';
 
 /** PIPE_BUF: a FIFO takes a write of this length as a whole, or not at all. */
 const SLICE_BYTES = 4096;
@@ -90,22 +91,9 @@ export class Pump {
   async #deliver(): Promise<void> {
     while (this.#pending.length > 0) {
       const slice = this.#pending.subarray(0, SLICE_BYTES);
-      await write(this.#to, slice);
+      await written(this.#to, slice);
       this.#pending = this.#pending.subarray(slice.length);
       this.#moved();
     }
-  }
-}
-
-async function write(to: Writable, bytes: Buffer): Promise<void> {
-  if (to.destroyed) throw to.errored ?? new Error('nobody takes it any more');
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const closed = (): void => reject(to.errored ?? new Error('nobody takes it any more'));
-  to.once('close', closed);
-  to.write(bytes, (error) => (error ? reject(error) : resolve()));
-  try {
-    await promise;
-  } finally {
-    to.off('close', closed);
   }
 }

@@ -3,6 +3,7 @@ import { Backoff } from '../base/backoff.ts';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { written } from '../base/written.ts';
 import type { GuestAgent } from './agent.ts';
 import { PortsAbsent, withPorts } from './containers/absent-ports.ts';
 import type { Port, PortKind, Ports } from './containers/port.ts';
@@ -289,18 +290,6 @@ export class StreamedCommand {
       if (await this.#host.agent.hasEnded(this.#runner)) return;
       await backoff.pause(this.#host.gone);
     }
-  }
-}
-
-async function written(to: PortWriter, bytes: Uint8Array): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  const closed = (): void => reject(to.errored ?? new Error('nobody takes it any more'));
-  to.once('close', closed);
-  to.write(bytes, (error) => (error ? reject(error) : resolve()));
-  try {
-    await promise;
-  } finally {
-    to.off('close', closed);
   }
 }
 
