@@ -137,6 +137,11 @@ export class UeventStream implements AsyncDisposable {
     }
   }
 
+  /** Writes to the guest's end of the port. Nothing is known of whether anybody reads it. */
+  send(text: string): void {
+    if (this.open) this.#socket.write(text);
+  }
+
   /** Closes; the listener hears `lost`. */
   drop(): void {
     this.#socket.destroy();

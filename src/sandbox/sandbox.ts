@@ -209,8 +209,8 @@ export class Sandbox implements VolumeHost {
     this.inventory = new Inventory(this.link);
     this.agent = agent ?? agentFor(this.files.agentSocket, config, this.log);
     this.disks = new DiskNames(this.agent);
-    this.holders = new DiskHolders(this.agent);
     this.guestEvents = new GuestEvents(this);
+    this.holders = new DiskHolders(this.agent, this.guestEvents);
     this.drivers = new DriverWatch(this);
     this.unplugs = new Unplugs(this);
     this.fence = new Fence(this);
