@@ -442,7 +442,8 @@ export const REASONS = {
   GUEST_HOLDS_VOLUME: {
     statuses: ['DEADLINE_EXCEEDED'],
     where: ['api'],
-    meaning: 'The guest has not let go of the volume in time; it stays DETACHING and the daemon goes on asking.',
+    meaning:
+      'The guest has not let go of the volume in time; it stays DETACHING and the daemon goes on asking, until the volume is removed, or ATTACHED again with the cause when the guest refuses.',
     remedy: 'Wait with Watch or with the same call again.',
   },
   GUEST_NOT_ASKED: {

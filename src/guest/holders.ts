@@ -109,19 +109,25 @@ export class DiskHolders {
     for (const { identity, answer } of questions) {
       const use = whole ? useOf(identity, facts) : undefined;
       if (use === undefined) answer.reject(refusal('GUEST_PROBE_FAILED', { identity }, 'no result'));
-      else if (use === 'mismatch') answer.reject(refusal('GUEST_DISK_MISMATCH', { identity }, ''));
+      else if (typeof use === 'string') answer.reject(refusal(use, { identity }, ''));
       else answer.resolve(use);
     }
   }
 }
 
 /** What the script printed of one disk; undefined: nothing. */
-function useOf({ pci }: DiskIdentity, facts: Facts): DiskUse | 'mismatch' | undefined {
+function useOf(
+  { pci }: DiskIdentity,
+  facts: Facts,
+): DiskUse | 'GUEST_DISK_MISMATCH' | 'GUEST_PROBE_FAILED' | undefined {
   const address = sysfsPci(pci);
   const told = (key: string): readonly string[] | undefined =>
     (facts.get(key) ?? []).map((line) => line.split(' ')).find(([first]) => first === address);
   const missing = told('missing');
-  if (missing !== undefined) return missing[1] === 'GUEST_DISK_NOT_FOUND' ? { there: false } : 'mismatch';
+  if (missing !== undefined) {
+    if (missing[1] === 'GUEST_DISK_NOT_FOUND') return { there: false };
+    return missing[1] === 'GUEST_DISK_MISMATCH' ? missing[1] : 'GUEST_PROBE_FAILED';
+  }
   const numbers = told('disk')?.slice(1);
   if (numbers === undefined) return undefined;
   const users = (facts.get('use') ?? []).flatMap((line) => {

@@ -40,11 +40,7 @@ export class QuickLook {
    *
    * @param signal ends the waiting
    */
-  async of(
-    port: QuestionPort,
-    addresses: readonly string[],
-    signal: AbortSignal,
-  ): Promise<ReadonlySet<string>> {
+  async of(port: QuestionPort, addresses: readonly string[], signal: AbortSignal): Promise<ReadonlySet<string>> {
     const unused = new Set<string>();
     for (let from = 0; from < addresses.length; from += DISKS_MAX) {
       for (const address of await this.#ask(port, addresses.slice(from, from + DISKS_MAX), signal)) unused.add(address);
@@ -68,11 +64,7 @@ export class QuickLook {
     this.#backoff.reset();
   }
 
-  async #ask(
-    port: QuestionPort,
-    addresses: readonly string[],
-    signal: AbortSignal,
-  ): Promise<readonly string[]> {
+  async #ask(port: QuestionPort, addresses: readonly string[], signal: AbortSignal): Promise<readonly string[]> {
     if (!port.open || monotonicMs() < this.#quietUntilMs) return [];
     const id = randomUUID();
     const question: Question = { unused: [], answered: Promise.withResolvers() };

@@ -2,7 +2,7 @@ import { Deadline, sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { causeFrom, transition, type Transition } from './model/state.ts';
 import { asShimError } from '../qmp/errors.ts';
-import { askMsFor, holdsInGuest, isForced, letGo, notAsked } from './let-go.ts';
+import { askMsFor, holdsInGuest, isForced, letGo } from './let-go.ts';
 import { hasDevice, removeFromQemu } from './removal.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import type { Volume } from './volume.ts';
@@ -19,7 +19,7 @@ export interface DetachOptions {
  * Begins to detach a volume, or joins the detach in progress, and waits for the end.
  * @param callerWait ends only this caller's waiting; the daemon goes on asking the guest
  * @throws ShimError FAILED_PRECONDITION / VOLUME_PENDING, VOLUME_BUSY; DEADLINE_EXCEEDED: GUEST_NOT_ASKED, when the
- *   guest has not said that nobody uses it; GUEST_HOLDS_VOLUME; QEMU_HOLDS_VOLUME, when the guest has let go and QEMU
+ *   guest has not said that nobody uses it, and the volume is ATTACHED again; GUEST_HOLDS_VOLUME, when it still may; QEMU_HOLDS_VOLUME, when the guest has let go and QEMU
  *   has not; OPERATION_IN_PROGRESS or CONCURRENT_OPERATION, when the volume's turn did not come and nothing was begun
  */
 export async function detachVolume(host: VolumeHost, volume: Volume, options: DetachOptions): Promise<void> {
@@ -51,9 +51,9 @@ export async function detachVolume(host: VolumeHost, volume: Volume, options: De
 /** Who has not let go, as far as it was seen. */
 function notGone(host: VolumeHost, volume: Volume, timeoutMs: number): ShimError {
   const { state, heldBy } = volume;
-  if (volume.asking) return notAsked(host, volume, `it has not answered within ${timeoutMs} ms`);
   const metadata = { sandboxId: host.id, volumeId: volume.id };
-  const goesOn = 'the volume stays DETACHING and the daemon goes on asking';
+  const goesOn =
+    'the volume stays DETACHING and the daemon goes on asking, until it is removed, or ATTACHED again with the cause';
   if (state.state === 'detaching' && state.deviceGone && heldBy !== undefined) {
     const message = `the guest has let go of volume ${volume.id}, and QEMU has not within ${timeoutMs} ms: ${heldBy}; ${goesOn}`;
     return new ShimError('DEADLINE_EXCEEDED', message, {
@@ -61,7 +61,9 @@ function notGone(host: VolumeHost, volume: Volume, timeoutMs: number): ShimError
       metadata: { ...metadata, holder: heldBy },
     });
   }
-  const message = `the guest has not let go of volume ${volume.id} within ${timeoutMs} ms; ${goesOn}`;
+  // Another caller, who waits longer, began this detach: whether its question is answered in its time is not known yet.
+  const what = volume.asking ? 'has not said whether it uses' : 'has not let go of';
+  const message = `the guest ${what} volume ${volume.id} within ${timeoutMs} ms; ${goesOn}`;
   return new ShimError('DEADLINE_EXCEEDED', message, { reason: 'GUEST_HOLDS_VOLUME', metadata });
 }
 
@@ -128,12 +130,12 @@ async function beginDetach(
     case 'ignored':
       if (volume.isRemoved()) return { removal: undefined };
       // DETACHING with nobody at it: an adopted volume whose VM is not connected yet.
-      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(host, deadline.remainingMs));
+      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(deadline.remainingMs));
       return { removal: volume.removal };
     case 'noted':
     case 'next':
       // A stronger demand (force) on a detach in progress joins it; it sees the new state, and waits for no answer.
-      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(host, deadline.remainingMs));
+      if (volume.removal === undefined) startRemoval(host, volume, askMsFor(deadline.remainingMs));
       else volume.hurry();
       return { removal: volume.removal };
   }

@@ -235,6 +235,26 @@ async function look(host: WatchedVm, qmp: QmpClient, volume: WatchedVolume): Pro
   }
 }
 
+/**
+ * Whether a driver of the guest's is live on the device now, as far as this QEMU can say: of a disk that the guest's
+ * kernel does not list, another of its programs may be the driver (vfio).
+ * @throws what QmpClient.run throws
+ */
+export async function isDriven(
+  host: Pick<VolumeHost, 'virtioStatus'>,
+  qmp: QmpClient,
+  volume: WatchedVolume,
+): Promise<boolean> {
+  if (!host.virtioStatus) return false;
+  try {
+    return (await lookAtStatus(qmp, volume)) !== undefined;
+  } catch (error) {
+    // A device that is not there has no driver; one whose driver gave up is driven by nobody.
+    if (isQmpError(error) || (isShimError(error) && error.reason === 'GUEST_DRIVER_FAILED')) return false;
+    throw error;
+  }
+}
+
 async function lookAtStatus(qmp: QmpClient, volume: WatchedVolume): Promise<DriverEvidence | undefined> {
   const path = frontEndOf().statusPath(volume.names.device);
   const { status, 'guest-features': accepted } = await qmp.run('x-query-virtio-status', { path });

@@ -3,8 +3,9 @@ import { Deadline, waitFor } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { wasNeverSent } from '../guest/channel-errors.ts';
 import { unmount, type BusyProcess, type DiskIdentity } from '../guest/disks.ts';
-import { lookMs, type DiskUse } from '../guest/holders.ts';
+import type { DiskUse } from '../guest/holders.ts';
 import { unescapePoint } from '../guest/run-script.ts';
+import { isDriven } from './driver-wait.ts';
 import { closeInGuest, guestEncryption } from './guest-crypt.ts';
 import type { VolumeHost } from './host.ts';
 import type { Evidence } from './model/state.ts';
@@ -28,12 +29,9 @@ const ASK_PAUSE_MAX_MS = 1000;
 const SETTLE_MS = 500;
 const NAMED_MAX = 8;
 
-/**
- * How long the guest of a caller that waits so long is asked. The disks of a batch are looked at together, which takes
- * a guest of many disks longer.
- */
-export function askMsFor({ volumes }: Pick<VolumeHost, 'volumes'>, remainingMs: number): number {
-  return Math.min(lookMs(volumes.slotsInUse), Math.max(remainingMs - SETTLE_MS, remainingMs / 2));
+/** How long the guest of a caller that waits so long is asked: it may be slow, or its agent be away and come back. */
+export function askMsFor(remainingMs: number): number {
+  return Math.max(remainingMs - SETTLE_MS, remainingMs / 2);
 }
 
 export function isForced(volume: Volume): boolean {
@@ -89,12 +87,22 @@ async function undo(host: VolumeHost, volume: Volume, askMs: number, signal: Abo
     throw notAsked(host, volume, messageOf(error), error);
   }
   volume.answered();
-  const work = letGoInGuest(host, volume, { force: false, timeoutMs: host.config.mount_timeout_ms });
-  await waitFor(work, { signal });
+  for (;;) {
+    const work = letGoInGuest(host, volume, { force: false, timeoutMs: host.config.mount_timeout_ms });
+    try {
+      await waitFor(work, { signal });
+      return;
+    } catch (error) {
+      // The guest is still at it. The next question waits for the end of this one, and hears how it ended.
+      if (!isShimError(error) || error.reason !== 'GUEST_EXEC_TIMEOUT') throw error;
+      host.log.info({ volumeId: volume.id }, 'guest still writes back what was mounted, asking again');
+    }
+  }
 }
 
 async function letGoInGuest(host: VolumeHost, volume: Volume, options: LetGoOptions): Promise<void> {
-  const address = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  const qmp = await host.link.ready();
+  const address = await host.addresses.of(qmp, volume.identity.slot);
   if (address === undefined) throw notAsked(host, volume, NOT_NUMBERED);
   let left: Left | undefined;
   try {
@@ -102,7 +110,10 @@ async function letGoInGuest(host: VolumeHost, volume: Volume, options: LetGoOpti
   } catch (error) {
     // A guest that has let go of the disk has nothing mounted from it. The unplug was asked for before, by a daemon
     // that did not live to see it.
-    if (isShimError(error) && error.reason === 'GUEST_DISK_NOT_FOUND') return;
+    if (isShimError(error) && error.reason === 'GUEST_DISK_NOT_FOUND') {
+      if (await isDriven(host, qmp, volume)) throw notAsked(host, volume, DRIVEN, error);
+      return;
+    }
     if (wasNeverSent(error)) throw notAsked(host, volume, messageOf(error), error);
     // How far the guest has come nobody has seen: it may still be at it.
     await noteLeft(host, volume, { busy: [], open: false, mountedAt: [] });
@@ -200,12 +211,16 @@ async function useInGuest(host: VolumeHost, volume: Volume, askMs: number, signa
 }
 
 const NOT_NUMBERED = 'it has not numbered its PCI buses yet';
+const DRIVEN = 'it does not list the disk, and a driver of its is live on it';
 
 /** Undefined while it is not known where the guest sees the disk. */
 async function lookForUsers(host: VolumeHost, volume: Volume): Promise<DiskUse | undefined> {
-  const pci = await host.addresses.of(await host.link.ready(), volume.identity.slot);
+  const qmp = await host.link.ready();
+  const pci = await host.addresses.of(qmp, volume.identity.slot);
   if (pci === undefined) return undefined;
-  return await host.holders.of({ pci, serial: volume.spec.serial });
+  const use = await host.holders.of({ pci, serial: volume.spec.serial });
+  if (!use.there && (await isDriven(host, qmp, volume))) throw new Error(DRIVEN);
+  return use;
 }
 
 /** What another question would not change: the guest lacks a program, or cannot tell. */
@@ -214,7 +229,7 @@ function isFinal(error: unknown): boolean {
 }
 
 /** The refusal to take a disk of which nobody knows whether it is in use. */
-export function notAsked(host: Pick<VolumeHost, 'id'>, volume: Volume, problem: string, cause?: unknown): ShimError {
+function notAsked(host: Pick<VolumeHost, 'id'>, volume: Volume, problem: string, cause?: unknown): ShimError {
   return new ShimError(
     'DEADLINE_EXCEEDED',
     `the guest has not said whether it uses volume ${volume.id}, and without that it is not taken away: ${problem}; detach with force (--force) takes it all the same`,

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { refusal } from '../support/errors.ts';
+import { until } from '../support/until.ts';
 import { FakeScripts } from '../support/fake-scripts.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
@@ -87,14 +88,18 @@ describe('detach: refused half-way', { timeout: 120_000 }, () => {
     assert.deepEqual([(await attach()).generation, (await rig.volume('a')).evidence], [2, ALL]);
   });
 
-  it('the guest does not say how far it has come: what was mounted is not known to be', async () => {
-    await using rig = await FakeVmRig.start({ mount_timeout_ms: 1000 });
-    const { vm, attach } = await mounted(rig);
+  it('a guest that is still writing back is asked again until it has ended: what a caller heard stays true', async () => {
+    await using rig = await FakeVmRig.start({ mount_timeout_ms: 500 });
+    const { vm, scripts } = await mounted(rig);
     const usual = vm.agent.answer;
     vm.agent.answer = (request) => (request.execute === 'guest-exec-status' ? { exited: false } : usual(request));
-    assert.equal((await refusal(rig.detach('a'))).reason, 'GUEST_EXEC_TIMEOUT');
-    assert.deepEqual((await rig.volume('a')).evidence, ['virtio-status', 'guest-agent']);
-    assert.equal((await refusal(attach())).reason, 'VOLUME_NOT_MOUNTED');
+    const seen = await refusal(rig.detach('a', { timeoutMs: 1000 }));
+    assert.equal(seen.reason, 'GUEST_HOLDS_VOLUME');
+    assert.match(seen.message, /stays DETACHING and the daemon goes on asking/);
+    await until('it was asked again', () => scripts.ran.filter((name) => name === 'unmount').length > 2);
+    assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_DETACHING');
+    vm.agent.answer = usual;
+    assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
   });
 
   it('a guest that was never asked has the mount as before', async () => {

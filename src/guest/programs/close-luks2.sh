@@ -7,7 +7,7 @@
 . ./lib/unmounting.sh
 . ./lib/luks.sh
 
-find_disk "$1" "$2"
+know_disk "$1" "$2"
 lock_disk
 force=$4 forget=$5
 if [ "$force" = 0 ]; then expect_sight; fi

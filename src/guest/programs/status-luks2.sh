@@ -5,7 +5,7 @@
 . ./lib/luks.sh
 . ./lib/unmounting.sh
 
-find_disk "$1" "$2"
+know_disk "$1" "$2"
 begin_luks "$3"
 kept=0
 if has_store; then kept=1; fi

@@ -6,7 +6,7 @@
 . ./lib/busy.sh
 . ./lib/unmounting.sh
 
-find_disk "$1" "$2"
+know_disk "$1" "$2"
 lock_disk
 spell_numbers
 force=$3

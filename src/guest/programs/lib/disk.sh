@@ -13,9 +13,14 @@ fail() { # REASON DETAIL
 
 # Looks for the disk by its PCI address as sysfs writes it, and compares the serial before anybody touches the disk. Sets name
 # (vda), dev (/dev/vda), number (its MAJOR:MINOR) and numbers (with those of its partitions, a blank around each); or, with
-# exit code 1, reason and detail.
+# exit code 1, reason and detail. That nothing is found where nothing is to be seen says nothing: the guest has PCI devices.
 look_for_disk() { # PCI SERIAL
   name=
+  for path in /sys/bus/pci/devices/*/vendor; do
+    if [ -r "$path" ]; then break; fi
+    reason=GUEST_PROBE_FAILED detail='the agent sees no PCI devices in /sys'
+    return 1
+  done
   for path in /sys/bus/pci/devices/"$1"/virtio*/block/*; do
     if [ -e "$path/dev" ]; then name=${path##*/}; fi
   done
@@ -40,9 +45,14 @@ look_for_disk() { # PCI SERIAL
   dev=/dev/$name
 }
 
-# As look_for_disk, for what needs the disk.
-find_disk() { # PCI SERIAL
+# As look_for_disk. For what lets go of the disk: it may be mounted though its node is not there any more.
+know_disk() { # PCI SERIAL
   look_for_disk "$1" "$2" || fail "$reason" "$detail"
+}
+
+# As look_for_disk, for what needs the disk's node.
+find_disk() { # PCI SERIAL
+  know_disk "$1" "$2"
   [ -b "$dev" ] || fail GUEST_DISK_NOT_FOUND "$dev is no block device"
   echo "device=$dev"
 }

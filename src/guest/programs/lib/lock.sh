@@ -24,7 +24,7 @@ hold() { # LOCK
   locks="$locks $lock"
 }
 
-# Locks the disk that find_disk has found, until the script ends.
+# Locks the disk that look_for_disk has found, until the script ends.
 lock_disk() {
   [ -w /run ] || fail GUEST_TOOL_MISSING 'a writable /run'
   trap 'rm -f $locks' EXIT
