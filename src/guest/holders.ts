@@ -26,7 +26,7 @@ export type DiskUse =
   | { readonly there: true; readonly users: readonly BusyProcess[] };
 
 /** How long a guest may take to say who uses so many disks. */
-export function lookMs(disks: number): number {
+function lookMs(disks: number): number {
   return LOOK_MS + disks * LOOK_MS_EACH;
 }
 
