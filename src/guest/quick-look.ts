@@ -3,9 +3,7 @@ import { Backoff } from '../base/backoff.ts';
 import { monotonicMs, waitFor } from '../base/deadline.ts';
 import type { Uevent } from './uevents.ts';
 
-/**
- * So long a guest may take. An answer takes some milliseconds, a script (holders.ts) a fifth of a second under emulation.
- */
+/** So long a guest may take. An answer takes some milliseconds, a script (holders.ts) a fifth of a second in TCG. */
 const ANSWER_MS = 500;
 /** A guest that did not answer is not asked again sooner: what nobody reads stays in the port. */
 const QUIET_MIN_MS = 10_000;
@@ -35,8 +33,8 @@ export class QuickLook {
   #quietUntilMs = Number.NEGATIVE_INFINITY;
 
   /**
-   * Those that nobody uses, of the disks at some PCI addresses, as sysfs writes them. None when there was no answer. Never
-   * rejects.
+   * Those that nobody uses, of the disks at some PCI addresses, as sysfs writes them. None when there was no answer.
+   * Never rejects.
    *
    * @param signal ends the waiting
    */

@@ -19,8 +19,9 @@ export interface DetachOptions {
  * Begins to detach a volume, or joins the detach in progress, and waits for the end.
  * @param callerWait ends only this caller's waiting; the daemon goes on asking the guest
  * @throws ShimError FAILED_PRECONDITION / VOLUME_PENDING, VOLUME_BUSY; DEADLINE_EXCEEDED: GUEST_NOT_ASKED, when the
- *   guest has not said that nobody uses it, and the volume is ATTACHED again; GUEST_HOLDS_VOLUME, when it still may; QEMU_HOLDS_VOLUME, when the guest has let go and QEMU
- *   has not; OPERATION_IN_PROGRESS or CONCURRENT_OPERATION, when the volume's turn did not come and nothing was begun
+ *   guest has not said that nobody uses it, and the volume is ATTACHED again; GUEST_HOLDS_VOLUME, when it still may;
+ *   QEMU_HOLDS_VOLUME, when the guest has let go and QEMU has not; OPERATION_IN_PROGRESS or CONCURRENT_OPERATION, when
+ *   the volume's turn did not come and nothing was begun
  */
 export async function detachVolume(host: VolumeHost, volume: Volume, options: DetachOptions): Promise<void> {
   const { force, timeoutMs, callerWait } = options;

@@ -9,7 +9,6 @@ import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts
 import { call, TestDaemon } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
-import { until } from '../support/until.ts';
 
 /** A real guest that uses disks, covers them, is slow or stands still: without force no disk is taken from it. */
 
