@@ -398,7 +398,7 @@ export const REASONS = {
     where: ['api'],
     meaning:
       'The volume is in the midst of another operation, which the metadata names (DEADLINE_EXCEEDED: a detach has waited for its end).',
-    remedy: 'Ask again when that operation has ended; the same operation with the same arguments joins it.',
+    remedy: 'Ask again when that operation has ended; the same resize with the same arguments joins it.',
   },
   CONCURRENT_OPERATION: {
     statuses: ['ABORTED', 'DEADLINE_EXCEEDED'],

@@ -126,8 +126,7 @@ function attachedImage({ id: sandboxId }: Pick<VolumeHost, 'id'>, volume: Volume
 async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotChange): Promise<KeySlots> {
   attachedImage(host, volume);
   using keys = await fetchKeys(host.keys, change, host.gone);
-  const done = Promise.withResolvers<KeySlots>();
-  await operate(host, volume, { kind: 'change-keys', change: change.kind }, async () => {
+  return await operate(host, volume, { kind: 'change-keys', change: change.kind }, async () => {
     const { qmp_reply_timeout_ms: waitMs } = host.config;
     const { binary, config, log } = host;
     await requireCommand({ qmp: await host.link.within(waitMs, host.gone), binary, config, log }, AMEND);
@@ -139,9 +138,8 @@ async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotC
     const editor = { qmp, node: root, job, prefix: `${root}-amend`, path, signal: host.gone };
     const header = await carryOut(editor, host.config.secret_dir, change, keys);
     noteHeader(host, volume, header);
-    done.resolve(slotsOf(header));
+    return slotsOf(header);
   });
-  return await done.promise;
 }
 
 function noteHeader(host: VolumeHost, volume: Volume, header: Luks1Header): void {

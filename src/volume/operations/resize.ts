@@ -14,7 +14,7 @@ import { moduleOf } from '../source/registry.ts';
 import { intendedUse } from '../spec.ts';
 import { noteGone } from '../still-there.ts';
 import type { Volume, VolumeSnapshot } from '../volume.ts';
-import { operate } from './slot.ts';
+import { joinOrOperate } from './slot.ts';
 
 /**
  * Grows an attached volume, from the bottom up: image, disk, encryption, file system. Each is looked at afterwards, and
@@ -35,7 +35,7 @@ export async function resizeVolume(
   const sizeBytes = options.sizeBytes ?? (await offered(host, volume));
   refuse(volume, sizeBytes);
   const wait = { milliseconds: timeoutMs, signal: callerWait };
-  const work = operate(host, volume, { kind: 'resize', sizeBytes, timeoutMs }, () =>
+  const work = joinOrOperate(host, volume, { kind: 'resize', sizeBytes, timeoutMs }, () =>
     grow(host, volume, sizeBytes, timeoutMs, wait),
   );
   work.catch(() => undefined); // The caller may go; what was begun is finished.
