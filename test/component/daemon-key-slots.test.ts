@@ -73,6 +73,7 @@ describe('changes of keys', { timeout: 120_000 }, () => {
       came.resolve(undefined);
       await released.promise;
       await markSlot(path, 1, true);
+      return undefined;
     });
     const first = one.add('second');
     await came.promise;
@@ -88,5 +89,37 @@ describe('changes of keys', { timeout: 120_000 }, () => {
     assert.deepEqual((await first).used.slice(0, 3), [true, true, false]);
     assert.equal(one.vm.qmp.receivedOf('x-blockdev-amend').length, 1);
     assert.equal(await one.told(), 2);
+  });
+
+  it('one that fails half-way says which slots are in use now, and so does Get', async () => {
+    await using one = await Rig.start((path) => async ({ state }) => {
+      // As QEMU says it when all slots would go.
+      if (state === 'inactive') return 'All the active keyslots match the old password, erase refused';
+      await markSlot(path, 1, true);
+      return undefined;
+    });
+    const seen = await refusal(one.change('second'));
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'KEY_SLOT_FAILED']);
+    assert.match(seen.message, /key slots 0 were in use, and 0, 1 are now/);
+    assert.equal(await one.told(), 2);
+  });
+
+  it('one that fails before it has changed anything keeps its own reason', async () => {
+    await using one = await Rig.start(() => () => Promise.resolve('No keyslots match given (old) password'));
+    assert.equal((await refusal(one.change('second'))).reason, 'LUKS_WRONG_KEY');
+    assert.equal(await one.told(), 1);
+  });
+
+  it('a key is not changed into itself, however it is named', async () => {
+    await using one = await Rig.start((path) => async () => {
+      await markSlot(path, 1, true);
+      return undefined;
+    });
+    for (const name of ['first', 'same']) {
+      const seen = await refusal(one.change(name));
+      assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'SAME_KEY']);
+    }
+    assert.equal(one.vm.qmp.receivedOf('x-blockdev-amend').length, 0);
+    assert.equal(await one.told(), 1);
   });
 });

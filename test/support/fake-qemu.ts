@@ -256,7 +256,7 @@ export class FakeQemu implements AsyncDisposable {
   async #serveTrial(hello: Hello, control: Socket, ended: Promise<undefined>): Promise<void> {
     this.trials += 1;
     await using qmp = await FakeQmp.listen({ path: socketOf(hello.args, 'qmp') });
-    serveAmend(qmp, () => Promise.resolve());
+    serveAmend(qmp, () => Promise.resolve(undefined));
     qmp.on('x-query-virtio-status', () => this.onTrial({ exit: (code) => endProcess(control, code) }));
     await ended;
   }
