@@ -6,6 +6,7 @@ import { refusal } from '../support/errors.ts';
 import { markSlot, writeLuks1 } from '../support/fake-luks1.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { until } from '../support/until.ts';
 import { serveAmend, type Amend } from '../support/fake-amend.ts';
 
 /** Changes of the keys of an attached volume, by a QEMU that does half of it, or takes its time. */
@@ -121,5 +122,23 @@ describe('changes of keys', { timeout: 120_000 }, () => {
     }
     assert.equal(one.vm.qmp.receivedOf('x-blockdev-amend').length, 0);
     assert.equal(await one.told(), 1);
+  });
+
+  it('one whose answer was lost with the connection is looked at again: Get tells what is in the header', async () => {
+    const came = Promise.withResolvers<undefined>();
+    const released = Promise.withResolvers<undefined>();
+    await using one = await Rig.start((path) => async () => {
+      came.resolve(undefined);
+      await released.promise;
+      await markSlot(path, 1, true);
+      return undefined;
+    });
+    const lost = refusal(one.add('second'));
+    await came.promise;
+    one.vm.qmp.drop();
+    assert.equal((await lost).reason, 'QMP_LOST');
+    assert.equal((await refusal(one.add('third'))).reason, 'OPERATION_IN_PROGRESS', 'QEMU may be at it still');
+    released.resolve(undefined);
+    await until('what came of it is told', async () => ((await one.told()) === 2 ? true : undefined));
   });
 });

@@ -127,7 +127,7 @@ function attachedImage({ id: sandboxId }: Pick<VolumeHost, 'id'>, volume: Volume
 async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotChange): Promise<KeySlots> {
   attachedImage(host, volume);
   using keys = await fetchKeys(host.keys, change, host.gone);
-  return await operate(host, volume, { kind: 'change-keys', change: change.kind }, async () => {
+  const work = async (): Promise<KeySlots> => {
     const { qmp_reply_timeout_ms: waitMs } = host.config;
     const { binary, config, log } = host;
     await requireCommand({ qmp: await host.link.within(waitMs, host.gone), binary, config, log }, AMEND);
@@ -143,7 +143,9 @@ async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotC
       // Half of a change is seen too.
       await lookAtHeader(host, volume);
     }
-  });
+  };
+  const again = (): Promise<void> => lookAtKeySlots(host, volume);
+  return await operate(host, volume, { kind: 'change-keys', change: change.kind }, { work, again });
 }
 
 /** Takes note of what the header says now. One that cannot be read says nothing. */
@@ -160,7 +162,10 @@ async function lookAtHeader(host: VolumeHost, volume: Volume): Promise<void> {
 /** How often a job that an earlier daemon began is asked for. */
 const JOB_POLL_MS = 500;
 
-/** For a change that an earlier daemon began: its keys are not known any more, so what became of it is looked at. */
+/**
+ * For a change whose outcome was not seen, or that an earlier daemon began: its keys are not known any more, so what
+ * became of it is looked at.
+ */
 export async function lookAtKeySlots(host: VolumeHost, volume: Volume): Promise<void> {
   using _held = await volume.mutex.acquire();
   attachedImage(host, volume);
