@@ -132,8 +132,9 @@ async function growInGuest(
   }
   const encryption = guestEncryption(volume);
   if (encryption === undefined) {
-    const disk = { pci, serial: volume.spec.serial, sizeBytes: seenBytes, grow: mountsWholeDisk(volume), timeoutMs };
-    await resizeDisk(host.agent, disk);
+    const { serial, mount } = volume.spec;
+    const mountPoint = mountsWholeDisk(volume) ? mount?.mountPoint : undefined;
+    await resizeDisk(host.agent, { pci, serial, sizeBytes: seenBytes, mountPoint, timeoutMs });
     return;
   }
   const open = (luksKey: LuksKey): Promise<void> => growMapping(host, volume, pci, luksKey, seenBytes, timeoutMs);
@@ -272,5 +273,5 @@ async function growMapping(
 ): Promise<void> {
   const { serial, mount } = volume.spec;
   const disk = { pci, serial, name: mappingName(volume.id) };
-  await resizeLuks2(host.agent, { ...disk, key, diskBytes, mounted: mount !== undefined, timeoutMs });
+  await resizeLuks2(host.agent, { ...disk, key, diskBytes, mountPoint: mount?.mountPoint, timeoutMs });
 }
