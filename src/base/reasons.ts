@@ -398,7 +398,7 @@ export const REASONS = {
     where: ['api'],
     meaning:
       'The volume is in the midst of another operation, which the metadata names (DEADLINE_EXCEEDED: a detach has waited for its end).',
-    remedy: 'Ask again when that operation has ended; the same operation with the same arguments joins it.',
+    remedy: 'Ask again when that operation has ended; the same resize with the same arguments joins it.',
   },
   CONCURRENT_OPERATION: {
     statuses: ['ABORTED', 'DEADLINE_EXCEEDED'],
@@ -907,6 +907,12 @@ export const REASONS = {
     meaning: 'The key is the only one, and without it nobody could open the volume.',
     remedy: 'Add another key first.',
   },
+  SAME_KEY: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'A key is to be changed into itself; nothing was changed.',
+    remedy: 'Give another new key.',
+  },
   NO_FREE_KEY_SLOT: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
@@ -922,8 +928,9 @@ export const REASONS = {
   KEY_SLOT_FAILED: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
-    meaning: 'QEMU has not changed the key slots, or the header does not show that it has.',
-    remedy: 'Read why in the message, and list the key slots.',
+    meaning:
+      'QEMU has not changed the key slots, has changed them in part, or the header does not show that it has changed them.',
+    remedy: 'Read why, and which slots are in use, in the message, and list the key slots.',
   },
 
   // Containers, for containerd.

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { withBareQemu } from '../qemu/bare-qemu.ts';
+import { hasFenceDevice } from '../qemu/fence-device.ts';
 import { probe } from '../qemu/trial.ts';
 import { LINE_BYTES_MAX } from '../qmp/framing.ts';
 import { TRIED_COMMANDS, type QemuCapabilities, type TriedCommand } from '../qmp/qemu-capabilities.ts';
@@ -35,11 +36,10 @@ export async function checkCommands(options: {
       ...{ state_dir: directory, cache_dir: directory, qemu_binary: qemuBinary },
       ...{ qmp_line_bytes_max: LINE_BYTES_MAX, qmp_reply_timeout_ms: REPLY_TIMEOUT_MS },
     };
-    return commandFindings(
-      await withBareQemu(config, log, ({ qmp, qemu }) =>
-        probe(qmp, { binary: `/proc/${qemu.pid}/exe`, config, log }, TRIED_COMMANDS),
-      ),
-    );
+    return await withBareQemu(config, log, async ({ qmp, qemu }) => [
+      ...commandFindings(await probe(qmp, { binary: `/proc/${qemu.pid}/exe`, config, log }, TRIED_COMMANDS)),
+      fenceFinding(await hasFenceDevice(qmp)),
+    ]);
   } catch (error) {
     return [{ check: 'qemu commands', status: 'warning', detail: `cannot be tried: ${messageOf(error)}` }];
   }
@@ -53,6 +53,18 @@ export function commandFindings({
     contractFinding(contractFindings),
     ...TRIED_COMMANDS.map((command) => trialFinding(command, trials[command])),
   ];
+}
+
+/** Of the device by which a slot that was freed is known to be settled. */
+export function fenceFinding(there: boolean): Finding {
+  const check = 'qemu pci-testdev';
+  if (there) return { check, status: 'ok', detail: 'is there: a slot is used again once the guest has done with it' };
+  return {
+    check,
+    status: 'warning',
+    detail: 'QEMU was built without it: nobody knows when a slot that was just freed may be used again',
+    remedy: 'a disk that comes into such a slot may be ejected: use a QEMU that has it',
+  };
 }
 
 function contractFinding(lacking: readonly string[]): Finding {

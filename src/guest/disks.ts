@@ -142,28 +142,35 @@ export async function unmount(agent: GuestAgent, request: UnmountRequest): Promi
 export interface ResizeDiskRequest extends DiskIdentity {
   /** What the disk has, once it has grown: waited for, at most 20 s. */
   readonly sizeBytes: number;
-  /** Let the file system that is mounted from it fill it; one has to be. */
-  readonly grow: boolean;
+  /** Where the file system is mounted that is to fill it; undefined: none is to. */
+  readonly mountPoint: string | undefined;
   readonly timeoutMs: number;
 }
 
 /**
- * After a disk has grown: waits until the guest's kernel has taken note, and grows the mounted file system if asked to.
+ * After a disk has grown: waits until the guest's kernel has taken note, and grows the file system that is mounted at
+ * the mount point, if there is to be one.
  * @returns the type of the file system that was grown; undefined when none was to be
- * @throws ShimError FAILED_PRECONDITION: GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, VOLUME_NOT_MOUNTED (nothing of the
- * disk is mounted, in the agent's mount namespace), GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH; and what GuestAgent.exec
+ * @throws ShimError FAILED_PRECONDITION: GUEST_SIZE_NOT_SEEN, GUEST_RESIZE_FAILED, VOLUME_NOT_MOUNTED (the disk is not
+ * mounted there, in the agent's mount namespace), GUEST_DISK_NOT_FOUND, GUEST_DISK_MISMATCH; and what GuestAgent.exec
  * throws
  */
 export async function resizeDisk(agent: GuestAgent, request: ResizeDiskRequest): Promise<string | undefined> {
-  const { sizeBytes, grow, timeoutMs } = request;
+  const { sizeBytes, mountPoint, timeoutMs } = request;
   const facts = await runScript(agent, RESIZE_DISK, {
     identity: request,
-    args: [String(sizeBytes / SECTOR_BYTES), grow ? '1' : '0'],
+    ...(mountPoint !== undefined && { mountPoint }),
+    args: [String(sizeBytes / SECTOR_BYTES), pointArgument(mountPoint)],
     timeoutMs,
     fallback: 'GUEST_RESIZE_FAILED',
   });
   const [grown] = facts.get('grown') ?? [];
   return grown === '' ? undefined : grown;
+}
+
+/** A mount point for a script that looks for it in mountinfo; empty when there is none to look for. */
+export function pointArgument(mountPoint: string | undefined): string {
+  return mountPoint === undefined ? '' : escapeForMountinfo(mountPoint);
 }
 
 /** As the kernel writes paths in mountinfo (fs/proc_namespace.c: octal for blank, tab, newline and backslash). */

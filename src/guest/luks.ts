@@ -1,6 +1,12 @@
 import { invalidArgument, ShimError } from '../base/errors.ts';
 import type { GuestAgent } from './agent.ts';
-import { mountArguments, proofArguments, type EmptinessProof, type PrepareMountRequest } from './disks.ts';
+import {
+  mountArguments,
+  pointArgument,
+  proofArguments,
+  type EmptinessProof,
+  type PrepareMountRequest,
+} from './disks.ts';
 import { guestScript } from './programs.ts';
 import {
   busyProcesses,
@@ -204,8 +210,8 @@ export async function statusLuks2(agent: GuestAgent, disk: LuksDisk): Promise<St
 export interface ResizeLuks2Request extends LuksDisk {
   /** What the disk has, once it has grown: waited for. */
   readonly diskBytes: number;
-  /** A file system has to be mounted from it. */
-  readonly mounted: boolean;
+  /** Where a file system has to be mounted from it; undefined: none has to be. */
+  readonly mountPoint: string | undefined;
   /** The kernel does not give its copy back, so the key is needed again. */
   readonly key: LuksKey;
   readonly timeoutMs: number;
@@ -222,12 +228,13 @@ export async function resizeLuks2(
   agent: GuestAgent,
   request: ResizeLuks2Request,
 ): Promise<{ readonly sizeBytes: number; readonly grown?: string }> {
-  const { name, key, diskBytes, mounted, timeoutMs } = request;
+  const { name, key, diskBytes, mountPoint, timeoutMs } = request;
   checkName(name);
   const facts = await withKey(key, (input) =>
     runScript(agent, RESIZE_LUKS2, {
       identity: request,
-      args: [name, ...keyArguments(key), String(diskBytes / SECTOR_BYTES), mounted ? '1' : '0'],
+      ...(mountPoint !== undefined && { mountPoint }),
+      args: [name, ...keyArguments(key), String(diskBytes / SECTOR_BYTES), pointArgument(mountPoint)],
       ...input,
       timeoutMs,
       fallback: 'LUKS_RESIZE_FAILED',

@@ -118,7 +118,7 @@ const SENTENCES = {
   GUEST_PROBE_FAILED: 'the guest could not tell who uses the disk',
   GUEST_SIZE_NOT_SEEN: 'the guest does not see that the disk has grown',
   GUEST_RESIZE_FAILED: 'the disk has grown, but the guest could not grow its file system',
-  VOLUME_NOT_MOUNTED: 'the disk has grown, but its file system is not mounted any more',
+  VOLUME_NOT_MOUNTED: 'the disk has grown, but its file system is not mounted where it was',
   GUEST_TOOL_MISSING: 'the guest lacks a program that this needs',
   GUEST_DM_CRYPT_MISSING: 'the guest lacks kernel support for encrypted disks',
   LUKS_NO_HEADER: 'the disk is not an encrypted one',

@@ -3,8 +3,9 @@ import { z } from 'zod';
 import { writeAtomically } from '../base/atomic-file.ts';
 import { Coalesced } from '../base/coalesce.ts';
 import { waitFor, type Deadline } from '../base/deadline.ts';
-import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
+import { ShimError, errnoOf, isShimError } from '../base/errors.ts';
 import { BoundedMutex } from '../base/mutex.ts';
+import { FENCE_DEVICE, hasFenceDevice } from '../qemu/fence-device.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { Fences, VolumeHost } from './host.ts';
@@ -59,7 +60,8 @@ export class Fence implements Fences {
 
   /**
    * Waits until the guest is known to have no request left for this slot. In a VM that an earlier version launched
-   * there is no bridge for it: there it says so in the log, and waits for nothing.
+   * there is no bridge for it, and a QEMU may be built without the device for it: there it says so in the log, and
+   * waits for nothing (`qshim doctor` tells of such a QEMU).
    * @param deadline of the attach that is to have the slot
    * @returns whether there was something to wait for
    * @throws ShimError DEADLINE_EXCEEDED / SLOT_NOT_SETTLED; the reason of `host.gone`; what the connection throws
@@ -110,16 +112,24 @@ export class Fence implements Fences {
     const qmp = await link.ready();
     const addr = qemuAddress(number % FENCE_SEATS);
     try {
-      await qmp.run('device_add', { driver: 'pci-testdev', id: device, bus: FENCE_BRIDGE.id, addr });
+      await qmp.run('device_add', { driver: FENCE_DEVICE, id: device, bus: FENCE_BRIDGE.id, addr });
     } catch (error) {
       if (!isQmpError(error)) throw error;
-      return this.#cannot(messageOf(error));
+      // Only what is known not to be there is done without; any other refusal says nothing of the slot.
+      if (await hasFenceDevice(qmp)) throw this.#refused(error);
+      return this.#cannot(`this QEMU has no ${FENCE_DEVICE}`);
     }
     const asked = volumes.asking();
     await this.#eject(qmp, device);
     this.#numbers = { begun: number, passed: number, settled: Math.max(0, passed - 1) };
     volumes.passed(asked);
     return true;
+  }
+
+  #refused(cause: Error): ShimError {
+    const message = `QEMU refuses the device by which it is known that the guest has done with a slot: ${cause.message}`;
+    const metadata = { sandboxId: this.#host.id };
+    return new ShimError('DEADLINE_EXCEEDED', message, { reason: 'SLOT_NOT_SETTLED', metadata, cause });
   }
 
   /** Says once why slots are given out of which it is not known that they are settled. */

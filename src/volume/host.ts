@@ -77,6 +77,8 @@ export interface VolumeHost extends GuestBoot {
   readonly binary: string;
   /** x-query-virtio-status was tried on this QEMU, and it works. */
   readonly virtioStatus: boolean;
+  /** Takes note that the guest agent has answered in this boot of the guest. */
+  agentAnswered(): void;
   /** Makes the present state durable; awaited before QEMU is changed. */
   commit(): Promise<void>;
   /** Makes the present state durable soon; a failure is logged. */

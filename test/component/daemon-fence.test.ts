@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { refusal } from '../support/errors.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
+import { QmpFailure } from '../support/fake-qmp.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import { until } from '../support/until.ts';
 
@@ -107,6 +108,36 @@ describe('a slot that was just freed', { timeout: 240_000 }, () => {
     assert.equal((await rig.attach('b')).state, 'VOLUME_STATE_ATTACHED');
     assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'vol-2-b@0x1']);
   });
+
+  for (const [what, known] of [
+    ['has the device, and refuses it for another reason', true],
+    ['was built without the device', false],
+  ] as const) {
+    it(`of a QEMU that ${what}: ${known ? 'gets no disk' : 'is used as it is'}`, async () => {
+      await using rig = await FakeVmRig.start(SLOW);
+      const vm = await rig.sandbox('one', {}, 1);
+      await rig.attach('a');
+      await rig.detach('a');
+      const usual = vm.qmp.handlerOf('device_add');
+      vm.qmp.on('device_add', (args, context) => {
+        if (args['driver'] === 'pci-testdev') throw new QmpFailure('Bus has no room for it');
+        return usual(args, context);
+      });
+      const list = vm.qmp.handlerOf('device-list-properties');
+      vm.qmp.on('device-list-properties', (args, context) => {
+        if (args['typename'] !== 'pci-testdev') return list(args, context);
+        return known ? [] : new QmpFailure("Device 'pci-testdev' not found", 'DeviceNotFound');
+      });
+      if (known) {
+        const seen = await refusal(rig.attach('b'));
+        assert.deepEqual([seen.code, seen.reason], ['DEADLINE_EXCEEDED', 'SLOT_NOT_SETTLED']);
+        assert.match(seen.message, /Bus has no room/);
+        await rig.until('b', 'VOLUME_STATE_REMOVED');
+      } else {
+        assert.equal((await rig.attach('b')).state, 'VOLUME_STATE_ATTACHED');
+      }
+    });
+  }
 });
 
 describe('a guest that is asked for many disks', { timeout: 240_000 }, () => {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
+import type { FakeVm } from '../support/fake-qemu.ts';
 import { FakeScripts } from '../support/fake-scripts.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import { until } from '../support/until.ts';
@@ -30,6 +31,20 @@ async function settledOperation(rig: FakeVmRig): Promise<void> {
   await until('the journal says that nothing is done', async () =>
     (await operation(rig)) === 'none' ? true : undefined,
   );
+}
+
+/** A volume with a file system that has to grow with it. */
+async function mounted(
+  rig: FakeVmRig,
+  readyWhen: 'READY_WHEN_AGENT' | 'READY_WHEN_STARTED',
+): Promise<{ readonly vm: FakeVm; readonly scripts: FakeScripts }> {
+  const spec = { accelerator: 'ACCELERATOR_TCG' as const, readyWhen };
+  const [, vm] = await Promise.all([rig.client.createSandbox({ sandboxId: 'one', spec }), rig.qemu.vm('one')]);
+  const scripts = new FakeScripts(vm);
+  const path = await rig.daemon.rawFile('a', MIB);
+  const mount = { fsType: 'ext4', mountPoint: '/mnt/a' };
+  await rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec: { rawFile: { path }, mount } });
+  return { vm, scripts };
 }
 
 describe('operations on an attached volume', { timeout: 120_000 }, () => {
@@ -145,6 +160,51 @@ describe('operations on an attached volume', { timeout: 120_000 }, () => {
     const seen = await refusal(resize(rig, 2 * MIB));
     assert.deepEqual([seen.code, seen.reason], ['UNAVAILABLE', 'GUEST_AGENT_LOST']);
     assert.equal(vm.qmp.receivedOf('block_resize').length, 0);
+  });
+
+  for (const readyWhen of ['READY_WHEN_AGENT', 'READY_WHEN_STARTED'] as const) {
+    it(`of a mounted volume is taken up once the agent has answered the new daemon (${readyWhen})`, async () => {
+      await using rig = await FakeVmRig.start();
+      const { vm, scripts } = await mounted(rig, readyWhen);
+      const held = vm.hold('block_resize');
+      resize(rig, 2 * MIB).catch(() => undefined);
+      await held.came;
+      await rig.restartAfter('SIGKILL', () => {
+        vm.agent.stop();
+        held.release();
+        return Promise.resolve();
+      });
+      await until('what QEMU has done was seen', async () => (await rig.volume('a')).sizeBytes === 2 * MIB);
+      assert.deepEqual(await operation(rig), { kind: 'resize', sizeBytes: 2 * MIB, timeoutMs: 120_000 });
+      assert.ok(!scripts.ran.includes('resize'));
+      vm.agent.start();
+      await settledOperation(rig);
+      assert.equal(scripts.ran.filter((name) => name === 'resize').length, 1, 'the file system has grown too');
+    });
+  }
+
+  it('of a mounted volume asks the agent itself, where Create did not wait for it', async () => {
+    await using rig = await FakeVmRig.start();
+    const { scripts } = await mounted(rig, 'READY_WHEN_STARTED');
+    await resize(rig, 2 * MIB);
+    assert.equal(scripts.ran.filter((name) => name === 'resize').length, 1);
+  });
+
+  it('one whose answer was lost with the connection is taken up by the same daemon, and Get tells what was seen', async () => {
+    await using rig = await FakeVmRig.start();
+    const { vm, scripts } = await mounted(rig, 'READY_WHEN_AGENT');
+    vm.loseReply('block_resize');
+    const lost = refusal(resize(rig, 2 * MIB));
+    await vm.qmp.waitForCommand('block_resize', 1);
+    const held = vm.hold('query-named-block-nodes');
+    vm.qmp.drop();
+    assert.equal((await lost).reason, 'QMP_LOST');
+    await held.came;
+    assert.equal((await refusal(resize(rig, 4 * MIB))).reason, 'OPERATION_IN_PROGRESS');
+    held.release();
+    await settledOperation(rig);
+    assert.equal((await rig.volume('a')).sizeBytes, 2 * MIB);
+    assert.ok(scripts.ran.includes('resize'));
   });
 
   it('one whose volume leaves meanwhile ends with it', async () => {

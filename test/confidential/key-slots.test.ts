@@ -51,6 +51,8 @@ await describe('key slots of host_luks', { skip }, async () => {
     const slot = (await list(target)).used.lastIndexOf(true);
     assert.equal(used(await remove(target, 'first', slot)), 1);
     assert.equal(used(await add(target, 'first', 'second')), 2);
+    const itself = await refusal(change(target, 'first', 'first'));
+    assertRefusal(itself, { code: 'FAILED_PRECONDITION', reason: 'SAME_KEY' });
     // Both slots would go, whoever opens them.
     const same = await add(target, 'first', 'first');
     assert.equal(used(same), 3);

@@ -8,6 +8,7 @@ import type { OptionName } from '../../src/config.ts';
 import { TRIAL_VM_NAME } from '../../src/qemu/trial.ts';
 import type { QmpCommandName } from '../../src/qmp/protocol.ts';
 import { FakeAgent, silence, type FakeRequest } from './fake-agent.ts';
+import { serveAmend } from './fake-amend.ts';
 import { disksAsked, printHolders } from './fake-holders.ts';
 import { FakeQemuModel } from './fake-qemu-model.ts';
 import { FakeQmp, NO_REPLY } from './fake-qmp.ts';
@@ -255,6 +256,7 @@ export class FakeQemu implements AsyncDisposable {
   async #serveTrial(hello: Hello, control: Socket, ended: Promise<undefined>): Promise<void> {
     this.trials += 1;
     await using qmp = await FakeQmp.listen({ path: socketOf(hello.args, 'qmp') });
+    serveAmend(qmp, () => Promise.resolve(undefined));
     qmp.on('x-query-virtio-status', () => this.onTrial({ exit: (code) => endProcess(control, code) }));
     await ended;
   }

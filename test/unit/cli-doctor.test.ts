@@ -12,7 +12,7 @@ import {
   checkPrivateFolder,
   checkReadableFile,
 } from '../../src/doctor/folder-checks.ts';
-import { commandFindings } from '../../src/doctor/command-checks.ts';
+import { commandFindings, fenceFinding } from '../../src/doctor/command-checks.ts';
 import { examineHost } from '../../src/doctor/host.ts';
 import {
   aioFinding,
@@ -107,6 +107,12 @@ describe('QEMU', () => {
       untried.map(({ status: one, detail }) => [one, detail]),
       Array(2).fill(['warning', 'not tried']),
     );
+  });
+
+  it('a QEMU without the device for fences is told', () => {
+    assert.equal(fenceFinding(true).status, 'ok');
+    assert.equal(fenceFinding(false).status, 'warning');
+    assert.match(fenceFinding(false).remedy ?? '', /another QEMU|a QEMU that has it/);
   });
 
   it('aio: threads must work, the others may be missing', () => {

@@ -1,5 +1,6 @@
 # Lets a mapping, and the file system that is mounted from it, fill a disk that has grown to SECTORS.
-# PCI SERIAL NAME ephemeral|provided KEYBYTES SECTORS MOUNTED(0|1); the key on stdin
+# PCI SERIAL NAME ephemeral|provided KEYBYTES SECTORS POINT(as mountinfo writes it; empty: it need not be mounted); the key on
+# stdin
 
 . ./lib/disk.sh
 . ./lib/lock.sh
@@ -31,8 +32,10 @@ if [ -e "$store/sectors" ]; then echo "$disk_sectors" > "$store/sectors"; fi
 read -r number < "/sys/block/$top/dev"
 # The kernel speaks of the mapping.
 name=$top
-grow_fs "$number" "/dev/mapper/$mapping" ||
+grow_fs "$number" "/dev/mapper/$mapping" "$7" ||
   fail LUKS_RESIZE_FAILED "the mapping has $sectors sectors now, but its file system did not grow: $err"
-if [ "$7" = 1 ] && [ -z "$grown" ]; then fail VOLUME_NOT_MOUNTED "the mapping has $sectors sectors of 512 bytes now"; fi
+if [ -n "$7" ] && [ -z "$grown" ]; then
+  fail VOLUME_NOT_MOUNTED "the mapping has $sectors sectors of 512 bytes now, and is not mounted at $7"
+fi
 echo "sectors=$sectors"
 echo "grown=$grown"

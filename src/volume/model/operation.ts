@@ -2,8 +2,8 @@ import { z } from 'zod';
 
 /**
  * What can be done to a volume while it stays attached. Each volume has one slot for it: a second operation is refused
- * with the name of the first, the same one again joins it. It is in the journal from before it changes anything until
- * it has ended, so that a daemon that comes back takes it up again.
+ * with the name of the first; only the same resize again joins it. It is in the journal from before it changes anything
+ * until it has ended, so that a daemon that comes back takes it up again.
  */
 export const operationSchema = z
   .discriminatedUnion('kind', [

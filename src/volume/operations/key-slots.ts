@@ -1,6 +1,7 @@
-import { randomUUID } from 'node:crypto';
+import { randomUUID, timingSafeEqual } from 'node:crypto';
 import { stat } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { invalidArgument, isShimError, messageOf, ShimError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Config } from '../../config.ts';
@@ -85,7 +86,7 @@ export async function listKeySlots(target: KeySlotsTarget): Promise<KeySlots> {
  * Adds, changes or removes a key. The new one is in before the old one goes, so that a change that fails half-way
  * leaves two keys, never none.
  * @throws ShimError FAILED_PRECONDITION: LUKS_WRONG_KEY, LAST_KEY, NO_FREE_KEY_SLOT, KEY_SLOT_NOT_IN_USE,
- *   KEY_SLOT_FAILED, NOT_HOST_LUKS, BACKING_IN_USE, OPERATION_IN_PROGRESS; and what fetching keys throws
+ *   SAME_KEY, KEY_SLOT_FAILED, NOT_HOST_LUKS, BACKING_IN_USE, OPERATION_IN_PROGRESS; and what fetching keys throws
  */
 export async function changeKeySlots(target: KeySlotsTarget, change: KeySlotChange): Promise<KeySlots> {
   checkChange(change);
@@ -126,8 +127,7 @@ function attachedImage({ id: sandboxId }: Pick<VolumeHost, 'id'>, volume: Volume
 async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotChange): Promise<KeySlots> {
   attachedImage(host, volume);
   using keys = await fetchKeys(host.keys, change, host.gone);
-  const done = Promise.withResolvers<KeySlots>();
-  await operate(host, volume, { kind: 'change-keys', change: change.kind }, async () => {
+  const work = async (): Promise<KeySlots> => {
     const { qmp_reply_timeout_ms: waitMs } = host.config;
     const { binary, config, log } = host;
     await requireCommand({ qmp: await host.link.within(waitMs, host.gone), binary, config, log }, AMEND);
@@ -137,25 +137,38 @@ async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotC
     // Under the mutex, so not for ever: the end of the VM needs it too.
     const qmp = await host.link.within(waitMs, host.gone);
     const editor = { qmp, node: root, job, prefix: `${root}-amend`, path, signal: host.gone };
-    const header = await carryOut(editor, host.config.secret_dir, change, keys);
-    noteHeader(host, volume, header);
-    done.resolve(slotsOf(header));
-  });
-  return await done.promise;
+    try {
+      return slotsOf(await carryOut(editor, host.config.secret_dir, change, keys));
+    } finally {
+      // Half of a change is seen too.
+      await lookAtHeader(host, volume);
+    }
+  };
+  const again = (): Promise<void> => lookAtKeySlots(host, volume);
+  return await operate(host, volume, { kind: 'change-keys', change: change.kind }, { work, again });
 }
 
-function noteHeader(host: VolumeHost, volume: Volume, header: Luks1Header): void {
-  const encryption = hostLuksView(header, volume.encryption?.created ?? false);
-  host.volumes.apply(volume, { kind: 'encrypted', encryption });
+/** Takes note of what the header says now. One that cannot be read says nothing. */
+async function lookAtHeader(host: VolumeHost, volume: Volume): Promise<void> {
+  try {
+    const header = await readLuks1(volume.identity.resolvedPath);
+    const encryption = hostLuksView(header, volume.encryption?.created ?? false);
+    host.volumes.apply(volume, { kind: 'encrypted', encryption });
+  } catch (error) {
+    host.log.warn({ volumeId: volume.id, problem: messageOf(error) }, 'header of the image not read');
+  }
 }
 
 /** How often a job that an earlier daemon began is asked for. */
 const JOB_POLL_MS = 500;
 
-/** For a change that an earlier daemon began: its keys are not known any more, so what became of it is looked at. */
+/**
+ * For a change whose outcome was not seen, or that an earlier daemon began: its keys are not known any more, so what
+ * became of it is looked at.
+ */
 export async function lookAtKeySlots(host: VolumeHost, volume: Volume): Promise<void> {
   using _held = await volume.mutex.acquire();
-  const path = attachedImage(host, volume);
+  attachedImage(host, volume);
   for (;;) {
     const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
     const job = (await qmp.run('query-jobs')).find(({ id }) => id === volume.names.job);
@@ -163,7 +176,7 @@ export async function lookAtKeySlots(host: VolumeHost, volume: Volume): Promise<
     if (job.status === 'concluded') await qmp.run('job-dismiss', { id: job.id });
     else await pause(JOB_POLL_MS, undefined, { signal: host.gone });
   }
-  noteHeader(host, volume, await readLuks1(path));
+  await lookAtHeader(host, volume);
 }
 
 async function changeImage(host: ImageHost, image: string, change: KeySlotChange): Promise<KeySlots> {
@@ -206,19 +219,38 @@ async function fetchKeys(source: KeySource, change: KeySlotChange, signal: Abort
   using stack = new DisposableStack();
   const key = stack.use(await source.fetch(change.key, { signal }));
   const newKey = 'newKey' in change ? stack.use(await source.fetch(change.newKey, { signal })) : undefined;
+  // The old key would open the slot of the new one too: QEMU takes away every slot that it opens, or none.
+  if (change.kind === 'change' && newKey !== undefined && isSame(key, newKey)) {
+    throw new ShimError('FAILED_PRECONDITION', 'new_key is the key that it is to take the place of', {
+      reason: 'SAME_KEY',
+    });
+  }
   const owned = stack.move();
   return { key, newKey, [Symbol.dispose]: () => owned.dispose() };
 }
 
+function isSame(one: KeyMaterial, two: KeyMaterial): boolean {
+  return one.length === two.length && one.use((bytes) => two.use((others) => timingSafeEqual(bytes, others)));
+}
+
 /** Checks what can be told beforehand, lets QEMU do it, and reads the header to see what came of it. */
-async function carryOut(
+async function carryOut(editor: Editor, secretDir: string, change: KeySlotChange, keys: Keys): Promise<Luks1Header> {
+  const before = await readLuks1(editor.path);
+  refuseBeforehand(editor.path, before, change);
+  try {
+    return await carryOutChecked(editor, secretDir, change, keys, before);
+  } catch (error) {
+    throw await inSight(editor.path, before, error);
+  }
+}
+
+async function carryOutChecked(
   editor: Editor,
   secretDir: string,
   change: KeySlotChange,
   { key, newKey }: Keys,
+  before: Luks1Header,
 ): Promise<Luks1Header> {
-  const before = await readLuks1(editor.path);
-  refuseBeforehand(editor.path, before, change);
   const secret = (name: string): Parameters<typeof withSecret>[2] => ({
     keySecret: `${editor.prefix}-${name}-key`,
     masterSecret: `${editor.prefix}-${name}-master`,
@@ -288,12 +320,29 @@ function amendFailure(path: string, error: unknown): unknown {
     return luksRefusal(path, 'LAST_KEY', 'has no other key; without it nobody could open it', error);
   }
   if (!isQmpError(error) && !isShimError(error, 'FAILED_PRECONDITION')) return error;
-  return luksRefusal(path, 'KEY_SLOT_FAILED', `keeps its key slots as they were: ${said}`, error);
+  return luksRefusal(path, 'KEY_SLOT_FAILED', `has not got its key slots changed: ${said}`, error);
+}
+
+/**
+ * A refusal says that nothing has changed. Where the header shows otherwise, the error says what it shows; an error of
+ * another kind (a connection that broke) claims nothing, and stays.
+ */
+async function inSight(path: string, before: Luks1Header, error: unknown): Promise<unknown> {
+  if (!isShimError(error, 'FAILED_PRECONDITION')) return error;
+  const now = await readLuks1(path).catch(() => undefined);
+  if (now !== undefined && isDeepStrictEqual(now.slots, before.slots)) return error;
+  const shown =
+    now === undefined
+      ? 'its header cannot be read'
+      : `key slots ${numbersInUse(before)} were in use, and ${numbersInUse(now)} are now`;
+  return luksRefusal(path, 'KEY_SLOT_FAILED', `may be changed in part (${shown}): ${messageOf(error)}`, error);
 }
 
 function nothingChanged(path: string): ShimError {
   return luksRefusal(path, 'KEY_SLOT_FAILED', 'does not show in its header what QEMU says it has done');
 }
+
+const numbersInUse = ({ slots }: Luks1Header): string => slots.flatMap((used, slot) => (used ? [slot] : [])).join(', ');
 
 const inUse = (header: Luks1Header): number => header.slots.filter(Boolean).length;
 

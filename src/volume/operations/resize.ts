@@ -14,7 +14,10 @@ import { moduleOf } from '../source/registry.ts';
 import { intendedUse } from '../spec.ts';
 import { noteGone } from '../still-there.ts';
 import type { Volume, VolumeSnapshot } from '../volume.ts';
-import { operate } from './slot.ts';
+import { joinOrOperate } from './slot.ts';
+
+/** An agent that has not answered in this boot of the guest yet is given so long. */
+const AGENT_ANSWER_MS = 5000;
 
 /**
  * Grows an attached volume, from the bottom up: image, disk, encryption, file system. Each is looked at afterwards, and
@@ -35,21 +38,57 @@ export async function resizeVolume(
   const sizeBytes = options.sizeBytes ?? (await offered(host, volume));
   refuse(volume, sizeBytes);
   const wait = { milliseconds: timeoutMs, signal: callerWait };
-  const work = operate(host, volume, { kind: 'resize', sizeBytes, timeoutMs }, () =>
-    grow(host, volume, sizeBytes, timeoutMs, wait),
+  const asked = { sizeBytes, timeoutMs };
+  const work = joinOrOperate(
+    host,
+    volume,
+    { kind: 'resize', ...asked },
+    {
+      work: () => grow(host, volume, sizeBytes, timeoutMs, wait),
+      again: () => growAgain(host, volume, asked),
+    },
   );
   work.catch(() => undefined); // The caller may go; what was begun is finished.
   await waitFor(work, { signal: callerWait });
   return volume.snapshot();
 }
 
-/** For a resize that an earlier daemon began. @throws as resizeVolume */
+/**
+ * For a resize whose outcome was not seen, or that an earlier daemon began. What QEMU has done of it is seen first; a
+ * guest that has to do its part is waited for, for as long as a boot may take.
+ * @throws as resizeVolume; DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT
+ */
 export async function growAgain(
   host: VolumeHost,
   volume: Volume,
   { sizeBytes, timeoutMs }: { readonly sizeBytes: number; readonly timeoutMs: number },
 ): Promise<void> {
+  await lookAtSize(host, volume, sizeBytes);
+  if (needsGuest(volume)) await awaitAgent(host, host.config.boot_timeout_ms);
   await grow(host, volume, sizeBytes, timeoutMs, { milliseconds: timeoutMs });
+}
+
+/** Nobody else may ask it: of a sandbox that counts as ready without its agent, qshim does not. */
+async function awaitAgent(host: VolumeHost, timeoutMs: number): Promise<void> {
+  let boot: number;
+  do {
+    ({ boot } = host);
+    await host.agent.waitReady({ timeoutMs, signal: host.gone });
+    // A reset came meanwhile: it was the last boot's.
+  } while (host.boot !== boot);
+  host.agentAnswered();
+}
+
+/** What the volume has now, as QEMU shows it. */
+async function lookAtSize(host: VolumeHost, volume: Volume, askedBytes: number): Promise<void> {
+  using _held = await volume.mutex.acquire();
+  const qmp = await host.link.within(host.config.qmp_reply_timeout_ms, host.gone);
+  noteSize(host, volume, await virtualSize(qmp, volume.names.root), askedBytes);
+}
+
+function noteSize(host: VolumeHost, volume: Volume, seen: number | undefined, askedBytes: number): void {
+  if (seen !== undefined) host.volumes.apply(volume, { kind: 'sized', sizeBytes: seen, askedBytes });
+  host.commitSoon();
 }
 
 /** @param wait for the volume's turn */
@@ -61,7 +100,12 @@ async function grow(
   wait: WaitLimits,
 ): Promise<void> {
   // Before anything is changed: a guest that cannot be asked, or a key that is not to be had, leaves it as it is.
-  if (needsGuest(volume) && !host.agentReady) throw guestSilent(volume, 'nothing was changed');
+  if (needsGuest(volume) && !host.agentReady) {
+    await awaitAgent(host, AGENT_ANSWER_MS).catch((error: unknown) => {
+      host.gone.throwIfAborted();
+      throw guestSilent(volume, 'nothing was changed', error);
+    });
+  }
   using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(host, volume.spec);
   const seenBytes = await growDisk(host, volume, sizeBytes, wait);
   try {
@@ -88,8 +132,9 @@ async function growInGuest(
   }
   const encryption = guestEncryption(volume);
   if (encryption === undefined) {
-    const disk = { pci, serial: volume.spec.serial, sizeBytes: seenBytes, grow: mountsWholeDisk(volume), timeoutMs };
-    await resizeDisk(host.agent, disk);
+    const { serial, mount } = volume.spec;
+    const mountPoint = mountsWholeDisk(volume) ? mount?.mountPoint : undefined;
+    await resizeDisk(host.agent, { pci, serial, sizeBytes: seenBytes, mountPoint, timeoutMs });
     return;
   }
   const open = (luksKey: LuksKey): Promise<void> => growMapping(host, volume, pci, luksKey, seenBytes, timeoutMs);
@@ -100,10 +145,11 @@ function needsGuest(volume: Volume): boolean {
   return mountsWholeDisk(volume) || guestEncryption(volume) !== undefined;
 }
 
-function guestSilent({ id }: Volume, so: string): ShimError {
+function guestSilent({ id }: Volume, so: string, cause?: unknown): ShimError {
   return new ShimError('UNAVAILABLE', `the guest of volume ${id} cannot be asked: ${so}`, {
     reason: 'GUEST_AGENT_LOST',
     metadata: { volumeId: id },
+    cause,
   });
 }
 
@@ -193,12 +239,13 @@ async function growDisk(host: VolumeHost, volume: Volume, sizeBytes: number, wai
     await qmp.run('block_resize', { 'node-name': root, size: sizeBytes });
   } catch (error) {
     if (!isQmpError(error)) throw error;
+    // It may have done part of it.
+    noteSize(host, volume, await virtualSize(qmp, root), sizeBytes);
     throw resizeFailed(volume, error.message, error);
   }
   // A device has the size that it has, whatever QEMU was asked for (block/file-posix.c, raw_co_truncate).
   const seen = await virtualSize(qmp, root);
-  if (seen !== undefined) host.volumes.apply(volume, { kind: 'sized', sizeBytes: seen, askedBytes: sizeBytes });
-  host.commitSoon();
+  noteSize(host, volume, seen, sizeBytes);
   if (seen === undefined || seen < sizeBytes) throw resizeFailed(volume, `QEMU shows ${seen ?? 'nothing'} afterwards`);
   return seen;
 }
@@ -226,5 +273,5 @@ async function growMapping(
 ): Promise<void> {
   const { serial, mount } = volume.spec;
   const disk = { pci, serial, name: mappingName(volume.id) };
-  await resizeLuks2(host.agent, { ...disk, key, diskBytes, mounted: mount !== undefined, timeoutMs });
+  await resizeLuks2(host.agent, { ...disk, key, diskBytes, mountPoint: mount?.mountPoint, timeoutMs });
 }

@@ -4,7 +4,7 @@ import { lookAtKeySlots } from './key-slots.ts';
 import { growAgain } from './resize.ts';
 import { operateAgain } from './slot.ts';
 
-/** Takes up the operation that an earlier daemon, or an earlier connection, was in the midst of. */
+/** Takes up the operation that an earlier daemon was in the midst of. One of this daemon sees to itself (slot.ts). */
 export async function resumeOperation(host: VolumeHost, volume: Volume): Promise<void> {
   const { operation } = volume;
   if (operation === undefined || volume.operating !== undefined) return;

@@ -24,14 +24,16 @@ $reasons"
   return 1
 }
 
-# Lets the file system that is mounted from a device fill it. Sets grown to its type, or to nothing; fails with err.
+# Lets the file system that is mounted from a device, at a point or (with none) wherever, fill it. Sets grown to its type, or
+# to nothing; fails with err.
 # shellcheck disable=SC2034 # what it sets is for the script
-grow_fs() { # NUMBER DEVICE
+grow_fs() { # NUMBER DEVICE POINT as mountinfo writes it
   grown=
   numbers=" $1 "
   spell_numbers
   while read -r _ _ device _ point _ rest; do
     if [ "$device" != "$1" ] || [ -n "$grown" ]; then continue; fi
+    if [ -n "$3" ] && [ "$point" != "$3" ]; then continue; fi
     grown=${rest#*- } grown=${grown%% *}
     kernel_begins
     case $grown in
