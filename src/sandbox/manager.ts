@@ -134,8 +134,10 @@ export class SandboxManager {
   }
 
   /**
-   * Starts a sandbox, or answers as the first time when id and spec are the same.
+   * Starts a sandbox, or answers as the first time when id and spec are the same. One that has stopped is no answer.
    * @param callerWait ends only this caller's waiting
+   * @throws ShimError ALREADY_EXISTS / SANDBOX_EXISTS; FAILED_PRECONDITION / SANDBOX_NOT_RUNNING, SANDBOX_STOPPING;
+   *   what bootSandbox throws
    */
   async create(sandboxId: string, requested: RequestedSandboxSpec, callerWait?: AbortSignal): Promise<SandboxSnapshot> {
     this.#refuseWhenDraining();
@@ -154,7 +156,18 @@ export class SandboxManager {
     }
     const creating = this.#creating.get(sandboxId);
     if (creating !== undefined) await waitFor(creating, limitsOf(callerWait));
-    return this.get(sandboxId);
+    return this.#runningNow(sandboxId);
+  }
+
+  /**
+   * What Create and Start answer with: they say that there is a VM.
+   * @throws ShimError NOT_FOUND; FAILED_PRECONDITION / SANDBOX_NOT_RUNNING, SANDBOX_STOPPING
+   */
+  #runningNow(sandboxId: string): SandboxSnapshot {
+    const snapshot = this.get(sandboxId);
+    const refusal = refusalUnlessRunning({ ...snapshot, unresponsive: false });
+    if (refusal !== undefined) throw refusal;
+    return snapshot;
   }
 
   /**
@@ -291,7 +304,7 @@ export class SandboxManager {
     if (sandbox.state === 'stopped' && !this.#creating.has(sandboxId)) this.#beginAgain(sandbox);
     const creating = this.#creating.get(sandboxId);
     if (creating !== undefined) await waitFor(creating, limitsOf(callerWait));
-    return this.get(sandboxId);
+    return this.#runningNow(sandboxId);
   }
 
   #beginAgain(stopped: Sandbox): void {
