@@ -425,6 +425,7 @@ export class SandboxManager {
     sandbox: Sandbox,
     request: Request,
     { timeoutMs, callerWait }: { readonly timeoutMs: number; readonly callerWait?: AbortSignal },
+    begun?: (volume: Volume) => void,
   ): Promise<VolumeSnapshot> {
     this.#refuseWhenDraining();
     const { config } = sandbox;
@@ -444,6 +445,7 @@ export class SandboxManager {
     const raced = sandbox.volumes.repeated(volumeId, spec);
     if (raced !== undefined) return await this.#repeatAttach(sandbox, raced, callerWait);
     const volume = sandbox.volumes.add(volumeId, spec, source);
+    begun?.(volume);
     const work = attachVolume(sandbox, volume, timeoutMs === 0 ? config.attach_timeout_ms : timeoutMs);
     volume.attachBy(work).catch(() => undefined); // The caller may go before the end; the record keeps the cause.
     return await this.#joinAttach(sandbox, volume, callerWait);
@@ -540,7 +542,8 @@ export class SandboxManager {
     return {
       id: sandbox.id,
       volumes: sandbox.volumes,
-      attach: (request) => this.#attach(sandbox, request, { ...options, timeoutMs: grown(attach_timeout_ms) }),
+      attach: (request, begun) =>
+        this.#attach(sandbox, request, { ...options, timeoutMs: grown(attach_timeout_ms) }, begun),
       detach: (volumeId, force) =>
         this.#detach(sandbox, volumeId, { ...options, force, timeoutMs: grown(detach_timeout_ms) }),
     };
