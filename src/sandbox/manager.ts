@@ -21,6 +21,7 @@ import {
   type VolumePlan,
 } from '../volume/batch.ts';
 import { detachVolume } from '../volume/detach.ts';
+import { lookAtDriver } from '../volume/guest-reset.ts';
 import { ASK_MS } from '../volume/let-go.ts';
 import { lookAtMade } from '../volume/still-there.ts';
 import {
@@ -451,10 +452,11 @@ export class SandboxManager {
     return await this.#joinAttach(sandbox, volume, callerWait);
   }
 
-  /** One that is attached already is looked at again: its guest may have unmounted it since. */
+  /** One that is attached already is looked at again: its guest may have been reset, or have unmounted it, since. */
   async #repeatAttach(sandbox: Sandbox, volume: Volume, callerWait: AbortSignal | undefined): Promise<VolumeSnapshot> {
     if (volume.state.state === 'attached') {
       const signal = callerWait === undefined ? sandbox.gone : AbortSignal.any([sandbox.gone, callerWait]);
+      await waitFor(lookAtDriver(sandbox, volume), { signal });
       await lookAtMade(sandbox, volume, { milliseconds: ASK_MS, signal });
     }
     return await this.#joinAttach(sandbox, volume, callerWait);

@@ -6,6 +6,7 @@ import { asShimError } from '../qmp/errors.ts';
 import { beginUndo, settle } from './attach.ts';
 import { startRemoval } from './detach.ts';
 import { guestEncryption } from './guest-crypt.ts';
+import { lookAfterGap } from './guest-reset.ts';
 import { hostLuksView, readLuks1 } from './luks-image.ts';
 import { causeFrom, type Cause } from './model/state.ts';
 import { resumeOperation } from './operations/resume.ts';
@@ -42,6 +43,7 @@ async function reconcileVolume(host: VolumeHost, volume: Volume, present: boolea
         await deviceVanished(host, volume);
         return;
       }
+      host.inBackground('look after a gap', lookAfterGap(host, volume));
       host.inBackground('look at what was made', lookAtMadeAgain(host, volume));
       await resumeOperation(host, volume);
       return;
