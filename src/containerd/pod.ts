@@ -128,13 +128,15 @@ export class Pod {
    * Start failed, and never asks for it again. For the same reason a pod whose last caller has gone before the answer
    * is taken away. A pod that has been started stays, whatever becomes of a repeat; and one whose daemon ends is asked
    * for again of the next.
-   * @throws ShimError ALREADY_EXISTS / SANDBOX_EXISTS for a sandbox of that id that is not the pod's: it is left alone
+   * @throws ShimError ALREADY_EXISTS / SANDBOX_EXISTS for a sandbox of that id that is not the pod's: it is left alone;
+   *   FAILED_PRECONDITION / SANDBOX_NOT_RUNNING when its VM has ended
    */
   async start({ signal, leaving }: Pick<Caller, 'signal' | 'leaving'>): Promise<SandboxSnapshot> {
     this.#starts += 1;
     const booting = this.#boot();
     try {
       const snapshot = await waitFor(booting, { signal });
+      if (snapshot.state !== 'running') throw notRunning(this.sandboxId, snapshot);
       await this.#started(snapshot.qemuPid);
       return snapshot;
     } catch (error) {
@@ -304,6 +306,15 @@ export class Pod {
 function exitOf(snapshot: SandboxSnapshot | undefined): ExitRecord {
   const orderly = snapshot?.cause?.reason === 'STOPPED' || snapshot?.cause?.reason === 'GUEST_SHUTDOWN';
   return { code: orderly ? 0 : EXIT_UNKNOWN, atMs: Date.now() };
+}
+
+/** For a pod whose VM has ended: containerd would wait for a process that is not there. */
+function notRunning(sandboxId: string, { state, cause }: SandboxSnapshot): ShimError {
+  const why = cause === undefined ? '' : `: ${cause.message}`;
+  return new ShimError('FAILED_PRECONDITION', `sandbox ${sandboxId} is ${state}, not running${why}`, {
+    reason: 'SANDBOX_NOT_RUNNING',
+    metadata: { sandboxId, state },
+  });
 }
 
 /** For a sandbox that has a pod's id and is not its own. */

@@ -6,7 +6,7 @@ import type { Logger } from '../base/log.ts';
 import { sandboxFiles } from '../qemu/files.ts';
 import { endQemuOf, findQemu } from '../qemu/find.ts';
 import { QemuProcess } from '../qemu/process.ts';
-import { LEFT_OVER_MARK, START_AGAIN_FILE, restartClone, resumeBoot } from './boot.ts';
+import { LEFT_OVER_MARK, START_AGAIN_FILE, restartBoot, resumeBoot } from './boot.ts';
 import { CORRUPT_MARK, JOURNAL_FILE, NO_CONTAINERS, readJournal, type JournalRecord } from '../store/journal.ts';
 import { awaitAgent } from './observe.ts';
 import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from '../template/pool.ts';
@@ -67,8 +67,9 @@ async function adopt(environment: SandboxEnvironment, directory: string): Promis
   sandbox.restore(record);
   const qemu = await findProcess(record, sandbox);
   const again = existsSync(join(directory, START_AGAIN_FILE));
-  if (record.sandbox.state === 'creating' && record.sandbox.start.kind === 'clone') {
-    return { sandbox, booting: followed(restartClone(sandbox, environment, qemu, again)), again };
+  // One without a QEMU never ran: nobody may be told that it has been created, and has stopped since.
+  if (record.sandbox.state === 'creating' && (record.sandbox.start.kind === 'clone' || qemu === undefined)) {
+    return { sandbox, booting: followed(restartBoot(sandbox, environment, qemu, again)), again };
   }
   if (qemu === undefined) {
     await sandbox.foundDead();

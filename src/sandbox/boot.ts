@@ -101,11 +101,11 @@ export async function resumeBoot(sandbox: Sandbox, qemu: QemuProcess): Promise<v
 }
 
 /**
- * Begins anew what was to be a clone when its daemon was killed: how far it had come cannot be seen. Ends as
- * bootSandbox does.
+ * Begins anew what was to be a clone when its daemon was killed: how far it had come cannot be seen. And a boot whose
+ * QEMU was never started, or has ended since. Ends as bootSandbox does.
  * @throws as bootSandbox
  */
-export async function restartClone(
+export async function restartBoot(
   sandbox: Sandbox,
   environment: SandboxEnvironment,
   qemu: QemuProcess | undefined,

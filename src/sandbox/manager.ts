@@ -21,6 +21,7 @@ import {
   type VolumePlan,
 } from '../volume/batch.ts';
 import { detachVolume } from '../volume/detach.ts';
+import { lookAtDriver } from '../volume/guest-reset.ts';
 import { ASK_MS } from '../volume/let-go.ts';
 import { lookAtMade } from '../volume/still-there.ts';
 import {
@@ -134,8 +135,10 @@ export class SandboxManager {
   }
 
   /**
-   * Starts a sandbox, or answers as the first time when id and spec are the same.
+   * Starts a sandbox, or answers as the first time when id and spec are the same. One that has stopped is no answer.
    * @param callerWait ends only this caller's waiting
+   * @throws ShimError ALREADY_EXISTS / SANDBOX_EXISTS; FAILED_PRECONDITION / SANDBOX_NOT_RUNNING, SANDBOX_STOPPING;
+   *   what bootSandbox throws
    */
   async create(sandboxId: string, requested: RequestedSandboxSpec, callerWait?: AbortSignal): Promise<SandboxSnapshot> {
     this.#refuseWhenDraining();
@@ -154,7 +157,18 @@ export class SandboxManager {
     }
     const creating = this.#creating.get(sandboxId);
     if (creating !== undefined) await waitFor(creating, limitsOf(callerWait));
-    return this.get(sandboxId);
+    return this.#runningNow(sandboxId);
+  }
+
+  /**
+   * What Create and Start answer with: they say that there is a VM.
+   * @throws ShimError NOT_FOUND; FAILED_PRECONDITION / SANDBOX_NOT_RUNNING, SANDBOX_STOPPING
+   */
+  #runningNow(sandboxId: string): SandboxSnapshot {
+    const snapshot = this.get(sandboxId);
+    const refusal = refusalUnlessRunning({ ...snapshot, unresponsive: false });
+    if (refusal !== undefined) throw refusal;
+    return snapshot;
   }
 
   /**
@@ -291,7 +305,7 @@ export class SandboxManager {
     if (sandbox.state === 'stopped' && !this.#creating.has(sandboxId)) this.#beginAgain(sandbox);
     const creating = this.#creating.get(sandboxId);
     if (creating !== undefined) await waitFor(creating, limitsOf(callerWait));
-    return this.get(sandboxId);
+    return this.#runningNow(sandboxId);
   }
 
   #beginAgain(stopped: Sandbox): void {
@@ -412,6 +426,7 @@ export class SandboxManager {
     sandbox: Sandbox,
     request: Request,
     { timeoutMs, callerWait }: { readonly timeoutMs: number; readonly callerWait?: AbortSignal },
+    begun?: (volume: Volume) => void,
   ): Promise<VolumeSnapshot> {
     this.#refuseWhenDraining();
     const { config } = sandbox;
@@ -431,15 +446,17 @@ export class SandboxManager {
     const raced = sandbox.volumes.repeated(volumeId, spec);
     if (raced !== undefined) return await this.#repeatAttach(sandbox, raced, callerWait);
     const volume = sandbox.volumes.add(volumeId, spec, source);
+    begun?.(volume);
     const work = attachVolume(sandbox, volume, timeoutMs === 0 ? config.attach_timeout_ms : timeoutMs);
     volume.attachBy(work).catch(() => undefined); // The caller may go before the end; the record keeps the cause.
     return await this.#joinAttach(sandbox, volume, callerWait);
   }
 
-  /** One that is attached already is looked at again: its guest may have unmounted it since. */
+  /** One that is attached already is looked at again: its guest may have been reset, or have unmounted it, since. */
   async #repeatAttach(sandbox: Sandbox, volume: Volume, callerWait: AbortSignal | undefined): Promise<VolumeSnapshot> {
     if (volume.state.state === 'attached') {
       const signal = callerWait === undefined ? sandbox.gone : AbortSignal.any([sandbox.gone, callerWait]);
+      await waitFor(lookAtDriver(sandbox, volume), { signal });
       await lookAtMade(sandbox, volume, { milliseconds: ASK_MS, signal });
     }
     return await this.#joinAttach(sandbox, volume, callerWait);
@@ -527,7 +544,8 @@ export class SandboxManager {
     return {
       id: sandbox.id,
       volumes: sandbox.volumes,
-      attach: (request) => this.#attach(sandbox, request, { ...options, timeoutMs: grown(attach_timeout_ms) }),
+      attach: (request, begun) =>
+        this.#attach(sandbox, request, { ...options, timeoutMs: grown(attach_timeout_ms) }, begun),
       detach: (volumeId, force) =>
         this.#detach(sandbox, volumeId, { ...options, force, timeoutMs: grown(detach_timeout_ms) }),
     };

@@ -10,7 +10,7 @@ import { aioModes, attachSteps, objectsOf, type PlanStep } from './plan.ts';
 import { moduleOf } from './source/registry.ts';
 import type { VolumeSpec } from './spec.ts';
 import type { VolumeStore, Wanted } from './store.ts';
-import type { VolumeSnapshot } from './volume.ts';
+import type { Volume, VolumeSnapshot } from './volume.ts';
 
 /**
  * Several volumes in one call. A batch takes no lock over its members (locking rule 3): each goes its own way, at the
@@ -28,7 +28,8 @@ export interface BatchResult {
 export interface BatchHost {
   readonly id: string;
   readonly volumes: VolumeStore;
-  attach(request: Request): Promise<VolumeSnapshot>;
+  /** @param begun is told of the volume, unless one that is there already answers the request */
+  attach(request: Request, begun: (volume: Volume) => void): Promise<VolumeSnapshot>;
   detach(volumeId: string, force: boolean): Promise<VolumeSnapshot>;
 }
 
@@ -43,21 +44,28 @@ export async function attachMany(
   requests: readonly Request[],
   options: { readonly atomic: boolean; readonly callerWait: AbortSignal },
 ): Promise<readonly BatchResult[]> {
-  // What is attached already is not this call's to undo.
-  const before = new Set(
-    requests.map(({ volumeId }) => host.volumes.find(volumeId)).filter((one) => one !== undefined),
-  );
+  // What others have attached, before this call or meanwhile, is not this call's to undo.
+  const own = new Set<Volume>();
   const work = (async () => {
-    const results = await Promise.all(requests.map((request) => settled(host, request.volumeId, host.attach(request))));
+    const results = await Promise.all(
+      requests.map((request) =>
+        settled(
+          host,
+          request.volumeId,
+          host.attach(request, (volume) => void own.add(volume)),
+        ),
+      ),
+    );
     if (!options.atomic || results.every(({ problem }) => problem === undefined)) return results;
-    return await Promise.all(results.map((result) => undo(host, result, before)));
+    return await Promise.all(results.map((result) => undo(host, result, own)));
   })();
   work.catch(() => undefined); // The caller may go before the end.
   return await waitFor(work, { signal: options.callerWait });
 }
 
-async function undo(host: BatchHost, result: BatchResult, before: ReadonlySet<unknown>): Promise<BatchResult> {
-  if (result.problem !== undefined || before.has(host.volumes.find(result.volumeId))) return result;
+async function undo(host: BatchHost, result: BatchResult, own: ReadonlySet<Volume>): Promise<BatchResult> {
+  const volume = host.volumes.find(result.volumeId);
+  if (result.problem !== undefined || volume === undefined || !own.has(volume)) return result;
   const detached = await settled(host, result.volumeId, host.detach(result.volumeId, true));
   const still = detached.problem === undefined ? '' : `; detaching it: ${detached.problem.message}`;
   return {

@@ -1,10 +1,12 @@
-import { Deadline } from '../base/deadline.ts';
+import { Deadline, sleep } from '../base/deadline.ts';
+import { isShimError, messageOf } from '../base/errors.ts';
 import { listed } from '../qemu/inventory.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { asShimError } from '../qmp/errors.ts';
 import { beginUndo, settle } from './attach.ts';
 import { startRemoval } from './detach.ts';
 import { guestEncryption } from './guest-crypt.ts';
+import { lookAfterGap } from './guest-reset.ts';
 import { hostLuksView, readLuks1 } from './luks-image.ts';
 import { causeFrom, type Cause } from './model/state.ts';
 import { resumeOperation } from './operations/resume.ts';
@@ -18,7 +20,7 @@ import type { Volume } from './volume.ts';
 /**
  * Compares the records with what QEMU really has, after a connection was made anew or a daemon came back, and brings
  * every record to the nearest true state: what is there is finished, what is not is undone. Nothing is taken from a
- * guest that was not asked for.
+ * guest that was not asked for: only an attach that the journal tells of is undone.
  */
 export async function reconcile(host: VolumeHost, client: QmpClient): Promise<void> {
   await recoverVolumes(host, client);
@@ -41,6 +43,7 @@ async function reconcileVolume(host: VolumeHost, volume: Volume, present: boolea
         await deviceVanished(host, volume);
         return;
       }
+      host.inBackground('look after a gap', lookAfterGap(host, volume));
       host.inBackground('look at what was made', lookAtMadeAgain(host, volume));
       await resumeOperation(host, volume);
       return;
@@ -72,17 +75,47 @@ async function resumeAttach(host: VolumeHost, volume: Volume, present: boolean):
       await undo(host, volume, cause);
       return;
     }
-    using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(host, volume.spec);
-    const deadline = Deadline.after(host.config.attach_timeout_ms);
-    if (volume.spec.encryption?.kind === 'host-luks' && volume.encryption === undefined) {
-      const encryption = hostLuksView(await readLuks1(volume.identity.resolvedPath), false);
-      host.volumes.apply(volume, { kind: 'encrypted', encryption });
-    }
-    await settle(host, volume, key, deadline, new Stopwatch());
+    await (wasFound(volume) ? settleFound(host, volume) : settleResumed(host, volume));
     host.commitSoon();
   } catch (error) {
     host.gone.throwIfAborted();
     await undo(host, volume, causeFrom(asShimError(error)));
+  }
+}
+
+async function settleResumed(host: VolumeHost, volume: Volume): Promise<void> {
+  using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(host, volume.spec);
+  const deadline = Deadline.after(host.config.attach_timeout_ms);
+  if (volume.spec.encryption?.kind === 'host-luks' && volume.encryption === undefined) {
+    const encryption = hostLuksView(await readLuks1(volume.identity.resolvedPath), false);
+    host.volumes.apply(volume, { kind: 'encrypted', encryption });
+  }
+  await settle(host, volume, key, deadline, new Stopwatch());
+}
+
+function wasFound({ state }: Volume): boolean {
+  return state.state === 'pending' && state.phase === 'attaching' && state.found === true;
+}
+
+/**
+ * One without a record may have been in use before the record was lost. No attach of it failed, and nobody asked to
+ * take it away: it waits for its driver for as long as the device is there, whatever else goes wrong.
+ * @throws the reason of `host.gone`; FAILED_PRECONDITION / DEVICE_VANISHED
+ */
+async function settleFound(host: VolumeHost, volume: Volume): Promise<void> {
+  for (;;) {
+    try {
+      await settleResumed(host, volume);
+      return;
+    } catch (error) {
+      host.gone.throwIfAborted();
+      if (!wasFound(volume) || (isShimError(error) && error.reason === 'DEVICE_VANISHED')) throw error;
+      host.log.warn(
+        { volumeId: volume.id, problem: messageOf(error) },
+        'volume without a record is not seen to be in use; it stays PENDING',
+      );
+    }
+    await sleep(host.config.unplug_retry_ms, host.gone);
   }
 }
 

@@ -7,7 +7,7 @@ import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { QmpListener } from '../qmp/listener.ts';
 import type { VolumeHost } from './host.ts';
-import { undoCreation } from './image-undo.ts';
+import { leftByQemu, undoCreation } from './image-undo.ts';
 import { deviceOf, type DeviceObject, type QemuObject } from './model/objects.ts';
 import type { Asked } from './model/slots.ts';
 import type { Unplug } from './unplugs.ts';
@@ -35,12 +35,13 @@ export async function removeFromQemu(host: VolumeHost, volume: Volume, watch = n
   const backoff = new Backoff(host.config.unplug_retry_ms, host.config.unplug_retry_max_ms);
   using unplug = host.unplugs.begin();
   const settles = settledBy(host, volume);
+  const image = { left: undefined };
   for (let attempt = 1; ; attempt += 1) {
     host.gone.throwIfAborted();
     try {
       if (!isKnownGone(volume)) await unplug.turn();
       const qmp = await host.link.ready();
-      if (await removeOnce({ host, volume, qmp, unplug, settles, watch })) {
+      if (await removeOnce({ host, volume, qmp, unplug, settles, image, watch })) {
         log.debug({ attempt, milliseconds: monotonicMs() - startedMs }, 'volume removed from qemu');
         return;
       }
@@ -75,11 +76,13 @@ interface Removing {
   readonly qmp: QmpClient;
   readonly unplug: Unplug;
   readonly settles: ReturnType<typeof settledBy>;
+  /** What QEMU had left of an unfinished image when it still had the device open (image-undo.ts). */
+  readonly image: { left: string | undefined };
   readonly watch: Stopwatch;
 }
 
 async function removeOnce(removing: Removing): Promise<boolean> {
-  const { host, volume, qmp, unplug, settles, watch } = removing;
+  const { host, volume, qmp, unplug, settles, image, watch } = removing;
   const objects = volume.objects();
   const device = deviceOf(objects);
   const { id } = device;
@@ -102,8 +105,9 @@ async function removeOnce(removing: Removing): Promise<boolean> {
   // The volume may have been carried to its end meanwhile: by the VM's own end.
   if (volume.isRemoved()) return true;
   host.volumes.apply(volume, { kind: 'device-gone' });
+  image.left = (await leftByQemu(qmp, volume)) ?? image.left;
   if (!(await removeRestAndProve(host, volume, qmp, objects))) return false;
-  await emptyAgain(host, volume);
+  await emptyAgain(host, volume, image.left);
   watch.lap('unplug');
   host.volumes.apply(volume, { kind: 'timed', timings: watch.timings });
   host.volumes.apply(volume, { kind: 'all-gone' });
@@ -112,13 +116,17 @@ async function removeOnce(removing: Removing): Promise<boolean> {
   return true;
 }
 
-/** An image that was begun and not finished is made empty again, while the claim on the source is held. */
+/**
+ * An image that was begun and not finished is made empty again, while the claim on the source is held.
+ * @param left as undoCreation takes it
+ */
 export async function emptyAgain(
   { volumes, config, log }: Pick<VolumeHost, 'volumes' | 'config' | 'log'>,
   volume: Volume,
+  left?: string,
 ): Promise<void> {
   if (volume.creating === undefined) return;
-  await undoCreation(volume, { scanBytesMax: config.empty_scan_bytes_max, log });
+  await undoCreation(volume, { scanBytesMax: config.empty_scan_bytes_max, left, log });
   volumes.apply(volume, { kind: 'creating', creating: undefined });
 }
 

@@ -235,6 +235,41 @@ describe('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
     assert.equal((await rig.client.getSandbox('two')).qemuPid, two.pid);
   });
 
+  it('killed, and QEMU ended meanwhile or was never started: the boot begins anew, and no VM is told of before', async () => {
+    await using rig = await FakeVmRig.start();
+    rig.sandbox('one', { prepare: (vm) => vm.agent.stop() }).catch(() => undefined);
+    const first = await rig.qemu.vm('one');
+    await first.qmp.waitForCommand('qom-get');
+    rig.qemu.options.set('one', {});
+    await rig.restartAfter('SIGKILL', async () => {
+      first.exit(0);
+      await first.ended;
+    });
+    // As the relay does, and as a caller who has heard no answer.
+    const again = await rig.client.createSandbox({ sandboxId: 'one', spec: { accelerator: 'ACCELERATOR_TCG' } });
+    assert.equal(again.state, 'SANDBOX_STATE_RUNNING');
+    assert.notEqual(again.qemuPid, first.pid);
+    assert.ok(again.qemuPid > 0);
+    assert.equal((await rig.attach('a')).state, 'VOLUME_STATE_ATTACHED');
+  });
+
+  it('killed, and the boot that begins anew fails: a repeat hears it, and nothing is left', async () => {
+    await using rig = await FakeVmRig.start();
+    rig.sandbox('one', { prepare: (vm) => vm.agent.stop() }).catch(() => undefined);
+    const first = await rig.qemu.vm('one');
+    await first.qmp.waitForCommand('qom-get');
+    rig.qemu.options.set('one', { acpiHotplug: false });
+    await rig.restartAfter('SIGKILL', async () => {
+      first.exit(0);
+      await first.ended;
+    });
+    await until('it is gone', async () => ((await rig.client.listSandboxes()).length === 0 ? true : undefined));
+    assert.deepEqual(
+      await readdir(rig.daemon.stateDir, { withFileTypes: true }).then((all) => all.filter((one) => one.isDirectory())),
+      [],
+    );
+  });
+
   it('killed in the first write of a journal: what was a pool member still is one, and goes', async () => {
     await using rig = await FakeVmRig.start();
     await rig.restartAfter('SIGKILL', async () => {
@@ -258,6 +293,15 @@ describe('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
 });
 
 describe('the end of a VM', { timeout: 120_000 }, () => {
+  it('a repeated Create of a sandbox that has stopped does not say that there is one', async () => {
+    await using rig = await FakeVmRig.start();
+    await rig.sandbox('one');
+    await rig.client.stopSandbox({ sandboxId: 'one', force: true });
+    const seen = await refusal(rig.sandbox('one'));
+    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'SANDBOX_NOT_RUNNING']);
+    assert.equal((await rig.client.getSandbox('one')).state, 'SANDBOX_STATE_STOPPED');
+  });
+
   it('the guest is asked first, and what it did is told', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();

@@ -11,6 +11,7 @@ import { sleep } from '../../src/base/deadline.ts';
 import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import { NO_REPLY } from '../support/fake-qmp.ts';
+import type { FakeVm } from '../support/fake-qemu.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import { until } from '../support/until.ts';
 
@@ -197,6 +198,47 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
     });
     assert.equal((await rig.volume('a')).generation, 1);
     await rig.until('a', 'VOLUME_STATE_ATTACHED');
+  });
+
+  const lostBefore: readonly (readonly [string, (vm: FakeVm) => void])[] = [
+    ['whose guest boots', ({ model }) => model.reboot('vol-1-a')],
+    ['whose driver gave up', ({ model }) => model.driverFailed('vol-1-a')],
+  ];
+  for (const [what, meanwhile] of lostBefore) {
+    it(`without a journal, a volume ${what} for longer than an attach may take: it is not taken away`, async () => {
+      await using rig = await FakeVmRig.start({ attach_timeout_ms: 200 });
+      const vm = await rig.sandbox();
+      await rig.attach('a', 60_000);
+      await rig.restartAfter('SIGKILL', () => {
+        meanwhile(vm);
+        return rm(join(rig.daemon.stateDir, 'one/state.json'));
+      });
+      const tries = async (): Promise<number> =>
+        (await rig.daemon.log()).split('is not seen to be in use; it stays PENDING').length;
+      await until('it was given up twice', async () => (await tries()) > 2 || undefined);
+      assert.equal((await rig.volume('a')).state, 'VOLUME_STATE_PENDING');
+      // A daemon that finds the record of that is as patient.
+      await rig.restart('SIGKILL');
+      await until('it was given up again', async () => (await tries()) > 2 || undefined);
+      assert.deepEqual(vm.changes, ['blockdev-add', 'device_add'], 'nothing was asked of QEMU');
+      vm.model.driverLive('vol-1-a');
+      assert.equal((await rig.until('a', 'VOLUME_STATE_ATTACHED')).generation, 1);
+      assert.equal((await rig.detach('a')).state, 'VOLUME_STATE_REMOVED');
+    });
+  }
+
+  it('without a journal, a volume whose device then leaves: it ends, and its file is free', async () => {
+    await using rig = await FakeVmRig.start({ attach_timeout_ms: 200 });
+    const vm = await rig.sandbox();
+    await rig.attach('a', 60_000);
+    await rig.restartAfter('SIGKILL', async () => {
+      await rm(join(rig.daemon.stateDir, 'one/state.json'));
+      vm.model.reboot('vol-1-a');
+    });
+    await rig.until('a', 'VOLUME_STATE_PENDING');
+    vm.model.completeUnplug('vol-1-a');
+    assert.equal((await rig.until('a', 'VOLUME_STATE_REMOVED')).cause?.reason, 'DEVICE_VANISHED');
+    assert.deepEqual(vm.held, []);
   });
 
   it('without a journal, and with a QEMU that cannot be asked: a repeated attach touches nothing', async () => {

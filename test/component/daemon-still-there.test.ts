@@ -109,4 +109,23 @@ describe('what is said of a mount was seen just now', { timeout: 120_000 }, () =
     assert.equal((await attach()).generation, 1);
     assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
   });
+
+  it('a reset that no daemon saw, of a plain volume: neither evidence nor a name outlives it', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    const { evidence, guestDevice } = await rig.attach('a');
+    assert.deepEqual([evidence, guestDevice], [['virtio-status', 'guest-agent'], '/dev/vda']);
+    await rig.restartAfter('SIGKILL', () => {
+      vm.model.reboot('vol-1-a');
+      return Promise.resolve();
+    });
+    const again = await rig.attach('a');
+    assert.deepEqual([again.state, again.evidence, again.guestDevice], ['VOLUME_STATE_ATTACHED', [], '']);
+    vm.model.driverLive('vol-1-a');
+    await until('it is looked at anew', async () => {
+      const volume = await rig.volume('a');
+      return volume.evidence.includes('virtio-status') && volume.guestDevice === '/dev/vda' ? true : undefined;
+    });
+    assert.deepEqual(vm.changes, ['blockdev-add', 'device_add']);
+  });
 });

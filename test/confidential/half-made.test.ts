@@ -3,13 +3,15 @@ import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { readFile, stat, truncate } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import type { VolumeSpec } from '../../src/grpc/generated/qshim/v1/VolumeSpec.ts';
 import { bareQemuBinary } from '../support/bare-qemu.ts';
-import { fileHash, hostLuks, MIB, writeAt } from '../support/confidential.ts';
+import { fileHash, hostLuks, MIB, readAt, writeAt } from '../support/confidential.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { assertRefusal, refusal } from '../support/errors.ts';
+import { loopDevice } from '../support/loop-device.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import { until } from '../support/until.ts';
 
@@ -48,8 +50,9 @@ async function otherVm(path: string): Promise<AsyncDisposable> {
 
 await describe('an image that is not finished is no image, and the source stays usable', { skip }, async () => {
   let daemon: TestDaemon;
+  const config = { allowed_roots: `/dev,${tmpdir()}` };
   before(async () => {
-    daemon = await TestDaemon.start();
+    daemon = await TestDaemon.start({ config });
     await daemon.keyFile('key', randomBytes(20).toString('hex'));
   });
   after(() => daemon[Symbol.asyncDispose]());
@@ -59,7 +62,7 @@ await describe('an image that is not finished is no image, and the source stays 
     ...hostLuks({ key: { file: `${daemon.keyDir}/key` }, iterationMs, sizeBytes: MADE_BYTES - 2_068_480 }),
   });
   const restart = async (): Promise<void> => {
-    daemon = await TestDaemon.start({ directory: daemon.directory });
+    daemon = await TestDaemon.start({ directory: daemon.directory, config });
   };
 
   /** QEMU sets the size before it derives the key. It answers nothing until it has. */
@@ -76,7 +79,7 @@ await describe('an image that is not finished is no image, and the source stays 
     const ended = assert.rejects(attaching);
     await atWork(path);
     const journal = await readFile(join(daemon.stateDir, sandboxId, 'state.json'), 'utf8');
-    assert.match(journal, new RegExp(`"creating":{"sourceBytes":${SOURCE_BYTES}}`), 'the intent is on disk');
+    assert.match(journal, new RegExp(`"creating":{"sourceBytes":${SOURCE_BYTES},"bornMs":`), 'the intent is on disk');
     await daemon.kill('SIGKILL');
     await ended;
     return qemuPid;
@@ -149,6 +152,60 @@ await describe('an image that is not finished is no image, and the source stays 
     await removed('four');
     assert.deepEqual(await shape(path), EMPTY);
     await daemon.client.deleteSandbox('four');
+  });
+
+  /** As `interrupted`, on a device. QEMU has begun once the journal says so; it derives the key before it writes. */
+  async function interruptedOn(sandboxId: string, path: string): Promise<number> {
+    const { qemuPid } = await daemon.client.createSandbox({
+      sandboxId,
+      spec: { vcpus: 1, readyWhen: 'READY_WHEN_STARTED' },
+    });
+    const device = {
+      blockDevice: { path },
+      ...hostLuks({ key: { file: `${daemon.keyDir}/key` }, iterationMs: SLOW_MS }),
+    };
+    const ended = assert.rejects(daemon.client.attach({ sandboxId, volumeId: 'v', spec: device }));
+    const journal = join(daemon.stateDir, sandboxId, 'state.json');
+    await until('the intent on disk', async () =>
+      (await readFile(journal, 'utf8')).includes('"creating":{"sourceBytes":0}'),
+    );
+    await daemon.kill('SIGKILL');
+    await ended;
+    return qemuPid;
+  }
+
+  await it('a block device, the daemon is killed: the next one takes it back from QEMU', async (context) => {
+    await using device = await loopDevice(8 * MIB);
+    if (device === undefined) {
+      context.skip('no loop device can be had here');
+      return;
+    }
+    await interruptedOn('dev', device.path);
+    const { path } = device;
+    await until('QEMU has written the header', async () => (await readAt(path, 0, 4)).toString() === 'LUKS');
+    await restart();
+    await removed('dev');
+    assert.ok((await readAt(path, 0, 8 * MIB)).every((byte) => byte === 0));
+    await daemon.client.deleteSandbox('dev');
+  });
+
+  await it('a block device, both are killed, and somebody formats it: it is left as it is', async (context) => {
+    await using device = await loopDevice(8 * MIB);
+    if (device === undefined) {
+      context.skip('no loop device can be had here');
+      return;
+    }
+    await killQemu(await interruptedOn('dev2', device.path));
+    const { path } = device;
+    // As cryptsetup luksFormat does, which no lock shows.
+    await writeAt(path, 0, Buffer.from('LUKS\xba\xbe\x00\x02', 'latin1'));
+    await writeAt(path, MIB, randomBytes(MIB));
+    const before = await fileHash(path);
+    await restart();
+    await removed('dev2');
+    assert.equal(await fileHash(path), before);
+    assert.match(await daemon.log(), /QEMU no longer had it open/);
+    await daemon.client.deleteSandbox('dev2');
   });
 
   await it('a VM of somebody else has the empty file: it is refused, and nothing is taken back', async () => {

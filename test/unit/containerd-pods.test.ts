@@ -131,6 +131,35 @@ describe('Start of a pod', { timeout: 60_000 }, () => {
     assert.deepEqual([rig.host.sandboxes.size, rig.pods.all().length, await rig.records()], [0, 0, []]);
   });
 
+  it('a VM that has ended meanwhile is not a started pod: the repeat is refused, and nothing is left', async () => {
+    await using rig = await Rig.make();
+    const leaving = new AbortController();
+    const booting = Promise.withResolvers<void>();
+    rig.host.boot = () => booting.promise;
+    const giveUp = new AbortController();
+    const starting = rig.pods.start(await rig.create(), { signal: giveUp.signal, leaving: leaving.signal });
+    await until('the boot has begun', () => Promise.resolve(rig.host.calls.length > 0));
+    leaving.abort();
+    giveUp.abort(new Error('forced'));
+    await assert.rejects(starting, /forced/);
+    booting.resolve();
+    await rig.host.booted('default.web');
+    await rig.host.stop('default.web');
+    await rig.restart();
+    const pod = rig.pods.get({ namespace: 'default', id: 'web' });
+    await assert.rejects(rig.pods.start(pod, caller()), shimFailure('FAILED_PRECONDITION', 'SANDBOX_NOT_RUNNING'));
+    assert.deepEqual([rig.host.sandboxes.size, rig.pods.all().length, await rig.records()], [0, 0, []]);
+  });
+
+  it('a pod that was started and has ended since stays, and a repeat does not say that it runs', async () => {
+    await using rig = await Rig.make();
+    const pod = await rig.create();
+    await rig.pods.start(pod, caller());
+    await pod.stop(1);
+    await assert.rejects(rig.pods.start(pod, caller()), shimFailure('FAILED_PRECONDITION', 'SANDBOX_NOT_RUNNING'));
+    assert.deepEqual([rig.host.sandboxes.size, rig.pods.all().length], [1, 1]);
+  });
+
   it('the end of the daemon takes no pod away: the repeat finds it', async () => {
     await using rig = await Rig.make();
     const booting = Promise.withResolvers<void>();

@@ -218,6 +218,8 @@ export const imageCreationSchema = z
   .object({
     /** What a regular file had before; 0 for a device. Bytes. */
     sourceBytes: z.int(),
+    /** When a regular file was born (statx's btime), milliseconds: its inode may go to another file. */
+    bornMs: z.number().optional(),
   })
   .readonly();
 export type ImageCreation = z.infer<typeof imageCreationSchema>;

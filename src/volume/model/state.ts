@@ -64,7 +64,15 @@ const guestSchema = z
 export type GuestView = z.infer<typeof guestSchema>;
 
 export const stateSchema = z.union([
-  z.object({ state: z.literal('pending'), phase: z.literal('attaching'), slot: slotSchema }).readonly(),
+  z
+    .object({
+      state: z.literal('pending'),
+      phase: z.literal('attaching'),
+      slot: slotSchema,
+      /** Found in QEMU without a record of it: it may have been ATTACHED, and in use, for long. */
+      found: z.literal(true).optional(),
+    })
+    .readonly(),
   z
     .object({ state: z.literal('pending'), phase: z.literal('undoing'), slot: slotSchema, cause: causeSchema })
     .readonly(),
