@@ -14,8 +14,8 @@ import type { Volume } from './volume.ts';
 
 /**
  * Volumes without a journal: what QEMU has and the records do not. Mounts and the original spelling of paths are lost;
- * no volume is. Each is put back as PENDING, so that it becomes ATTACHED only once its driver has been seen, however long
- * that takes (reconcile.ts): it may be in use. What belongs to no volume is removed.
+ * no volume is. Each is put back as PENDING, so that it becomes ATTACHED only once its driver has been seen, however
+ * long that takes (reconcile.ts): it may be in use. What belongs to no volume is removed.
  */
 export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<void> {
   const [devices, nodes, objects] = await Promise.all([
