@@ -67,8 +67,9 @@ async function struck(
     await rig.attach(volume);
     if (volume.mountPoint !== undefined) await rig.guest(`echo ${volumeId} > ${volume.mountPoint}/note; sync`);
   }
-  // A disk that the guest's kernel announces is not asked about.
-  if (step.name === 'find-in-guest') await rig.guest('killall -STOP qshim-uevents');
+  // A disk that the guest's kernel announces is not asked about, and one that nobody uses is seen without the agent.
+  const unannounced = step.name === 'find-in-guest' || step.name === 'ask-guest';
+  if (unannounced) await rig.guest('killall -STOP qshim-uevents');
   using _armed = fault.arm?.(vm, step);
   const held = hold(rig, vm, volume, step, moment);
   // The hook is armed before the call begins.
@@ -87,7 +88,7 @@ async function struck(
     return answer;
   } finally {
     await ending?.[Symbol.asyncDispose]();
-    if (step.name === 'find-in-guest') await announceAgain(rig, fault.expect(step));
+    if (unannounced) await announceAgain(rig, fault.expect(step));
   }
 }
 

@@ -162,9 +162,12 @@ export const GUEST_FAULTS: readonly Fault[] = [
       await point.pass();
       return undefined;
     },
-    expect: ({ plan }) =>
+    expect: ({ plan, on }) =>
       plan === 'create'
-        ? { answers: ['OK'], vm: 'lives' }
+        ? // A guest that resets before its agent has answered is not waited for.
+          on === 'agent'
+          ? { answers: ['FAILED_PRECONDITION'], vm: 'dies' }
+          : { answers: ['OK'], vm: 'lives' }
         : // A boot may take longer than the caller waits.
           { answers: ['OK', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'FAILED_PRECONDITION'], vm: 'reboots' },
   },

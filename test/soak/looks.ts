@@ -4,6 +4,7 @@ import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
 import type { ApiClient } from '../support/daemon.ts';
+import { until } from '../support/until.ts';
 import { sha256, type VolumeFile } from './model.ts';
 
 /** Looks at the real things: QEMU through its spare monitor, the guest through its agent, files on the host. */
@@ -19,11 +20,14 @@ export interface QemuLook {
 }
 
 const VOLUME_NAME = /^vol-\d+-/;
+const FENCE = /^fence-\d+$/;
 
 export async function lookAtQemu(stateDir: string): Promise<QemuLook> {
   await using qmp = await QmpClient.connect({ path: join(stateDir, 'spare.sock'), log: silentLogger() });
   const names = async (path: string): Promise<readonly string[]> =>
     (await qmp.run('qom-list', { path })).map((child) => child.name).sort();
+  // A daemon that comes back has the guest let go of the fence of the one before (volume/fence.ts), in the guest's time.
+  await until('no fence is left', async () => !(await names('/machine/peripheral')).some((name) => FENCE.test(name)));
   const [peripherals, objects, blockNodes, fdSets, { status }] = await Promise.all([
     names('/machine/peripheral'),
     names('/objects'),
