@@ -179,7 +179,7 @@ const WIRE_FAULTS: readonly Fault[] = [
       if (step.name === 'device_add') return ['INTERNAL'];
       // The next aio mode is tried, the guest is asked again, the look is taken again.
       if (step.mounted) return ['UNIMPLEMENTED'];
-      // An agent that runs no programs cannot say who uses the disk. A status that is refused is looked for in the reads.
+      // An agent that runs no programs cannot say who uses the disk. Instead of a status that is refused, reads count.
       return step.name === 'ask-guest' ? ['DEADLINE_EXCEEDED'] : undefined;
     }),
   },

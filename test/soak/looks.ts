@@ -26,7 +26,7 @@ export async function lookAtQemu(stateDir: string): Promise<QemuLook> {
   await using qmp = await QmpClient.connect({ path: join(stateDir, 'spare.sock'), log: silentLogger() });
   const names = async (path: string): Promise<readonly string[]> =>
     (await qmp.run('qom-list', { path })).map((child) => child.name).sort();
-  // A daemon that comes back has the guest let go of the fence of the one before (volume/fence.ts), in the guest's time.
+  // A daemon that comes back has the guest let go of the fence of the one before (volume/fence.ts), in its time.
   await until('no fence is left', async () => !(await names('/machine/peripheral')).some((name) => FENCE.test(name)));
   const [peripherals, objects, blockNodes, fdSets, { status }] = await Promise.all([
     names('/machine/peripheral'),
