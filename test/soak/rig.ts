@@ -40,7 +40,8 @@ export class Rig {
 
   static async start(config: Partial<Record<OptionName, string | number>> = {}): Promise<Rig> {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-soak-'));
-    const rig = new Rig(directory, config);
+    // Not among the temporary files, which are counted in the end.
+    const rig = new Rig(directory, { cache_dir: join(directory, 'cache'), ...config });
     // Whoever is tired of waiting is left without the VMs, which would outlive this process.
     for (const signal of ['SIGINT', 'SIGTERM'] as const) {
       process.once(signal, () => {

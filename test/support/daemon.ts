@@ -48,6 +48,11 @@ function cacheDirectory(): string {
   return path;
 }
 
+/** Another user, or another version, has its own. */
+function cacheOf({ uid, tree }: DaemonOptions, directory: string): string {
+  return uid === undefined && tree === undefined ? cacheDirectory() : join(directory, 'cache');
+}
+
 /** Boots by default, without templates beside them. In template mode all daemons of one user share their templates. */
 async function templateSettings(
   directory: string,
@@ -215,7 +220,7 @@ export class TestDaemon implements AsyncDisposable {
     const settings: Partial<Record<OptionName, string | number>> = {
       socket: join(directory, 'run/api.sock'),
       state_dir: join(directory, 's'),
-      cache_dir: options.uid === undefined && options.tree === undefined ? cacheDirectory() : join(directory, 'cache'),
+      cache_dir: options.config?.cache_dir ?? cacheOf(options, directory),
       allowed_roots: join(directory, 'volumes'),
       key_directories: join(directory, 'keys'),
       log_level: 'debug',
