@@ -99,7 +99,7 @@ describe('keys of encrypted disks in a real guest', { skip }, () => {
     it('closed and opened again within one boot it is all there', async () => {
       assert.deepEqual(await guest.close('ephemeral'), { closed: true });
       assert.equal(await guest.output('ls /dev/mapper'), 'control');
-      assert.equal(await guest.output('ls /run/qshim-luks/vol-ephemeral'), 'header\nkey');
+      assert.equal(await guest.output('ls /run/qshim-luks/vol-ephemeral'), 'header\nkey\nsectors');
       await assert.rejects(guest.open('ephemeral', { mode: 'create' }), refused('GUEST_DISK_NOT_EMPTY'));
       const again = await guest.open('ephemeral', { mode: 'open', mount: ext4('ephemeral') });
       assert.deepEqual([again.created, again.mount?.formatted], [false, false]);
