@@ -635,10 +635,12 @@ export class SandboxManager {
 
 /**
  * What a caller's time ran out for: a guest that holds on is not a QEMU that hangs, which may hold on for ever. An
- * operation that has the volume is named first: it may itself be what QEMU is at.
+ * operation that has the volume is named first: it may itself be what QEMU is at. A refusal is the end: the volume is
+ * ATTACHED again, and nothing goes on.
  */
 function whyLate(sandbox: Sandbox, error: unknown, timeoutMs: number): unknown {
-  if (!isShimError(error, 'DEADLINE_EXCEEDED') || error.reason === 'OPERATION_IN_PROGRESS') return error;
+  if (!isShimError(error, 'DEADLINE_EXCEEDED')) return error;
+  if (error.reason === 'OPERATION_IN_PROGRESS' || error.reason === 'GUEST_NOT_ASKED') return error;
   const { owedMs } = sandbox.link;
   if (!sandbox.unresponsive && owedMs < timeoutMs / 2) return error;
   const since = owedMs === 0 ? '' : ` for ${Math.round(owedMs)} ms`;
