@@ -236,9 +236,10 @@ async function look(host: WatchedVm, qmp: QmpClient, volume: WatchedVolume): Pro
 }
 
 /**
- * Whether a driver of the guest's is live on the device now, as far as this QEMU can say: of a disk that the guest's
- * kernel does not list, another of its programs may be the driver (vfio).
- * @throws what QmpClient.run throws
+ * Whether a driver of the guest's is live on the device now: of a disk that the guest's kernel does not list, another
+ * of its programs may be the driver (vfio). Where the virtio status is not to be had at all, nobody knows, and the
+ * guest's own list has to do.
+ * @throws what QmpClient.run throws, unless the device is not there any more: a look that failed says nothing
  */
 export async function isDriven(
   host: Pick<VolumeHost, 'virtioStatus'>,
@@ -249,8 +250,8 @@ export async function isDriven(
   try {
     return (await lookAtStatus(qmp, volume)) !== undefined;
   } catch (error) {
-    // A device that is not there has no driver; one whose driver gave up is driven by nobody.
-    if (isQmpError(error) || (isShimError(error) && error.reason === 'GUEST_DRIVER_FAILED')) return false;
+    if (isShimError(error) && error.reason === 'GUEST_DRIVER_FAILED') return false;
+    if (isQmpError(error) && !(await listed(qmp, 'device')).has(volume.names.device)) return false;
     throw error;
   }
 }

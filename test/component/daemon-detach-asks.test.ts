@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { call } from '../support/daemon.ts';
+import { QmpFailure } from '../support/fake-qmp.ts';
 import { refusal } from '../support/errors.ts';
 import { FakeScripts } from '../support/fake-scripts.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
@@ -116,6 +117,12 @@ describe('detach: guests that do not answer', { timeout: 120_000 }, () => {
     const driven = await refusal(rig.detach('a', { timeoutMs: 1000 }));
     assert.equal(driven.reason, 'GUEST_NOT_ASKED', 'a program of the guest may drive what its kernel does not list');
     assert.match(driven.message, /a driver of its is live/);
+    vm.qmp.on('x-query-virtio-status', () => {
+      throw new QmpFailure('not now');
+    });
+    const unseen = await refusal(rig.detach('a', { timeoutMs: 1000 }));
+    assert.equal(unseen.reason, 'GUEST_NOT_ASKED', 'a look that failed is none');
+    assert.match(unseen.message, /not now/);
     vm.qmp.on('x-query-virtio-status', () => ({
       status: { statuses: [] },
       'guest-features': { transports: [] },
