@@ -27,6 +27,8 @@ const ASK_PAUSE_MIN_MS = 50;
 const ASK_PAUSE_MAX_MS = 1000;
 /** So much of a caller's time is kept for the way back to ATTACHED, so that the caller hears of it. */
 const SETTLE_MS = 500;
+/** A guest that still writes back what was mounted is asked again after rounds that double, up to this. */
+const UNMOUNT_ROUND_MAX_MS = 24 * 3_600_000;
 const NAMED_MAX = 8;
 
 /** How long the guest of a caller that waits so long is asked: it may be slow, or its agent be away and come back. */
@@ -87,8 +89,10 @@ async function undo(host: VolumeHost, volume: Volume, askMs: number, signal: Abo
     throw notAsked(host, volume, messageOf(error), error);
   }
   volume.answered();
+  // Each round leaves a script behind in the guest that waits for the one before: few rounds, ever longer ones.
+  const timeout = new Backoff(host.config.mount_timeout_ms, UNMOUNT_ROUND_MAX_MS);
   for (;;) {
-    const work = letGoInGuest(host, volume, { force: false, timeoutMs: host.config.mount_timeout_ms });
+    const work = letGoInGuest(host, volume, { force: false, timeoutMs: timeout.next() });
     try {
       await waitFor(work, { signal });
       return;
