@@ -3,7 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
-import { ShimError, isShimError, messageOf } from '../base/errors.ts';
+import { ShimError, messageOf } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
 import { SOCKET_PATH_BYTES_MAX, pathBytes } from '../base/socket-path.ts';
 import { clearBareQemus } from '../qemu/bare-qemu.ts';
@@ -45,6 +45,7 @@ import { completeSandboxSpec, poolKind, type RequestedSandboxSpec, type SandboxS
 import { pauseSandbox, rebootSandbox, resumeSandbox } from './power.ts';
 import { stoppedAgain, successorOf } from './start-again.ts';
 import { stopSandbox } from './stop.ts';
+import { whyLate } from './why-late.ts';
 
 /**
  * The daemon's sandboxes, by their ids:
@@ -631,24 +632,6 @@ export class SandboxManager {
       metadata: { sandboxId: sandbox.id },
     });
   }
-}
-
-/**
- * What a caller's time ran out for: a guest that holds on is not a QEMU that hangs, which may hold on for ever. An
- * operation that has the volume is named first: it may itself be what QEMU is at. A refusal is the end: the volume is
- * ATTACHED again, and nothing goes on.
- */
-function whyLate(sandbox: Sandbox, error: unknown, timeoutMs: number): unknown {
-  if (!isShimError(error, 'DEADLINE_EXCEEDED')) return error;
-  if (error.reason === 'OPERATION_IN_PROGRESS' || error.reason === 'GUEST_NOT_ASKED') return error;
-  const { owedMs } = sandbox.link;
-  if (!sandbox.unresponsive && owedMs < timeoutMs / 2) return error;
-  const since = owedMs === 0 ? '' : ` for ${Math.round(owedMs)} ms`;
-  return new ShimError(
-    'DEADLINE_EXCEEDED',
-    `the QEMU of sandbox ${sandbox.id} has not answered its monitor${since}, and qshim goes on: ${error.message}`,
-    { reason: 'QEMU_UNRESPONSIVE', metadata: { ...error.metadata, sandboxId: sandbox.id }, cause: error },
-  );
 }
 
 /** Whose key slots: of an attached volume's image, or of one that nothing uses. */
