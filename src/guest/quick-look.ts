@@ -3,7 +3,7 @@ import { Backoff } from '../base/backoff.ts';
 import { monotonicMs, waitFor } from '../base/deadline.ts';
 import type { Uevent } from './uevents.ts';
 
-/** So long a guest may take. An answer takes some milliseconds, a script (holders.ts) a fifth of a second in TCG. */
+/** So long a guest may take. In TCG an answer takes some 15 ms, a script (holders.ts) a fifth of a second. */
 const ANSWER_MS = 500;
 /** A guest that did not answer is not asked again sooner: what nobody reads stays in the port. */
 const QUIET_MIN_MS = 10_000;

@@ -62,7 +62,7 @@ function notGone(host: VolumeHost, volume: Volume, timeoutMs: number): ShimError
       metadata: { ...metadata, holder: heldBy },
     });
   }
-  // Another caller, who waits longer, began this detach: whether its question is answered in its time is not known yet.
+  // The question may be another caller's, who waits longer; or its answer is known and not settled yet.
   const what = volume.asking ? 'has not said whether it uses' : 'has not let go of';
   const message = `the guest ${what} volume ${volume.id} within ${timeoutMs} ms; ${goesOn}`;
   return new ShimError('DEADLINE_EXCEEDED', message, { reason: 'GUEST_HOLDS_VOLUME', metadata });

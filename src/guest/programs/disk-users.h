@@ -1,7 +1,7 @@
 /*
  * Whether anybody in the guest uses disks: the quick look of qshim-uevents, for the daemon (src/guest/quick-look.ts).
  *
- * It looks where holders.sh looks, in a fiftieth of its time, and tells less: only of which disks it has seen that nobody uses
+ * It looks where holders.sh looks, in a tenth of its time, and tells less: only of which disks it has seen that nobody uses
  * them. Of a disk that it finds a use of, or cannot be sure about, it says nothing, and the daemon sends the script. So silence
  * is never a leave.
  *
@@ -349,6 +349,11 @@ static void put(const char *text) {
   while (*text && answer_bytes < sizeof answer - 1) answer[answer_bytes++] = *text++;
 }
 
+/* The end of a string. An answer that is too long has lost its last ones, which then are not told. */
+static void put_end(void) {
+  if (answer_bytes < sizeof answer) answer[answer_bytes++] = 0;
+}
+
 /*
  * In the form of an announcement of the kernel's, so that both can share a port: "answer@/ID", "N=PCI" for each disk that
  * nobody uses, and "SEQNUM=0" as the last one; "looked=1" when that was all.
@@ -357,14 +362,14 @@ static void send_answer(int port, const char *id) {
   for (int from = 0; from <= disk_count; from += LINES_MAX) {
     int to = from + LINES_MAX;
     answer_bytes = 0;
-    put("answer@/"), put(id), answer[answer_bytes++] = 0;
+    put("answer@/"), put(id), put_end();
     for (int n = from; n < to && n < disk_count; n++) {
       const char digits[] = {'0' + n / 100, '0' + n / 10 % 10, '0' + n % 10, '=', 0};
       if (!disks[n].name[0] || disks[n].used) continue;
-      put(digits), put(disks[n].pci), answer[answer_bytes++] = 0;
+      put(digits), put(disks[n].pci), put_end();
     }
-    if (to > disk_count) put("looked=1"), answer[answer_bytes++] = 0;
-    put("SEQNUM=0"), answer[answer_bytes++] = 0;
+    if (to > disk_count) put("looked=1"), put_end();
+    put("SEQNUM=0"), put_end();
     call3(__NR_write, port, (long)answer, answer_bytes);
   }
 }
