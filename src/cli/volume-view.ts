@@ -27,7 +27,7 @@ export function volumeTable(volumes: readonly Volume[], widthMax: number | undef
     orNothing(volume.guestDevice),
     sizeText(volume),
     orNothing(volume.serial),
-    volume.state === 'VOLUME_STATE_REMOVED' ? NOTHING : orNothing(volume.spec?.mount?.mountPoint),
+    unlessRemoved(volume, orNothing(volume.spec?.mount?.mountPoint)),
     sourceText(volume.spec),
     causeText(volume.cause),
   ]);
@@ -51,8 +51,8 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
     ['encryption', encryptionText(volume)],
     ['key', keyText(spec)],
     ['guest PCI address', orNothing(volume.guestPciAddress)],
-    ['PCI path', volume.state === 'VOLUME_STATE_REMOVED' ? NOTHING : orNothing(volume.pciPath)],
-    ['mount', volume.state === 'VOLUME_STATE_REMOVED' ? NOTHING : mountText(spec, volume.formatted)],
+    ['PCI path', unlessRemoved(volume, orNothing(volume.pciPath))],
+    ['mount', unlessRemoved(volume, mountText(spec, volume.formatted))],
     ['cache', enumWord('CACHE_MODE_', spec?.cache ?? '')],
     ['aio', enumWord('AIO_MODE_', volume.aio)],
     ['discard', enumWord('DISCARD_MODE_', spec?.discard ?? '')],
@@ -72,6 +72,11 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
   return table([], rows, widthMax) + timingsSheet(volume.timings);
 }
 
+/** What a removed volume had is not there any more. */
+function unlessRemoved({ state: is }: Volume, text: string): string {
+  return is === 'VOLUME_STATE_REMOVED' ? NOTHING : text;
+}
+
 function healthText({ health }: Volume): string {
   if (health === null || health.errors === 0) return 'no errors seen';
   const last = `last: ${visible(health.lastOperation)}, ${visible(health.lastMessage)}, action ${visible(health.lastAction)}`;
@@ -85,7 +90,8 @@ export function volumeSummary(volume: Volume, options = { timings: true }): stri
     if (volume.guestDevice !== '') parts.push(`as ${visible(volume.guestDevice)}`);
     parts.push(sizeText(volume), `seen by ${orNothing(volume.evidence.join(' and '))}`);
     const mountPoint = volume.spec?.mount?.mountPoint;
-    if (mountPoint !== undefined) parts.push(`mounted on ${visible(mountPoint)}`);
+    if (mountPoint !== undefined && volume.evidence.includes('guest-mount'))
+      parts.push(`mounted on ${visible(mountPoint)}`);
   }
   if (causeText(volume.cause) !== NOTHING) parts.push(causeText(volume.cause));
   if (options.timings && volume.timings.length > 0) parts.push(timingsText(volume.timings));
