@@ -66,18 +66,31 @@ class Rig implements AsyncDisposable {
   }
 }
 
-describe('changes of keys', { timeout: 120_000 }, () => {
-  it('a second one of the same kind is refused while the first is under way, and both are answered', async () => {
-    const came = Promise.withResolvers<undefined>();
-    const released = Promise.withResolvers<undefined>();
-    await using one = await Rig.start((path) => async () => {
-      came.resolve(undefined);
+/** A QEMU that is at a change until it is let go on, and then has added a key. */
+function heldAmend(): {
+  readonly amend: (path: string) => Amend;
+  readonly came: Promise<void>;
+  readonly released: () => void;
+} {
+  const came = Promise.withResolvers<void>();
+  const released = Promise.withResolvers<void>();
+  const amend = (path: string): Amend => {
+    return async () => {
+      came.resolve();
       await released.promise;
       await markSlot(path, 1, true);
       return undefined;
-    });
+    };
+  };
+  return { amend, came: came.promise, released: () => released.resolve() };
+}
+
+describe('changes of keys', { timeout: 120_000 }, () => {
+  it('a second one of the same kind is refused while the first is under way, and both are answered', async () => {
+    const { amend, came, released } = heldAmend();
+    await using one = await Rig.start(amend);
     const first = one.add('second');
-    await came.promise;
+    await came;
     const second = refusal(one.add('third'));
     // Calls are begun in their order: the second has fetched its keys or has not, and is answered all the same.
     await one.rig.volume('a');
@@ -86,7 +99,7 @@ describe('changes of keys', { timeout: 120_000 }, () => {
       [code, reason, metadata['operation']],
       ['FAILED_PRECONDITION', 'OPERATION_IN_PROGRESS', 'change-keys'],
     );
-    released.resolve(undefined);
+    released();
     assert.deepEqual((await first).used.slice(0, 3), [true, true, false]);
     assert.equal(one.vm.qmp.receivedOf('x-blockdev-amend').length, 1);
     assert.equal(await one.told(), 2);
@@ -125,20 +138,14 @@ describe('changes of keys', { timeout: 120_000 }, () => {
   });
 
   it('one whose answer was lost with the connection is looked at again: Get tells what is in the header', async () => {
-    const came = Promise.withResolvers<undefined>();
-    const released = Promise.withResolvers<undefined>();
-    await using one = await Rig.start((path) => async () => {
-      came.resolve(undefined);
-      await released.promise;
-      await markSlot(path, 1, true);
-      return undefined;
-    });
+    const { amend, came, released } = heldAmend();
+    await using one = await Rig.start(amend);
     const lost = refusal(one.add('second'));
-    await came.promise;
+    await came;
     one.vm.qmp.drop();
     assert.equal((await lost).reason, 'QMP_LOST');
     assert.equal((await refusal(one.add('third'))).reason, 'OPERATION_IN_PROGRESS', 'QEMU may be at it still');
-    released.resolve(undefined);
+    released();
     await until('what came of it is told', async () => ((await one.told()) === 2 ? true : undefined));
   });
 });

@@ -54,6 +54,20 @@ async function open(stateDir: string, manager: FakePodHost): Promise<Pods> {
   return await Pods.open({ manager, stateDir, log: silentLogger() });
 }
 
+/** A daemon has begun to start a pod and ends: its caller is cut off, and the VM goes on. */
+async function bootBegunByEndedDaemon(rig: Rig): Promise<void> {
+  const leaving = new AbortController();
+  const booting = Promise.withResolvers<void>();
+  rig.host.boot = () => booting.promise;
+  const giveUp = new AbortController();
+  const starting = rig.pods.start(await rig.create(), { signal: giveUp.signal, leaving: leaving.signal });
+  await until('the boot has begun', () => Promise.resolve(rig.host.calls.length > 0));
+  leaving.abort();
+  giveUp.abort(new Error('forced'));
+  await assert.rejects(starting, /forced/);
+  booting.resolve();
+}
+
 function caller(): { readonly signal: AbortSignal; readonly leaving: AbortSignal } {
   return { signal: new AbortController().signal, leaving: new AbortController().signal };
 }
@@ -133,16 +147,7 @@ describe('Start of a pod', { timeout: 60_000 }, () => {
 
   it('a VM that has ended meanwhile is not a started pod: the repeat is refused, and nothing is left', async () => {
     await using rig = await Rig.make();
-    const leaving = new AbortController();
-    const booting = Promise.withResolvers<void>();
-    rig.host.boot = () => booting.promise;
-    const giveUp = new AbortController();
-    const starting = rig.pods.start(await rig.create(), { signal: giveUp.signal, leaving: leaving.signal });
-    await until('the boot has begun', () => Promise.resolve(rig.host.calls.length > 0));
-    leaving.abort();
-    giveUp.abort(new Error('forced'));
-    await assert.rejects(starting, /forced/);
-    booting.resolve();
+    await bootBegunByEndedDaemon(rig);
     await rig.host.booted('default.web');
     await rig.host.stop('default.web');
     await rig.restart();
@@ -162,16 +167,7 @@ describe('Start of a pod', { timeout: 60_000 }, () => {
 
   it('the end of the daemon takes no pod away: the repeat finds it', async () => {
     await using rig = await Rig.make();
-    const booting = Promise.withResolvers<void>();
-    rig.host.boot = () => booting.promise;
-    const leaving = new AbortController();
-    const giveUp = new AbortController();
-    const starting = rig.pods.start(await rig.create(), { signal: giveUp.signal, leaving: leaving.signal });
-    await until('the boot has begun', () => Promise.resolve(rig.host.calls.length > 0));
-    leaving.abort();
-    giveUp.abort(new Error('forced'));
-    await assert.rejects(starting, /forced/);
-    booting.resolve();
+    await bootBegunByEndedDaemon(rig);
     await rig.restart();
     const pod = rig.pods.get({ namespace: 'default', id: 'web' });
     assert.equal((await rig.pods.start(pod, caller())).state, 'running');
