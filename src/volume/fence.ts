@@ -1,21 +1,22 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { writeAtomically } from '../base/atomic-file.ts';
+import { Backoff } from '../base/backoff.ts';
 import { Coalesced } from '../base/coalesce.ts';
 import { waitFor, type Deadline } from '../base/deadline.ts';
-import { ShimError, errnoOf, isShimError } from '../base/errors.ts';
+import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
 import { BoundedMutex } from '../base/mutex.ts';
 import { FENCE_DEVICE, hasFenceDevice } from '../qemu/fence-device.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { Fences, VolumeHost } from './host.ts';
-import { FENCE_BRIDGE, FENCE_SEATS, qemuAddress, type Slot } from './model/slots.ts';
+import { FENCE_BRIDGE, FENCE_SEATS, qemuAddress, type Asked, type Slot } from './model/slots.ts';
 import { askUnplug, goneUntilDue, hasDevice } from './removal.ts';
 
 /** What a fence needs to know of the VM. */
 export type FenceHost = Pick<
   VolumeHost,
-  'id' | 'log' | 'link' | 'inventory' | 'volumes' | 'unplugs' | 'gone' | 'inBackground'
+  'id' | 'log' | 'config' | 'link' | 'inventory' | 'volumes' | 'unplugs' | 'gone' | 'inBackground'
 > & { readonly files: { readonly fences: string } };
 
 /** Fences are counted from 1. Seats of fences up to `settled` may be used again. */
@@ -86,10 +87,26 @@ export class Fence implements Fences {
     return true;
   }
 
-  /** Has the guest let go of what is left of a fence over a connection that broke, or of a daemon that was killed. */
+  /**
+   * Has the guest let go of what is left of a fence: over a connection that broke, of a daemon that was killed, or of a
+   * command whose reply did not come. Goes on until a look finds none.
+   * @throws the reason of `host.gone` when the VM goes first
+   */
   async clearStrays(): Promise<void> {
-    using _held = await this.#seats.acquire();
-    await this.#clear(await this.#host.inventory.names('device'));
+    const { config, gone, inventory, link, log } = this.#host;
+    const backoff = new Backoff(config.unplug_retry_ms, config.unplug_retry_max_ms);
+    for (;;) {
+      try {
+        await link.ready();
+        using _held = await this.#seats.acquire();
+        await this.#clear(await inventory.names('device'));
+        return;
+      } catch (error) {
+        gone.throwIfAborted();
+        log.warn({ problem: messageOf(error) }, 'what is left of a fence was not cleared, trying again');
+        await backoff.pause(gone);
+      }
+    }
   }
 
   /** What was asked of the guest for them is not known, so their going proves nothing. */
@@ -108,22 +125,37 @@ export class Fence implements Fences {
     }
     await this.#clear(devices);
     const { begun: number, passed } = await this.#begin();
-    const device = `fence-${number}`;
     const qmp = await link.ready();
-    const addr = qemuAddress(number % FENCE_SEATS);
-    try {
-      await qmp.run('device_add', { driver: FENCE_DEVICE, id: device, bus: FENCE_BRIDGE.id, addr });
-    } catch (error) {
-      if (!isQmpError(error)) throw error;
-      // Only what is known not to be there is done without; any other refusal says nothing of the slot.
-      if (await hasFenceDevice(qmp)) throw this.#refused(error);
-      return this.#cannot(`this QEMU has no ${FENCE_DEVICE}`);
-    }
-    const asked = volumes.asking();
-    await this.#eject(qmp, device);
+    const asked = await this.#comeAndGo(qmp, number);
+    if (asked === undefined) return this.#cannot(`this QEMU has no ${FENCE_DEVICE}`);
     this.#numbers = { begun: number, passed: number, settled: Math.max(0, passed - 1) };
     volumes.passed(asked);
     return true;
+  }
+
+  /** The device comes, and goes. Gives what was free when the guest was asked for it; nothing without such a device. */
+  async #comeAndGo(qmp: QmpClient, number: number): Promise<Asked | undefined> {
+    const id = `fence-${number}`;
+    try {
+      await qmp.run('device_add', {
+        driver: FENCE_DEVICE,
+        id,
+        bus: FENCE_BRIDGE.id,
+        addr: qemuAddress(number % FENCE_SEATS),
+      });
+      const asked = this.#host.volumes.asking();
+      await this.#eject(qmp, id);
+      return asked;
+    } catch (error) {
+      if (!isQmpError(error)) {
+        // Whether the device came, or went, is not known: a command without a reply may still be carried out.
+        this.#host.inBackground('fences', this.clearStrays());
+        throw error;
+      }
+      // Only what is known not to be there is done without; any other refusal says nothing of the slot.
+      if (await hasFenceDevice(qmp)) throw this.#refused(error);
+      return undefined;
+    }
   }
 
   #refused(cause: Error): ShimError {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { sleep } from '../../src/base/deadline.ts';
 import { refusal } from '../support/errors.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
 import { QmpFailure } from '../support/fake-qmp.ts';
@@ -62,6 +63,22 @@ describe('a slot that was just freed', { timeout: 240_000 }, () => {
     for (const id of ['b', 'c', 'a']) await rig.detach(id);
     await rig.attach('d');
     assert.deepEqual(plugged(vm), ['vol-1-a@0x1', 'vol-2-b@0x2', 'vol-3-c@0x3', 'vol-4-d@0x2']);
+  });
+
+  it('leaves no fence behind whose device_add is answered after its time', async () => {
+    await using rig = await FakeVmRig.start({ qmp_reply_timeout_ms: 300, attach_timeout_ms: 300 });
+    const vm = await rig.sandbox('one', {}, 1);
+    await rig.attach('a');
+    await rig.detach('a');
+    const usual = vm.qmp.handlerOf('device_add');
+    vm.qmp.on('device_add', async (args, context) => {
+      await sleep(1000);
+      return usual(args, context);
+    });
+    const seen = await refusal(rig.attach('b'));
+    assert.equal(seen.reason, 'SLOT_NOT_SETTLED');
+    await until('the guest is asked for it', () => asked(vm).includes('fence-1'));
+    await until('it has gone', () => vm.held.length === 0);
   });
 
   it('is waited for over a connection that breaks', async () => {

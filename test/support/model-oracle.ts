@@ -166,8 +166,10 @@ function checkHeld(open: readonly Volume__Output[], vm: FaultyVm): void {
   };
   const { held, model } = vm.vm;
   const recorded = new Set(open.flatMap(names));
+  // A guest that lets go of nothing keeps a fence too. It goes when the guest lets go again: the end of each sequence.
+  const isKeptFence = (name: string): boolean => vm.unplug === 'never' && name.startsWith('fence-');
   assert.deepEqual(
-    held.filter((name) => !recorded.has(name)),
+    held.filter((name) => !recorded.has(name) && !isKeptFence(name)),
     [],
     'in QEMU without a record',
   );

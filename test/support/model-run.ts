@@ -209,6 +209,9 @@ class Run {
       assert.ok(!refused.startsWith(`${code}/`), `${what}: ${refused}`);
     }
     if (expected === 'ANY') return;
+    // Which slots are settled is not in the model. A guest that lets go of nothing settles none.
+    const unsettled = refused === 'DEADLINE_EXCEEDED/SLOT_NOT_SETTLED' && this.#faulty.unplug === 'never';
+    if (unsettled && isNewAttach(operation, expected)) return;
     const came = refused === '' ? (answer?.state.replace('VOLUME_STATE_', '') ?? 'a list') : refused;
     assert.equal(came, expected, what);
     const before = this.#records.get(answer?.volumeId ?? '');
@@ -249,6 +252,11 @@ class Run {
     this.#killed = false;
     await this.#tail.follow(this.#rig.client);
   }
+}
+
+/** An attach that gets as far as a slot: it comes to its end, or to what the guest's driver does. */
+function isNewAttach({ call }: Operation, expected: string): boolean {
+  return call === 'attach' && (expected === 'ATTACHED' || /\/GUEST_DRIVER_/.test(expected));
 }
 
 async function send(
