@@ -221,6 +221,8 @@ function checkGuest(model: SandboxModel, attached: readonly Volume__Output[], gu
     }
     const attachment = model.attachments.get(volume.volumeId);
     if (attachment === undefined) continue;
+    // A detach that came to its end half-way says so, and that it is mounted it says no more.
+    if (volume.cause !== null && !volume.evidence.includes('guest-mount')) attachment.mounted = false;
     // The guest's own names may have changed with a reboot since the daemon was told.
     if (attachment.file.mountPoint === undefined && disk.sha256 !== sha256(attachment.file.mirror)) {
       problems.push({ kind: 'wrong bytes', text: `${where} in the guest is not what was written` });
