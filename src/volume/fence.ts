@@ -50,6 +50,7 @@ export class Fence implements Fences {
     );
     return run;
   });
+  readonly #clearing = new Coalesced(() => this.#clearUntilGone());
   /** One device at a time. Held while the guest thinks: who waits for it waits for the same guest. */
   readonly #seats = new BoundedMutex('the seats of fences', 1);
   #numbers: Numbers | undefined;
@@ -89,10 +90,15 @@ export class Fence implements Fences {
 
   /**
    * Has the guest let go of what is left of a fence: over a connection that broke, of a daemon that was killed, or of a
-   * command whose reply did not come. Goes on until a look finds none.
+   * command whose reply did not come. Goes on until a look finds none. However many ask for it, one runs and one
+   * waits.
    * @throws the reason of `host.gone` when the VM goes first
    */
   async clearStrays(): Promise<void> {
+    await this.#clearing.run();
+  }
+
+  async #clearUntilGone(): Promise<void> {
     const { config, gone, inventory, link, log } = this.#host;
     const backoff = new Backoff(config.unplug_retry_ms, config.unplug_retry_max_ms);
     for (;;) {
@@ -143,19 +149,25 @@ export class Fence implements Fences {
         bus: FENCE_BRIDGE.id,
         addr: qemuAddress(number % FENCE_SEATS),
       });
-      const asked = this.#host.volumes.asking();
-      await this.#eject(qmp, id);
-      return asked;
     } catch (error) {
-      if (!isQmpError(error)) {
-        // Whether the device came, or went, is not known: a command without a reply may still be carried out.
-        this.#host.inBackground('fences', this.clearStrays());
-        throw error;
-      }
+      if (!isQmpError(error)) throw this.#unseen(error);
       // Only what is known not to be there is done without; any other refusal says nothing of the slot.
       if (await hasFenceDevice(qmp)) throw this.#refused(error);
       return undefined;
     }
+    try {
+      const asked = this.#host.volumes.asking();
+      await this.#eject(qmp, id);
+      return asked;
+    } catch (error) {
+      throw this.#unseen(error);
+    }
+  }
+
+  /** Whether the device came, or went, is not known: a command without a reply may still be carried out. */
+  #unseen(error: unknown): unknown {
+    this.#host.inBackground('fences', this.clearStrays());
+    return error;
   }
 
   #refused(cause: Error): ShimError {

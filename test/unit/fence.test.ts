@@ -7,7 +7,9 @@ import { Deadline } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { Fence, type FenceHost } from '../../src/volume/fence.ts';
 import { FENCE_SEATS, SlotBook, type Slot } from '../../src/volume/model/slots.ts';
+import { QmpError } from '../../src/qmp/errors.ts';
 import { Unplugs } from '../../src/volume/unplugs.ts';
+import { until } from '../support/until.ts';
 
 /** A guest that lets go of everything at once, and the seats in which devices were plugged. */
 interface Rig extends AsyncDisposable {
@@ -16,9 +18,12 @@ interface Rig extends AsyncDisposable {
   readonly freed: Slot;
   readonly seats: readonly string[];
   readonly path: string;
+  /** What QEMU has. */
+  readonly devices: ReadonlySet<string>;
 }
 
-async function rig(): Promise<Rig> {
+/** @param looks what QEMU's lists of devices fail with, one after the other; undefined: they are right */
+async function rig(looks: (Error | undefined)[] = []): Promise<Rig> {
   const directory = await mkdtemp(join(tmpdir(), 'qshim-fence-'));
   const path = join(directory, 'fences.json');
   const devices = new Set(['fence']);
@@ -27,7 +32,7 @@ async function rig(): Promise<Rig> {
     run: (command: string, { id, addr = '' }: { readonly id: string; readonly addr?: string }) => {
       if (command === 'device_add') seats.push(addr);
       if (command === 'device_add') devices.add(id);
-      else devices.delete(id);
+      else if (looks.length === 0) devices.delete(id);
       return Promise.resolve({});
     },
     listen: () => ({ next: () => Promise.resolve({ data: {} }), [Symbol.dispose]: () => undefined }),
@@ -40,12 +45,18 @@ async function rig(): Promise<Rig> {
   const host = {
     ...{ id: 'vm', log: silentLogger(), gone, files: { fences: path }, volumes: slots },
     link: { ready: () => Promise.resolve(qmp) },
-    inventory: { names: () => Promise.resolve(devices) },
+    config: { unplug_retry_ms: 1, unplug_retry_max_ms: 1 },
+    inventory: {
+      names: () => {
+        const failure = looks.shift();
+        return failure === undefined ? Promise.resolve(new Set(devices)) : Promise.reject(failure);
+      },
+    },
     unplugs: new Unplugs({ config: { unplug_retry_ms: 60_000, unplug_retry_max_ms: 60_000 }, gone }),
     inBackground: (_purpose: string, work: Promise<void>) => void work.catch(() => undefined),
   } as unknown as FenceHost;
   const fence = new Fence(host);
-  return { fence, slots, freed, seats, path, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
+  return { fence, slots, freed, seats, path, devices, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
 }
 
 const soon = (): Deadline => Deadline.after(60_000);
@@ -94,5 +105,13 @@ describe('seats of fences', () => {
     await writeFile(vm.path, 'no json');
     await assert.rejects(vm.fence.untilSettled(vm.freed, soon()), SyntaxError);
     assert.deepEqual(vm.seats, []);
+  });
+
+  it('leave nothing behind whose going could not be looked at', async () => {
+    const failure = new QmpError('qom-list', 'GenericError', 'no list');
+    await using vm = await rig([undefined, failure]);
+    await assert.rejects(vm.fence.untilSettled(vm.freed, soon()), failure);
+    await until('the device has gone', () => !vm.devices.has('fence-1'));
+    assert.equal(await vm.fence.untilSettled(vm.freed, soon()), true);
   });
 });
