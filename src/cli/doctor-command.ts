@@ -7,12 +7,11 @@ import { inOneLine, type Finding } from '../doctor/finding.ts';
 import { messageOf } from '../base/errors.ts';
 import { CliFailure, Interrupted } from './cli-failure.ts';
 import { EXIT } from './exit-codes.ts';
+import { HEALTH_DEADLINE_MS } from './health-command.ts';
 import { hintFor } from './hints.ts';
 import type { Session } from './session.ts';
 import { visible } from './values.ts';
 
-/** A daemon that is well answers a health check in milliseconds. */
-const HEALTH_DEADLINE_MS = 3000;
 const CONTAINERD_CONFIG = '/etc/containerd/config.toml';
 
 export function addDoctorCommand(program: CommandUnknownOpts, session: Session): void {

@@ -9,6 +9,7 @@ import { CliFailure, usageFailure } from './cli-failure.ts';
 import { complete, completionScript, locate, SHELLS } from './completion.ts';
 import { addDoctorCommand } from './doctor-command.ts';
 import { EXIT, EXIT_CODE_MEANINGS } from './exit-codes.ts';
+import { addHealthCommand } from './health-command.ts';
 import { addHelpCommands, pathOf } from './help-command.ts';
 import { wholeNumber } from './options.ts';
 import { addSandboxCommands } from './sandbox-commands.ts';
@@ -67,6 +68,7 @@ export function buildProgram(surroundings: Surroundings): { program: CommandUnkn
   addVolumeCommands(program, session);
   addWatchCommand(program, session);
   addDoctorCommand(program, session);
+  addHealthCommand(program, session);
   addCompletionCommand(program, session);
   addHelpCommands(program);
   program.addHelpText('after', `\n${exitCodesText()}\n\n${EXAMPLES}`);

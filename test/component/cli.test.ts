@@ -262,6 +262,17 @@ describe('around the commands', () => {
     assert.equal(exitCode, findings.some(({ status }) => status === 'failure') ? 1 : 0);
   });
 
+  it('health says what the daemon says of itself, and its exit code is for supervisors', async () => {
+    await using api = await FakeApi.start();
+    const well = await run(['health'], { socket: api.socketPath });
+    assert.deepEqual([well.exitCode, well.stdout.toString(), well.stderr], [0, 'SERVING\n', '']);
+    api.health.setStatus('', 'NOT_SERVING');
+    const ill = await run(['health', '--json'], { socket: api.socketPath });
+    assert.deepEqual([ill.exitCode, JSON.parse(ill.stdout.toString())], [1, { status: 'NOT_SERVING' }]);
+    const nobody = await run(['health'], { socket: `${api.socketPath}.none` });
+    assert.equal(nobody.exitCode, 6);
+  });
+
   it('__complete offers commands, options, values and ids', async () => {
     await using api = await FakeApi.start();
     const offered = async (...words: string[]): Promise<string[]> => {

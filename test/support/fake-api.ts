@@ -93,6 +93,8 @@ const KEY_SLOTS = { uuid: '0f5e7d22-0000-4000-8000-00000000abcd', used: [true, f
 export class FakeApi implements AsyncDisposable {
   readonly socketPath: string;
   readonly calls: RecordedCall[] = [];
+  /** What it says of itself to grpc.health.v1. */
+  readonly health = new HealthImplementation({ '': 'SERVING' });
   /** Events.Watch and Sandboxes.Console send these, then end; with `keepStreamsOpen` they wait for the caller. */
   readonly chunks: Buffer[] = [];
   keepStreamsOpen = false;
@@ -111,7 +113,7 @@ export class FakeApi implements AsyncDisposable {
     this.#server.addService(v1.Sandboxes.service, this.#sandboxes());
     this.#server.addService(v1.Volumes.service, this.#volumes());
     this.#server.addService(v1.Events.service, this.#events());
-    new HealthImplementation({ '': 'SERVING' }).addToServer(this.#server);
+    this.health.addToServer(this.#server);
   }
 
   static async start(): Promise<FakeApi> {
