@@ -110,4 +110,24 @@ describe('documents', () => {
       [],
     );
   });
+
+  it('docs/security.md names tests that are there, and each row of its threat model one', async () => {
+    const text = await read('docs/security.md');
+    const named = [...text.matchAll(/\btest\/[a-z0-9/-]+\.test\.ts\b/g)].map(([name]) => name);
+    const tests = new Set(await ourFiles('test/**/*.test.ts'));
+    assert.deepEqual(
+      named.filter((name) => !tests.has(name)),
+      [],
+    );
+    const model = /^## Threat model\n([\s\S]*?)^## /m.exec(text)?.[1] ?? '';
+    const rows = model.split('\n').filter((line) => /^\| (?!(they|it) tr(y|ies) |--)/.test(line));
+    assert.deepEqual(
+      rows.filter((row) => !/\.test\.ts` *\|$/.test(row)),
+      [],
+    );
+    assert.ok(rows.length > 20, `${rows.length} rows`);
+    for (const attacker of ['The guest', 'QEMU', "A pod's author", 'A caller', 'A local user', 'The host']) {
+      assert.ok(model.includes(`\n### ${attacker}\n`), attacker);
+    }
+  });
 });
