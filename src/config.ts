@@ -68,6 +68,20 @@ const configSchema = z.strictObject({
   containerd_address: socketPath
     .default('/run/containerd/containerd.sock')
     .describe("containerd's own socket, to which events are forwarded."),
+  containerd_annotations: z
+    .array(z.string().regex(/^[a-z*-]+$/, 'must be what stands behind io.qshim., with * for any characters'))
+    .default([])
+    .describe(
+      'Annotations that pods may use, each as what stands behind `io.qshim.`, with `*` for any characters; a pod with another one is refused.',
+    ),
+  containerd_memory_min_mib: z
+    .int()
+    .min(64)
+    .max(4_194_304)
+    .default(192)
+    .describe(
+      'Least guest memory in MiB of a pod whose limits and overhead come to less. The reference guest boots with 144.',
+    ),
   containerd_events_max: count
     .default(4096)
     .describe(

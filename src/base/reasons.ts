@@ -1072,6 +1072,12 @@ export const REASONS = {
     meaning: 'The pod asks for sysctls, which qshim does not set in its guest.',
     remedy: 'Leave them out, or set them by `io.qshim.kernel-parameters` (`sysctl.NAME=VALUE`).',
   },
+  ANNOTATION_NOT_ENABLED: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'The pod has an annotation of qshim that the operator has not enabled.',
+    remedy: 'Leave it out, or add it to `containerd_annotations`.',
+  },
   CHECKPOINT_NOT_SUPPORTED: {
     statuses: ['UNIMPLEMENTED'],
     where: ['api'],

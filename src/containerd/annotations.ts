@@ -1,5 +1,7 @@
-import { invalidArgument } from '../base/errors.ts';
+import { ShimError, invalidArgument } from '../base/errors.ts';
+import type { Config } from '../config.ts';
 import type { RequestedSandboxSpec } from '../sandbox/spec.ts';
+import type { PodSize } from './pod-config.ts';
 
 /** Prefix of the pod annotations that choose what kind of sandbox a pod gets. */
 export const ANNOTATION_PREFIX = 'io.qshim.';
@@ -84,17 +86,26 @@ const DEFAULTS: RequestedSandboxSpec = {
   iothreads: 0,
 };
 
+/** What containerd says of a pod. */
+export interface PodRequest {
+  readonly annotations: Readonly<Record<string, string>>;
+  readonly labels: Readonly<Record<string, string>>;
+  /** What its limits come to; absent where CRI names none. */
+  readonly size?: PodSize | undefined;
+}
+
+/** What the operator allows a pod to ask for. */
+export type PodRules = Pick<Config, 'containerd_annotations' | 'containerd_memory_min_mib'>;
+
 /**
- * The sandbox that a pod's annotations ask for; zeroes and empty strings mean the configured default. Ranges are
- * checked where sandboxes are made (sandbox/spec.ts).
+ * The sandbox that a pod asks for: as large as its limits and its overhead, unless an annotation says otherwise that
+ * the operator has enabled. Zeroes and empty strings mean the configured default. Ranges are checked where sandboxes
+ * are made (sandbox/spec.ts).
  * @throws ShimError INVALID_ARGUMENT for a wrong value, and for an annotation of ours that does not exist: a misspelt
- *   one would otherwise be a pod of another size than was asked for
+ *   one would otherwise be a pod of another size than was asked for; PERMISSION_DENIED / ANNOTATION_NOT_ENABLED
  */
-export function specFromAnnotations(
-  annotations: Readonly<Record<string, string>>,
-  labels: Readonly<Record<string, string>>,
-): RequestedSandboxSpec {
-  let spec: RequestedSandboxSpec = { ...DEFAULTS, labels };
+export function specOfPod({ annotations, labels, size }: PodRequest, rules: PodRules): RequestedSandboxSpec {
+  let spec: RequestedSandboxSpec = { ...DEFAULTS, labels, ...(size && sized(size, rules)) };
   for (const [field, value] of Object.entries(annotations)) {
     if (!field.startsWith(ANNOTATION_PREFIX)) continue;
     const known = ANNOTATIONS.find(({ name }) => field === ANNOTATION_PREFIX + name);
@@ -102,9 +113,31 @@ export function specFromAnnotations(
       const names = ANNOTATIONS.map(({ name }) => ANNOTATION_PREFIX + name).join(', ');
       throw invalidArgument(field, value, `is no annotation of qshim; there are ${names}`);
     }
+    if (!isEnabled(known.name, rules.containerd_annotations)) throw notEnabled(field, rules);
     spec = known.apply(spec, field, value);
   }
   return spec;
+}
+
+/** A guest of less than the least would not boot. */
+function sized({ vcpus, memoryMib }: PodSize, rules: PodRules): Partial<RequestedSandboxSpec> {
+  return {
+    ...(vcpus === undefined ? {} : { vcpus }),
+    ...(memoryMib === undefined ? {} : { memoryMib: Math.max(memoryMib, rules.containerd_memory_min_mib) }),
+  };
+}
+
+function isEnabled(name: string, patterns: readonly string[]): boolean {
+  return patterns.some((pattern) => new RegExp(`^${pattern.replaceAll('*', '.*')}$`).test(name));
+}
+
+function notEnabled(annotation: string, { containerd_annotations: enabled }: PodRules): ShimError {
+  const those = enabled.length === 0 ? 'none' : enabled.join(', ');
+  return new ShimError(
+    'PERMISSION_DENIED',
+    `pods may not use the annotation ${annotation}: the option containerd_annotations enables ${those}`,
+    { reason: 'ANNOTATION_NOT_ENABLED', metadata: { annotation, option: 'containerd_annotations' } },
+  );
 }
 
 function wholeNumber(field: string, value: string): number {

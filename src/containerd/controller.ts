@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { invalidArgument } from '../base/errors.ts';
 import type { ControllerCreateRequest__Output } from '../grpc/generated/containerd/services/sandbox/v1/ControllerCreateRequest.ts';
 import type { ControllerMetricsResponse } from '../grpc/generated/containerd/services/sandbox/v1/ControllerMetricsResponse.ts';
@@ -10,7 +11,7 @@ import type { ControllerWaitResponse } from '../grpc/generated/containerd/servic
 import { volumeSpecFrom } from '../api/convert.ts';
 import { untilGone, type Caller } from './caller.ts';
 import type { Pod } from './pod.ts';
-import { checkPodConfig } from './pod-config.ts';
+import { checkPodConfig, podSize } from './pod-config.ts';
 import type { Pods } from './pods.ts';
 import { processMetrics } from './process-metrics.ts';
 import { metricsAny, podSandboxConfig, podVolumes, timestampOf } from './wire/messages.ts';
@@ -51,7 +52,10 @@ export class SandboxController {
     const annotations = { ...request.annotations, ...config?.annotations };
     await this.#pods.create(
       { namespace, id: request.sandboxId },
-      { implicit: false, annotations, labels: podLabels(namespace, config?.metadata ?? undefined), notApplied },
+      {
+        ...{ implicit: false, annotations, labels: podLabels(namespace, config?.metadata ?? undefined), notApplied },
+        size: config === undefined ? undefined : podSize(config, availableParallelism()),
+      },
     );
     return { sandboxId: request.sandboxId };
   }

@@ -53,7 +53,9 @@ export class ContainerdEndpoint implements AsyncDisposable {
         send: (event, signal) => client.forward(event, signal),
       }),
     );
-    const pods = await Pods.open({ manager, stateDir: config.state_dir, log });
+    const { containerd_annotations, containerd_memory_min_mib } = config;
+    const rules = { containerd_annotations, containerd_memory_min_mib };
+    const pods = await Pods.open({ manager, stateDir: config.state_dir, rules, log });
     undo.defer(() => pods.leave());
     // Here, where the option can be named: the relay's own words are in its log.
     await privateDirectory(dirname(config.containerd_socket), 'containerd_socket');

@@ -79,6 +79,8 @@ const podSchema = keeping({
   implicit: z.boolean(),
   annotations: z.record(z.string(), z.string()),
   labels: z.record(z.string(), z.string()),
+  /** What its limits come to (pod-config.ts). */
+  size: keeping({ vcpus: z.int().optional(), memoryMib: z.int().optional() }).optional(),
   /** What CRI asks for and the pod does not get (pod-config.ts). */
   notApplied: z.array(z.string()).optional(),
   createdAtMs: z.number(),

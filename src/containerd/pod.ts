@@ -7,7 +7,7 @@ import type { SandboxManager } from '../sandbox/manager.ts';
 import type { Caller } from './caller.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { VolumeSnapshot } from '../volume/volume.ts';
-import { specFromAnnotations } from './annotations.ts';
+import { specOfPod, type PodRules } from './annotations.ts';
 import { PodFile, type ContainerRecord, type ExitRecord, type PodRecord } from './pod-record.ts';
 import { VolumeUse } from './volume-use.ts';
 
@@ -30,11 +30,21 @@ export interface PodContainer {
   readonly container: ContainerRecord;
 }
 
+/** What all pods share. */
+export interface PodParts {
+  readonly manager: PodHost;
+  readonly rules: PodRules;
+  /** Of their records. */
+  readonly directory: string;
+  readonly log: Logger;
+}
+
 /** One pod: a sandbox, and what containerd has asked for in it. */
 export class Pod {
   readonly record: PodRecord;
   readonly log: Logger;
   readonly #manager: PodHost;
+  readonly #rules: PodRules;
   readonly #file: PodFile;
   readonly #volumes = new VolumeUse();
   readonly #ended = Promise.withResolvers<ExitRecord>();
@@ -44,9 +54,10 @@ export class Pod {
   #destroyed = false;
   readonly #gone = Promise.withResolvers<void>();
 
-  constructor(record: PodRecord, parts: { manager: PodHost; directory: string; log: Logger }) {
+  constructor(record: PodRecord, parts: PodParts) {
     this.record = record;
     this.#manager = parts.manager;
+    this.#rules = parts.rules;
     this.log = parts.log.child({ sandboxId: record.sandboxId });
     this.#file = new PodFile(parts.directory, () => this.record);
     for (const container of record.containers) {
@@ -161,7 +172,7 @@ export class Pod {
     const { record, sandboxId } = this;
     await this.#begin();
     if (this.snapshot !== undefined) return await this.#manager.booted(sandboxId);
-    return await this.#manager.create(sandboxId, specFromAnnotations(record.annotations, record.labels));
+    return await this.#manager.create(sandboxId, specOfPod(record, this.#rules));
   }
 
   async #started(pid: number): Promise<void> {

@@ -2,10 +2,10 @@ import { join } from 'node:path';
 import { sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { specFromAnnotations } from './annotations.ts';
+import { specOfPod, type PodRequest, type PodRules } from './annotations.ts';
 import type { Caller } from './caller.ts';
 import { checkNamed, sandboxIdOf, type Named } from './ids.ts';
-import { Pod, noPod, notOurs, type PodContainer, type PodHost } from './pod.ts';
+import { Pod, noPod, notOurs, type PodContainer, type PodHost, type PodParts } from './pod.ts';
 import { readPods } from './pod-record.ts';
 
 /** Below the daemon's state directory. */
@@ -14,18 +14,19 @@ export const CONTAINERD_DIRECTORY = '.containerd';
 interface PodsOptions {
   readonly manager: PodHost;
   readonly stateDir: string;
+  readonly rules: PodRules;
   readonly log: Logger;
 }
 
 /** All pods that containerd has asked for. */
 export class Pods {
-  readonly #parts: { readonly manager: PodHost; readonly directory: string; readonly log: Logger };
+  readonly #parts: PodParts;
   /** By namespace and id. */
   readonly #pods = new Map<string, Pod>();
 
   private constructor(options: PodsOptions) {
-    const { manager, stateDir, log } = options;
-    this.#parts = { manager, log, directory: join(stateDir, CONTAINERD_DIRECTORY, 'pods') };
+    const { manager, stateDir, rules, log } = options;
+    this.#parts = { manager, rules, log, directory: join(stateDir, CONTAINERD_DIRECTORY, 'pods') };
   }
 
   /** Reads what an earlier daemon has left; the manager has adopted the sandboxes by then. */
@@ -41,21 +42,19 @@ export class Pods {
 
   /**
    * Takes note of a pod; `start` boots it. A repeat answers as the first time.
-   * @throws ShimError INVALID_ARGUMENT for ids and annotations; ALREADY_EXISTS / SANDBOX_EXISTS when the sandbox's id
-   *   is taken
+   * @throws ShimError INVALID_ARGUMENT for ids and annotations; PERMISSION_DENIED / ANNOTATION_NOT_ENABLED;
+   *   ALREADY_EXISTS / SANDBOX_EXISTS when the sandbox's id is taken
    */
   async create(
     name: Named,
-    what: {
+    what: PodRequest & {
       readonly implicit: boolean;
-      readonly annotations: Readonly<Record<string, string>>;
-      readonly labels: Readonly<Record<string, string>>;
       /** What CRI asks for and the pod does not get. */
       readonly notApplied?: readonly string[];
     },
   ): Promise<Pod> {
     checkNamed(name);
-    specFromAnnotations(what.annotations, what.labels);
+    specOfPod(what, this.#parts.rules);
     const sandboxId = sandboxIdOf(name);
     const existing = this.#pods.get(keyOf(name));
     if (existing !== undefined) {
@@ -70,6 +69,7 @@ export class Pods {
         implicit: what.implicit,
         annotations: { ...what.annotations },
         labels: { ...what.labels },
+        ...(what.size === undefined ? {} : { size: { ...what.size } }),
         ...(what.notApplied === undefined ? {} : { notApplied: [...what.notApplied] }),
         createdAtMs: Date.now(),
         begun: false,

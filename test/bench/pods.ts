@@ -25,7 +25,12 @@ const WHOLE = 'RunPodSandbox to the first output of its container';
 export async function pods(bench: Bench): Promise<Section> {
   const samples = new Samples();
   await using stack = new AsyncDisposableStack();
-  const settings = { log_level: 'info', templates_dir: `${bench.directory}/templates`, template_delay_ms: 1 };
+  const settings = {
+    log_level: 'info',
+    templates_dir: `${bench.directory}/templates`,
+    template_delay_ms: 1,
+    containerd_annotations: 'template',
+  };
   const start = async (config: Record<string, string | number>): Promise<ContainerdRig> => {
     const rig = stack.use(await ContainerdRig.start('2.1', { ...settings, ...config }));
     bench.clearedWhenInterrupted.push(rig.directory);

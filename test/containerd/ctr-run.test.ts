@@ -18,7 +18,7 @@ for (const version of ['1.7', '2.1'] as const) {
     let rig: ContainerdRig;
     let ctr: CtrRun;
     before(async () => {
-      rig = await ContainerdRig.start(version);
+      rig = await ContainerdRig.start(version, { containerd_annotations: 'vcpus' });
       ctr = new CtrRun(rig);
     });
     after(() => rig[Symbol.asyncDispose]());

@@ -12,7 +12,7 @@ import { TaskService } from '../../src/containerd/task.ts';
 import type { GuestContainers, GuestProcess } from '../../src/guest/containers/types.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { ociConfig } from '../support/container-rig.ts';
-import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
+import { FakePodHost, RULES } from '../support/containerd/fake-pod-host.ts';
 import { until } from '../support/until.ts';
 
 const caller: Caller = {
@@ -86,7 +86,7 @@ class Rig implements AsyncDisposable {
       await this.#written();
       await writeFile(this.path, edit(record));
     }
-    const pods = await Pods.open({ manager: this.host, stateDir: this.directory, log: silentLogger() });
+    const pods = await Pods.open({ manager: this.host, stateDir: this.directory, rules: RULES, log: silentLogger() });
     this.#pods = pods;
     this.#tasks = new TaskService({
       ...{

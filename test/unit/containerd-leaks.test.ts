@@ -15,7 +15,7 @@ import { TaskService } from '../../src/containerd/task.ts';
 import type { GuestContainers, GuestProcess, ProcessExit } from '../../src/guest/containers/types.ts';
 import type { HeldFifo } from '../../src/relay/holds.ts';
 import { ociConfig } from '../support/container-rig.ts';
-import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
+import { FakePodHost, RULES } from '../support/containerd/fake-pod-host.ts';
 import { until } from '../support/until.ts';
 
 const caller: Caller = {
@@ -125,7 +125,7 @@ class Rig implements AsyncDisposable {
   }
 
   async #open(): Promise<void> {
-    const pods = await Pods.open({ manager: this.host, stateDir: this.directory, log: silentLogger() });
+    const pods = await Pods.open({ manager: this.host, stateDir: this.directory, rules: RULES, log: silentLogger() });
     this.#pods = pods;
     this.#tasks = new TaskService({
       ...{ pods, directVolumes: this.directory, kata: { follow: () => Promise.resolve() }, guestGraceMs: 500 },

@@ -5,13 +5,15 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { silentLogger } from '../../src/base/log.ts';
-import { ANNOTATIONS, ANNOTATION_PREFIX, specFromAnnotations } from '../../src/containerd/annotations.ts';
+import { ANNOTATIONS, ANNOTATION_PREFIX, specOfPod } from '../../src/containerd/annotations.ts';
+import { configWith } from '../../src/config.ts';
 import { EventForwarder, type ForwardedEvent } from '../../src/containerd/forwarder.ts';
 import { checkNamed, sandboxIdOf, sharedVolumeId } from '../../src/containerd/ids.ts';
 import { rootfsOf, withDirectVolumes } from '../../src/containerd/sources.ts';
 import { VolumeUse } from '../../src/containerd/volume-use.ts';
 import { checkId } from '../../src/base/ids.ts';
 import { parseConfig } from '../../src/guest/containers/oci.ts';
+import { shimFailure } from '../support/agent-pair.ts';
 import { ociConfig } from '../support/container-rig.ts';
 import { until } from '../support/until.ts';
 
@@ -38,11 +40,17 @@ describe("containerd's names", () => {
 });
 
 describe('pod annotations', () => {
-  it('each sets its part of the spec; others are not ours', () => {
-    const spec = specFromAnnotations(
-      { 'io.qshim.vcpus': '3', 'io.qshim.memory-mib': '640', 'io.qshim.accelerator': 'tcg', other: 'x' },
-      { a: 'b' },
-    );
+  const all = configWith({ containerd_annotations: ['*'] });
+
+  it('each sets its part of the spec, before what the limits say; others are not ours', () => {
+    const annotations = {
+      'io.qshim.vcpus': '3',
+      'io.qshim.memory-mib': '640',
+      'io.qshim.accelerator': 'tcg',
+      other: 'x',
+    };
+    const size = { vcpus: 1, memoryMib: 300 };
+    const spec = specOfPod({ annotations, labels: { a: 'b' }, size }, all);
     assert.deepEqual(
       { vcpus: spec.vcpus, memoryMib: spec.memoryMib, accelerator: spec.accelerator, labels: spec.labels },
       { vcpus: 3, memoryMib: 640, accelerator: 'tcg', labels: { a: 'b' } },
@@ -57,8 +65,33 @@ describe('pod annotations', () => {
       { 'io.qshim.accelerator': 'xen' },
       { 'io.qshim.template': 'yes' },
     ]) {
-      assert.throws(() => specFromAnnotations(annotations, {}), new RegExp(Object.keys(annotations)[0] ?? ''));
+      const name = Object.keys(annotations)[0] ?? '';
+      assert.throws(() => specOfPod({ annotations, labels: {} }, all), new RegExp(name));
     }
+  });
+
+  it('none is enabled unless the operator lists it, by a pattern of the whole name', () => {
+    const rules = configWith({});
+    for (const { name } of ANNOTATIONS) {
+      const annotations = { [ANNOTATION_PREFIX + name]: '1' };
+      const refusal = shimFailure('PERMISSION_DENIED', 'ANNOTATION_NOT_ENABLED');
+      assert.throws(() => specOfPod({ annotations, labels: {} }, rules), refusal);
+    }
+    const some = configWith({ containerd_annotations: ['vcpu*', 'kernel'] });
+    const of = (name: string): unknown => specOfPod({ annotations: { [`io.qshim.${name}`]: '2' }, labels: {} }, some);
+    of('vcpus');
+    of('kernel');
+    assert.throws(() => of('kernel-parameters'), /containerd_annotations enables vcpu\*, kernel/);
+  });
+
+  it('a pod is as large as its limits, and never too small to boot', () => {
+    const sizeOf = (size: object): unknown => {
+      const { vcpus, memoryMib } = specOfPod({ annotations: {}, labels: {}, size }, configWith({}));
+      return { vcpus, memoryMib };
+    };
+    assert.deepEqual(sizeOf({ vcpus: 2, memoryMib: 640 }), { vcpus: 2, memoryMib: 640 });
+    assert.deepEqual(sizeOf({ memoryMib: 64 }), { vcpus: 0, memoryMib: 192 });
+    assert.deepEqual(sizeOf({ vcpus: 1 }), { vcpus: 1, memoryMib: 0 });
   });
 
   it('docs/containerd.md names every annotation', async () => {

@@ -10,7 +10,7 @@ import type { Pod } from '../../src/containerd/pod.ts';
 import { CONTAINERD_DIRECTORY, Pods } from '../../src/containerd/pods.ts';
 import type { RequestedSpec } from '../../src/volume/spec.ts';
 import { shimFailure } from '../support/agent-pair.ts';
-import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
+import { FakePodHost, RULES } from '../support/containerd/fake-pod-host.ts';
 import { until } from '../support/until.ts';
 
 /** Pods over sandboxes without VMs. */
@@ -51,7 +51,7 @@ class Rig implements AsyncDisposable {
 
 async function open(stateDir: string, manager: FakePodHost): Promise<Pods> {
   manager.guest ??= {} as NonNullable<FakePodHost['guest']>;
-  return await Pods.open({ manager, stateDir, log: silentLogger() });
+  return await Pods.open({ manager, stateDir, rules: RULES, log: silentLogger() });
 }
 
 /** A daemon has begun to start a pod and ends: its caller is cut off, and the VM goes on. */

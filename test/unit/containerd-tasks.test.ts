@@ -9,7 +9,7 @@ import { Pods } from '../../src/containerd/pods.ts';
 import { TaskService } from '../../src/containerd/task.ts';
 import type { GuestContainers, GuestProcess } from '../../src/guest/containers/types.ts';
 import { shimFailure } from '../support/agent-pair.ts';
-import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
+import { FakePodHost, RULES } from '../support/containerd/fake-pod-host.ts';
 import { until } from '../support/until.ts';
 
 const caller: Caller = {
@@ -35,7 +35,7 @@ async function rig(cleanup: AsyncDisposableStack, about: Container): Promise<Tas
   const process = running as unknown as GuestProcess;
   const find = (): GuestProcess => process;
   host.guest = { find, exec: () => Promise.resolve(process), discard } as unknown as GuestContainers;
-  const pods = await Pods.open({ manager: host, stateDir: directory, log: silentLogger() });
+  const pods = await Pods.open({ manager: host, stateDir: directory, rules: RULES, log: silentLogger() });
   const pod = await pods.create({ namespace: 'default', id: 'p' }, { implicit: false, annotations: {}, labels: {} });
   await pods.start(pod, caller);
   pod.record.containers.push({
@@ -111,7 +111,7 @@ it('an end that is on record when its daemon is killed, and was not told, is tol
   const topics: string[] = [];
   /** A daemon; one that is killed publishes no event. */
   const open = async (killed: boolean): Promise<{ readonly pods: Pods; readonly tasks: TaskService }> => {
-    const pods = await Pods.open({ manager: host, stateDir: directory, log: silentLogger() });
+    const pods = await Pods.open({ manager: host, stateDir: directory, rules: RULES, log: silentLogger() });
     const publish = ({ topic }: { readonly topic: string }): Promise<void> => {
       if (killed) return new Promise(() => undefined);
       topics.push(topic);

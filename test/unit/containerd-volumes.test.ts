@@ -15,7 +15,7 @@ import type { ContainerSpec, GuestContainers, GuestProcess } from '../../src/gue
 import type { VolumeSnapshot } from '../../src/volume/volume.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 import { ociConfig } from '../support/container-rig.ts';
-import { FakePodHost } from '../support/containerd/fake-pod-host.ts';
+import { FakePodHost, RULES } from '../support/containerd/fake-pod-host.ts';
 
 /** As the manager: the same id with another spec is refused. */
 class Host extends FakePodHost {
@@ -66,7 +66,7 @@ class Rig implements AsyncDisposable {
     const directory = await mkdtemp(join(tmpdir(), 'qshim-volumes-'));
     const host = new Host();
     host.guest = {} as unknown as GuestContainers;
-    const pods = await Pods.open({ manager: host, stateDir: directory, log: silentLogger() });
+    const pods = await Pods.open({ manager: host, stateDir: directory, rules: RULES, log: silentLogger() });
     const pod = await pods.create({ namespace: 'default', id: 'p' }, { implicit: false, annotations: {}, labels: {} });
     const never = new AbortController().signal;
     await pods.start(pod, { signal: never, leaving: never });

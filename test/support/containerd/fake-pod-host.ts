@@ -1,8 +1,13 @@
 import { ShimError } from '../../../src/base/errors.ts';
+import { configWith } from '../../../src/config.ts';
+import type { PodRules } from '../../../src/containerd/annotations.ts';
 import type { PodHost } from '../../../src/containerd/pod.ts';
 import type { GuestContainers } from '../../../src/guest/containers/types.ts';
 import type { SandboxSnapshot } from '../../../src/sandbox/sandbox.ts';
 import type { VolumeSnapshot } from '../../../src/volume/volume.ts';
+
+/** What pods may ask for by default. */
+export const RULES: PodRules = configWith({});
 
 interface FakeSandbox {
   state: SandboxSnapshot['state'];
