@@ -36,6 +36,8 @@ const KINDS: readonly Kind[] = [
   { name: 'confidential', needsVm: true, concurrency: 2, timeoutMs: 600_000, onlyWhenAsked: true },
   // Against real containerds from Debian, for some ten minutes: `npm run test:containerd`.
   { name: 'containerd', needsVm: true, concurrency: 1, timeoutMs: 900_000, onlyWhenAsked: true },
+  // What attackers have tried, again: `npm run test:security`. What is cheap of it is among the other kinds too.
+  { name: 'security', needsVm: true, concurrency: 1, timeoutMs: 900_000, onlyWhenAsked: true },
 ];
 
 /**
@@ -52,7 +54,11 @@ const ALSO_AS_CLONES: readonly string[] = [
 
 const command = new Command('npm test --')
   .description('Runs every check of the project.')
-  .option('--only <kinds>', 'comma-separated: lint, types, unit, component, qemu, confidential, containerd', list)
+  .option(
+    '--only <kinds>',
+    'comma-separated: lint, types, unit, component, qemu, confidential, containerd, security',
+    list,
+  )
   .option('--files <texts>', 'comma-separated: only test files whose path contains one of these texts', list)
   .option(
     '--template <use>',

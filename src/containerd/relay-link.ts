@@ -7,6 +7,7 @@ import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import { eachLine } from '../base/lines.ts';
 import type { Logger } from '../base/log.ts';
+import { NODE_FLAGS } from '../base/node-flags.ts';
 import { RELAY_VERSION, responseSchema, type RelayRequest, type RelayResponse } from '../relay/control.ts';
 import type { HeldFifo } from '../relay/holds.ts';
 
@@ -163,7 +164,7 @@ async function findOrStart(place: RelayPlace): Promise<Found> {
 async function start({ socket, backend, directory }: RelayPlace, control: string): Promise<void> {
   await using log = await open(join(directory, 'relay.log'), 'a', 0o600);
   const program = join(import.meta.dirname, '../relay-main.ts');
-  const args = ['--disable-warning=ExperimentalWarning', program, socket, backend, control];
+  const args = [...NODE_FLAGS, program, socket, backend, control];
   const child = spawn(process.execPath, args, { detached: true, stdio: ['ignore', log.fd, log.fd], cwd: '/' });
   child.on('error', () => undefined); // Then it does not come up, which is told.
   child.unref();

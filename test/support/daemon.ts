@@ -25,6 +25,7 @@ import type { SandboxesClient } from '../../src/grpc/generated/qshim/v1/Sandboxe
 import type { StopSandboxRequest } from '../../src/grpc/generated/qshim/v1/StopSandboxRequest.ts';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import type { VolumesClient } from '../../src/grpc/generated/qshim/v1/Volumes.ts';
+import { NODE_FLAGS } from '../../src/base/node-flags.ts';
 import { POOL_DIRECTORY_PREFIX } from '../../src/template/pool.ts';
 import { loadApi } from '../../src/grpc/schema.ts';
 
@@ -175,6 +176,8 @@ export interface DaemonOptions {
   readonly uid?: number;
   /** Arguments of node itself, such as `--import FILE`. */
   readonly nodeArguments?: readonly string[];
+  /** Runs it as an operator does, by bin/qshimd. */
+  readonly launcher?: boolean;
   /** Another version's code to run, instead of this one's: the directory that has its src/. */
   readonly tree?: string;
   /** Besides the test's own environment. */
@@ -228,20 +231,17 @@ export class TestDaemon implements AsyncDisposable {
       ...options.config,
     };
     const flags = Object.entries(settings).map(([name, value]) => `--${name.replaceAll('_', '-')}=${value}`);
-    const child = spawn(
-      process.execPath,
-      [
-        '--disable-warning=ExperimentalWarning',
-        ...(options.nodeArguments ?? []),
-        join(options.tree ?? root, 'src/main.ts'),
-        ...flags,
-      ],
-      {
-        stdio: ['ignore', log.fd, log.fd],
-        env: { ...process.env, ...options.environment },
-        ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
-      },
-    );
+    const tree = options.tree ?? root;
+    const command =
+      options.launcher === true
+        ? [join(tree, 'bin/qshimd')]
+        : [process.execPath, ...NODE_FLAGS, ...(options.nodeArguments ?? []), join(tree, 'src/main.ts')];
+    const [file = '', ...args] = [...command, ...flags];
+    const child = spawn(file, args, {
+      stdio: ['ignore', log.fd, log.fd],
+      env: { ...process.env, ...options.environment },
+      ...(options.uid === undefined ? {} : { uid: options.uid, gid: options.uid }),
+    });
     const daemon = new TestDaemon(directory, child, logStart);
     await daemon.#untilListening();
     return daemon;
