@@ -51,7 +51,7 @@ const configSchema = z.strictObject({
   state_dir: pathOfBytes(STATE_DIR_BYTES_MAX, SOCKETS_BELOW)
     .default('/run/qshim/state')
     .describe(
-      `Directory with one subdirectory a sandbox: state file, sockets, console log. Its path may have ${STATE_DIR_BYTES_MAX} bytes: the sockets lie below it.`,
+      `Directory of the daemon's state; below it, each sandbox has a directory with its state file, sockets and console log. Its path may have ${STATE_DIR_BYTES_MAX} bytes: the sockets lie below it.`,
     ),
   cache_dir: absolutePath
     .default('/var/cache/qshim')

@@ -12,9 +12,10 @@ import { AcceleratorChoice } from './qemu/accelerator.ts';
 import { chooseAllocator } from './qemu/allocator.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
 import { ShimServer } from './api/server.ts';
-import { lockStateDirectory } from './grpc/socket.ts';
+import { lockStateDirectory } from './grpc/state-lock.ts';
 import { BackingClaims } from './volume/claims.ts';
 import { EventLog } from './store/events.ts';
+import { settleDirectories } from './sandbox/directories.ts';
 import { SandboxManager } from './sandbox/manager.ts';
 import { WarmPool } from './template/pool.ts';
 import { Templates } from './template/templates.ts';
@@ -69,6 +70,7 @@ async function serve(options: Config, log: Logger): Promise<void> {
     watchersMax: config.watchers_max,
     watcherQueueMax: config.watcher_queue_max,
   };
+  await settleDirectories(config.state_dir, log);
   const events = await EventLog.open(join(config.state_dir, 'events.jsonl'), limits, log);
   cleanup.defer(() => events.flush());
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);

@@ -1,7 +1,7 @@
 import { invalidArgument } from './errors.ts';
 
 export const ID_LENGTH_MAX = 64;
-const ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
+export const ID_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
 /**
  * Checks an id that the caller chose (sandbox or volume). Ids become part of paths and of QEMU object ids, so the

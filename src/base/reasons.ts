@@ -1380,8 +1380,14 @@ export const REASONS = {
   SOCKET_IN_USE: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['start'],
-    meaning: 'Another daemon listens on the socket, or owns the state directory.',
+    meaning: 'Another daemon listens on the socket.',
     remedy: 'Stop the other daemon, or choose another socket and state directory.',
+  },
+  STATE_DIR_IN_USE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['start'],
+    meaning: 'Another daemon has the state directory: it holds the lock in it, for as long as it lives.',
+    remedy: 'Stop that daemon, whose pid the message names, or choose another state directory.',
   },
   NOT_A_SOCKET: {
     statuses: ['FAILED_PRECONDITION'],
@@ -1410,8 +1416,8 @@ export const REASONS = {
   DIRECTORY_NOT_LOCKED: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['start'],
-    meaning: 'The directory cannot be locked against other daemons.',
-    remedy: 'Read why in the message: flock of util-linux may be missing.',
+    meaning: 'The directory, or the lock in it, cannot be locked against other daemons.',
+    remedy: 'Read why in the message; a file system without such locks (flock(2)) cannot have it, a local one can.',
   },
   RELAY_NOT_STARTED: {
     statuses: ['UNAVAILABLE'],

@@ -1,13 +1,13 @@
-import { access, constants, stat } from 'node:fs/promises';
+import { access, constants, open, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { ExecaError, execa } from 'execa';
+import { Deadline, sleep } from '../base/deadline.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
+import { tryLock } from '../base/native.ts';
 import { isDenied, type Finding } from './finding.ts';
 
 const OTHERS_MODE_BITS = 0o077;
-const LOCK_PATIENCE_S = 5;
-/** flock(1) exits with it when another process holds the lock for too long. */
-const FLOCK_HELD = 1;
+const LOCK_PATIENCE_MS = 5000;
+const LOCK_RETRY_MS = 20;
 const AS_DAEMON = 'run as the user of the daemon';
 
 /** A file that QEMU will read. */
@@ -65,33 +65,33 @@ export async function checkPrivateFolder(check: string, path: string, option: st
   }
 }
 
-/** The daemon takes its turn at a folder by flock(2), through the program of that name. */
-export async function checkFolderLock(path: string, program = 'flock'): Promise<Finding> {
+/** The daemon locks its folders by flock(2), which not every file system offers. */
+export async function checkFolderLock(path: string, lock = tryLock): Promise<Finding> {
   const check = 'folder lock';
   const folder = await nearestExisting(join(path, 'qshim'));
   const failure = (detail: string, remedy: string): Finding => ({ check, status: 'failure', detail, remedy });
+  await using stack = new AsyncDisposableStack();
+  let fd: number;
   try {
     // As the daemon does: a folder that may not be read says nothing about locks.
-    await access(folder, constants.R_OK | constants.X_OK);
+    fd = stack.use(await open(folder, 'r')).fd;
   } catch (error) {
     const remedy = `${AS_DAEMON}, or choose another place with the option state_dir`;
     return failure(`${folder} cannot be opened, so locks are not tried: ${messageOf(error)}`, remedy);
   }
   try {
-    await execa(program, ['-s', '-w', String(LOCK_PATIENCE_S), folder, 'true']);
-    return { check, status: 'ok', detail: `${program} locks ${folder}` };
+    const deadline = Deadline.after(LOCK_PATIENCE_MS);
+    while (!lock(fd, 'shared')) {
+      if (deadline.expired) {
+        const detail = `${folder} was locked by another process for ${LOCK_PATIENCE_MS} ms`;
+        return failure(detail, 'look who holds it (lsof, lslocks): the daemon holds it for a moment only');
+      }
+      await sleep(LOCK_RETRY_MS);
+    }
+    return { check, status: 'ok', detail: `${folder} can be locked` };
   } catch (error) {
-    if (errnoOf(error) === 'ENOENT') {
-      return failure(`the program ${program} was not found`, 'apt-get install util-linux');
-    }
-    const { exitCode, shortMessage, stderr } = error instanceof ExecaError ? error : new ExecaError();
-    const said = String(stderr ?? '');
-    if (exitCode === FLOCK_HELD && said === '') {
-      const detail = `${folder} was locked by another process for ${LOCK_PATIENCE_S} s`;
-      return failure(detail, 'look who holds it (lsof, lslocks): the daemon holds it for a moment only');
-    }
     const remedy = 'put the state and the socket on a local file system, where flock(2) works';
-    return failure(`${folder} cannot be locked: ${said === '' ? shortMessage : said}`, remedy);
+    return failure(`${folder} cannot be locked: ${messageOf(error)}`, remedy);
   }
 }
 

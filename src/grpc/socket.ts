@@ -1,15 +1,15 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { constants } from 'node:fs';
 import { access, lstat, mkdir, open, rm } from 'node:fs/promises';
-import { connect, createServer } from 'node:net';
-import { dirname, join } from 'node:path';
+import { connect } from 'node:net';
+import { dirname } from 'node:path';
+import { Deadline, sleep } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { tryLock } from '../base/native.ts';
 
 const CONNECT_TIMEOUT_MS = 2000;
-const TURN_TIMEOUT_S = 30;
-const LOCK_SOCKET = 'lock.sock';
-/** What the lock's socket says to whoever connects. */
+const TURN_TIMEOUT_MS = 30_000;
+const TURN_RETRY_MS = 10;
+/** What the socket that was the lock of a state directory before (state-lock.ts) says to whoever connects. */
 const HOLDER = /^qshimd ([0-9]+)\n/;
 
 /**
@@ -30,57 +30,38 @@ export async function bindSocket(
 }
 
 /**
- * One daemon at a time for a state directory. The lock is a listening socket, so it cannot outlive its process, and it
- * tells who holds it.
- * @throws what bindSocket throws
+ * Waits for the turn in a directory, which lasts until the answer is disposed of. It is a lock (flock(2)) on the
+ * directory itself: nothing is written that could be stale, and the kernel lets go of it when the process ends.
+ * @throws ShimError FAILED_PRECONDITION / DIRECTORY_NOT_LOCKED
  */
-export async function lockStateDirectory(directory: string): Promise<AsyncDisposable> {
-  const path = join(directory, LOCK_SOCKET);
-  const server = createServer((socket) => {
-    socket.on('error', () => undefined);
-    socket.write(`qshimd ${process.pid}\n`);
-    // Whoever does not read must not hold up the end of the daemon.
-    socket.destroySoon();
-  });
-  await bindSocket(
-    path,
-    async () => {
-      const { promise, resolve, reject } = Promise.withResolvers<void>();
-      // Also later: a connection that could not be accepted is its caller's loss.
-      server.on('error', reject);
-      server.listen(path, resolve);
-      await promise;
-    },
-    'state_dir',
-  );
-  return server;
+export async function turnIn(directory: string): Promise<AsyncDisposable> {
+  await using stack = new AsyncDisposableStack();
+  const handle = stack.use(await open(directory, 'r'));
+  const deadline = Deadline.after(TURN_TIMEOUT_MS);
+  while (!lockOf(handle.fd, directory)) {
+    if (deadline.expired) throw notLocked(directory, `another process has held it for ${TURN_TIMEOUT_MS} ms`);
+    await sleep(TURN_RETRY_MS);
+  }
+  return stack.move();
 }
 
 /**
- * Waits for the turn in a directory, which lasts until the answer is disposed of. It is a lock (flock(2)) on the
- * directory itself: nothing is written that could be stale, and the kernel lets go of it when the process ends. Node
- * cannot ask for one; the program of that name can, for the lock belongs to the open file that both share, and stays
- * when the program ends.
+ * Locks an open file or directory, without waiting. False when another open file has the lock.
+ * @throws ShimError FAILED_PRECONDITION / DIRECTORY_NOT_LOCKED when its file system does not lock files
  */
-async function turnIn(directory: string): Promise<AsyncDisposable> {
-  await using stack = new AsyncDisposableStack();
-  const handle = stack.use(await open(directory, 'r'));
-  const flock = spawn('flock', ['-x', '-w', String(TURN_TIMEOUT_S), '0'], {
-    stdio: [handle.fd, 'ignore', 'ignore'],
-  });
-  const why = await once(flock, 'exit').then(([code]: readonly unknown[]) => {
-    if (code === 0) return undefined;
-    return code === 1 ? `another process has held it for ${TURN_TIMEOUT_S} s` : `flock ended with ${String(code)}`;
-  }, messageOf);
-  if (why === undefined) return stack.move();
-  throw new ShimError(
-    'FAILED_PRECONDITION',
-    `the directory ${directory} cannot be locked by flock (util-linux): ${why}`,
-    {
-      reason: 'DIRECTORY_NOT_LOCKED',
-      metadata: { path: directory },
-    },
-  );
+export function lockOf(fd: number, path: string): boolean {
+  try {
+    return tryLock(fd);
+  } catch (error) {
+    const why = `its file system does not lock files (${messageOf(error)}); local ones do`;
+    throw notLocked(path, why, error);
+  }
+}
+
+function notLocked(path: string, why: string, cause?: unknown): ShimError {
+  const metadata = { path };
+  const message = `${path} cannot be locked against other daemons: ${why}`;
+  return new ShimError('FAILED_PRECONDITION', message, { reason: 'DIRECTORY_NOT_LOCKED', metadata, cause });
 }
 
 /**

@@ -1,3 +1,5 @@
+import type { ChildProcess } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { execa } from 'execa';
 import { keyError } from './errors.ts';
 import { KEY_BYTES_MAX, KeyMaterial } from './material.ts';
@@ -45,7 +47,7 @@ export async function runKeyCommand(command: KeyCommand): Promise<KeyMaterial> {
   let stopped: (() => void) | undefined;
   const stop = (because: () => void): void => {
     stopped ??= because;
-    killGroup(subprocess.pid);
+    killGroup(subprocess);
   };
   const timer = setTimeout(() => {
     stop(() => {
@@ -88,8 +90,14 @@ function howItEnded(result: {
   return result.signal === undefined ? `cannot be run (${result.code ?? 'no reason'})` : `ended by ${result.signal}`;
 }
 
-function killGroup(pid: number | undefined): void {
+/**
+ * Its leader may have ended, and been reaped, while others of the group hold the output. As long as there are any, the
+ * kernel gives its number to nobody; where there are none, a process that has it now is a stranger.
+ */
+function killGroup({ pid, exitCode, signalCode }: ChildProcess): void {
   if (pid === undefined) return;
+  const isReaped = exitCode !== null || signalCode !== null;
+  if (isReaped && existsSync(`/proc/${pid}`)) return;
   try {
     process.kill(-pid, 'SIGKILL');
   } catch {

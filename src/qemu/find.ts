@@ -1,5 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
-import { QemuProcess, identify, type ProcessIdentity } from './process.ts';
+import { basename, dirname, join } from 'node:path';
+import { MOVED_FROM_FILE } from './files.ts';
+import { QemuProcess, argumentsOf, identify, type IsOurs, type ProcessIdentity } from './process.ts';
 
 /**
  * The QEMU process that serves the QMP socket of a state directory, by its command line; undefined when there is none.
@@ -8,17 +10,29 @@ import { QemuProcess, identify, type ProcessIdentity } from './process.ts';
 export async function findQemu(
   qmpSocket: string,
 ): Promise<{ readonly identity: ProcessIdentity; readonly args: readonly string[] } | undefined> {
-  const wanted = `path=${qmpSocket.replaceAll(',', ',,')},`;
+  const serves = await servesSocket(qmpSocket);
   for (const name of await readdir('/proc')) {
     if (!/^[0-9]+$/.test(name)) continue;
     // Processes end while they are looked at.
-    const text = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
-    const args = text.split('\0');
-    if (!args.some((arg) => arg.startsWith('socket,id=qmp,') && arg.includes(wanted))) continue;
+    const args = await argumentsOf(Number(name)).catch(() => []);
+    if (!serves(args)) continue;
     const identity = await identify(Number(name));
     if (identity !== undefined) return { identity, args };
   }
   return undefined;
+}
+
+/** Tells a QEMU whose QMP socket this is, also when its directory has moved since it was started. */
+async function servesSocket(qmpSocket: string): Promise<IsOurs> {
+  const movedFrom = await readFile(join(dirname(qmpSocket), MOVED_FROM_FILE), 'utf8').catch(() => undefined);
+  const paths = [qmpSocket, ...(movedFrom === undefined ? [] : [join(movedFrom, basename(qmpSocket))])];
+  const wanted = paths.map((path) => `path=${path.replaceAll(',', ',,')},`);
+  return (args) => args.some((arg) => arg.startsWith('socket,id=qmp,') && wanted.some((path) => arg.includes(path)));
+}
+
+/** Tells the QEMU of a sandbox, which has its UUID on the command line, from every other process. */
+export function hasUuid(uuid: string): IsOurs {
+  return (args) => args.some((arg, index) => arg === '-uuid' && args[index + 1] === uuid);
 }
 
 /**
@@ -26,7 +40,7 @@ export async function findQemu(
  */
 export async function endQemuOf(qmpSocket: string): Promise<number | undefined> {
   const found = await findQemu(qmpSocket);
-  const qemu = found && (await QemuProcess.adopt(found.identity));
+  const qemu = found && (await QemuProcess.adopt(found.identity, await servesSocket(qmpSocket)));
   await qemu?.kill('SIGKILL');
   await qemu?.exited;
   return qemu?.pid;

@@ -1,7 +1,10 @@
 import { once } from 'node:events';
 import { createWriteStream } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { constants } from 'node:os';
 import { execa } from 'execa';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { ProcessHandle } from '../base/native.ts';
 import { readProcStat, type ProcStat } from '../base/proc-stat.ts';
 import { allocatorEnvironment } from './allocator.ts';
 
@@ -25,6 +28,9 @@ export interface ProcessIdentity {
   readonly startTicks: number;
 }
 
+/** Tells by its command line whether a process is the one that is looked for. */
+export type IsOurs = (args: readonly string[]) => boolean;
+
 const WATCH_INTERVAL_MS = 200;
 
 /** One QEMU process, in a session of its own: it outlives the daemon, and a daemon that comes back adopts it. */
@@ -32,13 +38,13 @@ export class QemuProcess {
   readonly identity: ProcessIdentity;
   /** Settles when the process has been seen to be gone; never rejects. */
   readonly exited: Promise<ExitInfo>;
-  /** Started by this daemon: until its exit was seen, nobody else can have its pid. */
-  readonly #isChild: boolean;
+  /** Undefined for one that this daemon started: until its exit was seen, nobody else can have its pid. */
+  readonly #isOurs: IsOurs | undefined;
   #exit: ExitInfo | undefined;
 
-  private constructor(identity: ProcessIdentity, exited: Promise<ExitInfo>, isChild: boolean) {
+  private constructor(identity: ProcessIdentity, exited: Promise<ExitInfo>, isOurs?: IsOurs) {
     this.identity = identity;
-    this.#isChild = isChild;
+    this.#isOurs = isOurs;
     this.exited = exited.then((info) => {
       this.#exit = info;
       return info;
@@ -85,7 +91,7 @@ export class QemuProcess {
     const exited = subprocess.then(({ exitCode, signal }) => ({ code: exitCode, signal }));
     try {
       const identity = await identify(pid);
-      return new QemuProcess(identity ?? { pid, startTicks: 0 }, exited, true);
+      return new QemuProcess(identity ?? { pid, startTicks: 0 }, exited);
     } catch (error) {
       // Nobody would own it.
       subprocess.kill('SIGKILL');
@@ -98,11 +104,13 @@ export class QemuProcess {
   }
 
   /**
-   * Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now.
+   * Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now:
+   * by its start time, which a record of an earlier boot of the host, or a damaged one, may share with a stranger, and
+   * by its command line.
    */
-  static async adopt(identity: ProcessIdentity): Promise<QemuProcess | undefined> {
-    if (!(await isAlive(identity))) return undefined;
-    return new QemuProcess(identity, watchUntilGone(identity), false);
+  static async adopt(identity: ProcessIdentity, isOurs: IsOurs): Promise<QemuProcess | undefined> {
+    if (!(await isStill(identity, isOurs))) return undefined;
+    return new QemuProcess(identity, watchUntilGone(identity), isOurs);
   }
 
   get pid(): number {
@@ -120,13 +128,8 @@ export class QemuProcess {
    */
   async kill(signal: NodeJS.Signals): Promise<void> {
     if (this.#exit !== undefined) return;
-    const alive = await isAlive(this.identity).catch((error: unknown) => {
-      if (!this.#isChild) throw error;
-      return true;
-    });
-    if (!alive) return;
     try {
-      process.kill(this.pid, signal);
+      await signalProcess(this.identity, signal, this.#isOurs);
     } catch (error) {
       if (errnoOf(error) !== 'ESRCH') throw error;
     }
@@ -144,6 +147,44 @@ export async function identify(pid: number): Promise<ProcessIdentity | undefined
   }
   const { state, startTicks } = stat;
   return state === 'Z' || state === 'X' ? undefined : { pid, startTicks };
+}
+
+/** The command line of a process (proc_pid_cmdline(5)); none of one that has ended. @throws the system error */
+export async function argumentsOf(pid: number): Promise<readonly string[]> {
+  return (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0');
+}
+
+/**
+ * Sends a signal to a process and to no other: what is looked at is held by a descriptor before it is looked at, and
+ * the signal goes through that descriptor. Without effect when it is another process now.
+ * @param isOurs undefined for a child whose exit was not seen yet: its pid is nobody else's
+ * @throws the system error; ESRCH: it has ended
+ */
+async function signalProcess(identity: ProcessIdentity, signal: NodeJS.Signals, isOurs?: IsOurs): Promise<void> {
+  using handle = openHandle(identity.pid);
+  if (isOurs !== undefined && !(await isStill(identity, isOurs))) return;
+  if (handle === undefined) process.kill(identity.pid, signal);
+  else handle.signal(constants.signals[signal]);
+}
+
+/** Undefined on hosts without pidfd, and where there is no descriptor left: then the look alone has to do. */
+function openHandle(pid: number): ProcessHandle | undefined {
+  try {
+    return ProcessHandle.open(pid);
+  } catch (error) {
+    if (errnoOf(error) === 'ESRCH') throw error;
+    return undefined;
+  }
+}
+
+async function isStill(identity: ProcessIdentity, isOurs: IsOurs): Promise<boolean> {
+  return (await isAlive(identity)) && isOurs(await argumentsOf(identity.pid).catch(noneWhenGone));
+}
+
+/** It ended since it was looked at. */
+function noneWhenGone(error: unknown): readonly string[] {
+  if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ESRCH') return [];
+  throw error;
 }
 
 async function isAlive(identity: ProcessIdentity): Promise<boolean> {

@@ -4,10 +4,12 @@ import { basename, join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { sandboxFiles } from '../qemu/files.ts';
-import { endQemuOf, findQemu } from '../qemu/find.ts';
+import { endQemuOf, findQemu, hasUuid } from '../qemu/find.ts';
 import { QemuProcess } from '../qemu/process.ts';
 import { LEFT_OVER_MARK, START_AGAIN_FILE, restartBoot, resumeBoot } from './boot.ts';
 import { CORRUPT_MARK, JOURNAL_FILE, NO_CONTAINERS, readJournal, type JournalRecord } from '../store/journal.ts';
+import { bootedSince, noteBoot } from './boot-id.ts';
+import { sandboxDirectories } from './directories.ts';
 import { awaitAgent } from './observe.ts';
 import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from '../template/pool.ts';
 import { sandboxFromArguments } from './recover.ts';
@@ -24,31 +26,35 @@ export interface Adopted {
 }
 
 /**
- * Takes over every sandbox that an earlier daemon left in the state directory, all at once. Names that begin with a dot
- * are not sandboxes: containerd's state is in one. A directory that has neither a readable journal nor a QEMU is left
- * alone, and named in the log.
+ * Takes over every sandbox that an earlier daemon left in the state directory, all at once. A directory that has
+ * neither a readable journal nor a QEMU is left alone, and named in the log.
  */
 export async function adoptAll(environment: SandboxEnvironment): Promise<readonly Adopted[]> {
   const { config, log } = environment;
-  const entries = await readdir(config.state_dir, { withFileTypes: true });
+  const directories = await sandboxDirectories(config.state_dir, log);
+  const rebooted = await bootedSince(config.state_dir);
   const adopted = await Promise.all(
-    entries
-      .filter(({ name }) => !name.startsWith('.') && !name.includes(LEFT_OVER_MARK))
-      .filter((entry) => entry.isDirectory())
-      .map(async (entry) => {
-        const directory = join(config.state_dir, entry.name);
+    directories
+      .filter((directory) => !basename(directory).includes(LEFT_OVER_MARK))
+      .map(async (directory) => {
         try {
-          return await adopt(environment, directory);
+          return await adopt(environment, directory, rebooted);
         } catch (error) {
           log.error({ directory, problem: messageOf(error) }, 'sandbox not adopted');
           return undefined;
         }
       }),
   );
+  await noteBoot(config.state_dir, log);
   return adopted.filter((one) => one !== undefined);
 }
 
-async function adopt(environment: SandboxEnvironment, directory: string): Promise<Adopted | undefined> {
+/** @param rebooted the host has booted since: what the journal says of a process is over */
+async function adopt(
+  environment: SandboxEnvironment,
+  directory: string,
+  rebooted: boolean,
+): Promise<Adopted | undefined> {
   const { log } = environment;
   const journal = await readJournal(join(directory, JOURNAL_FILE), log);
   if (journal === undefined && (await endPoolMember(directory, log))) return undefined;
@@ -65,7 +71,7 @@ async function adopt(environment: SandboxEnvironment, directory: string): Promis
   const { id, spec, uuid, createdAtMs } = record.sandbox;
   const sandbox = makeSandbox(environment, { id, spec, uuid, createdAtMs, directory });
   sandbox.restore(record);
-  const qemu = await findProcess(record, sandbox);
+  const qemu = rebooted ? undefined : await findProcess(record, sandbox);
   const again = existsSync(join(directory, START_AGAIN_FILE));
   // One without a QEMU never ran: nobody may be told that it has been created, and has stopped since.
   if (record.sandbox.state === 'creating' && (record.sandbox.start.kind === 'clone' || qemu === undefined)) {
@@ -144,10 +150,12 @@ async function recordFromProcess(
 async function findProcess(record: JournalRecord, sandbox: Sandbox): Promise<QemuProcess | undefined> {
   const { state, process } = record.sandbox;
   if (state === 'stopped') return undefined;
-  if (process !== undefined) return await QemuProcess.adopt(process);
-  // The daemon was killed between starting QEMU and writing down its pid.
+  const isOurs = hasUuid(record.sandbox.uuid);
+  const recorded = process && (await QemuProcess.adopt(process, isOurs));
+  if (recorded !== undefined) return recorded;
+  // The daemon was killed between starting QEMU and writing down its pid; or what it wrote is of another process.
   const found = await findQemu(sandbox.files.qmpSocket);
-  return found === undefined ? undefined : await QemuProcess.adopt(found.identity);
+  return found === undefined ? undefined : await QemuProcess.adopt(found.identity, isOurs);
 }
 
 /** Connects to a VM that runs; reconciling its volumes is part of the connecting (observe.ts). */

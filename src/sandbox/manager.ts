@@ -1,11 +1,9 @@
-import { createHash } from 'node:crypto';
-import { mkdir, rm } from 'node:fs/promises';
-import { join } from 'node:path';
+import { rm } from 'node:fs/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
-import { SOCKET_PATH_BYTES_MAX, pathBytes } from '../base/socket-path.ts';
+import { sandboxDirectory } from '../qemu/files.ts';
 import { clearBareQemus } from '../qemu/bare-qemu.ts';
 import { asShimError } from '../qmp/errors.ts';
 import type { EventLog } from '../store/events.ts';
@@ -57,24 +55,7 @@ import { whyLate } from './why-late.ts';
  *     attach ─▶ volume/admission.ts ─▶ volumes.add ─▶ volume/attach.ts     detach ─▶ volume/detach.ts
  */
 
-/** Longest id that names its own directory. */
-const DIRECTORY_NAME_MAX = 36;
-/** The longest name of a socket in a sandbox's directory. */
-const SOCKET_NAME_BYTES = 'uevents.sock'.length;
-const HASH_DIGITS = 12;
 const CLEAR_RETRY_MS = 500;
-
-/**
- * Name of a sandbox's state directory: its id where that is short enough, also for the paths of the sockets below it;
- * else a prefix and a hash.
- */
-export function directoryName(sandboxId: string, stateDir: string): string {
-  const room = SOCKET_PATH_BYTES_MAX - pathBytes(stateDir) - SOCKET_NAME_BYTES - 2;
-  const charsMax = Math.min(DIRECTORY_NAME_MAX, room);
-  if (sandboxId.length <= charsMax) return sandboxId;
-  const hash = createHash('sha256').update(sandboxId).digest('hex').slice(0, HASH_DIGITS);
-  return `${sandboxId.slice(0, charsMax - HASH_DIGITS - 1)}-${hash}`;
-}
 
 /**
  * All sandboxes of the daemon: what `api/` and `containerd/` call. Ids are checked here, and every call is idempotent
@@ -104,10 +85,9 @@ export class SandboxManager {
     return this.#environment.events;
   }
 
-  /** Makes the state directory and takes over what an earlier daemon left running. */
+  /** Takes over what an earlier daemon left running. The state directory is there, and settled (directories.ts). */
   async start(): Promise<void> {
     const { config } = this.#environment;
-    await mkdir(config.state_dir, { recursive: true, mode: 0o700 });
     await clearBareQemus(config, this.#environment.log);
     for (const { sandbox, booting, again } of await adoptAll(this.#environment)) {
       this.#sandboxes.set(sandbox.id, sandbox);
@@ -196,7 +176,7 @@ export class SandboxManager {
       spec,
       uuid: member?.uuid ?? newUuid(),
       createdAtMs: Date.now(),
-      directory: member?.files.directory ?? join(config.state_dir, directoryName(sandboxId, config.state_dir)),
+      directory: member?.files.directory ?? sandboxDirectory(config.state_dir, sandboxId),
     };
     const sandbox = makeSandbox(this.#environment, identity, member?.agent);
     this.#sandboxes.set(sandboxId, sandbox);

@@ -11,6 +11,12 @@ import type { JournalSandbox } from '../store/journal.ts';
 const OWN_HOSTNAME = new RegExp(`^${HOSTNAME_PARAMETER.replaceAll('.', '\\.')}\\S+ ?`);
 const TEMPLATE_MEMORY = /,mem-path=[^,]*\/([0-9a-f]{64})\/memory,/;
 
+/** The id of the sandbox whose QEMU has these arguments; undefined when they are not ours. */
+export function idFromArguments(args: readonly string[]): string | undefined {
+  const name = args[args.indexOf('-name') + 1] ?? '';
+  return /^guest=qshim-(.+?),debug-threads=on$/.exec(name)?.[1]?.replaceAll(',,', ',');
+}
+
 /** The sandbox's own record, read back from the arguments that qemu/argv.ts made; undefined when they are not ours. */
 export function sandboxFromArguments(
   args: readonly string[],
@@ -18,7 +24,7 @@ export function sandboxFromArguments(
   configuredParameters: string,
 ): JournalSandbox | undefined {
   const valueOf = (flag: string): string => args[args.indexOf(flag) + 1] ?? '';
-  const id = /^guest=qshim-(.+?),debug-threads=on$/.exec(valueOf('-name'))?.[1]?.replaceAll(',,', ',');
+  const id = idFromArguments(args);
   const vcpus = Number(/^cpus=([0-9]+)/.exec(valueOf('-smp'))?.[1]);
   const memoryMib = Number(/^size=([0-9]+)M/.exec(valueOf('-m'))?.[1]);
   if (id === undefined || !Number.isInteger(vcpus) || !Number.isInteger(memoryMib)) return undefined;

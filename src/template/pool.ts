@@ -9,13 +9,13 @@ import type { Config } from '../config.ts';
 import { agentFor, type GuestAgent } from '../guest/agent.ts';
 import type { TemplateLease } from './store.ts';
 import { startCloneVm, type CloneVm } from './clone.ts';
-import { sandboxFiles, type SandboxFiles } from '../qemu/files.ts';
+import { sandboxFiles, sandboxesDirectory, type SandboxFiles } from '../qemu/files.ts';
 import { hostnameOf } from '../sandbox/spec.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
 import type { TemplateLaunch } from './vm.ts';
 import type { Templates } from './templates.ts';
 
-/** No sandbox's directory is named like this: ids hold no "+". */
+/** No other sandbox's directory is named like this: hashes hold no "+", as ids did not, which were names once. */
 export const POOL_DIRECTORY_PREFIX = 'pool+';
 
 /** Where a member that became a sandbox has its id: the journal may be lost, and QEMU's command line does not tell. */
@@ -180,7 +180,7 @@ export class WarmPool implements AsyncDisposable {
     undo.use(lease);
     // Short: sockets lie below it, and their paths may have 107 bytes.
     const name = `${POOL_DIRECTORY_PREFIX}${randomBytes(4).toString('hex')}`;
-    const files = sandboxFiles(join(config.state_dir, name));
+    const files = sandboxFiles(join(sandboxesDirectory(config.state_dir), name));
     await mkdir(files.directory, { mode: 0o700 });
     undo.defer(() => rm(files.directory, { recursive: true, force: true }));
     const agent = undo.use(agentFor(files.agentSocket, config, log));

@@ -1,7 +1,7 @@
 /** Pause, resume, reboot and start: bin/qshim, a real qshimd, and a scripted QEMU. */
 import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename } from 'node:path';
 import { describe, it } from 'node:test';
 import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import { assertRefusal, refusal } from '../support/errors.ts';
@@ -165,10 +165,7 @@ describe('start of a stopped sandbox', () => {
     assert.equal((await rig.attach('v')).generation, 2);
     await until('it runs', () => (watched.types.includes('sandbox.running') ? true : undefined));
     assert.deepEqual(watched.types.slice(0, 2), ['sandbox.creating', 'sandbox.running']);
-    assert.deepEqual(
-      (await readdir(rig.daemon.stateDir)).filter((name) => name.startsWith('one')),
-      ['one'],
-    );
+    assert.deepEqual(await rig.daemon.leftInState(), [basename(rig.daemon.directoryOf('one'))]);
     // The next daemon finds it as any other.
     await rig.restart('SIGKILL');
     assert.equal((await rig.client.getSandbox('one')).qemuPid, after.qemuPid);
@@ -184,7 +181,7 @@ describe('start of a stopped sandbox', () => {
     const stopped = await rig.client.getSandbox('one');
     assert.equal(stopped.state, 'SANDBOX_STATE_STOPPED');
     assert.equal(stopped.cause?.reason, 'GUEST_AGENT_TIMEOUT');
-    assert.deepEqual(await readdir(join(rig.daemon.stateDir, 'one')), ['state.json']);
+    assert.deepEqual(await readdir(rig.daemon.directoryOf('one')), ['state.json']);
     await rig.restart('SIGKILL');
     assert.equal((await rig.client.getSandbox('one')).cause?.reason, 'GUEST_AGENT_TIMEOUT');
     rig.qemu.options.delete('one');
@@ -209,6 +206,6 @@ describe('start of a stopped sandbox', () => {
     assert.deepEqual([stopped.state, stopped.cause?.reason], ['SANDBOX_STATE_STOPPED', 'GUEST_AGENT_TIMEOUT']);
     rig.qemu.options.delete('one');
     assert.equal((await rig.client.startSandbox('one')).state, 'SANDBOX_STATE_RUNNING');
-    assert.ok(!(await readdir(join(rig.daemon.stateDir, 'one'))).includes('start-again'));
+    assert.ok(!(await readdir(rig.daemon.directoryOf('one'))).includes('start-again'));
   });
 });

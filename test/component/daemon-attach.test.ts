@@ -46,7 +46,7 @@ describe('attach: the order of things', { timeout: 120_000 }, () => {
     for (const name of ['blockdev-add', 'device_add', 'device_del', 'blockdev-del'] as const) {
       const usual = vm.qmp.handlerOf(name);
       vm.qmp.on(name, (args, context) => {
-        const journal = readFileSync(join(rig.daemon.stateDir, 'one/state.json'), 'utf8');
+        const journal = readFileSync(join(rig.daemon.directoryOf('one'), 'state.json'), 'utf8');
         const { volumes } = JSON.parse(journal) as Awaited<ReturnType<typeof rig.journal>>;
         onDisk.push(`${name}: ${volumes.map(({ volumeId, state }) => `${volumeId} ${state.state}`).join()}`);
         return usual(args, context);

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { sleep } from '../../src/base/deadline.ts';
 import { identify } from '../../src/qemu/process.ts';
+import { sandboxesDirectory } from '../../src/qemu/files.ts';
 import { refusal, type Refusal } from '../support/errors.ts';
 import { NO_REPLY, QmpFailure } from '../support/fake-qmp.ts';
 import type { FakeVmOptions } from '../support/fake-qemu.ts';
@@ -31,10 +32,7 @@ async function refusedSandbox(rig: FakeVmRig, options: FakeVmOptions): Promise<R
     }),
   );
   assert.deepEqual(await rig.client.listSandboxes(), []);
-  assert.deepEqual(
-    (await readdir(rig.daemon.stateDir, { withFileTypes: true })).filter((entry) => entry.isDirectory()),
-    [],
-  );
+  assert.deepEqual(await rig.daemon.leftInState(), []);
   if (pid !== 0) assert.equal(await identify(pid), undefined, 'the process is gone');
   return seen;
 }
@@ -148,7 +146,7 @@ describe('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
       const seen = await refusedSandbox(rig, {
         prepare: (vm) => {
           vm.agent.stop();
-          const log = join(rig.daemon.stateDir, 'one/console.log');
+          const log = join(rig.daemon.directoryOf('one'), 'console.log');
           const words = '\u001b[1mKernel panic\u001b[0m - not syncing.\r\n\r\nNo working init found.\r\n';
           writeFileSync(log, `${'x'.repeat(4000)}\n${words}`);
           // Not the guest's doing: the boot goes on. The other comes once the guest is waited for.
@@ -170,7 +168,7 @@ describe('sandboxes over a QEMU that will not do', { timeout: 120_000 }, () => {
     const seen = await refusedSandbox(rig, {
       prepare: (vm) => {
         vm.agent.stop();
-        writeFileSync(join(rig.daemon.stateDir, 'one/console.log'), 'booting\n');
+        writeFileSync(join(rig.daemon.directoryOf('one'), 'console.log'), 'booting\n');
         void vm.qmp.waitForCommand('qom-get').then(() => vm.exit(3, 'qemu: no more memory\n'));
       },
     });
@@ -224,7 +222,7 @@ describe('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
     await rig.restartAfter('SIGKILL', async () => {
       one.qmp.on('qom-get', () => false);
       // Without its journal it is looked at before the daemon listens, and its QMP serves somebody else.
-      await rm(join(rig.daemon.stateDir, 'two/state.json'));
+      await rm(join(rig.daemon.directoryOf('two'), 'state.json'));
       other = connect(two.qmp.path);
       await once(other, 'data');
     });
@@ -264,21 +262,18 @@ describe('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
       await first.ended;
     });
     await until('it is gone', async () => ((await rig.client.listSandboxes()).length === 0 ? true : undefined));
-    assert.deepEqual(
-      await readdir(rig.daemon.stateDir, { withFileTypes: true }).then((all) => all.filter((one) => one.isDirectory())),
-      [],
-    );
+    assert.deepEqual(await rig.daemon.leftInState(), []);
   });
 
   it('killed in the first write of a journal: what was a pool member still is one, and goes', async () => {
     await using rig = await FakeVmRig.start();
     await rig.restartAfter('SIGKILL', async () => {
-      const directory = join(rig.daemon.stateDir, 'pool+0123abcd');
+      const directory = join(sandboxesDirectory(rig.daemon.stateDir), 'pool+0123abcd');
       await mkdir(directory);
       await writeFile(join(directory, 'state.json.new'), '{');
     });
     assert.deepEqual(await rig.client.listSandboxes(), []);
-    assert.ok(!(await readdir(rig.daemon.stateDir)).includes('pool+0123abcd'));
+    assert.deepEqual(await rig.daemon.leftInState(), []);
   });
 
   it('asked to stop: nobody was told of a sandbox yet, so none is left', async () => {

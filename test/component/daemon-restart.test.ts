@@ -193,7 +193,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
     await rig.attach('a');
     const usual = vm.qmp.handlerOf('query-status');
     await rig.restartAfter('SIGKILL', async () => {
-      await rm(join(rig.daemon.stateDir, 'one/state.json'));
+      await rm(join(rig.daemon.directoryOf('one'), 'state.json'));
       vm.qmp.on('query-status', (args, context) => sleep(300).then(() => usual(args, context)));
     });
     assert.equal((await rig.volume('a')).generation, 1);
@@ -211,7 +211,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
       await rig.attach('a', 60_000);
       await rig.restartAfter('SIGKILL', () => {
         meanwhile(vm);
-        return rm(join(rig.daemon.stateDir, 'one/state.json'));
+        return rm(join(rig.daemon.directoryOf('one'), 'state.json'));
       });
       const tries = async (): Promise<number> =>
         (await rig.daemon.log()).split('is not seen to be in use; it stays PENDING').length;
@@ -232,7 +232,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
     const vm = await rig.sandbox();
     await rig.attach('a', 60_000);
     await rig.restartAfter('SIGKILL', async () => {
-      await rm(join(rig.daemon.stateDir, 'one/state.json'));
+      await rm(join(rig.daemon.directoryOf('one'), 'state.json'));
       vm.model.reboot('vol-1-a');
     });
     await rig.until('a', 'VOLUME_STATE_PENDING');
@@ -247,7 +247,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
     await rig.attach('a');
     const usual = vm.qmp.handlerOf('query-status');
     await rig.restartAfter('SIGKILL', async () => {
-      await rm(join(rig.daemon.stateDir, 'one/state.json'));
+      await rm(join(rig.daemon.directoryOf('one'), 'state.json'));
       vm.qmp.on('query-status', () => NO_REPLY);
     });
     assert.equal((await refusal(rig.attach('a'))).reason, 'QMP_LOST');
@@ -263,7 +263,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
     await rig.attach('a');
     const usual = vm.qmp.handlerOf('query-named-block-nodes');
     await rig.restartAfter('SIGKILL', async () => {
-      await rm(join(rig.daemon.stateDir, 'one/state.json'));
+      await rm(join(rig.daemon.directoryOf('one'), 'state.json'));
       for (const id of ['vol-1-helper', 'vol-9-helper', 'not-ours']) vm.model.objects.set(id, { 'qom-type': 'secret' });
       vm.qmp.on('query-named-block-nodes', async (args, context) => {
         const nodes = (await usual(args, context)) as readonly { readonly drv: string }[];
@@ -280,7 +280,7 @@ describe('a daemon that comes back', { timeout: 240_000 }, () => {
   it('to a record that cannot be read now: the VM keeps its directory, and the daemon after that adopts it', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
-    const journal = join(rig.daemon.stateDir, 'one/state.json');
+    const journal = join(rig.daemon.directoryOf('one'), 'state.json');
     await rig.restartAfter('SIGKILL', async () => {
       await rename(journal, `${journal}-away`);
       await mkdir(journal);

@@ -24,7 +24,7 @@ describe('a daemon that comes', { timeout: 240_000 }, () => {
     const vm = await rig.sandbox();
     await rig.attach('a');
     await rig.attach('b');
-    const journal = join(rig.daemon.stateDir, 'one/state.json');
+    const journal = join(rig.daemon.directoryOf('one'), 'state.json');
     const logged = (await rig.daemon.log()).length;
     await rig.restartAfter('SIGKILL', async () => {
       const later = withLaterMembers(JSON.parse(await readFile(journal, 'utf8')));
@@ -51,7 +51,7 @@ describe('a daemon that comes', { timeout: 240_000 }, () => {
     const times = lines.filter((line) => line.includes('not known here are kept')).length;
     assert.equal(times, 2, 'once for each daemon that has read it');
     assert.deepEqual(
-      (await readdir(join(rig.daemon.stateDir, 'one'))).filter((name) => name.includes('.corrupt-')),
+      (await readdir(rig.daemon.directoryOf('one'))).filter((name) => name.includes('.corrupt-')),
       [],
     );
   });
@@ -74,7 +74,7 @@ describe('a daemon that comes', { timeout: 240_000 }, () => {
       await using rig = await FakeVmRig.start();
       const vm = await rig.sandbox();
       await rig.attach('a');
-      const journal = join(rig.daemon.stateDir, 'one/state.json');
+      const journal = join(rig.daemon.directoryOf('one'), 'state.json');
       let ours = '';
       let theirs = '';
       await rig.restartAfter('SIGKILL', async () => {
@@ -100,7 +100,7 @@ describe('a daemon that comes', { timeout: 240_000 }, () => {
   it('to such a journal of a sandbox that has ended: its directory is not taken for another', async () => {
     await using rig = await FakeVmRig.start();
     const vm = await rig.sandbox();
-    const directory = join(rig.daemon.stateDir, 'one');
+    const directory = rig.daemon.directoryOf('one');
     const theirs = '{"version":2}';
     await rig.restartAfter('SIGKILL', async () => {
       await writeFile(join(directory, 'state.json'), theirs);

@@ -165,7 +165,8 @@ await describe('the socket', async () => {
     await withDaemon({}, async (daemon) => {
       assert.equal(await terminate(daemon), 0);
       assert.deepEqual(await readdir(join(daemon.directory, 'run')), []);
-      assert.ok(!(await readdir(daemon.stateDir)).includes('lock.sock'));
+      // The lock is free; its file stays, also to tell daemons of before that the directory is none of theirs.
+      assert.ok((await stat(join(daemon.stateDir, 'lock.sock'))).isFile());
     });
   });
 
@@ -267,7 +268,7 @@ await describe('the socket', async () => {
       );
       const winners = answers.filter(({ won }) => won);
       assert.equal(winners.length, 1, JSON.stringify(answers));
-      const expected = `another daemon (pid ${winners[0]?.pid}) listens on ${stateDir}/lock.sock`;
+      const expected = `another daemon (pid ${winners[0]?.pid}) has the state directory: it holds the lock ${stateDir}/lock.sock`;
       for (const { won, said } of answers) assert.equal(said, won ? '' : expected);
     }
   });
@@ -276,7 +277,9 @@ await describe('the socket', async () => {
     await withDaemon({}, async (daemon) => {
       const result = await failedStart(daemon.directory, { flags: [`--socket=${daemon.directory}/run/second.sock`] });
       assert.equal(result.exitCode, 1);
-      assert.ok(result.stderr.includes(join(daemon.stateDir, 'lock.sock')), result.stderr);
+      const lock = join(daemon.stateDir, 'lock.sock');
+      const said = `another daemon (pid ${daemon.child.pid}) has the state directory: it holds the lock ${lock}`;
+      assert.ok(result.stderr.includes(said), result.stderr);
       assert.deepEqual(await readdir(join(daemon.directory, 'run')), ['api.sock']);
       assert.deepEqual(await daemon.client.listSandboxes(), []);
     });

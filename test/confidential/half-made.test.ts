@@ -78,7 +78,7 @@ await describe('an image that is not finished is no image, and the source stays 
     const attaching = daemon.client.attach({ sandboxId, volumeId: 'v', spec: spec(path, SLOW_MS) });
     const ended = assert.rejects(attaching);
     await atWork(path);
-    const journal = await readFile(join(daemon.stateDir, sandboxId, 'state.json'), 'utf8');
+    const journal = await readFile(join(daemon.directoryOf(sandboxId), 'state.json'), 'utf8');
     assert.match(journal, new RegExp(`"creating":{"sourceBytes":${SOURCE_BYTES},"bornMs":`), 'the intent is on disk');
     await daemon.kill('SIGKILL');
     await ended;
@@ -108,7 +108,7 @@ await describe('an image that is not finished is no image, and the source stays 
     assert.deepEqual(await shape(path), EMPTY);
     const again = await daemon.client.attach({ sandboxId: 'one', volumeId: 'v', spec: spec(path, 20) });
     assert.deepEqual([again.encryption?.created, again.encryption?.keySlots], [true, 1]);
-    const journal = await readFile(join(daemon.stateDir, 'one/state.json'), 'utf8');
+    const journal = await readFile(join(daemon.directoryOf('one'), 'state.json'), 'utf8');
     assert.match(journal, /"creating":null/);
     await daemon.client.detach({ sandboxId: 'one', volumeId: 'v' });
     assert.equal((await stat(path)).size, MADE_BYTES, 'an image that was finished stays');
@@ -165,7 +165,7 @@ await describe('an image that is not finished is no image, and the source stays 
       ...hostLuks({ key: { file: `${daemon.keyDir}/key` }, iterationMs: SLOW_MS }),
     };
     const ended = assert.rejects(daemon.client.attach({ sandboxId, volumeId: 'v', spec: device }));
-    const journal = join(daemon.stateDir, sandboxId, 'state.json');
+    const journal = join(daemon.directoryOf(sandboxId), 'state.json');
     await until('the intent on disk', async () =>
       (await readFile(journal, 'utf8')).includes('"creating":{"sourceBytes":0}'),
     );

@@ -26,7 +26,7 @@ await describe('the daemon is killed while it changes keys of an attached volume
     call((done) =>
       rig.daemon.client.volumes.addKey({ target: TARGET, key: key('first'), newKey: key(fresh), iterationMs }, done),
     );
-  const journal = (): Promise<string> => readFile(join(rig.daemon.stateDir, 'vm/state.json'), 'utf8');
+  const journal = (): Promise<string> => readFile(join(rig.daemon.directoryOf('vm'), 'state.json'), 'utf8');
   const underWay = async (): Promise<boolean> => (await journal()).includes('"kind":"change-keys"');
 
   await it('the next daemon waits for what QEMU does, tells what is in the header, and takes the next change', async () => {

@@ -132,8 +132,10 @@ await describe('keys in use', { skip }, async () => {
     const qmp = await readFile(join(recorded, 'qmp.sock'), 'utf8');
     assert.match(qmp, /"qom-type":"secret".*"keyid"/, 'QMP is recorded, and a secret went over it');
     assert.match(qmp, /"file":"\/proc\/\d+\/fd\/\d+"/, "and the master key's way, which has no name in any directory");
-    for (const name of ['qshimd.log', 's/events.jsonl', 's/vm/state.json', 's/vm/console.log']) {
-      assert.ok((await stat(join(daemon.directory, name))).size > 0, `${name} is there to be looked through`);
+    const vm = daemon.directoryOf('vm');
+    const looked = [join(daemon.directory, 'qshimd.log'), join(daemon.stateDir, 'events.jsonl')];
+    for (const path of [...looked, join(vm, 'state.json'), join(vm, 'console.log')]) {
+      assert.ok((await stat(path)).size > 0, `${path} is there to be looked through`);
     }
     // The way to the guest: proof that the recording and the scan see a key where there is one.
     const channel = await readFile(join(recorded, 'qga.sock'));

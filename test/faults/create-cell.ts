@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
 import { call as promised } from '../support/daemon.ts';
@@ -48,7 +47,7 @@ function readyWhenOf(step: Step): ReadyWhen {
 }
 
 async function struck(rig: FaultRig, step: Step, fault: Fault, moment: Moment): Promise<Outcome<Sandbox__Output>> {
-  const stateDir = join(rig.daemon.stateDir, SANDBOX_ID);
+  const stateDir = rig.daemon.directoryOf(SANDBOX_ID);
   const coming = rig.expectVm(SANDBOX_ID, true);
   const { sandboxes } = rig.client;
   const readyWhen = readyWhenOf(step);
@@ -105,7 +104,7 @@ async function settled(rig: FaultRig): Promise<Sandbox__Output | undefined> {
 
 /** No process, and soon no directory: one that could not be removed during the fault is removed after it. */
 async function checkNothingLeft(rig: FaultRig): Promise<void> {
-  const directory = join(rig.daemon.stateDir, SANDBOX_ID);
+  const directory = rig.daemon.directoryOf(SANDBOX_ID);
   assert.deepEqual(await processesNaming(`path=${directory}/`), [], 'QEMU is left running');
   await until('the state directory is removed', async () => !(await exists(directory)), CLEARED_MAX_MS);
   // The daemon takes note of it a moment later.

@@ -276,7 +276,7 @@ async function ignoredKill(rig: FaultRig): Promise<void> {
 }
 
 async function nothingLeft(rig: FaultRig): Promise<void> {
-  const directory = `${rig.daemon.stateDir}/new`;
+  const directory = rig.daemon.directoryOf('new');
   assert.deepEqual(await processesNaming(`path=${directory}/`), []);
   assert.equal(await exists(directory), false);
   assert.ok(!(await rig.client.listSandboxes()).some(({ sandboxId }) => sandboxId === 'new'));

@@ -178,7 +178,7 @@ export class FaultRig implements AsyncDisposable {
 
   /** Opens the wires of a VM as soon as its QEMU listens; with `gated`, not before `go`. */
   expectVm(sandboxId: string, gated = false): ComingVm {
-    const directory = join(this.daemon.stateDir, sandboxId);
+    const directory = this.daemon.directoryOf(sandboxId);
     const gate = Promise.withResolvers<undefined>();
     if (!gated) gate.resolve(undefined);
     const given = new AbortController();

@@ -196,15 +196,15 @@ describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     const first = await start();
     await first.client.createSandbox({ sandboxId: 'ready', spec });
     const creating = first.client.createSandbox({ sandboxId: 'vm', spec }).catch(() => undefined);
-    await until('its QEMU', async () => (await qemuProcessesBelow(join(first.stateDir, 'vm'))).length === 1);
-    const [pid = 0] = await qemuProcessesBelow(join(first.stateDir, 'vm'));
+    await until('its QEMU', async () => (await qemuProcessesBelow(first.directoryOf('vm'))).length === 1);
+    const [pid = 0] = await qemuProcessesBelow(first.directoryOf('vm'));
     await first.kill('SIGKILL');
     await creating;
     await using second = await start({}, first.directory);
     const made: Sandbox__Output = await second.client.createSandbox({ sandboxId: 'vm', spec });
     assert.equal(made.start?.kind, CLONE);
     if (made.qemuPid !== pid) assert.equal(await identify(pid), undefined, 'the first QEMU is gone');
-    assert.equal((await qemuProcessesBelow(join(second.stateDir, 'vm'))).length, 1);
+    assert.equal((await qemuProcessesBelow(second.directoryOf('vm'))).length, 1);
     assert.equal(await second.client.guest('vm', 'hostname'), 'vm\n');
   });
 });

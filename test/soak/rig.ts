@@ -141,7 +141,7 @@ export class Rig {
   async dismantle(): Promise<readonly string[]> {
     const leaks: string[] = [];
     for (const { sandboxId } of await this.client.listSandboxes()) await this.client.deleteSandbox(sandboxId);
-    const inState = (await readdir(this.daemon.stateDir)).filter((name) => !DAEMON_FILES.has(name));
+    const inState = await this.daemon.leftInState();
     leaks.push(...inState.map((name) => `state directory: ${name}`));
     await this.endDaemon('SIGTERM');
     const end = performance.now() + PROBE_END_MS;
@@ -172,9 +172,6 @@ export class Rig {
 function ending({ child }: TestDaemon): string {
   return child.signalCode ?? `exit code ${String(child.exitCode)}`;
 }
-
-/** What the daemon itself keeps in its state directory, beside one directory for each sandbox. */
-const DAEMON_FILES: ReadonlySet<string> = new Set(['lock.sock', 'events.jsonl']);
 
 function isSettledSandbox(sandbox: Sandbox__Output): boolean {
   if (sandbox.state === 'SANDBOX_STATE_STOPPED') return true;

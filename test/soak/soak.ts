@@ -314,10 +314,9 @@ export class Soak {
     sandbox: SandboxModel,
     plan: StepPlan,
   ): Promise<readonly Problem[]> {
-    const state = this.#rig.daemon.stateDir;
+    const directory = this.#rig.daemon.directoryOf(sandbox.id);
     await this.#rig.endDaemon(kind === 'daemon-term' ? 'SIGTERM' : 'SIGKILL');
-    if (kind === 'journal-cut' && sandbox.runs)
-      await cutShort(join(state, sandbox.id, 'state.json'), plan.random.fraction());
+    if (kind === 'journal-cut' && sandbox.runs) await cutShort(join(directory, 'state.json'), plan.random.fraction());
     this.#actedMs = performance.now();
     this.#figures.time('restart', await this.#rig.startDaemon());
     return [];

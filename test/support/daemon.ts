@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { chmod, chown, mkdir, mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, type ServiceError } from '@grpc/grpc-js';
 import type { OptionName } from '../../src/config.ts';
@@ -26,17 +26,31 @@ import type { StopSandboxRequest } from '../../src/grpc/generated/qshim/v1/StopS
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import type { VolumesClient } from '../../src/grpc/generated/qshim/v1/Volumes.ts';
 import { NODE_FLAGS } from '../../src/base/node-flags.ts';
+import { sandboxDirectory, sandboxesDirectory } from '../../src/qemu/files.ts';
 import { POOL_DIRECTORY_PREFIX } from '../../src/template/pool.ts';
 import { loadApi } from '../../src/grpc/schema.ts';
 
 const root = join(import.meta.dirname, '../..');
 const START_TIMEOUT_MS = 60_000;
 
+/** Names in a state directory that stay when there are no sandboxes. */
+const DAEMON_FILES: ReadonlySet<string> = new Set([
+  ...['lock.sock', 'events.jsonl', 'boot-id', '.containerd'],
+  basename(sandboxesDirectory('/')),
+]);
+
 /**
  * Set by scripts/test.ts: how sandboxes that do not say start (default: off), and a directory on tmpfs for templates.
  */
 const TEMPLATE_MODE = process.env['QSHIM_TEST_TEMPLATE'];
 const TEMPLATES_DIR = process.env['QSHIM_TEST_TEMPLATES_DIR'];
+
+/** What is in a state directory besides the daemon's own files. */
+export async function leftIn(stateDir: string): Promise<readonly string[]> {
+  const sandboxes = await readdir(sandboxesDirectory(stateDir)).catch(() => []);
+  const others = (await readdir(stateDir)).filter((name) => !DAEMON_FILES.has(name));
+  return [...sandboxes, ...others].sort();
+}
 
 let cachePath: string | undefined;
 
@@ -261,6 +275,16 @@ export class TestDaemon implements AsyncDisposable {
     throw new Error(`the daemon did not start: ${await this.#ownLog()}`);
   }
 
+  /** The state directory of a sandbox. */
+  directoryOf(sandboxId: string): string {
+    return sandboxDirectory(this.stateDir, sandboxId);
+  }
+
+  /** What is in the state directory besides the daemon's own files: of sandboxes, of the pool, of unfinished work. */
+  async leftInState(): Promise<readonly string[]> {
+    return await leftIn(this.stateDir);
+  }
+
   log(): Promise<string> {
     return readFile(join(this.directory, 'qshimd.log'), 'utf8');
   }
@@ -321,14 +345,13 @@ export class TestDaemon implements AsyncDisposable {
       throw error;
     }
     // Pool members belong to no sandbox, and end with the daemon.
-    const before = (await readdir(this.stateDir)).filter((name) => !name.startsWith(POOL_DIRECTORY_PREFIX));
+    const before = (await this.leftInState()).filter((name) => !name.startsWith(POOL_DIRECTORY_PREFIX));
     await this.kill('SIGTERM');
     if (this.child.exitCode !== 0)
       throw new Error(`the daemon exited with ${this.child.exitCode}: ${await this.log()}`);
     const pods = await readdir(join(this.stateDir, '.containerd/pods')).catch(() => []);
-    const members = (await readdir(this.stateDir)).filter((name) => name.startsWith(POOL_DIRECTORY_PREFIX));
-    const kept = ['lock.sock', 'events.jsonl', '.containerd'];
-    const unexpected = [...before.filter((name) => !kept.includes(name)), ...members, ...pods];
+    const members = (await this.leftInState()).filter((name) => name.startsWith(POOL_DIRECTORY_PREFIX));
+    const unexpected = [...before, ...members, ...pods];
     if (unexpected.length > 0) throw new Error(`left in the state directory: ${unexpected.join(', ')}`);
     if (process.env.KEEP === undefined) await rm(this.directory, { recursive: true, force: true });
   }

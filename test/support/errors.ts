@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
 import { Metadata, status, type ServiceError } from '@grpc/grpc-js';
 import type { MessageTypeDefinition } from '@grpc/proto-loader';
 import { REASONS, isReason, type ReasonRow } from '../../src/base/reasons.ts';
@@ -141,7 +140,7 @@ async function look(daemon: TestDaemon): Promise<WorldState> {
   return {
     sandboxes,
     volumes: await daemon.client.listVolumes(),
-    directories: (await readdir(daemon.stateDir)).sort(),
+    directories: await daemon.leftInState(),
     daemonFiles: await openFiles(daemon.child.pid ?? 0),
     qemus,
   };

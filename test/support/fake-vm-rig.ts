@@ -96,7 +96,7 @@ export class FakeVmRig implements AsyncDisposable {
   /** Makes the journal unwritable, for root too, until disposed of. */
   async blockJournal(): Promise<AsyncDisposable> {
     // A directory in the temporary file's place; a write that is under way has to end first.
-    const obstacle = join(this.daemon.stateDir, 'one/state.json.new');
+    const obstacle = join(this.daemon.directoryOf('one'), 'state.json.new');
     await until('the journal is at rest', () =>
       mkdir(obstacle).then(
         () => true,
@@ -108,7 +108,7 @@ export class FakeVmRig implements AsyncDisposable {
 
   /** The journal of the sandbox as it is on disk now. */
   async journal(): Promise<{ volumes: { volumeId: string; state: { state: string; phase?: string } }[] }> {
-    const text = await readFile(join(this.daemon.stateDir, 'one/state.json'), 'utf8');
+    const text = await readFile(join(this.daemon.directoryOf('one'), 'state.json'), 'utf8');
     return JSON.parse(text) as Awaited<ReturnType<FakeVmRig['journal']>>;
   }
 

@@ -1,4 +1,4 @@
-import { mkdir, mkdtemp, open, readdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { silentLogger, type Logger } from '../../src/base/log.ts';
@@ -7,9 +7,11 @@ import { AcceleratorChoice } from '../../src/qemu/accelerator.ts';
 import type { KeySource } from '../../src/keys/sources.ts';
 import { BackingClaims } from '../../src/volume/claims.ts';
 import { EventLog } from '../../src/store/events.ts';
+import { settleDirectories } from '../../src/sandbox/directories.ts';
 import { SandboxManager } from '../../src/sandbox/manager.ts';
 import { WarmPool } from '../../src/template/pool.ts';
 import { Templates } from '../../src/template/templates.ts';
+import { leftIn } from './daemon.ts';
 import { bareQemuBinary } from './bare-qemu.ts';
 import { INITRD, KERNEL } from './guest-image.ts';
 
@@ -65,7 +67,7 @@ export class InProcess implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const { id } of this.manager.list({})) await this.manager.delete(id, true);
     await this.#owned.disposeAsync();
-    const left = (await readdir(this.config.state_dir)).filter((name) => name !== 'events.jsonl');
+    const left = await leftIn(this.config.state_dir);
     if (left.length > 0) throw new Error(`left in the state directory: ${left.join(', ')}`);
     await rm(this.directory, { recursive: true });
   }
@@ -73,6 +75,7 @@ export class InProcess implements AsyncDisposable {
 
 async function startManager(config: Config, log: Logger): Promise<[SandboxManager, AsyncDisposableStack]> {
   await using owned = new AsyncDisposableStack();
+  await settleDirectories(config.state_dir, log);
   const limits = { retainedMax: 4096, watchersMax: 16, watcherQueueMax: 1024 };
   const events = await EventLog.open(join(config.state_dir, 'events.jsonl'), limits, log);
   owned.defer(() => events.flush());

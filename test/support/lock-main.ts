@@ -4,7 +4,7 @@
  */
 import { createInterface } from 'node:readline';
 import { messageOf } from '../../src/base/errors.ts';
-import { lockStateDirectory } from '../../src/grpc/socket.ts';
+import { lockStateDirectory } from '../../src/grpc/state-lock.ts';
 
 await using held = new AsyncDisposableStack();
 process.stdout.write('ready\n');

@@ -109,13 +109,13 @@ export function checkAnswer(operation: Operation, answer: Volume__Output, alone:
 
 interface Settled {
   readonly client: ApiClient;
-  readonly stateDir: string;
+  readonly directory: string;
   readonly vm: FaultyVm;
   readonly tail: EventTail;
 }
 
 /** All that must agree once nothing is under way: records, QEMU, the events, the journal. Gives the records. */
-export async function checkSettled({ client, stateDir, vm, tail }: Settled): Promise<Records> {
+export async function checkSettled({ client, directory, vm, tail }: Settled): Promise<Records> {
   const [sandbox, volumes] = await Promise.all([client.getSandbox('one'), client.listVolumes('one')]);
   tail.check();
   const open = volumes.filter(isOpen);
@@ -129,7 +129,7 @@ export async function checkSettled({ client, stateDir, vm, tail }: Settled): Pro
     const type = `volume.${nameOf(volume)}`;
     assert.equal(tail.latest.get(volume.generation)?.type, type, `newest event of ${volume.volumeId}`);
   }
-  await checkJournal(join(stateDir, 'one/state.json'), volumes);
+  await checkJournal(join(directory, 'state.json'), volumes);
   return new Map(volumes.map((volume) => [volume.volumeId, volume]));
 }
 

@@ -225,7 +225,7 @@ class Run {
     if (this.#killed) await this.#restart();
     const vm = this.#faulty;
     if (vm.exited) this.#tail.retold ||= this.#killed;
-    const settled = { client: this.#rig.client, stateDir: this.#rig.daemon.stateDir, vm, tail: this.#tail };
+    const settled = { client: this.#rig.client, directory: this.#rig.daemon.directoryOf('one'), vm, tail: this.#tail };
     const deadline = Deadline.after(HANG_MS);
     for (;;) {
       try {

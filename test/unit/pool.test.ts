@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { configWith, type Config } from '../../src/config.ts';
+import { sandboxesDirectory } from '../../src/qemu/files.ts';
 import { WarmPool } from '../../src/template/pool.ts';
 import type { CloneVm, CloneVmOptions } from '../../src/template/clone.ts';
 import { poolKind, type SandboxSpec } from '../../src/sandbox/spec.ts';
 import type { FoundTemplate } from '../../src/template/templates.ts';
 import { testLaunch } from '../support/template-vm.ts';
+import { leftIn } from '../support/daemon.ts';
 import { until } from '../support/until.ts';
 
 /** The warm pool's book-keeping, with VMs that are none. */
@@ -82,7 +84,9 @@ class Rig implements AsyncDisposable {
   }
 
   static async make(config: Partial<Config>): Promise<Rig> {
-    return new Rig(await mkdtemp(join(tmpdir(), 'qshim-t-')), config);
+    const stateDir = await mkdtemp(join(tmpdir(), 'qshim-t-'));
+    await mkdir(sandboxesDirectory(stateDir));
+    return new Rig(stateDir, config);
   }
 
   #find(): FoundTemplate {
@@ -118,12 +122,12 @@ class Rig implements AsyncDisposable {
   }
 
   async directories(count: number): Promise<void> {
-    await until(`${count} directories`, async () => (await readdir(this.stateDir)).length === count);
+    await until(`${count} directories`, async () => (await leftIn(this.stateDir)).length === count);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.pool[Symbol.asyncDispose]();
-    const left = await readdir(this.stateDir);
+    const left = await leftIn(this.stateDir);
     await rm(this.stateDir, { recursive: true });
     assert.deepEqual([left, this.alive.length], [[], 0], 'the pool leaves nothing');
   }

@@ -5,6 +5,7 @@ import { copyFile, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { readProcStat } from '../../src/base/proc-stat.ts';
+import { hasUuid } from '../../src/qemu/find.ts';
 import { QemuProcess, describeExit, identify, type ProcessIdentity } from '../../src/qemu/process.ts';
 import { Scratch } from '../support/shell-qemu.ts';
 import { until } from '../support/until.ts';
@@ -22,6 +23,8 @@ async function bystander(): Promise<AsyncDisposable & { readonly identity: Proce
   };
   return { identity, [Symbol.asyncDispose]: end };
 }
+
+const isSleep = (args: readonly string[]): boolean => args[0] === '/bin/sleep';
 
 describe('process identity', () => {
   it('one that lives, the same each time', async () => {
@@ -100,26 +103,44 @@ describe('QEMU process', () => {
 
   it('adoption finds the process, and notices its end without being its parent', async () => {
     await using other = await bystander();
-    const adopted = await QemuProcess.adopt(other.identity);
+    const adopted = await QemuProcess.adopt(other.identity, isSleep);
     assert.ok(adopted !== undefined);
     assert.equal(adopted.exit, undefined);
     await adopted.kill('SIGKILL');
     assert.deepEqual(await adopted.exited, { code: undefined, signal: undefined });
-    assert.equal(await QemuProcess.adopt(other.identity), undefined, 'it is gone');
+    assert.equal(await QemuProcess.adopt(other.identity, isSleep), undefined, 'it is gone');
   });
 
   it('a pid that belongs to another process now is neither adopted nor killed', async () => {
     await using other = await bystander();
     const { pid, startTicks } = other.identity;
-    assert.equal(await QemuProcess.adopt({ pid, startTicks: startTicks - 1 }), undefined);
-    assert.equal(await QemuProcess.adopt({ pid, startTicks: 0 }), undefined);
+    assert.equal(await QemuProcess.adopt({ pid, startTicks: startTicks - 1 }, isSleep), undefined);
+    assert.equal(await QemuProcess.adopt({ pid, startTicks: 0 }, isSleep), undefined);
 
-    const adopted = await QemuProcess.adopt(other.identity);
+    const adopted = await QemuProcess.adopt(other.identity, isSleep);
     assert.ok(adopted !== undefined);
     // As if the pid had been given to another process since.
     Object.assign(adopted, { identity: { pid, startTicks: startTicks - 1 } });
     await adopted.kill('SIGKILL');
     assert.deepEqual(await identify(pid), other.identity, 'it still lives');
+  });
+
+  it('a process that is not the one by its command line is neither adopted nor killed, whatever its start time', async () => {
+    await using other = await bystander();
+    assert.equal(await QemuProcess.adopt(other.identity, hasUuid('a-uuid')), undefined);
+    let ours = true;
+    const adopted = await QemuProcess.adopt(other.identity, () => ours);
+    assert.ok(adopted !== undefined);
+    ours = false;
+    await adopted.kill('SIGKILL');
+    assert.deepEqual(await identify(other.identity.pid), other.identity, 'it still lives');
+  });
+
+  it('a UUID is that of the option, whole', () => {
+    assert.equal(hasUuid('u')(['qemu', '-uuid', 'u', '']), true);
+    assert.equal(hasUuid('u')(['qemu', '-uuid', 'uu', 'u']), false);
+    assert.equal(hasUuid('u')(['qemu', '-name', 'u']), false);
+    assert.equal(hasUuid('')(['qemu', '-uuid']), false);
   });
 
   it('exits are told in words', () => {

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, symlink } from 'node:fs/promises';
+import { access, mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -54,6 +54,14 @@ export class Tree implements AsyncDisposable {
     });
     if (asked.exitCode !== 0 && asked.exitCode !== 1) throw new Error(asked.stderr);
     return asked.exitCode === 0;
+  }
+
+  /** Whether it keeps sandboxes apart from its own files, under hashes of their ids. */
+  async hasOwnNames(): Promise<boolean> {
+    return await access(join(this.directory, 'src/sandbox/directories.ts')).then(
+      () => true,
+      () => false,
+    );
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
