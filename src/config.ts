@@ -37,6 +37,10 @@ const KATA_DIRECTORY_BYTES_MAX = 24;
 
 const milliseconds = z.int().min(1).max(86_400_000);
 const count = z.int().min(1).max(1_000_000);
+const rate = z
+  .int()
+  .min(100)
+  .max(2 ** 40);
 const bytes = z
   .int()
   .min(4096)
@@ -285,12 +289,40 @@ const configSchema = z.strictObject({
   qmp_line_bytes_max: bytes.default(16_777_216).describe('Longest line that QEMU may send over QMP.'),
   qmp_pending_max: count.default(1024).describe('QMP commands of one sandbox that may wait for their replies at once.'),
   agent_timeout_ms: milliseconds.default(10_000).describe('How long the guest agent may take to answer one request.'),
-  agent_line_bytes_max: bytes.default(33_554_432).describe('Longest line that the guest agent may send.'),
+  agent_line_bytes_max: bytes
+    .default(50_331_648)
+    .describe(
+      'Longest line that the guest agent may send. Of a command with output no more is kept than the output may have, of others 64 KiB, of lists 1 MiB.',
+    ),
+  guest_bytes_per_second_max: rate
+    .default(4_194_304)
+    .describe(
+      'What the daemon reads and understands of one guest (agent, announcements, QMP events), in bytes a second; eight seconds of it at once. Beyond it the guest waits.',
+    ),
+  guest_lines_per_second_max: rate
+    .default(1000)
+    .describe('The same in lines, messages or reads, of which each costs the daemon some microseconds.'),
+  guest_stream_bytes_per_second_max: rate
+    .default(33_554_432)
+    .describe('What the daemon passes on of one guest (output of commands and containers), in bytes a second.'),
+  guests_bytes_per_second_max: rate
+    .default(33_554_432)
+    .describe('guest_bytes_per_second_max of all guests together; each keeps a sixteenth of its own beside it.'),
+  guests_lines_per_second_max: rate
+    .default(8000)
+    .describe('guest_lines_per_second_max of all guests together, likewise.'),
+  guests_stream_bytes_per_second_max: rate
+    .default(134_217_728)
+    .describe('guest_stream_bytes_per_second_max of all guests together, likewise.'),
   agent_queue_max: count.default(256).describe('Requests that may wait for one guest agent at once.'),
   exec_timeout_ms: milliseconds
     .default(30_000)
     .describe('How long a command run by Exec may take when the caller says nothing.'),
-  exec_output_bytes_max: bytes.default(8_388_608).describe('Most bytes of output that Exec answers with, each stream.'),
+  exec_output_bytes_max: bytes
+    .default(1_048_576)
+    .describe(
+      'Most bytes of output that Exec answers with, each stream; the rest is cut off. They are taken in one piece, which holds all other calls up for some 10 ms a MiB: ExecStream has no limit.',
+    ),
   exec_max: count.default(16).describe('Commands that Exec may run at once in one sandbox.'),
   guest_ports_max: z
     .int()

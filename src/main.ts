@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { Command } from '@commander-js/extra-typings';
 import packageJson from '../package.json' with { type: 'json' };
 import { ShimError, messageOf } from './base/errors.ts';
+import { HostBudget } from './base/budget.ts';
 import { surviveFailedSpawns } from './base/failed-spawns.ts';
 import { createLogger, errorOutput, logOutput, type Logger } from './base/log.ts';
 import { ContainerdEndpoint } from './containerd/endpoint.ts';
@@ -78,10 +79,11 @@ async function serve(options: Config, log: Logger): Promise<void> {
   // The probe has a time limit, and a directory that it removes.
   cleanup.defer(() => probed);
   const templates = cleanup.use(await Templates.open(config, log));
-  const pool = cleanup.use(new WarmPool(config, log, templates));
+  const budgets = HostBudget.from(config);
+  const pool = cleanup.use(new WarmPool(config, log, templates, budgets));
   const keys = cleanup.use(keySources(config, log));
   const claims = new BackingClaims();
-  const manager = new SandboxManager({ config, log, events, claims, accelerators, templates, pool, keys });
+  const manager = new SandboxManager({ config, log, events, claims, budgets, accelerators, templates, pool, keys });
   await manager.start();
   cleanup.defer(() => manager.release());
   const server = new ShimServer(manager, config, log);

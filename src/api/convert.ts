@@ -158,6 +158,7 @@ export function sandboxMessage(sandbox: SandboxSnapshot): SandboxMessage {
     agentReady: sandbox.agentReady,
     runState: sandbox.runState,
     qemuUnresponsive: sandbox.unresponsive,
+    guestOverBudget: sandbox.overBudget,
     stateDir: sandbox.directory,
     start: { ...sandbox.start, kind: START_KINDS[sandbox.start.kind] },
     capacity: {

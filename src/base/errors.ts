@@ -23,15 +23,15 @@ type ShimErrorArguments = {
 
 const MESSAGE_CHARS_MAX = 4096;
 const METADATA_CHARS_MAX = 1024;
-/** Control characters other than tab: on a terminal they do things. */
-const CONTROLS = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g;
+/** Control characters other than tab, and format characters: a terminal acts on them, and they hide what text says. */
+const CONTROLS = /[\u0000-\u0008\u000a-\u001f\u007f-\u009f\p{Cf}\u2028\u2029]/gu;
 
 /**
  * An error with a status code, a stable reason and one sentence for people.
  *
  * Messages and metadata may hold what a hostile guest said. They end up in records, events, logs, gRPC trailers and on
  * terminals, so they are made short and harmless here: well-formed Unicode, and messages, which are for people, as one
- * sentence without control characters. Metadata is for programs, and has the characters that there were.
+ * sentence without control and format characters. Metadata is for programs, and has the characters that there were.
  */
 export class ShimError extends Error {
   readonly code: ShimCode;

@@ -1,9 +1,12 @@
 import { closeSync, readSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { Readable } from 'node:stream';
+import { UNMETERED, type Meter } from './budget.ts';
 import { errnoOf } from './errors.ts';
 
 const CHUNK_BYTES = 32 * 1024;
+/** What a read is charged for at least, in bytes: the call costs as much as so many. */
+const READ_COST_BYTES = 4096;
 
 /** What a stream had taken out of its FIFO when it was left. */
 export interface LeftBytes {
@@ -14,22 +17,28 @@ export interface LeftBytes {
 
 /**
  * Reads a FIFO, which is opened at the first read, and only as fast as the stream is read: the rest waits in the FIFO.
- * At most 64 KiB are taken ahead, all of them in this stream, none in the socket below: `leave` knows them all.
+ * One read is taken ahead, in this stream and not in the socket below: `leave` knows it. So what waits for a slow
+ * reader costs one chunk, also when it was written byte by byte.
  */
 export class FifoStream extends Readable {
   readonly #source: number | (() => number);
+  readonly #meter: Meter;
   #socket: Socket | undefined;
   #fd = -1;
   #resting = false;
+  /** The meter wants a rest. */
+  #pause: NodeJS.Timeout | undefined;
   #over = false;
 
   /**
    * @param source a descriptor, opened without blocking, which becomes the stream's own; or what gives one at the
    *   first read
+   * @param meter counts what is read; none: nobody counts
    */
-  constructor(source: number | (() => number)) {
-    super({ highWaterMark: CHUNK_BYTES });
+  constructor(source: number | (() => number), meter: Meter = UNMETERED) {
+    super({ highWaterMark: 1 });
     this.#source = source;
+    this.#meter = meter;
   }
 
   /**
@@ -57,10 +66,11 @@ export class FifoStream extends Readable {
       }
     }
     this.#resting = false;
-    this.#socket.resume();
+    if (this.#pause === undefined) this.#socket.resume();
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    clearTimeout(this.#pause);
     if (this.#socket !== undefined) this.#socket.destroy();
     else if (typeof this.#source === 'number') closeSync(this.#source);
     callback(error);
@@ -108,13 +118,24 @@ export class FifoStream extends Readable {
         this.#resting = true;
         this.destroy(error instanceof Error ? error : new Error(String(error)));
       }
-      return !this.#resting;
+      return this.#charge(bytes) && !this.#resting;
     };
     const socket = new Socket({ fd, readable: true, writable: false, onread: { buffer, callback } });
     socket.on('error', (error) => this.destroy(error));
     // The last writer has closed its side.
     socket.once('end', () => this.finish());
     return socket;
+  }
+
+  /** @returns false when nothing is to be read for a while */
+  #charge(bytes: number): boolean {
+    const restMs = this.#meter.charge(Math.max(bytes, READ_COST_BYTES), 1);
+    if (restMs === 0 || this.destroyed || this.#over) return true;
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined;
+      if (!this.#resting) this.#socket?.resume();
+    }, restMs);
+    return false;
   }
 
   /**

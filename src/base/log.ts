@@ -1,5 +1,6 @@
 import { pino, type DestinationStream, type Logger } from 'pino';
 import { LogOutput } from './log-output.ts';
+import { visibleJson } from './visible.ts';
 
 export type { Logger } from 'pino';
 
@@ -8,7 +9,8 @@ export type LogLevel = (typeof LOG_LEVELS)[number];
 
 /**
  * The root logger: JSON lines. Child loggers carry `sandboxId`, `volumeId`, `rpc`; messages are constant and
- * lower-case, data goes into fields. pino's own output waits for a disk that is full; `logOutput` does not.
+ * lower-case, data goes into fields, control and format characters are escaped. pino's own output waits for a disk
+ * that is full; `logOutput` does not.
  */
 export function createLogger(level: LogLevel, destination: DestinationStream): Logger {
   const options = {
@@ -17,7 +19,8 @@ export function createLogger(level: LogLevel, destination: DestinationStream): L
     timestamp: () => `,"time":"${new Date().toISOString()}"`,
     formatters: { level: (label: string) => ({ level: label }) },
   };
-  return pino(options, destination);
+  // What a guest said is in there, and somebody reads it on a terminal.
+  return pino(options, { write: (line) => destination.write(visibleJson(line)) });
 }
 
 /** Standard output, as the daemon's log. */

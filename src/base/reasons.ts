@@ -310,6 +310,19 @@ export const REASONS = {
     meaning: 'A QEMU that had not answered its monitor answers again.',
     remedy: 'Look at the health of its volumes.',
   },
+  GUEST_OVER_BUDGET: {
+    statuses: [],
+    where: ['cause'],
+    meaning:
+      'The guest sends the daemon more than it may (`guest_bytes_per_second_max` and its siblings), or something that nobody asked for: that channel was ended, or is read slowly.',
+    remedy: 'Look at what runs in the guest; stop the sandbox if nobody trusts it.',
+  },
+  GUEST_WITHIN_BUDGET: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'A guest that had gone over its budget has kept to it for half a minute.',
+    remedy: 'None is needed.',
+  },
   GUEST_RESET: {
     statuses: ['UNAVAILABLE'],
     where: ['api', 'cause'],
@@ -1272,8 +1285,9 @@ export const REASONS = {
   GUEST_AGENT_REPLY_TOO_LARGE: {
     statuses: ['RESOURCE_EXHAUSTED'],
     where: ['api'],
-    meaning: 'The guest agent answered with a longer line than `agent_line_bytes_max` allows.',
-    remedy: 'Ask for less output, or raise `agent_line_bytes_max`.',
+    meaning:
+      'The guest agent answered with a longer line than its command may have, or than `agent_line_bytes_max` allows, and its connection was ended.',
+    remedy: 'Look at what answers in the guest; ask for less output, or raise `agent_line_bytes_max`.',
   },
   AGENT_QUEUE_FULL: {
     statuses: ['RESOURCE_EXHAUSTED'],

@@ -2,8 +2,9 @@
 import type { BatchResult__Output as BatchResult } from '../grpc/generated/qshim/v1/BatchResult.ts';
 import type { Problem__Output as Problem } from '../grpc/generated/qshim/v1/Problem.ts';
 import type { VolumePlan__Output as VolumePlan } from '../grpc/generated/qshim/v1/VolumePlan.ts';
+import { visible } from '../base/visible.ts';
 import { table } from './table.ts';
-import { enumWord, NOTHING, orNothing, visible } from './values.ts';
+import { enumWord, NOTHING, orNothing } from './values.ts';
 
 export function batchTable(results: readonly BatchResult[], widthMax: number | undefined): string {
   const rows = results.map(({ volumeId, volume, problem }) => [

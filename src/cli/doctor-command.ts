@@ -10,7 +10,7 @@ import { EXIT } from './exit-codes.ts';
 import { HEALTH_DEADLINE_MS } from './health-command.ts';
 import { hintFor } from './hints.ts';
 import type { Session } from './session.ts';
-import { visible } from './values.ts';
+import { visible } from '../base/visible.ts';
 
 const CONTAINERD_CONFIG = '/etc/containerd/config.toml';
 

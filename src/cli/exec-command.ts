@@ -15,7 +15,7 @@ export function addExecCommand(parent: CommandUnknownOpts, session: Session): vo
   parent
     .command('exec')
     .description(
-      "Run one command in the guest. Its output passes through as bytes; qshim exits with the command's exit code, or 128 + signal.",
+      "Run one command in the guest. Its output passes through as bytes, to a terminal without control characters; qshim exits with the command's exit code, or 128 + signal.",
     )
     .usage('[options] <sandbox> -- <path> [args...]')
     .argument('<sandbox>', 'id of the sandbox')
@@ -40,6 +40,7 @@ export function addExecCommand(parent: CommandUnknownOpts, session: Session): vo
       collectAssignment,
     )
     .option('--timeout <ms>', `milliseconds that the command may take; then it is killed ${BY_DAEMON}`, wholeNumber(1))
+    .option('--raw', 'its output as bytes to a terminal too (default: control characters are shown, as \\u{1b})')
     .addHelpText(
       'after',
       `
@@ -65,8 +66,9 @@ Examples:
         if (session.json) {
           await session.document(result);
         } else {
-          await session.writeOut(result.standardOutput);
-          await session.writeOut(result.standardError, session.surroundings.stderr);
+          const raw = options.raw === true;
+          await session.writeOutput(result.standardOutput, raw);
+          await session.writeOutput(result.standardError, raw, session.surroundings.stderr);
           if (result.truncated) session.remark('the output is not complete: the guest agent keeps only so much of it');
         }
         if (result.timedOut) session.remark('its time was over, so it was killed; --timeout sets another');

@@ -2,7 +2,7 @@
 import type { CommandUnknownOpts } from '@commander-js/extra-typings';
 import { EXIT } from './exit-codes.ts';
 import type { Session } from './session.ts';
-import { visible } from './values.ts';
+import { visible } from '../base/visible.ts';
 
 /** A daemon that is well answers a health check in milliseconds. */
 export const HEALTH_DEADLINE_MS = 3000;

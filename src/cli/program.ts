@@ -14,7 +14,7 @@ import { addHelpCommands, pathOf } from './help-command.ts';
 import { wholeNumber } from './options.ts';
 import { addSandboxCommands } from './sandbox-commands.ts';
 import { DEFAULT_SOCKET, failureText, Session, type Surroundings } from './session.ts';
-import { visible } from './values.ts';
+import { visible } from '../base/visible.ts';
 import { addVolumeCommands } from './volume-commands.ts';
 import { addWatchCommand } from './watch-command.ts';
 

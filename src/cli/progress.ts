@@ -1,5 +1,5 @@
 import { monotonicMs } from '../base/deadline.ts';
-import { visible } from './values.ts';
+import { visible } from '../base/visible.ts';
 
 /** Shorter work shows nothing: a line that flashes up teaches nobody anything. */
 const PROGRESS_DELAY_MS = 500;

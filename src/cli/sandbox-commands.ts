@@ -11,6 +11,7 @@ import { collectPair, keysOf, present, wholeNumber } from './options.ts';
 import { addPowerCommands } from './power-commands.ts';
 import { ACCELERATORS, createRequest, READY_WHEN, TEMPLATE_USES } from './sandbox-requests.ts';
 import { sizeInMebibytes } from './sizes.ts';
+import { TerminalText } from './terminal-text.ts';
 import type { Session } from './session.ts';
 
 const BY_DAEMON = "(default: the daemon's configuration)";
@@ -173,16 +174,22 @@ function addStopAndDelete(parent: CommandUnknownOpts, session: Session): void {
 function addConsole(parent: CommandUnknownOpts, session: Session): void {
   parent
     .command('console')
-    .description('Print what the guest wrote to its serial console, as bytes, from the beginning')
+    .description('Print what the guest wrote to its serial console, from the beginning')
     .argument('<sandbox>', 'id of the sandbox')
     .option('--follow', 'go on with what comes, until Ctrl-C (default: end at the present end)')
+    .option('--raw', 'as bytes, which may drive a terminal (default: control characters are shown, as \\u{1b})')
     .addHelpText('after', '\nExample:\n  qshim sandbox console sb1 --follow')
-    .action(async (sandboxId, { follow }) => {
+    .action(async (sandboxId, { follow, raw }) => {
       await session.run({ sandboxId }, async (api) => {
+        const text = new TerminalText();
         await api.stream<ConsoleChunk__Output>(
           (callOptions) => api.sandboxes.Console({ sandboxId, ...present({ follow }) }, callOptions),
-          (chunk) => (session.json ? session.jsonLine(chunk) : session.writeOut(chunk.data)),
+          (chunk) => {
+            if (session.json) return session.jsonLine(chunk);
+            return session.writeOut(raw === true ? chunk.data : text.write(chunk.data));
+          },
         );
+        if (!session.json) await session.writeOut(text.end());
       });
     });
 }

@@ -1,5 +1,6 @@
 /** Sandboxes as people see them. */
 import type { Sandbox__Output as Sandbox } from '../grpc/generated/qshim/v1/Sandbox.ts';
+import { visible } from '../base/visible.ts';
 import { table } from './table.ts';
 import {
   causeText,
@@ -10,7 +11,6 @@ import {
   orNothing,
   timestampOrNothing,
   timingsText,
-  visible,
 } from './values.ts';
 import { timingsSheet } from './timings-view.ts';
 
@@ -43,6 +43,7 @@ export function sandboxSheet(sandbox: Sandbox, widthMax: number | undefined): st
     ['cause', causeText(sandbox.cause)],
     ['guest agent', sandbox.agentReady ? 'ready' : 'not ready'],
     ['run state', sandbox.qemuUnresponsive ? 'unknown: QEMU does not answer' : orNothing(sandbox.runState)],
+    ...(sandbox.guestOverBudget === '' ? [] : [['over budget', visible(sandbox.guestOverBudget)]]),
     ['vcpus', countOrNothing(spec?.vcpus ?? 0)],
     ['memory', memoryText(sandbox)],
     ['volumes', volumesText(sandbox)],
@@ -68,6 +69,7 @@ export function sandboxSummary(sandbox: Sandbox): string {
   if (sandbox.runState !== '' && sandbox.runState !== 'running') parts.push(`run state ${visible(sandbox.runState)}`);
   if (sandbox.agentReady) parts.push('guest agent ready');
   if (sandbox.qemuUnresponsive) parts.push('QEMU does not answer');
+  if (sandbox.guestOverBudget !== '') parts.push(`guest over its budget (${visible(sandbox.guestOverBudget)})`);
   if (sandbox.qemuPid !== 0) parts.push(enumWord('ACCELERATOR_', sandbox.accelerator), qemuText(sandbox));
   if (sandbox.state === 'SANDBOX_STATE_RUNNING') parts.push(startText(sandbox));
   if (causeText(sandbox.cause) !== NOTHING) parts.push(causeText(sandbox.cause));

@@ -5,6 +5,7 @@ import { resolve } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
 import { SOCKET_PATH_BYTES_MAX, pathBytes } from '../base/socket-path.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
+import { visible, visibleJson } from '../base/visible.ts';
 import { CliFailure, Interrupted } from './cli-failure.ts';
 import type { Connection, ConnectionOptions } from './connection.ts';
 import { EXIT } from './exit-codes.ts';
@@ -12,7 +13,8 @@ import type { Finding } from '../doctor/finding.ts';
 import { hintFor, type Subject } from './hints.ts';
 import { Progress } from './progress.ts';
 import { tooLong, unreachable } from './unreachable.ts';
-import { jsonValue, visible } from './values.ts';
+import { TerminalText } from './terminal-text.ts';
+import { jsonValue } from './values.ts';
 
 export const DEFAULT_SOCKET = '/run/qshim/qshim.sock';
 
@@ -142,6 +144,16 @@ export class Session {
     }
   }
 
+  /** Bytes of a guest's as they are, or, to a terminal, as text that does nothing to it. */
+  async writeOutput(bytes: Uint8Array, raw: boolean, target: Terminal = this.surroundings.stdout): Promise<void> {
+    if (raw || target.isTTY !== true) {
+      await this.writeOut(bytes, target);
+      return;
+    }
+    const text = new TerminalText();
+    await this.writeOut(text.write(bytes) + text.end(), target);
+  }
+
   /** Text for people, ended by a newline. */
   async say(text: string): Promise<void> {
     await this.writeOut(`${text}\n`);
@@ -149,12 +161,12 @@ export class Session {
 
   /** One JSON document, indented. */
   async document(value: unknown): Promise<void> {
-    await this.writeOut(`${JSON.stringify(jsonValue(value), null, 2)}\n`);
+    await this.writeOut(`${visibleJson(JSON.stringify(jsonValue(value), null, 2))}\n`);
   }
 
   /** One JSON document on a line of its own, for streams. */
   async jsonLine(value: unknown): Promise<void> {
-    await this.writeOut(`${JSON.stringify(jsonValue(value))}\n`);
+    await this.writeOut(`${visibleJson(JSON.stringify(jsonValue(value)))}\n`);
   }
 
   /** A remark on stderr; programs that asked for JSON get none. */
@@ -189,7 +201,7 @@ export class Session {
 /** How a failure looks on stderr: one line and perhaps a hint for people, one JSON object for programs. */
 export function failureText(failure: CliFailure, json: boolean, subject: Subject = {}): string {
   const { code, reason, message, metadata } = failure;
-  if (json) return `${JSON.stringify({ error: { code, reason, message, metadata } })}\n`;
+  if (json) return `${visibleJson(JSON.stringify({ error: { code, reason, message, metadata } }))}\n`;
   const hint = hintFor(failure, subject);
   const line = `qshim: ${visible(message)} (${visible(reason)})\n`;
   return hint === undefined ? line : `${line}hint: ${hint}\n`;

@@ -1,6 +1,7 @@
 import type { Timing__Output as Timing } from '../grpc/generated/qshim/v1/Timing.ts';
 import { table } from './table.ts';
-import { durationText, visible } from './values.ts';
+import { visible } from '../base/visible.ts';
+import { durationText } from './values.ts';
 
 /** The phases of an operation as a small table below a sheet, or nothing. */
 export function timingsSheet(timings: readonly Timing[]): string {

@@ -2,19 +2,10 @@
 import type { Timestamp__Output as Timestamp } from '../grpc/generated/google/protobuf/Timestamp.ts';
 import type { Cause__Output as Cause } from '../grpc/generated/qshim/v1/Cause.ts';
 import type { Timing__Output as Timing } from '../grpc/generated/qshim/v1/Timing.ts';
+import { visible } from '../base/visible.ts';
 
 /** Shown where there is nothing to show, so that a column is never silently empty. */
 export const NOTHING = '-';
-
-/**
- * Control and format characters made visible. Causes and guest names come from the guest and must not drive the
- * terminal of whoever looks at them.
- */
-export function visible(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\u2028\u2029]/gu, (character) => {
-    return `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`;
-  });
-}
 
 /** "CACHE_MODE_IO_URING" with prefix "CACHE_MODE_" is "io_uring"; the unspecified value is "-". */
 export function enumWord(prefix: string, value: string): string {

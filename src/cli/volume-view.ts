@@ -2,6 +2,7 @@
 import { moduleByMessageName } from '../volume/source/registry.ts';
 import type { Volume__Output as Volume } from '../grpc/generated/qshim/v1/Volume.ts';
 import type { VolumeSpec__Output as VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
+import { visible } from '../base/visible.ts';
 import { table } from './table.ts';
 import { timingsSheet } from './timings-view.ts';
 import {
@@ -13,7 +14,6 @@ import {
   orNothing,
   timestampOrNothing,
   timingsText,
-  visible,
 } from './values.ts';
 
 const state = (volume: Volume): string => enumWord('VOLUME_STATE_', volume.state);

@@ -2,11 +2,12 @@
 import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
 import type { Event__Output } from '../grpc/generated/qshim/v1/Event.ts';
 import type { Sandbox__Output } from '../grpc/generated/qshim/v1/Sandbox.ts';
+import { visible } from '../base/visible.ts';
 import { CliFailure } from './cli-failure.ts';
 import type { Connection } from './connection.ts';
 import { present, wholeNumber } from './options.ts';
 import type { Session } from './session.ts';
-import { causeText, NOTHING, timestampOrNothing, timingsText, visible } from './values.ts';
+import { causeText, NOTHING, timestampOrNothing, timingsText } from './values.ts';
 
 const SEQUENCE_WIDTH = 6;
 const SUBJECT_WIDTH = 24;

@@ -1,5 +1,6 @@
 import { Backoff } from '../base/backoff.ts';
 import { Coalesced } from '../base/coalesce.ts';
+import type { GuestBudget } from '../base/budget.ts';
 import { Deadline } from '../base/deadline.ts';
 import { invalidArgument, isShimError, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -19,7 +20,7 @@ import {
   type GuestDisk,
   type GuestMount,
 } from './replies.ts';
-import { GuestAgentError, type AgentCommand } from './wire.ts';
+import { GuestAgentError, type AgentCommand, type LineLimit } from './wire.ts';
 
 export type { GuestDisk, GuestMount, PciAddress } from './replies.ts';
 export { GuestAgentError } from './wire.ts';
@@ -36,6 +37,12 @@ export { GuestAgentError } from './wire.ts';
 /** What QGA captures of stdout and of stderr at most (GUEST_EXEC_MAX_OUTPUT). */
 const OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 const INPUT_BYTES_MAX = 16 * 1024 * 1024;
+/** The longest reply to a command that says nothing else: guest-info, the longest of these, has some 6 KB. */
+const REPLY_LIMIT: LineLimit = { lineBytesMax: 64 * 1024 };
+/** Lists of disks and mounts: some 400 bytes for each of them, and at most some hundred have room in a guest. */
+const LIST_LIMIT: LineLimit = { lineBytesMax: 1024 * 1024 };
+/** What guest-exec-status has beside the output: numbers. */
+const STATUS_REST_BYTES_MAX = 16 * 1024;
 const END_PROCESS = guestScript('end-process');
 const POLL_FIRST_MS = 2;
 const POLL_MAX_MS = 50;
@@ -46,10 +53,12 @@ export interface GuestAgentOptions {
   readonly log: Logger;
   /** How long one request may take, waiting in the queue included. Default 10 s. */
   readonly requestTimeoutMs?: number;
-  /** The longest reply that is read. Default 32 MiB. */
+  /** The longest line that is read, kept or not, of replies that hold the output of a program. Default 48 MiB. */
   readonly lineBytesMax?: number;
   /** How many requests may wait. Default 256. */
   readonly queueMax?: number;
+  /** What this guest may cost. None: nobody counts. */
+  readonly budget?: GuestBudget;
 }
 
 export interface ExecRequest {
@@ -91,23 +100,30 @@ export class GuestAgent implements AsyncDisposable {
   readonly #channel: AgentChannel;
   readonly #log: Logger;
   readonly #requestTimeoutMs: number;
+  readonly #lineBytesMax: number;
+  /** What its guest may cost, over this channel and others. */
+  readonly budget: GuestBudget | undefined;
   // The agent's lists grow with the number of disks: callers that ask at the same time share one answer.
   readonly #diskList = new Coalesced(async () =>
-    parseAs(DISKS, 'guest-get-disks', await this.#ask({ name: 'guest-get-disks' })).map(toDisk),
+    parseAs(DISKS, 'guest-get-disks', await this.#ask({ name: 'guest-get-disks' }, { reply: LIST_LIMIT })).map(toDisk),
   );
   readonly #mountList = new Coalesced(async () =>
-    parseAs(MOUNTS, 'guest-get-fsinfo', await this.#ask({ name: 'guest-get-fsinfo' })).map(toMount),
+    parseAs(MOUNTS, 'guest-get-fsinfo', await this.#ask({ name: 'guest-get-fsinfo' }, { reply: LIST_LIMIT })).map(
+      toMount,
+    ),
   );
 
   constructor(options: GuestAgentOptions) {
     this.#log = options.log;
     this.#requestTimeoutMs = options.requestTimeoutMs ?? 10_000;
+    this.#lineBytesMax = options.lineBytesMax ?? 48 * 1024 * 1024;
+    this.budget = options.budget;
     this.#channel = new AgentChannel({
       path: options.path,
       log: options.log,
       requestTimeoutMs: this.#requestTimeoutMs,
-      lineBytesMax: options.lineBytesMax ?? 32 * 1024 * 1024,
       queueMax: options.queueMax ?? 256,
+      budget: options.budget,
     });
   }
 
@@ -282,7 +298,21 @@ export class GuestAgent implements AsyncDisposable {
   }
 
   async #ask(command: AgentCommand, options: Partial<Omit<AgentRequest, 'command'>> = {}): Promise<unknown> {
-    return await this.#channel.request({ timeoutMs: this.#requestTimeoutMs, ...options, command });
+    const reply = options.reply ?? REPLY_LIMIT;
+    const lineBytesMax = Math.min(reply.lineBytesMax, this.#lineBytesMax);
+    return await this.#channel.request({
+      timeoutMs: this.#requestTimeoutMs,
+      ...options,
+      reply: { ...reply, lineBytesMax },
+      command,
+    });
+  }
+
+  /** The agent sends all that it has captured. More than is wanted is not kept, and does not have to be parsed. */
+  #outputLimit(outputBytesMax: number): LineLimit {
+    // One group more than the output takes: so that it is seen to have been cut.
+    const bytesMax = (Math.ceil(outputBytesMax / 3) + 1) * 4;
+    return { lineBytesMax: this.#lineBytesMax, strings: { bytesMax, restBytesMax: STATUS_REST_BYTES_MAX } };
   }
 
   /** One poll; undefined: it still runs, or the agent was too slow to say while time is left. */
@@ -297,7 +327,8 @@ export class GuestAgent implements AsyncDisposable {
     try {
       // At the deadline there is one last look: the process may have ended in time.
       const timeoutMs = Math.max(1000, Math.min(this.#requestTimeoutMs, deadline.remainingMs));
-      answer = await this.#ask({ name: command, args: { pid } }, { timeoutMs, ...(signal && { signal }) });
+      const reply = this.#outputLimit(outputBytesMax);
+      answer = await this.#ask({ name: command, args: { pid } }, { timeoutMs, reply, ...(signal && { signal }) });
     } catch (error) {
       if (isShimError(error, 'DEADLINE_EXCEEDED')) return undefined;
       throw execLostError(pid, error);
@@ -345,6 +376,7 @@ export function agentFor(
     readonly agent_queue_max: number;
   },
   log: Logger,
+  budget?: GuestBudget,
 ): GuestAgent {
   return new GuestAgent({
     path,
@@ -352,5 +384,6 @@ export function agentFor(
     requestTimeoutMs: config.agent_timeout_ms,
     lineBytesMax: config.agent_line_bytes_max,
     queueMax: config.agent_queue_max,
+    ...(budget && { budget }),
   });
 }

@@ -1,11 +1,12 @@
 import { randomInt } from 'node:crypto';
 import { Backoff } from '../base/backoff.ts';
 import { monotonicMs } from '../base/deadline.ts';
+import type { GuestBudget } from '../base/budget.ts';
 import { errnoOf, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { closedError, garbageError, lostError, queueFullError, tooLargeError } from './channel-errors.ts';
 import { AgentLink } from './link.ts';
-import { commandLine, GuestAgentError, parseReply, type AgentCommand, type AgentLine } from './wire.ts';
+import { commandLine, GuestAgentError, parseReply, type AgentCommand, type AgentLine, type LineLimit } from './wire.ts';
 
 const SYNC_FIRST_MS = 20;
 const SYNC_FAST_MAX_MS = 250;
@@ -24,13 +25,18 @@ const PROBE_MAX_MS = PROBE_FIRST_MS * 2 ** PROBES_MAX;
 const STALE_REPLIES_MAX = 16;
 /** How long the agent may still complain about a command that has no reply when it succeeds. */
 const SILENT_REPLY_MS = 1000;
+/** A guest whose connection was ended for what it sent gets the next one after such a time, doubled each time. */
+const FLOODED_PAUSE_MS = 100;
+const FLOODED_PAUSE_MAX_MS = 10_000;
+/** The longest reply to a command that says nothing of it. */
+const REPLY_LIMIT: LineLimit = { lineBytesMax: 64 * 1024 };
 
 export interface AgentChannelOptions {
   readonly path: string;
   readonly log: Logger;
   readonly requestTimeoutMs: number;
-  readonly lineBytesMax: number;
   readonly queueMax: number;
+  readonly budget: GuestBudget | undefined;
 }
 
 export interface AgentRequest {
@@ -38,6 +44,8 @@ export interface AgentRequest {
   readonly command?: AgentCommand;
   /** True for a command that QGA does not answer when it succeeds (`success-response: false`). */
   readonly silent?: boolean;
+  /** What its reply may have. 64 KiB. */
+  readonly reply?: LineLimit;
   /** From the call on, waiting in the queue included. */
   readonly timeoutMs: number;
   readonly signal?: AbortSignal;
@@ -74,6 +82,10 @@ export class AgentChannel implements AsyncDisposable {
   #answeredAtMs = Number.NEGATIVE_INFINITY;
   #onNudge: (() => void) | undefined;
   #closed = false;
+  /** The longest reply that may still come to a request that was given up. */
+  #owedBytes = 0;
+  readonly #floodedBackoff = new Backoff(FLOODED_PAUSE_MS, FLOODED_PAUSE_MAX_MS);
+  #notBeforeMs = Number.NEGATIVE_INFINITY;
 
   constructor(options: AgentChannelOptions) {
     this.#options = options;
@@ -205,8 +217,12 @@ export class AgentChannel implements AsyncDisposable {
     if (this.#link?.open) return this.#link;
     this.#synced = false;
     await this.#link?.closed();
+    if (this.#link?.flooded === true) this.#notBeforeMs = monotonicMs() + this.#floodedBackoff.next();
+    this.#link = undefined;
+    if (monotonicMs() < this.#notBeforeMs) return undefined;
     try {
-      this.#link = await AgentLink.connect(this.#options.path, this.#options.lineBytesMax, this.#log);
+      this.#link = await AgentLink.connect(this.#options);
+      this.#link.owed(this.#owedBytes);
       return this.#link;
     } catch (error) {
       this.#link = undefined;
@@ -256,7 +272,11 @@ export class AgentChannel implements AsyncDisposable {
     );
     beat();
     const answered = await promise;
-    if (answered) this.#heard();
+    if (answered) {
+      this.#heard();
+      this.#owedBytes = 0;
+      this.#floodedBackoff.reset();
+    }
     return answered;
   }
 
@@ -267,8 +287,15 @@ export class AgentChannel implements AsyncDisposable {
   async #exchange(job: Job, link: AgentLink, command: AgentCommand): Promise<unknown> {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const silent = job.request.silent === true;
+    const limit = job.request.reply ?? REPLY_LIMIT;
     const id = randomInt(2 ** 47);
+    let answered = false;
     using owned = new DisposableStack();
+    owned.defer(() => {
+      if (!answered) this.#owedBytes = Math.max(this.#owedBytes, limit.lineBytesMax);
+      if (!answered && link.open) link.owed(this.#owedBytes);
+    });
+    owned.use(link.expect(limit));
     const probe = owned.use(prober(link));
     const lost = (how: string): void => {
       if (silent) resolve(undefined);
@@ -280,9 +307,12 @@ export class AgentChannel implements AsyncDisposable {
         lost('it was restarted and does not know the request any more');
         return;
       }
-      const reply = line.kind === 'text' && !line.delimited ? parseReply(line.bytes) : undefined;
-      if (line.kind === 'oversize') reject(tooLargeError(command.name, this.#options.lineBytesMax));
-      else if (reply === undefined) reject(garbageError(command.name));
+      const reply =
+        line.kind === 'text' && !line.delimited ? parseReply(line.bytes, limit.strings !== undefined) : undefined;
+      if (line.kind === 'oversize') {
+        reject(tooLargeError(command.name, keptBytes(limit)));
+        link.refuse(`its reply to ${command.name} is too long`);
+      } else if (reply === undefined) reject(garbageError(command.name));
       else if (reply.id !== undefined && reply.id !== id) {
         this.#log.debug('guest agent sent a stale reply');
         if ((stale += 1) > STALE_REPLIES_MAX) reject(garbageError(command.name));
@@ -301,7 +331,12 @@ export class AgentChannel implements AsyncDisposable {
     if (silent) probe.send();
     else probe.start();
     try {
-      return await promise;
+      const value = await promise;
+      answered = true;
+      return value;
+    } catch (error) {
+      answered = error instanceof GuestAgentError;
+      throw error;
     } finally {
       if (link.open && !job.stop.signal.aborted) this.#heard();
       if (silent) this.#synced = false;
@@ -321,6 +356,11 @@ export class AgentChannel implements AsyncDisposable {
       },
     };
   }
+}
+
+/** What a reply may have, as its caller sees it. */
+function keptBytes({ lineBytesMax, strings }: LineLimit): number {
+  return strings?.restBytesMax ?? lineBytesMax;
 }
 
 interface Prober extends Disposable {

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Backoff } from '../base/backoff.ts';
+import type { GuestBudget } from '../base/budget.ts';
 import { Deadline, monotonicMs, sleep } from '../base/deadline.ts';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -22,6 +23,8 @@ const RETRY_MAX_MS = 60_000;
 /** What the sandbox lends. */
 export interface EventHost {
   readonly agent: GuestAgent;
+  /** What the guest may cost. */
+  readonly budget: GuestBudget;
   readonly log: Logger;
   readonly files: { readonly ueventSocket: string };
   /** QEMU is gone, or the daemon leaves it. */
@@ -150,13 +153,13 @@ export class GuestEvents implements AsyncDisposable {
   /** Undefined for a VM that was started without such a port, by an older daemon. */
   async #connected(): Promise<UeventStream | undefined> {
     if (this.#stream?.open === true) return this.#stream;
-    const { files, log } = this.#host;
+    const { files, log, budget } = this.#host;
     const listener = {
       event: (event: Uevent) => (event.action === 'answer' ? this.#quickLook : this.#disks).take(event),
       lost: () => this.#disks.lost(),
     };
     try {
-      const stream = await UeventStream.connect(files.ueventSocket, log, listener);
+      const stream = await UeventStream.connect(files.ueventSocket, log, listener, budget);
       this.#stream = stream;
       if (this.#closed) await stream[Symbol.asyncDispose]();
       return this.#closed ? undefined : stream;

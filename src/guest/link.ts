@@ -1,18 +1,32 @@
 import { randomInt } from 'node:crypto';
-import { createConnection, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
+import { UNMETERED, type GuestBudget } from '../base/budget.ts';
 import { errnoOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { LineSplitter, parseReply, syncLine, type AgentLine } from './wire.ts';
+import { connectMetered } from '../base/metered-socket.ts';
+import { LineSplitter, parseReply, syncLine, type AgentLine, type LineLimit } from './wire.ts';
 
-/** The reply to guest-sync-delimited is an object with a number and an id. */
+/**
+ * The reply to guest-sync-delimited is an object with a number and an id. While nothing else is asked for, no longer
+ * line is kept: the agent's complaint about 0xFF has some hundred bytes.
+ */
 const SYNC_REPLY_BYTES_MAX = 256;
+const IDLE_LIMIT: LineLimit = { lineBytesMax: 1024 };
 /** What a line costs at least, in bytes of a long one. */
 const LINE_BYTES = 1024;
+/** What may come unasked between two answers: complaints, late replies to small requests. */
+const UNASKED_BYTES_MAX = 64 * 1024;
 
 /** Who is told what happens on a link. There is one at a time: the exchange that is under way. */
 export interface LinkListener {
   line(line: AgentLine): void;
   gone(): void;
+}
+
+export interface AgentLinkOptions {
+  readonly path: string;
+  readonly log: Logger;
+  readonly budget: GuestBudget | undefined;
 }
 
 /**
@@ -22,26 +36,27 @@ export interface LinkListener {
  * QEMU reads this socket only while the guest has the port open, so what is written before stays in the socket and is
  * delivered when the agent opens its port. Closing the connection throws away what QEMU has not read yet: this is
  * how a request that timed out is kept from being run later.
+ *
+ * What is kept of what comes depends on what was asked: of a reply as much as its command may have (`expect`), of all
+ * else next to nothing. A guest that sends more than was asked of it loses the connection.
  */
 export class AgentLink {
   readonly #socket: Socket;
-  readonly #splitter: LineSplitter;
-  readonly #lineBytesMax: number;
+  readonly #splitter = new LineSplitter(IDLE_LIMIT.lineBytesMax);
   readonly #log: Logger;
+  readonly #budget: GuestBudget | undefined;
   readonly #closed = Promise.withResolvers<void>();
   #listener: LinkListener | undefined;
   #syncs: number[] = [];
-  /** What came since the last answer to a sync and answered none, in bytes; a line weighs LINE_BYTES at least. */
-  #idleBytes = 0;
+  /** What came since the last answer to anything, in bytes; a line weighs LINE_BYTES at least. */
+  #unasked = 0;
+  #unaskedMax = UNASKED_BYTES_MAX;
+  #flooded = false;
 
-  private constructor(socket: Socket, lineBytesMax: number, log: Logger) {
+  private constructor(socket: Socket, { log, budget }: AgentLinkOptions) {
     this.#socket = socket;
-    this.#splitter = new LineSplitter(lineBytesMax);
-    this.#lineBytesMax = lineBytesMax;
     this.#log = log;
-    socket.on('data', (chunk: Buffer) => {
-      for (const line of this.#splitter.push(chunk)) this.#take(line);
-    });
+    this.#budget = budget;
     socket.on('error', (error) => {
       log.debug({ errno: errnoOf(error) }, 'guest agent socket failed');
     });
@@ -52,19 +67,30 @@ export class AgentLink {
   }
 
   /** Connects once. Rejects with the system error (ENOENT and ECONNREFUSED: QEMU does not listen). */
-  static async connect(path: string, lineBytesMax: number, log: Logger): Promise<AgentLink> {
+  static async connect(options: AgentLinkOptions): Promise<AgentLink> {
     const { promise, resolve, reject } = Promise.withResolvers<AgentLink>();
-    const socket = createConnection(path);
+    let link: AgentLink | undefined;
+    const socket = connectMetered({
+      path: options.path,
+      meter: options.budget?.control('agent') ?? UNMETERED,
+      take: (chunk) => ({ bytes: chunk.length, lines: Math.max(1, link?.read(chunk) ?? 0) }),
+    });
     socket.once('error', reject);
     socket.once('connect', () => {
       socket.off('error', reject);
-      resolve(new AgentLink(socket, lineBytesMax, log));
+      link = new AgentLink(socket, options);
+      resolve(link);
     });
     return promise;
   }
 
   get open(): boolean {
     return !this.#socket.destroyed;
+  }
+
+  /** It was ended because of what came over it. */
+  get flooded(): boolean {
+    return this.#flooded;
   }
 
   /** Syncs that were sent here and not answered. */
@@ -79,6 +105,25 @@ export class AgentLink {
         if (this.#listener === listener) this.#listener = undefined;
       },
     };
+  }
+
+  /** A reply of this size may come, until it is disposed of. */
+  expect(limit: LineLimit): Disposable {
+    this.#splitter.expect(limit);
+    this.#unasked = 0;
+    this.#unaskedMax = UNASKED_BYTES_MAX + limit.lineBytesMax;
+    return {
+      [Symbol.dispose]: () => {
+        this.#splitter.expect(IDLE_LIMIT);
+        this.#unasked = 0;
+        this.#unaskedMax = UNASKED_BYTES_MAX;
+      },
+    };
+  }
+
+  /** A reply of so many bytes may still come to a request that was given up. It is passed over. */
+  owed(bytes: number): void {
+    this.#unaskedMax = UNASKED_BYTES_MAX + bytes;
   }
 
   /** Sends bytes; with `wipe`, zeroes them once they are written or the socket is gone. */
@@ -102,23 +147,18 @@ export class AgentLink {
     const isShort = line.delimited && line.kind === 'text' && line.bytes.length <= SYNC_REPLY_BYTES_MAX;
     const reply = isShort ? parseReply(line.bytes) : undefined;
     const position = reply?.kind === 'return' ? this.#syncs.findIndex((id) => id === reply.value) : -1;
-    if (position === -1) {
-      this.#countIdle(line.bytes.length);
-      return 'none';
-    }
-    this.#idleBytes = 0;
+    if (position === -1) return 'none';
+    this.#unasked = 0;
     this.#syncs = this.#syncs.slice(position + 1);
     return this.#syncs.length === 0 ? 'last' : 'earlier';
   }
 
-  /**
-   * Late replies to requests that were given up may come before the answer to a sync, one of them as long as a line may
-   * be. More than that is a guest which floods its port: the link ends.
-   */
-  #countIdle(bytes: number): void {
-    this.#idleBytes += Math.max(bytes, LINE_BYTES);
-    if (this.#idleBytes <= this.#lineBytesMax * 2) return;
-    this.#log.debug({ bytes: this.#idleBytes }, 'guest agent sends and does not answer');
+  /** What came is nothing that an agent sends: ends the link, and says so. */
+  refuse(what: string): void {
+    if (!this.open) return;
+    this.#flooded = true;
+    this.#log.debug({ problem: what, bytes: this.#unasked }, 'guest agent loses its connection');
+    this.#budget?.over('agent', what);
     this.drop();
   }
 
@@ -129,6 +169,26 @@ export class AgentLink {
 
   async closed(): Promise<void> {
     await this.#closed.promise;
+  }
+
+  /** Takes what was read from the socket. @returns how many lines it completed */
+  read(chunk: Buffer): number {
+    let lines = 0;
+    this.#unasked += chunk.length;
+    this.#splitter.push(chunk, (line) => {
+      // Of a link that was dropped in the middle of a chunk nothing more is believed.
+      if (!this.open) return;
+      lines += 1;
+      this.#unasked += Math.max(0, LINE_BYTES - line.bytes.length);
+      this.#take(line);
+      this.#checkUnasked();
+    });
+    this.#checkUnasked();
+    return lines;
+  }
+
+  #checkUnasked(): void {
+    if (this.#unasked > this.#unaskedMax) this.refuse('it sends what nobody has asked for');
   }
 
   #take(line: AgentLine): void {

@@ -89,11 +89,12 @@ export class StreamedCommand {
     this.#spec = spec;
     this.#ports = ports;
     const { control, stdin, stdout, stderr } = ports;
-    this.stdout = quiet(new PortReader(stdout.outputPath ?? '', this.#token));
-    this.stderr = stderr && quiet(new PortReader(stderr.outputPath ?? '', this.#token));
+    const output = host.ports.budget?.stream;
+    this.stdout = quiet(new PortReader(stdout.outputPath ?? '', this.#token, output));
+    this.stderr = stderr && quiet(new PortReader(stderr.outputPath ?? '', this.#token, output));
     this.#stdin = quiet(new PortWriter(stdin.inputPath ?? '', () => host.ports.endInput(stdin.nr)));
     this.#control = {
-      from: quiet(new PortReader(control.outputPath ?? '', undefined)),
+      from: quiet(new PortReader(control.outputPath ?? '', undefined, host.ports.budget?.control('ports'))),
       to: quiet(new PortWriter(control.inputPath ?? '', () => Promise.resolve())),
     };
     for (const { promise } of [this.#started, this.#exited]) promise.catch(() => undefined);

@@ -1,7 +1,10 @@
-import { createConnection, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
+import { UNMETERED, type GuestBudget } from '../base/budget.ts';
 import { waitFor } from '../base/deadline.ts';
-import { errnoOf } from '../base/errors.ts';
+import { errnoOf, messageOf } from '../base/errors.ts';
+import { GrowingBuffer } from '../base/growing-buffer.ts';
 import type { Logger } from '../base/log.ts';
+import { connectMetered } from '../base/metered-socket.ts';
 
 /**
  * What the guest's kernel announces of its devices (Linux, lib/kobject_uevent.c), as it comes through a virtio-serial
@@ -30,23 +33,36 @@ const SECOND_MS = 1000;
  * over.
  */
 export class UeventSplitter {
-  #rest: Buffer = Buffer.of();
+  readonly #rest = new GrowingBuffer();
   #header: { readonly action: string; readonly path: string } | undefined;
   #variables = new Map<string, string>();
 
-  /** @throws Error for what no kernel sends: a string or a message without an end */
+  /** Nothing of the chunk is kept. @throws Error for what no kernel sends: a string or a message without an end */
   push(chunk: Buffer): readonly Uevent[] {
     const events: Uevent[] = [];
-    const bytes = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
     let from = 0;
-    for (let end = bytes.indexOf(0); end !== -1; end = bytes.indexOf(0, from)) {
-      const event = this.#take(bytes.toString('latin1', from, end));
+    for (let end = chunk.indexOf(0); end !== -1; end = chunk.indexOf(0, from)) {
+      const event = this.#take(this.#string(chunk.subarray(from, end)));
       if (event !== undefined) events.push(event);
       from = end + 1;
     }
-    if (bytes.length - from > STRING_BYTES_MAX) throw new Error(`a string of more than ${STRING_BYTES_MAX} bytes`);
-    this.#rest = Buffer.from(bytes.subarray(from));
+    if (from < chunk.length) this.#append(chunk.subarray(from));
     return events;
+  }
+
+  #string(end: Buffer): string {
+    if (this.#rest.length === 0 && end.length <= STRING_BYTES_MAX) return end.toString('latin1');
+    this.#append(end);
+    const text = this.#rest.bytes.toString('latin1');
+    this.#rest.clear();
+    return text;
+  }
+
+  #append(part: Buffer): void {
+    if (this.#rest.length + part.length > STRING_BYTES_MAX) {
+      throw new Error(`a string of more than ${STRING_BYTES_MAX} bytes`);
+    }
+    this.#rest.append(part);
   }
 
   #take(text: string): Uevent | undefined {
@@ -83,17 +99,18 @@ export class UeventStream implements AsyncDisposable {
   readonly #log: Logger;
   readonly #listener: UeventListener;
   readonly #splitter = new UeventSplitter();
+  readonly #budget: GuestBudget | undefined;
   readonly #closed = Promise.withResolvers<void>();
   /** Resolved when a synthetic event with this id (SYNTH_UUID) has come. */
   readonly #marks = new Map<string, PromiseWithResolvers<boolean>>();
   #windowMs = 0;
   #windowBytes = 0;
 
-  private constructor(socket: Socket, log: Logger, listener: UeventListener) {
+  private constructor(socket: Socket, log: Logger, listener: UeventListener, budget: GuestBudget | undefined) {
     this.#socket = socket;
     this.#log = log;
     this.#listener = listener;
-    socket.on('data', (chunk: Buffer) => this.#take(chunk));
+    this.#budget = budget;
     socket.on('error', (error) => log.debug({ errno: errnoOf(error) }, 'uevent socket failed'));
     socket.once('close', () => {
       for (const mark of this.#marks.values()) mark.resolve(false);
@@ -102,14 +119,28 @@ export class UeventStream implements AsyncDisposable {
     });
   }
 
-  /** Connects once. Rejects with the system error (ENOENT: this VM was started without such a port). */
-  static async connect(path: string, log: Logger, listener: UeventListener): Promise<UeventStream> {
+  /**
+   * Connects once. Rejects with the system error (ENOENT: this VM was started without such a port).
+   * @param budget what its guest may cost; none: nobody counts
+   */
+  static async connect(
+    path: string,
+    log: Logger,
+    listener: UeventListener,
+    budget?: GuestBudget,
+  ): Promise<UeventStream> {
     const { promise, resolve, reject } = Promise.withResolvers<UeventStream>();
-    const socket = createConnection(path);
+    let stream: UeventStream | undefined;
+    const socket = connectMetered({
+      path,
+      meter: budget?.control('uevents') ?? UNMETERED,
+      take: (chunk) => ({ bytes: chunk.length, lines: Math.max(1, stream?.read(chunk) ?? 0) }),
+    });
     socket.once('error', reject);
     socket.once('connect', () => {
       socket.off('error', reject);
-      resolve(new UeventStream(socket, log, listener));
+      stream = new UeventStream(socket, log, listener, budget);
+      resolve(stream);
     });
     return promise;
   }
@@ -152,17 +183,22 @@ export class UeventStream implements AsyncDisposable {
     await this.#closed.promise;
   }
 
-  #take(chunk: Buffer): void {
+  /** Takes what was read from the socket. @returns how many messages it completed */
+  read(chunk: Buffer): number {
     try {
       this.#count(chunk.length);
-      for (const event of this.#splitter.push(chunk)) {
+      const events = this.#splitter.push(chunk);
+      for (const event of events) {
         const mark = event.variables.get('SYNTH_UUID');
         if (mark !== undefined) this.#marks.get(mark)?.resolve(true);
         this.#listener.event(event);
       }
+      return events.length;
     } catch (error) {
       this.#log.warn({ problem: String(error) }, 'uevents of the guest not listened to any more');
+      this.#budget?.over('uevents', `it announces what no kernel does: ${messageOf(error)}`);
       this.drop();
+      return 0;
     }
   }
 

@@ -1,3 +1,5 @@
+import { GrowingBuffer } from '../base/growing-buffer.ts';
+
 /**
  * What goes over the wire to qemu-guest-agent (QGA): one JSON object a line, no events. The agent
  * repeats a request's `id` in its reply (since QEMU 4.0), but not in the error it sends for input that it cannot parse.
@@ -19,41 +21,64 @@ export class GuestAgentError extends Error {
   }
 }
 
-/** One line from the agent. `delimited`: it followed a 0xFF byte. `oversize`: its content was thrown away. */
+/**
+ * One line from the agent. `delimited`: it followed a 0xFF byte. `oversize`: it was longer than what was expected, and
+ * its content was thrown away. The memory of `bytes` is valid during the call that hands it over, and no longer.
+ */
 export interface AgentLine {
   readonly kind: 'text' | 'oversize';
   readonly bytes: Buffer;
   readonly delimited: boolean;
 }
 
+/** How long the next lines may be. What is longer is thrown away as it comes. */
+export interface LineLimit {
+  /** Bytes as they come. */
+  readonly lineBytesMax: number;
+  /**
+   * Strings are cut to so many bytes, whatever they are on the wire; the rest of the line must be `restBytesMax` or
+   * less. For replies that hold the output of a program: the agent sends all that it has, and cannot be asked for less.
+   */
+  readonly strings?: { readonly bytesMax: number; readonly restBytesMax: number };
+}
+
 const SENTINEL = 0xff;
 const NEWLINE = 0x0a;
 
-/** Cuts a byte stream into lines of at most `lineBytesMax` bytes; a 0xFF byte drops what stands before it. */
+/**
+ * Cuts a byte stream into lines; a 0xFF byte drops what stands before it. It keeps what `limit` allows of one line, in
+ * one piece of memory, and nothing of a chunk.
+ */
 export class LineSplitter {
-  readonly #lineBytesMax: number;
-  #chunks: Buffer[] = [];
+  #limit: LineLimit;
+  readonly #kept = new GrowingBuffer();
+  readonly #cutter = new StringCutter((bytes) => this.#keep(bytes));
+  /** Of the line that is under way, with what was thrown away. */
   #bytes = 0;
   #delimited = false;
   #oversize = false;
 
   constructor(lineBytesMax: number) {
-    this.#lineBytesMax = lineBytesMax;
+    this.#limit = { lineBytesMax };
   }
 
-  push(chunk: Buffer): readonly AgentLine[] {
-    const lines: AgentLine[] = [];
+  /** From the next bytes on. */
+  expect(limit: LineLimit): void {
+    this.#limit = limit;
+  }
+
+  /** @returns how many lines were handed over */
+  push(chunk: Buffer, take: (line: AgentLine) => void): number {
+    let lines = 0;
     let rest = chunk;
     while (rest.length > 0) {
       const newline = rest.indexOf(NEWLINE);
       const end = newline === -1 ? rest.length : newline;
       this.#take(rest.subarray(0, end));
       if (newline === -1) break;
-      lines.push({
-        kind: this.#oversize ? 'oversize' : 'text',
-        bytes: Buffer.concat(this.#chunks),
-        delimited: this.#delimited,
-      });
+      lines += 1;
+      const kind = this.#oversize ? 'oversize' : 'text';
+      take({ kind, bytes: this.#kept.bytes, delimited: this.#delimited });
       this.#restart(false);
       rest = rest.subarray(newline + 1);
     }
@@ -67,20 +92,94 @@ export class LineSplitter {
       this.#restart(true);
       piece = piece.subarray(sentinel + 1);
     }
+    const { lineBytesMax, strings } = this.#limit;
     this.#bytes += piece.length;
-    if (this.#bytes > this.#lineBytesMax) {
-      this.#oversize = true;
-      this.#chunks = [];
-    } else if (piece.length > 0) {
-      this.#chunks.push(piece);
-    }
+    if (this.#bytes > lineBytesMax) this.#dropLine();
+    if (this.#oversize || piece.length === 0) return;
+    if (strings === undefined) this.#kept.append(piece);
+    else if (!this.#cutter.push(piece, strings.bytesMax, strings.restBytesMax)) this.#dropLine();
+  }
+
+  #keep(bytes: Buffer): void {
+    this.#kept.append(bytes);
+  }
+
+  #dropLine(): void {
+    this.#oversize = true;
+    this.#kept.clear();
   }
 
   #restart(delimited: boolean): void {
-    this.#chunks = [];
+    this.#kept.clear();
+    this.#cutter.restart();
     this.#bytes = 0;
     this.#delimited = delimited;
     this.#oversize = false;
+  }
+}
+
+const QUOTE = 0x22;
+const BACKSLASH = 0x5c;
+
+/** Copies one line of JSON without what its strings have beyond a number of bytes. */
+class StringCutter {
+  readonly #keep: (bytes: Buffer) => void;
+  #inString = false;
+  /** The next byte stands behind a backslash. */
+  #escaped = false;
+  #stringBytes = 0;
+  #restBytes = 0;
+
+  constructor(keep: (bytes: Buffer) => void) {
+    this.#keep = keep;
+  }
+
+  restart(): void {
+    this.#inString = false;
+    this.#escaped = false;
+    this.#restBytes = 0;
+  }
+
+  /** @returns false when there is more than `restBytesMax` that is in no string, or is the escapes in them */
+  push(part: Buffer, stringBytesMax: number, restBytesMax: number): boolean {
+    let from = 0;
+    let quote = part.indexOf(QUOTE);
+    let backslash = part.indexOf(BACKSLASH);
+    while (from < part.length && this.#restBytes <= restBytesMax) {
+      if (quote !== -1 && quote < from) quote = part.indexOf(QUOTE, from);
+      if (backslash !== -1 && backslash < from) backslash = part.indexOf(BACKSLASH, from);
+      if (this.#escaped) {
+        this.#escaped = false;
+        this.#takeRest(part.subarray(from, from + 1));
+        from += 1;
+        continue;
+      }
+      const isEscape = this.#inString && backslash !== -1 && (quote === -1 || backslash < quote);
+      const mark = isEscape ? backslash : quote;
+      const until = mark === -1 ? part.length : mark;
+      const piece = part.subarray(from, until);
+      if (this.#inString) this.#takeString(piece, stringBytesMax);
+      else this.#takeRest(piece);
+      from = until;
+      if (mark === -1) break;
+      this.#takeRest(part.subarray(mark, mark + 1));
+      if (isEscape) this.#escaped = true;
+      else this.#inString = !this.#inString;
+      this.#stringBytes = isEscape ? this.#stringBytes : 0;
+      from += 1;
+    }
+    return this.#restBytes <= restBytesMax;
+  }
+
+  #takeString(piece: Buffer, bytesMax: number): void {
+    const room = Math.max(0, bytesMax - this.#stringBytes);
+    this.#stringBytes += piece.length;
+    if (room > 0) this.#keep(piece.subarray(0, room));
+  }
+
+  #takeRest(piece: Buffer): void {
+    this.#restBytes += piece.length;
+    this.#keep(piece);
   }
 }
 
@@ -91,21 +190,23 @@ export type AgentReply =
 
 /** More commas, colons, brackets and backslashes are in no reply that means anything. */
 const TOKENS_MAX = 250_000;
-const TOKENS: ReadonlySet<number> = new Set(Buffer.from(',:[{\\'));
+const IS_TOKEN = new Uint8Array(256);
+for (const byte of Buffer.from(',:[{\\')) IS_TOKEN[byte] = 1;
 
-/** True when a line would keep JSON.parse, and with it the whole daemon, busy for long: seconds for 32 MiB of `[[[`. */
+/** True when a line would keep JSON.parse, and with it the daemon, busy for long: seconds for 32 MiB of `[[[`. */
 function isTangled(bytes: Buffer): boolean {
   if (bytes.length <= TOKENS_MAX) return false;
   let tokens = 0;
-  for (const byte of bytes) {
-    if (TOKENS.has(byte) && ++tokens > TOKENS_MAX) return true;
-  }
-  return false;
+  for (const byte of bytes) tokens += IS_TOKEN[byte] ?? 0;
+  return tokens > TOKENS_MAX;
 }
 
-/** The reply in one line, or undefined when the line is no reply. The guest is not trusted: anything may come. */
-export function parseReply(bytes: Buffer): AgentReply | undefined {
-  if (isTangled(bytes)) return undefined;
+/**
+ * The reply in one line, or undefined when the line is no reply. The guest is not trusted: anything may come.
+ * @param isCut its strings were cut, and all else in it is known to be short
+ */
+export function parseReply(bytes: Buffer, isCut = false): AgentReply | undefined {
+  if (!isCut && isTangled(bytes)) return undefined;
   let value: unknown;
   try {
     value = JSON.parse(bytes.toString('utf8'));

@@ -101,19 +101,20 @@ export class PendingCalls {
     this.#drain();
   }
 
-  /** Ends the call that the reply belongs to. A reply that belongs to none is counted, logged and otherwise ignored. */
-  settle(reply: QmpReply): void {
+  /**
+   * Ends the call that the reply belongs to. A reply that belongs to none is counted, logged and otherwise ignored.
+   * @returns false when there never was such a call, or it has had its reply
+   */
+  settle(reply: QmpReply): boolean {
     const id = reply.id;
     const call = typeof id === 'number' ? this.#pending.get(id) : undefined;
-    if (typeof id !== 'number' || call === undefined) {
-      this.#onStray(id);
-      return;
-    }
+    if (typeof id !== 'number' || call === undefined) return this.#onStray(id);
     this.#pending.delete(id);
     clearTimeout(call.timer);
     this.#log.trace({ command: call.command, id, ok: reply.kind === 'return' }, 'qmp reply');
     if (reply.kind === 'return') call.settle.resolve(reply.value);
     else call.settle.reject(new QmpError(call.command, reply.errorClass, reply.description));
+    return true;
   }
 
   /** Ends every call, and all that come later, with the cause. */
@@ -152,17 +153,18 @@ export class PendingCalls {
     );
   }
 
-  #onStray(id: unknown): void {
+  #onStray(id: unknown): boolean {
     const call = typeof id === 'number' ? this.#late.get(id) : undefined;
     if (typeof id === 'number' && call !== undefined) {
       const { command } = call;
       this.#late.delete(id);
       this.#lateReplies += 1;
       this.#log.debug({ command, id }, 'qmp reply came after its time limit');
-    } else {
-      this.#unknownReplies += 1;
-      this.#log.warn({ id }, 'qmp reply with an unknown id ignored');
+      return true;
     }
+    this.#unknownReplies += 1;
+    this.#log.warn({ id: typeof id === 'number' ? id : typeof id }, 'qmp reply with an unknown id ignored');
+    return false;
   }
 }
 

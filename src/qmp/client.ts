@@ -1,14 +1,16 @@
 import { once } from 'node:events';
-import { connect as connectSocket, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
+import { UNMETERED, type Meter } from '../base/budget.ts';
 import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { errnoOf, isShimError, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { connectMetered } from '../base/metered-socket.ts';
 import { PendingCalls } from './calls.ts';
 import { QMP_CONTRACT } from './contract.ts';
 import { qmpLost } from './errors.ts';
 import { LINE_BYTES_MAX, LineSplitter } from './framing.ts';
 import { EventQueue, type QmpListener } from './listener.ts';
-import { parseMessage, type QmpMessage } from './message.ts';
+import { eventNameOf, parseMessage, type QmpMessage } from './message.ts';
 import type { ArgumentsOf, QmpCommandName, QmpEvent, QmpEventName, QmpGreeting, ReturnsOf } from './protocol.ts';
 
 /**
@@ -17,6 +19,7 @@ import type { ArgumentsOf, QmpCommandName, QmpEvent, QmpEventName, QmpGreeting, 
  *     run ─▶ calls.ts: an id, a time limit ─▶ socket ─▶ QEMU
  *     QEMU ─▶ framing.ts: lines ─▶ message.ts ─┬─ reply ─▶ calls.ts: the call of that id
  *                                              └─ event ─▶ listener.ts: each that listens for it
+ *                                                 (one that nobody here knows is passed over, and not parsed)
  *     link.ts makes the next connection when this one breaks; protocol.ts has the types, contract.ts the same as data
  */
 
@@ -28,6 +31,10 @@ const REFUSED_PAUSE_MS = 5;
 const REPLY_TIMEOUT_MS = 30_000;
 /** How long a close waits for a server that does not take our last bytes. */
 const CLOSE_GRACE_MS = 1000;
+/** Messages that belong to nothing. QEMU sends none: with more than these, whatever sends them is no QEMU. */
+const STRANGE_MAX = 64;
+/** What it costs to pass over an event that nobody knows, and what a read costs, in lines that are parsed. */
+const PASSED_OVER_LINES = 1 / 16;
 
 export interface QmpConnectOptions {
   /** Path of the monitor's unix socket. */
@@ -45,6 +52,11 @@ export interface QmpConnectOptions {
    * QEMU was just started: it binds its socket a moment before it listens, so a refusal is tried again until the limit.
    */
   readonly startingUp?: boolean;
+  /**
+   * Counts what was not asked for: a guest can cause events. The connection rests when there are too many, and is never
+   * ended for that. None: nobody counts.
+   */
+  readonly meter?: Meter;
   /** Ends the connecting only, not the client. */
   readonly signal?: AbortSignal;
 }
@@ -87,6 +99,7 @@ export class QmpClient implements AsyncDisposable {
   #greeting: QmpGreeting | undefined;
   #cause: ShimError | undefined;
   #released = false;
+  #strange = 0;
 
   private constructor(socket: Socket, options: QmpConnectOptions) {
     this.closed = this.#closed.promise;
@@ -101,7 +114,6 @@ export class QmpClient implements AsyncDisposable {
       log: options.log,
       write: (text) => socket.write(text),
     });
-    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     socket.on('drain', () => this.#calls.flush());
     socket.on('end', () => this.#fail(qmpLost('QEMU closed the QMP connection')));
     socket.on('error', (error) => this.#fail(qmpLost(`the QMP connection broke: ${error.message}`, error)));
@@ -134,10 +146,19 @@ export class QmpClient implements AsyncDisposable {
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     });
     options.signal?.throwIfAborted();
-    const socket = connectSocket({ path: options.path });
+    let client: QmpClient | undefined;
+    const socket = connectMetered({
+      path: options.path,
+      meter: options.meter ?? UNMETERED,
+      take: (chunk) => client?.read(chunk) ?? { bytes: 0, lines: 1 },
+    });
+    // Made as soon as it is connected: the greeting comes at once.
+    socket.once('connect', () => {
+      client = new QmpClient(socket, options);
+    });
     try {
       await waitFor(connected(socket, options.path), limits());
-      const client = new QmpClient(socket, options);
+      if (client === undefined) throw qmpLost('the QMP connection was closed');
       await waitFor(client.#greeted.promise, limits());
       // The deadline ends this wait; the call's own limit must not get ahead of it with another error.
       await waitFor(client.run('qmp_capabilities', undefined, { timeoutMs: 2 * deadline.totalMs }), limits());
@@ -221,20 +242,31 @@ export class QmpClient implements AsyncDisposable {
     await this.closed;
   }
 
-  #onData(chunk: Buffer): void {
-    const { lines, overflow } = this.#splitter.push(chunk);
+  /** Takes what was read from the socket. @returns what of it nobody has asked for */
+  read(chunk: Buffer): { readonly bytes: number; readonly lines: number } {
+    const cost = { bytes: 0, lines: PASSED_OVER_LINES };
     try {
-      for (const line of lines) {
+      const isWhole = this.#splitter.push(chunk, (line) => {
         // After a fatal line nothing more is believed.
-        if (this.#cause !== undefined) return;
-        if (line !== '') this.#onMessage(parseMessage(line));
-      }
-      if (overflow) throw qmpLost('QMP sent a line longer than the limit');
+        if (this.#cause !== undefined || line.length === 0) return;
+        const event = eventNameOf(line);
+        if (event !== undefined) {
+          const isKnown = Object.hasOwn(QMP_CONTRACT.events, event);
+          cost.bytes += line.length;
+          cost.lines += isKnown ? 1 : PASSED_OVER_LINES;
+          if (!isKnown) return;
+        }
+        const message = parseMessage(line.toString('utf8'));
+        if (event === undefined && message.kind === 'event') cost.lines += 1;
+        this.#onMessage(message);
+      });
+      if (!isWhole) throw qmpLost('QMP sent a line longer than the limit');
     } catch (error) {
       this.#fail(
         isShimError(error) ? error : qmpLost(`a QMP message could not be handled: ${messageOf(error)}`, error),
       );
     }
+    return cost;
   }
 
   #onMessage(message: QmpMessage): void {
@@ -250,12 +282,18 @@ export class QmpClient implements AsyncDisposable {
         break;
       case 'return':
       case 'error':
-        this.#calls.settle(message);
+        if (!this.#calls.settle(message)) this.#onStrange();
         break;
       case 'unknown':
-        this.#log.warn({ members: message.members }, 'qmp message of an unknown kind ignored');
+        this.#log.warn({ members: message.members.slice(0, 8) }, 'qmp message of an unknown kind ignored');
+        this.#onStrange();
         break;
     }
+  }
+
+  #onStrange(): void {
+    this.#strange += 1;
+    if (this.#strange > STRANGE_MAX) throw qmpLost(`QMP sent ${this.#strange} messages that belong to nothing`);
   }
 
   #onEvent(name: string, data: unknown, timestampMs: number): void {

@@ -1,61 +1,62 @@
+import { GrowingBuffer } from '../base/growing-buffer.ts';
+
 /** 16 MiB: query-qmp-schema of QEMU 7.2, the largest reply that qshim asks for, is 0.2 MB. */
 export const LINE_BYTES_MAX = 16 * 1024 * 1024;
 
 const NEWLINE = 0x0a;
 const CARRIAGE_RETURN = 0x0d;
 
-export interface SplitResult {
-  /** Complete lines in stream order, without their "\n" or "\r\n" (QEMU ends lines with "\r\n"). */
-  readonly lines: readonly string[];
-  /** True once a line has grown past the limit. It stays true: the place of the next line is not trusted any more. */
-  readonly overflow: boolean;
-}
-
 /**
  * Cuts a byte stream into lines. The cut depends on the bytes only, never on how they came in chunks.
- * Memory is bounded by `lineBytesMax` (bytes of one line, its "\n" not counted) plus one chunk.
+ * Memory is bounded by twice `lineBytesMax` (bytes of one line, its "\n" not counted), and nothing of a chunk is kept.
  */
 export class LineSplitter {
   readonly #lineBytesMax: number;
-  #parts: Buffer[] = [];
-  #partsBytes = 0;
+  readonly #part = new GrowingBuffer();
   #overflow = false;
 
   constructor(lineBytesMax: number = LINE_BYTES_MAX) {
     this.#lineBytesMax = lineBytesMax;
   }
 
-  /** Takes the next bytes and gives the lines that they complete. After an overflow nothing more comes out. */
-  push(chunk: Buffer): SplitResult {
-    const lines: string[] = [];
+  /**
+   * Takes the next bytes and hands over the lines that they complete, in stream order, without their "\n" or "\r\n"
+   * (QEMU ends lines with "\r\n"). Their memory is valid during the call only.
+   * @returns false once a line has grown past the limit. It stays false, and no line comes any more: the place of the
+   *   next line is not trusted
+   */
+  push(chunk: Buffer, take: (line: Buffer) => void): boolean {
     let start = 0;
     while (!this.#overflow) {
       const end = chunk.indexOf(NEWLINE, start);
-      if (!this.#keep(chunk.subarray(start, end === -1 ? chunk.length : end)) || end === -1) break;
-      lines.push(this.#takeLine());
+      const part = chunk.subarray(start, end === -1 ? chunk.length : end);
+      if (this.#part.length + part.length > this.#lineBytesMax) {
+        this.#overflow = true;
+        this.#part.clear();
+        break;
+      }
+      if (end === -1) {
+        this.#part.append(part);
+        break;
+      }
+      this.#hand(part, take);
       start = end + 1;
     }
-    return { lines, overflow: this.#overflow };
+    return !this.#overflow;
   }
 
-  /** False when the line has become too long. */
-  #keep(part: Buffer): boolean {
-    this.#partsBytes += part.length;
-    if (this.#partsBytes > this.#lineBytesMax) {
-      this.#overflow = true;
-      this.#parts = [];
-      return false;
+  #hand(part: Buffer, take: (line: Buffer) => void): void {
+    if (this.#part.length === 0) {
+      take(trimmed(part));
+      return;
     }
-    if (part.length > 0) this.#parts.push(part);
-    return true;
+    this.#part.append(part);
+    const line = this.#part.bytes;
+    take(trimmed(line));
+    this.#part.clear();
   }
+}
 
-  #takeLine(): string {
-    // One join per line, so that a line that comes in many chunks costs linear time.
-    const line = Buffer.concat(this.#parts, this.#partsBytes);
-    this.#parts = [];
-    this.#partsBytes = 0;
-    const length = line.at(-1) === CARRIAGE_RETURN ? line.length - 1 : line.length;
-    return line.toString('utf8', 0, length);
-  }
+function trimmed(line: Buffer): Buffer {
+  return line.at(-1) === CARRIAGE_RETURN ? line.subarray(0, -1) : line;
 }

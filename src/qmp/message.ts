@@ -27,6 +27,18 @@ const eventSchema = z.object({
 
 const errorSchema = z.object({ class: z.string(), desc: z.string() });
 
+/** Where an event's name ends at the latest, in a line as QEMU writes it. */
+const HEAD_BYTES = 160;
+const EVENT_HEAD = /^\{"timestamp": \{"seconds": -?\d{1,12}, "microseconds": -?\d{1,7}\}, "event": "([A-Z0-9_]{1,64})"/;
+
+/**
+ * The name of the event that a line tells, without parsing the line: QEMU writes an event's time and name first.
+ * Undefined for everything that does not look so, events of others than QEMU among them: that has to be parsed.
+ */
+export function eventNameOf(line: Buffer): string | undefined {
+  return EVENT_HEAD.exec(line.toString('latin1', 0, Math.min(line.length, HEAD_BYTES)))?.[1];
+}
+
 /**
  * Reads one line. Numbers past 2^53 lose digits, which no member that qshim reads can reach.
  * @throws ShimError UNAVAILABLE / QMP_LOST when the line is not a JSON object, or a greeting, event or error is

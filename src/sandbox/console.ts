@@ -1,24 +1,35 @@
 import { createReadStream, watch, type FSWatcher } from 'node:fs';
 import { open } from 'node:fs/promises';
+import type { Meter } from '../base/budget.ts';
+import { sleep } from '../base/deadline.ts';
 import { errnoOf } from '../base/errors.ts';
 import { olderLog } from './log-limit.ts';
 
 const CHUNK_BYTES = 65_536;
+/** Between two looks at a file that changes: a guest that writes single bytes is looked at no more often. */
+const LOOK_EVERY_MS = 50;
 
 /**
  * What the guest wrote to its console: everything so far that is within the log's limit, and with `follow` what comes,
  * until the VM ends or the caller has enough.
  */
 export async function* followConsole(
-  sandbox: { readonly files: { readonly consoleLog: string }; readonly ended: AbortSignal },
+  sandbox: {
+    readonly files: { readonly consoleLog: string };
+    readonly ended: AbortSignal;
+    /** What the guest may cost. */
+    readonly budget: { readonly stream: Meter };
+  },
   options: { readonly follow: boolean; readonly signal: AbortSignal },
 ): AsyncGenerator<Buffer> {
   await using file = await open(sandbox.files.consoleLog, 'r');
   yield* older(sandbox.files.consoleLog);
+  const meter = sandbox.budget.stream;
+  const memory = Buffer.alloc(CHUNK_BYTES);
   let offset = 0;
   const rest = async function* (): AsyncGenerator<Buffer> {
     for (;;) {
-      const { bytesRead, buffer } = await file.read(Buffer.alloc(CHUNK_BYTES), 0, CHUNK_BYTES, offset);
+      const { bytesRead } = await file.read(memory, 0, CHUNK_BYTES, offset);
       if (bytesRead === 0) {
         // Cut meanwhile (log-limit.ts): it begins anew.
         if (offset <= (await file.stat()).size) return;
@@ -26,7 +37,10 @@ export async function* followConsole(
         continue;
       }
       offset += bytesRead;
-      yield buffer.subarray(0, bytesRead);
+      // A copy: the memory is read into again.
+      yield Buffer.from(memory.subarray(0, bytesRead));
+      const restMs = meter.charge(bytesRead, 1);
+      if (restMs > 0) await sleep(restMs);
     }
   };
   if (!options.follow) {
@@ -41,6 +55,7 @@ export async function* followConsole(
     yield* rest();
     if (end.aborted) return;
     await change;
+    await sleep(LOOK_EVERY_MS);
   }
 }
 

@@ -1,12 +1,12 @@
 import type { AcceleratorChoice } from '../qemu/accelerator.ts';
 import type { WarmPool } from '../template/pool.ts';
 import type { Templates } from '../template/templates.ts';
-import { observe } from './observe.ts';
+import { afterReset, observe } from './observe.ts';
 import { Sandbox, type SandboxIdentity, type SandboxParts } from './sandbox.ts';
 import type { GuestAgent } from '../guest/agent.ts';
 
 /** What all sandboxes of a daemon share. */
-export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected'> {
+export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected' | 'afterReset'> {
   readonly accelerators: AcceleratorChoice;
   readonly templates: Templates;
   readonly pool: WarmPool;
@@ -14,6 +14,6 @@ export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected'> {
 
 /** A sandbox that is observed from its first connection on. @param agent as Sandbox takes it */
 export function makeSandbox(environment: SandboxEnvironment, identity: SandboxIdentity, agent?: GuestAgent): Sandbox {
-  const { config, log, events, claims, keys } = environment;
-  return new Sandbox({ config, log, events, claims, keys, onConnected: observe }, identity, agent);
+  const { config, log, events, claims, budgets, keys } = environment;
+  return new Sandbox({ config, log, events, claims, budgets, keys, onConnected: observe, afterReset }, identity, agent);
 }

@@ -1,4 +1,4 @@
-import { messageOf } from '../base/errors.ts';
+import { isShimError, messageOf } from '../base/errors.ts';
 import { AGENT_PORT_ID } from '../qemu/argv.ts';
 import { probe } from '../qemu/trial.ts';
 import type { QmpClient } from '../qmp/client.ts';
@@ -25,7 +25,7 @@ type Watched = (typeof WATCHED)[number];
  */
 export async function observe(sandbox: Sandbox, client: QmpClient): Promise<void> {
   const events = client.listen(WATCHED);
-  sandbox.inBackground('events', consume(sandbox, events));
+  sandbox.inBackground('events', consume(sandbox, client, events));
   // By it the watch of drivers begins to look, in VMs that are in use.
   sandbox.connected(await probe(client, sandbox, ['x-query-virtio-status']));
   const { status } = await client.run('query-status');
@@ -42,13 +42,15 @@ async function readRunState(sandbox: Sandbox): Promise<void> {
   sandbox.sawRunState(status);
 }
 
-async function consume(sandbox: Sandbox, events: QmpListener<Watched>): Promise<void> {
+async function consume(sandbox: Sandbox, client: QmpClient, events: QmpListener<Watched>): Promise<void> {
   using _owned = events;
   try {
     for (;;) handle(sandbox, await events.next());
   } catch (error) {
     // The connection has ended; the link makes a new one, with a new listener, while the VM lives.
     sandbox.log.debug({ problem: messageOf(error) }, 'event listener ended');
+    // Some were dropped: a new connection looks at how things stand.
+    if (isShimError(error, 'RESOURCE_EXHAUSTED')) await client[Symbol.asyncDispose]();
   }
 }
 
@@ -93,10 +95,16 @@ function onDeviceDeleted(sandbox: Sandbox, device: string): void {
   sandbox.inBackground('device deleted', deviceVanished(sandbox, volume));
 }
 
-/** Nothing of what the last boot of the guest had is there any more; what is left of it is looked at anew. */
+/** Everything that waits for this boot of the guest hears at once; the rest is done as often as resets may cost. */
 function onReset(sandbox: Sandbox): void {
   if (sandbox.state !== 'running') return;
   sandbox.sawReset();
+  sandbox.resets.ask();
+}
+
+/** Nothing of what the last boot of the guest had is there any more; what is left of it is looked at anew. */
+export function afterReset(sandbox: Sandbox): void {
+  if (sandbox.state !== 'running') return;
   const agent = awaitAgent(sandbox);
   for (const volume of sandbox.volumes.all()) {
     // A PENDING one sees to it itself, by the number of the boot.

@@ -3,6 +3,7 @@ import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { Backoff } from '../base/backoff.ts';
+import type { GuestBudget } from '../base/budget.ts';
 import { monotonicMs, sleep } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { BoundedMutex } from '../base/mutex.ts';
@@ -15,6 +16,8 @@ import { asShimError, isQmpError } from '../qmp/errors.ts';
 
 /** What the ports need to know of the VM. */
 export type PortHost = Pick<VolumeHost, 'log' | 'config' | 'link' | 'gone' | 'commit' | 'commitSoon'> & {
+  /** What the guest may cost. */
+  readonly budget?: GuestBudget;
   readonly files: { readonly directory: string };
 };
 
@@ -47,6 +50,10 @@ export class SerialPorts implements Ports {
 
   constructor(host: PortHost) {
     this.#host = host;
+  }
+
+  get budget(): GuestBudget | undefined {
+    return this.#host.budget;
   }
 
   records(): readonly PortRecord[] {

@@ -1,7 +1,9 @@
 import { setMaxListeners } from 'node:events';
 import { join } from 'node:path';
 import { ShimError, messageOf } from '../base/errors.ts';
+import { TokenBucket, type GuestBudget, type HostBudget } from '../base/budget.ts';
 import type { Logger } from '../base/log.ts';
+import { Paced } from '../base/paced.ts';
 import type { Timing } from '../base/stopwatch.ts';
 import type { Config } from '../config.ts';
 import { agentFor, type GuestAgent } from '../guest/agent.ts';
@@ -35,15 +37,22 @@ import { SerialPorts } from './ports.ts';
 import { watchMonitor } from './heartbeat.ts';
 import type { SandboxSpec, SandboxState, StartKind } from './spec.ts';
 
+/** Resets of a guest that are told of and looked after one by one. */
+const RESETS_PER_SECOND_MAX = 1;
+const RESETS_AT_ONCE_MAX = 5;
+
 /** What every sandbox of a daemon needs. */
 export interface SandboxParts {
   readonly config: Config;
   readonly log: Logger;
   readonly events: EventLog;
   readonly claims: BackingClaims;
+  readonly budgets: HostBudget;
   readonly keys: KeySource;
   /** Called with each new connection to QEMU before anybody else gets it (observe.ts). */
   readonly onConnected: (sandbox: Sandbox, client: QmpClient) => Promise<void>;
+  /** Called after a reset of the guest was seen, or several (observe.ts). */
+  readonly afterReset: (sandbox: Sandbox) => void;
 }
 
 /** What is fixed before QEMU starts. */
@@ -69,6 +78,8 @@ export interface SandboxSnapshot extends SandboxIdentity {
   readonly agentReady: boolean;
   readonly runState: string;
   readonly unresponsive: boolean;
+  /** Which channel of the guest costs too much, and why; empty while none does. */
+  readonly overBudget: string;
   readonly start: StartKind;
 }
 
@@ -140,6 +151,8 @@ export class Sandbox implements VolumeHost {
   readonly files: SandboxFiles;
   readonly link: QmpLink;
   readonly inventory: Inventory;
+  /** What the guest may cost, over all of its channels. */
+  readonly budget: GuestBudget;
   readonly agent: GuestAgent;
   readonly volumes: VolumeStore;
   readonly addresses = new GuestAddresses();
@@ -153,6 +166,8 @@ export class Sandbox implements VolumeHost {
   readonly ports: SerialPorts;
   readonly containers: Containers;
   readonly commands: GuestCommands;
+  /** What a reset brings with it. A guest can reset itself again and again. */
+  readonly resets: Paced;
   readonly #parts: SandboxParts;
   readonly #journal: Journal;
   /** Ends volume work: the VM is being stopped, is gone, or the daemon leaves it. */
@@ -163,6 +178,7 @@ export class Sandbox implements VolumeHost {
   #nextBoot = Promise.withResolvers<void>();
   #life: Life = { ...UNSEEN, state: 'creating' };
   #directoryLeft = false;
+  #overBudget = '';
   #launched: Launched = {
     accelerator: 'tcg',
     acceleratorReason: '',
@@ -194,10 +210,16 @@ export class Sandbox implements VolumeHost {
       mutexWaitersMax: config.device_queue_max,
       removedRetained: config.removed_retained,
     });
+    this.budget = agent?.budget ?? parts.budgets.guest();
+    this.budget.listen({
+      over: (channel, what) => this.#wentOverBudget(channel, what),
+      calm: () => this.#keptBudget(),
+    });
     this.link = new QmpLink({
       connect: {
         path: this.files.qmpSocket,
         log: this.log,
+        meter: this.budget.control('qmp'),
         lineBytesMax: config.qmp_line_bytes_max,
         pendingMax: config.qmp_pending_max,
         replyTimeoutMs: config.qmp_reply_timeout_ms,
@@ -207,7 +229,7 @@ export class Sandbox implements VolumeHost {
       onConnected: (client) => parts.onConnected(this, client),
     });
     this.inventory = new Inventory(this.link);
-    this.agent = agent ?? agentFor(this.files.agentSocket, config, this.log);
+    this.agent = agent ?? agentFor(this.files.agentSocket, config, this.log, this.budget);
     this.disks = new DiskNames(this.agent);
     this.guestEvents = new GuestEvents(this);
     this.holders = new DiskHolders(this.agent, this.guestEvents);
@@ -218,6 +240,8 @@ export class Sandbox implements VolumeHost {
     this.ports = new SerialPorts(this);
     this.containers = new Containers(this);
     this.commands = new GuestCommands(this);
+    const rate = new TokenBucket(RESETS_PER_SECOND_MAX, RESETS_AT_ONCE_MAX);
+    this.resets = new Paced(rate, this.#gone.signal, () => parts.afterReset(this));
     this.#journal = new Journal(join(identity.directory, JOURNAL_FILE), () => this.#record());
   }
 
@@ -374,6 +398,25 @@ export class Sandbox implements VolumeHost {
     this.announce('sandbox.responsive', { reason: 'QEMU_RESPONSIVE', message: 'QEMU answers its monitor again' });
   }
 
+  /** The guest costs the daemon more than its budget: the channel was ended, or rests most of the time. */
+  #wentOverBudget(channel: string, what: string): void {
+    if (this.state === 'stopped') return;
+    this.#overBudget = `${channel}: ${what}`;
+    this.log.warn({ channel, problem: what }, 'guest is over its budget');
+    const message = `the guest costs the daemon more than it may, over its channel ${this.#overBudget}`;
+    this.announce('sandbox.over_budget', { reason: 'GUEST_OVER_BUDGET', message });
+  }
+
+  #keptBudget(): void {
+    this.#overBudget = '';
+    if (this.state === 'stopped') return;
+    this.log.info('guest keeps to its budget again');
+    this.announce('sandbox.within_budget', {
+      reason: 'GUEST_WITHIN_BUDGET',
+      message: 'the guest keeps to its budget again',
+    });
+  }
+
   sawShutdown(shutdownReason: string): void {
     this.#see({ shutdownReason });
   }
@@ -499,6 +542,8 @@ export class Sandbox implements VolumeHost {
     this.preempt(error);
     this.#ended.abort(error);
     this.#see({ agentReady: false, runState: '', unresponsive: false });
+    this.budget[Symbol.dispose]();
+    this.#overBudget = '';
     this.#lease?.[Symbol.dispose]();
     for (const volume of this.volumes.all()) {
       using _held = await volume.mutex.acquire();
@@ -540,6 +585,7 @@ export class Sandbox implements VolumeHost {
 
   /** Leaves the VM running and lets go of it: the daemon ends, the next one adopts. */
   async release(): Promise<void> {
+    this.budget[Symbol.dispose]();
     const reason = new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' });
     this.preempt(reason);
     this.#ended.abort(reason);
@@ -566,6 +612,7 @@ export class Sandbox implements VolumeHost {
       // What it said last is not what it does now.
       runState: unresponsive ? '' : runState,
       unresponsive,
+      overBudget: this.#overBudget,
     };
   }
 

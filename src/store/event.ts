@@ -14,6 +14,8 @@ export type EventType =
   | 'sandbox.panicked'
   | 'sandbox.unresponsive'
   | 'sandbox.responsive'
+  | 'sandbox.over_budget'
+  | 'sandbox.within_budget'
   | 'sandbox.snapshot'
   | 'volume.pending'
   | 'volume.attached'

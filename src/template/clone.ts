@@ -50,6 +50,7 @@ export async function startCloneVm(options: CloneVmOptions): Promise<CloneVm> {
   watch.lap('spawn');
   const connect = {
     log,
+    ...(agent.budget && { meter: agent.budget.control('qmp') }),
     lineBytesMax: config.qmp_line_bytes_max,
     pendingMax: config.qmp_pending_max,
     replyTimeoutMs: config.qmp_reply_timeout_ms,

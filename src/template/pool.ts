@@ -2,6 +2,7 @@ import { randomBytes, randomUUID } from 'node:crypto';
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sleep } from '../base/deadline.ts';
+import type { HostBudget } from '../base/budget.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { BoundedMutex } from '../base/mutex.ts';
@@ -54,6 +55,7 @@ export class WarmPool implements AsyncDisposable {
   readonly #config: Config;
   readonly #log: Logger;
   readonly #templates: Pick<Templates, 'find' | 'assertMemory'>;
+  readonly #budgets: HostBudget;
   readonly #startVm: typeof startCloneVm;
   readonly #shelves = new Map<string, Shelf>();
   readonly #making = new BoundedMutex('the making of pool members', 1);
@@ -67,12 +69,14 @@ export class WarmPool implements AsyncDisposable {
     config: Config,
     log: Logger,
     templates: Pick<Templates, 'find' | 'assertMemory'>,
+    budgets: HostBudget,
     startVm: typeof startCloneVm = startCloneVm,
   ) {
     this.#startVm = startVm;
     this.#config = config;
     this.#log = log;
     this.#templates = templates;
+    this.#budgets = budgets;
   }
 
   /** A member for a sandbox of this kind, now the caller's; undefined when there is none. */
@@ -183,7 +187,7 @@ export class WarmPool implements AsyncDisposable {
     const files = sandboxFiles(join(sandboxesDirectory(config.state_dir), name));
     await mkdir(files.directory, { mode: 0o700 });
     undo.defer(() => rm(files.directory, { recursive: true, force: true }));
-    const agent = undo.use(agentFor(files.agentSocket, config, log));
+    const agent = undo.use(agentFor(files.agentSocket, config, log, this.#budgets.guest()));
     const identity = { sandboxId: name, uuid: randomUUID(), hostname: hostnameOf('pool', launch.kernelParameters) };
     const options = { config, log, launch, lease, identity, files, agent, watch: new Stopwatch(), signal };
     const vm = await this.#startVm(options);

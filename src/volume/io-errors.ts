@@ -1,24 +1,45 @@
+import { TokenBucket } from '../base/budget.ts';
 import { sleep } from '../base/deadline.ts';
 import { messageOf } from '../base/errors.ts';
+import { Paced } from '../base/paced.ts';
 import type { QmpEvent } from '../qmp/protocol.ts';
 import type { VolumeHost } from './host.ts';
 import { generationOf } from './model/names.ts';
 import { moduleOf } from './source/registry.ts';
 import type { Volume } from './volume.ts';
 
+/** Of one VM. QEMU 7.2 sends one for each request that fails, and a guest may ask for a bad sector again and again. */
+const NOTED_PER_SECOND_MAX = 1;
+const NOTED_AT_ONCE_MAX = 5;
+
 /** I/O errors, as health of the volumes of one VM; and a VM that paused for want of space goes on. */
 export class IoErrors {
   readonly #host: VolumeHost;
+  /** The newest of each block node that is not noted yet. */
+  readonly #waiting = new Map<string, QmpEvent<'BLOCK_IO_ERROR'>>();
+  readonly #notes: Paced;
   #waitsForRoom = false;
 
   constructor(host: VolumeHost) {
     this.#host = host;
+    const rate = new TokenBucket(NOTED_PER_SECOND_MAX, NOTED_AT_ONCE_MAX);
+    this.#notes = new Paced(rate, host.gone, () => {
+      const events = [...this.#waiting.values()];
+      this.#waiting.clear();
+      for (const each of events) this.#note(each);
+    });
   }
 
   /**
-   * Takes note of an I/O error (BLOCK_IO_ERROR, at most one a second): the volume's health changes, watchers are told.
+   * Takes note of an I/O error (BLOCK_IO_ERROR): the volume's health changes, watchers are told. When there are many,
+   * only of the newest of each volume, once a second.
    */
   failed(event: QmpEvent<'BLOCK_IO_ERROR'>): void {
+    this.#waiting.set(event.data['node-name'] ?? event.data.device, event);
+    this.#notes.ask();
+  }
+
+  #note(event: QmpEvent<'BLOCK_IO_ERROR'>): void {
     const { volumes, log } = this.#host;
     const { device, operation, action, reason, nospace } = event.data;
     const node = event.data['node-name'];

@@ -62,13 +62,25 @@ describe('sandbox commands', () => {
     assert.deepEqual(await runJson(api, 'sandbox', 'delete', 'sb1'), { notFound: false });
   });
 
-  it('console passes bytes through', async () => {
+  it('console shows control characters; with --raw and in JSON it has the bytes', async () => {
     await using api = await FakeApi.start();
-    api.chunks.push(Buffer.from([0x00, 0xff, 0x0a, 0x1b]), Buffer.from('boot'));
-    const { stdout, exitCode } = await run(['sandbox', 'console', 'sb1', '--follow'], { socket: api.socketPath });
-    assert.equal(exitCode, 0);
-    assert.deepEqual(stdout, Buffer.concat(api.chunks));
+    const drives = '\u001b]0;title\u0007\u009b31m\u202egnp.exe\r\n\tboot\rlie';
+    // Cut in the middle of a character.
+    const bytes = Buffer.from(drives);
+    api.chunks.push(bytes.subarray(0, 14), bytes.subarray(14), Buffer.from([0xff, 0x0d]));
+    const shown = await run(['sandbox', 'console', 'sb1', '--follow'], { socket: api.socketPath });
+    assert.equal(shown.exitCode, 0);
+    assert.equal(
+      shown.stdout.toString(),
+      '\\u{1b}]0;title\\u{7}\\u{9b}31m\\u{202e}gnp.exe\n\tboot\\u{d}lie\ufffd\\u{d}',
+    );
     assert.deepEqual({ ...record(api.lastRequest) }, { sandboxId: 'sb1', follow: true });
+    const raw = await run(['sandbox', 'console', 'sb1', '--raw'], { socket: api.socketPath });
+    assert.deepEqual(raw.stdout, Buffer.concat(api.chunks));
+    const json = await run(['sandbox', 'console', 'sb1', '--json'], { socket: api.socketPath });
+    const chunks = json.stdout.toString().trim().split('\n');
+    const data = chunks.map((line) => Buffer.from((JSON.parse(line) as { data: string }).data, 'base64'));
+    assert.deepEqual(Buffer.concat(data), Buffer.concat(api.chunks));
   });
 });
 

@@ -24,6 +24,18 @@ export interface FakeAgentOptions {
 
 const SENTINEL = 0xff;
 
+/** Writes to a socket, and resolves when the kernel has taken it. @returns false when there is no open socket */
+export async function paced(socket: Socket | undefined, bytes: string | Uint8Array): Promise<boolean> {
+  if (socket?.writable !== true) return false;
+  const { promise, resolve } = Promise.withResolvers<boolean>();
+  const onClose = (): void => resolve(false);
+  socket.once('close', onClose);
+  socket.write(bytes, (error) => resolve(error === null || error === undefined));
+  const isTaken = await promise;
+  socket.off('close', onClose);
+  return isTaken;
+}
+
 /**
  * A qemu-guest-agent behind a chardev socket of QEMU, in one object. As the real pair does, it serves one client, keeps
  * bytes in the socket while no agent runs, answers strictly in order, and answers 0xFF with a parse error.
@@ -81,6 +93,11 @@ export class FakeAgent implements AsyncDisposable {
   /** Bytes from the guest that nobody asked for. */
   send(bytes: string | Buffer): void {
     this.#socket?.write(bytes);
+  }
+
+  /** As `send`, at the pace at which they are read. @returns false when nobody is connected */
+  async sendPaced(bytes: string | Buffer): Promise<boolean> {
+    return await paced(this.#socket, bytes);
   }
 
   /** QEMU is gone: no connection, no listener. */

@@ -4,6 +4,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { LineSplitter } from '../../src/qmp/framing.ts';
+import { paced } from './fake-agent.ts';
 import type { QmpCommandName, QmpEventName, QmpEvents } from '../../src/qmp/protocol.ts';
 
 export type Arguments = Readonly<Record<string, unknown>>;
@@ -114,6 +115,11 @@ export class FakeQmp implements AsyncDisposable {
     this.#current?.write(bytes);
   }
 
+  /** As `sendRaw`, at the pace at which they are read. @returns false when nobody is connected */
+  async sendPaced(bytes: string | Uint8Array): Promise<boolean> {
+    return await paced(this.#current, bytes);
+  }
+
   /** Cuts the connection at once. The next client is served as if nothing had been. */
   drop(): void {
     this.#current?.destroy();
@@ -175,7 +181,10 @@ export class FakeQmp implements AsyncDisposable {
     // As QEMU's monitor: one command after the other, in the order in which they came.
     let before: Promise<void> = Promise.resolve();
     socket.on('data', (chunk: Buffer) => {
-      for (const line of splitter.push(chunk).lines) before = before.then(() => this.#onLine(socket, line));
+      splitter.push(chunk, (bytes) => {
+        const line = bytes.toString('utf8');
+        before = before.then(() => this.#onLine(socket, line));
+      });
     });
     if (this.#greeting !== null) this.#send(this.#greeting);
   }

@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { HostBudget } from '../../src/base/budget.ts';
 import { silentLogger, type Logger } from '../../src/base/log.ts';
 import { configWith, type Config } from '../../src/config.ts';
 import { AcceleratorChoice } from '../../src/qemu/accelerator.ts';
@@ -81,11 +82,12 @@ async function startManager(config: Config, log: Logger): Promise<[SandboxManage
   owned.defer(() => events.flush());
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
   const templates = owned.use(await Templates.open(config, log));
-  const pool = owned.use(new WarmPool(config, log, templates));
+  const budgets = HostBudget.from(config);
+  const pool = owned.use(new WarmPool(config, log, templates, budgets));
   // Nothing here asks for a key.
   const keys: KeySource = { fetch: () => Promise.reject(new Error('no keys')) };
   const claims = new BackingClaims();
-  const manager = new SandboxManager({ config, log, events, claims, accelerators, templates, pool, keys });
+  const manager = new SandboxManager({ config, log, events, claims, budgets, accelerators, templates, pool, keys });
   await manager.start();
   owned.defer(() => manager.release());
   return [manager, owned.move()];

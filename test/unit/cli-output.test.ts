@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { visible } from '../../src/base/visible.ts';
 import { Progress } from '../../src/cli/progress.ts';
 import { table } from '../../src/cli/table.ts';
 import {
@@ -12,7 +13,6 @@ import {
   jsonValue,
   labelsText,
   timestampText,
-  visible,
 } from '../../src/cli/values.ts';
 import { eventLine } from '../../src/cli/watch-command.ts';
 import { until } from '../support/until.ts';

@@ -29,11 +29,11 @@ describe('an error that quotes another program', () => {
 
 describe('what a hostile guest says, in an error', () => {
   it('is cut, well-formed and without control characters', () => {
-    const error = new ShimError('UNAVAILABLE', `\ud800 \u001b[31mred\u0007\tand ${'x'.repeat(100_000)}`, {
+    const error = new ShimError('UNAVAILABLE', `\ud800 \u001b[31mred\u0007\tand \u202e\u2028${'x'.repeat(100_000)}`, {
       reason: 'GUEST_AGENT_GARBAGE',
       metadata: { what: `\udfff${'y'.repeat(100_000)}` },
     });
-    assert.equal(error.message.slice(0, 16), '\ufffd \ufffd[31mred\ufffd\tand ');
+    assert.equal(error.message.slice(0, 18), '\ufffd \ufffd[31mred\ufffd\tand \ufffd\ufffd');
     assert.equal(error.message.length, 4096);
     assert.equal(error.metadata['what']?.length, 1024);
     assert.ok(error.metadata['what'].isWellFormed());

@@ -311,7 +311,7 @@ describe('an agent that comes and goes', () => {
 describe('a hostile guest', () => {
   it('that answers a sync with anything but its answer loses the connection', async () => {
     await using it = await pair({ running: false });
-    const link = await AgentLink.connect(it.path, 65_536, silentLogger());
+    const link = await AgentLink.connect({ path: it.path, log: silentLogger(), budget: undefined });
     const { promise: gone, resolve } = Promise.withResolvers<void>();
     using _listening = link.listen({ line: (line) => link.answered(line), gone: resolve });
     link.sendSync();

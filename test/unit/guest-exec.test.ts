@@ -17,7 +17,7 @@ const LOST = failure('UNAVAILABLE', 'GUEST_AGENT_LOST');
 describe('the link', () => {
   it('bytes that are to be wiped are zero once they are written, or cannot be', async () => {
     await using it = await pair();
-    const link = await AgentLink.connect(it.path, 1000, log);
+    const link = await AgentLink.connect({ path: it.path, log, budget: undefined });
     const answer = Promise.withResolvers<void>();
     link.listen({ line: () => answer.resolve(), gone: () => undefined });
     const [written, unwritten] = [commandLine({ name: 'guest-ping' }, 1), Buffer.from('secret')];
@@ -34,7 +34,7 @@ describe('the link', () => {
 
   it('only the answer to the last of several syncs says that nothing older can come', async () => {
     await using it = await pair();
-    const link = await AgentLink.connect(it.path, 1000, log);
+    const link = await AgentLink.connect({ path: it.path, log, budget: undefined });
     const heard: string[] = [];
     const last = Promise.withResolvers<void>();
     link.listen({

@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { HostBudget } from '../../src/base/budget.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { configWith, type Config } from '../../src/config.ts';
 import { sandboxesDirectory } from '../../src/qemu/files.ts';
@@ -80,7 +81,7 @@ class Rig implements AsyncDisposable {
       find: () => Promise.resolve(this.#find()),
     };
     const all = configWith({ state_dir: stateDir, ...config });
-    this.pool = new WarmPool(all, silentLogger(), templates, (options) => this.#start(options));
+    this.pool = new WarmPool(all, silentLogger(), templates, HostBudget.from(all), (options) => this.#start(options));
   }
 
   static async make(config: Partial<Config>): Promise<Rig> {

@@ -313,6 +313,7 @@ describe('sandboxes and events to messages', () => {
     timings: [],
     agentReady: true,
     unresponsive: false,
+    overBudget: '',
     runState: 'paused',
     start: { kind: 'clone', templateId: '0123', reason: '' },
   };

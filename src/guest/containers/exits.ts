@@ -1,3 +1,4 @@
+import type { Meter } from '../../base/budget.ts';
 import { toRecord, type ExitRecord } from './runtime.ts';
 import { PortReader } from './streams.ts';
 
@@ -18,8 +19,9 @@ export class ExitListener implements Disposable {
   readonly #reader: PortReader;
   #line = '';
 
-  constructor(path: string, heard: (exit: AnnouncedExit) => void) {
-    this.#reader = new PortReader(path, undefined);
+  /** @param meter counts what is read; none: nobody counts */
+  constructor(path: string, heard: (exit: AnnouncedExit) => void, meter?: Meter) {
+    this.#reader = new PortReader(path, undefined, meter);
     this.#reader.setEncoding('latin1');
     this.#reader.on('data', (text: string) => {
       const lines = (this.#line + text).split('\n');

@@ -73,7 +73,9 @@ export class GuestSide implements Disposable {
     const { runtime, heard } = this.#options;
     const port = await this.#openEvents();
     await this.withPorts(() => runtime.install(this.eventsPort));
-    if (port?.outputPath !== undefined) this.#listener ??= new ExitListener(port.outputPath, heard);
+    if (port?.outputPath !== undefined) {
+      this.#listener ??= new ExitListener(port.outputPath, heard, this.#options.ports.budget?.control('ports'));
+    }
   }
 
   async #openEvents(): Promise<Port | undefined> {

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import type { GuestBudget } from '../../base/budget.ts';
 
 /** What a port of the guest's virtio-serial controller is for: one direction, or both for a terminal. */
 const portKindSchema = z.enum(['output', 'input', 'duplex']);
@@ -26,6 +27,8 @@ export interface Port {
 
 /** The ports of one sandbox. Implemented by sandbox/ports.ts. */
 export interface Ports {
+  /** What is read of them is counted here. None: nobody counts. */
+  readonly budget?: GuestBudget | undefined;
   /**
    * Plugs new ports, all or none. That QEMU has them says nothing about the guest, which loses some in silence: look
    * for the node there, and `renew` those that are missing.

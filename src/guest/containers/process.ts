@@ -116,7 +116,7 @@ export class ContainerProcess implements GuestProcess {
     const all = this.#actions.ports;
     const output = (nr: number): PortReader | undefined => {
       const path = all.get(nr)?.outputPath;
-      return path === undefined ? undefined : ownErrors(new PortReader(path, this.token));
+      return path === undefined ? undefined : ownErrors(new PortReader(path, this.token, all.budget?.stream));
     };
     this.#stdout = output(this.terminal ? ports.terminal : ports.stdout);
     this.#stderr = output(ports.stderr);

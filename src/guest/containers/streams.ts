@@ -1,6 +1,7 @@
 import { constants, openSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { Writable } from 'node:stream';
+import type { Meter } from '../../base/budget.ts';
 import { FifoStream, type LeftBytes } from '../../base/fifo.ts';
 import { TokenCut } from './token.ts';
 
@@ -21,9 +22,12 @@ export class PortReader extends FifoStream {
   #exited = false;
   #quiet: NodeJS.Timeout | undefined;
 
-  /** @param token absent: there is no end, as for events */
-  constructor(path: string, token: string | undefined) {
-    super(() => openSync(path, constants.O_RDONLY | constants.O_NONBLOCK));
+  /**
+   * @param token absent: there is no end, as for events
+   * @param meter counts what is read; none: nobody counts
+   */
+  constructor(path: string, token: string | undefined, meter?: Meter) {
+    super(() => openSync(path, constants.O_RDONLY | constants.O_NONBLOCK), meter);
     this.#cut = token === undefined ? undefined : new TokenCut(token);
   }
 

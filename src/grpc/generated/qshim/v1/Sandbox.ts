@@ -28,6 +28,7 @@ export interface Sandbox {
   'start'?: (_qshim_v1_Start | null);
   'capacity'?: (_qshim_v1_Capacity | null);
   'qemuUnresponsive'?: (boolean);
+  'guestOverBudget'?: (string);
 }
 
 export interface Sandbox__Output {
@@ -49,4 +50,5 @@ export interface Sandbox__Output {
   'start': (_qshim_v1_Start__Output | null);
   'capacity': (_qshim_v1_Capacity__Output | null);
   'qemuUnresponsive': (boolean);
+  'guestOverBudget': (string);
 }
