@@ -1,5 +1,9 @@
 import { readdir, readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import { QemuProcess, identify, type ProcessIdentity } from './process.ts';
+
+/** Of confine/command.ts: they stay until QEMU has ended, or become QEMU. */
+const LAUNCHERS: ReadonlySet<string> = new Set(['bwrap', 'setpriv']);
 
 /**
  * The QEMU process that serves the QMP socket of a state directory, by its command line; undefined when there is none.
@@ -14,6 +18,8 @@ export async function findQemu(
     // Processes end while they are looked at.
     const text = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
     const args = text.split('\0');
+    // What has started it outside its namespaces has the same words behind its own.
+    if (LAUNCHERS.has(basename(args[0] ?? ''))) continue;
     if (!args.some((arg) => arg.startsWith('socket,id=qmp,') && arg.includes(wanted))) continue;
     const identity = await identify(Number(name));
     if (identity !== undefined) return { identity, args };

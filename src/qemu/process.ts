@@ -98,6 +98,18 @@ export class QemuProcess {
   }
 
   /**
+   * A process that a launcher has started, which ends as it does. When the launcher is killed, QEMU goes on.
+   * @param exited how the launcher ended; never rejects
+   */
+  static async launched(pid: number, exited: Promise<ExitInfo>): Promise<QemuProcess> {
+    const identity = (await identify(pid)) ?? { pid, startTicks: 0 };
+    const gone = exited.then(async (exit) =>
+      (await isAlive(identity).catch(() => true)) ? await watchUntilGone(identity) : exit,
+    );
+    return new QemuProcess(identity, gone, false);
+  }
+
+  /**
    * Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now.
    */
   static async adopt(identity: ProcessIdentity): Promise<QemuProcess | undefined> {

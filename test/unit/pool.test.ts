@@ -11,6 +11,8 @@ import { poolKind, type SandboxSpec } from '../../src/sandbox/spec.ts';
 import type { FoundTemplate } from '../../src/template/templates.ts';
 import { testLaunch } from '../support/template-vm.ts';
 import { until } from '../support/until.ts';
+import type { Cells } from '../../src/confine/cells.ts';
+import { cellsFor } from '../support/cells.ts';
 
 /** The warm pool's book-keeping, with VMs that are none. */
 
@@ -57,7 +59,8 @@ class FakeVm {
       },
     };
     Object.defineProperty(qemu, 'exit', { get: () => (this.ended ? { code: 0 } : undefined) });
-    return { qemu, qmp: { state: 'ready', ...closed }, port: closed } as unknown as CloneVm;
+    const cell = { [Symbol.dispose]: () => undefined };
+    return { qemu, qmp: { state: 'ready', ...closed }, cell, port: closed } as unknown as CloneVm;
   }
 }
 
@@ -71,18 +74,18 @@ class Rig implements AsyncDisposable {
   startingMost = 0;
   failStarts = false;
 
-  private constructor(stateDir: string, config: Partial<Config>) {
+  private constructor(stateDir: string, cells: Cells, config: Partial<Config>) {
     this.stateDir = stateDir;
     const templates = {
       assertMemory: () => Promise.resolve(),
       find: () => Promise.resolve(this.#find()),
     };
     const all = configWith({ state_dir: stateDir, ...config });
-    this.pool = new WarmPool(all, silentLogger(), templates, (options) => this.#start(options));
+    this.pool = new WarmPool(all, silentLogger(), templates, cells, (options) => this.#start(options));
   }
 
   static async make(config: Partial<Config>): Promise<Rig> {
-    return new Rig(await mkdtemp(join(tmpdir(), 'qshim-t-')), config);
+    return new Rig(await mkdtemp(join(tmpdir(), 'qshim-t-')), await cellsFor(), config);
   }
 
   #find(): FoundTemplate {
