@@ -185,7 +185,7 @@ export class Cell implements Disposable {
       copied: reads.flatMap(({ path, shared }) => (shared || uid === undefined ? [] : [path])),
       writable: launch.writes,
       devices: launch.kvm ? [...DEVICES, KVM_DEVICE] : DEVICES,
-      preload: allocator === 'system' ? undefined : allocator,
+      preload: allocator.startsWith('/') ? allocator : undefined,
       tied: launch.tied === true,
       cgroup: this.#facts.cgroup,
       args,

@@ -71,7 +71,7 @@ export async function lookAtWalls(options: WallOptions): Promise<HostWalls> {
 /** Runs QEMU in a cell, only to hear its version. @throws Error with what kept it from running */
 async function tryNamespaces({ qemuBinary, allocator, uid }: WallOptions, users: boolean): Promise<QemuLayout> {
   for (const file of [BWRAP, SETPRIV]) await access(file, constants.X_OK);
-  const preload = allocator === 'system' ? undefined : allocator;
+  const preload = allocator.startsWith('/') ? allocator : undefined;
   const layout = await qemuLayout(qemuBinary, preload === undefined ? [] : [preload]);
   const args = cellArguments({
     layout,

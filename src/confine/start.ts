@@ -20,7 +20,7 @@ export interface CellStart extends Omit<CellCommand, 'infoDescriptor' | 'blockDe
 }
 
 const FIRST_DESCRIPTOR = 3;
-const INFO_BYTES_MAX = 4096;
+const INFO_CHARS_MAX = 4096;
 const SIGNALLED = 128;
 
 /**
@@ -72,21 +72,26 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
   }
 }
 
-/** The process that bwrap has made, by the JSON that it writes (`--info-fd`, bwrap(1)). */
+/**
+ * The process that bwrap has made, by the JSON that it writes (`--info-fd`, bwrap(1)). It is read to its end: bwrap would
+ * die of a pipe that nobody reads, and leave a process that waits for it.
+ */
 async function childPid(info: Readable | undefined, exited: Promise<ExitInfo>): Promise<number> {
+  if (info === undefined) throw new Error('no descriptor for it was left');
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
   let text = '';
-  const read = async (): Promise<number> => {
-    if (info === undefined) throw new Error('no descriptor');
-    for await (const chunk of info) {
-      text += String(chunk);
-      const pid = Number(/"child-pid": (\d+)/.exec(text)?.[1]);
-      if (pid > 0) return pid;
-      if (text.length > INFO_BYTES_MAX) throw new Error('it says too much');
-    }
-    const { code, signal } = await exited;
-    throw new Error(`it ended with ${signal ?? `code ${code ?? '?'}`} before it had made a process`);
-  };
-  return await read();
+  info.on('error', reject);
+  info.on('data', (chunk: Buffer) => {
+    if (text.length < INFO_CHARS_MAX) text += chunk.toString();
+    const pid = Number(/"child-pid": (\d+)/.exec(text)?.[1]);
+    if (pid > 0) resolve(pid);
+  });
+  info.on('end', () => {
+    void exited.then(({ code, signal }) => {
+      reject(new Error(`it ended with ${signal ?? `code ${code ?? '?'}`} before it had made a process`));
+    });
+  });
+  return await promise;
 }
 
 /** How the launcher ended, in the place of QEMU. Never rejects: one that was not started has ended too. */

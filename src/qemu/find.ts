@@ -2,7 +2,10 @@ import { readdir, readFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import { QemuProcess, identify, type ProcessIdentity } from './process.ts';
 
-/** Of confine/command.ts: they stay until QEMU has ended, or become QEMU. */
+/**
+ * Of confine/command.ts: they have QEMU's words behind their own, and stay until QEMU has ended, or become QEMU. One
+ * whose daemon was killed at the wrong moment waits for ever.
+ */
 const LAUNCHERS: ReadonlySet<string> = new Set(['bwrap', 'setpriv']);
 
 /**
@@ -13,18 +16,20 @@ export async function findQemu(
   qmpSocket: string,
 ): Promise<{ readonly identity: ProcessIdentity; readonly args: readonly string[] } | undefined> {
   const wanted = `path=${qmpSocket.replaceAll(',', ',,')},`;
+  let starting: { readonly identity: ProcessIdentity; readonly args: readonly string[] } | undefined;
   for (const name of await readdir('/proc')) {
     if (!/^[0-9]+$/.test(name)) continue;
     // Processes end while they are looked at.
     const text = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
     const args = text.split('\0');
-    // What has started it outside its namespaces has the same words behind its own.
-    if (LAUNCHERS.has(basename(args[0] ?? ''))) continue;
     if (!args.some((arg) => arg.startsWith('socket,id=qmp,') && arg.includes(wanted))) continue;
     const identity = await identify(Number(name));
-    if (identity !== undefined) return { identity, args };
+    if (identity === undefined) continue;
+    if (!LAUNCHERS.has(basename(args[0] ?? ''))) return { identity, args };
+    // Two of them while QEMU is being started: the younger one is to become QEMU.
+    if (starting === undefined || identity.startTicks >= starting.identity.startTicks) starting = { identity, args };
   }
-  return undefined;
+  return starting;
 }
 
 /**
