@@ -73,8 +73,8 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
 }
 
 /**
- * The process that bwrap has made, by the JSON that it writes (`--info-fd`, bwrap(1)). It is read to its end: bwrap would
- * die of a pipe that nobody reads, and leave a process that waits for it.
+ * The process that bwrap has made, by the JSON that it writes (`--info-fd`, bwrap(1)). It is read to its end: bwrap
+ * would die of a pipe that nobody reads, and leave a process that waits for it.
  */
 async function childPid(info: Readable | undefined, exited: Promise<ExitInfo>): Promise<number> {
   if (info === undefined) throw new Error('no descriptor for it was left');

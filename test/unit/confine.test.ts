@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { Cgroups, cgroupFiles, findCgroups, mountOfCgroup2, removeCgroup } from '../../src/confine/cgroup.ts';
+import { cgroupFiles, findCgroups, mountOfCgroup2, removeCgroup } from '../../src/confine/cgroup.ts';
 import { cellArguments, parentsOf, type CellCommand } from '../../src/confine/command.ts';
 import { UNCONFINED, cellFactsSchema } from '../../src/confine/facts.ts';
 import { lackingCapabilities } from '../../src/confine/host.ts';
@@ -185,7 +185,7 @@ describe('control groups', () => {
       await mkdir(join(root, 'qshim'));
       await writeFile(join(root, 'qshim/cgroup.subtree_control'), '');
       const mountinfo = `21 1 0:20 / /proc rw - proc proc rw\n30 1 0:26 / ${root} rw,nosuid shared:4 - cgroup2 cgroup2 rw`;
-      const cgroups: Cgroups = await findCgroups(mountinfo);
+      const cgroups = await findCgroups(mountinfo);
       assert.equal(await readFile(join(root, 'cgroup.subtree_control'), 'utf8'), '+cpu +io +pids');
       const group = await cgroups.make('one-0123', files);
       assert.equal(group, join(root, 'qshim/one-0123'));
