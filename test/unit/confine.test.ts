@@ -11,6 +11,7 @@ import { lackingCapabilities } from '../../src/confine/host.ts';
 import { isBelow, parseLdd, withoutCovered, type QemuLayout } from '../../src/confine/layout.ts';
 import { exitOfQemu } from '../../src/confine/start.ts';
 import { Uids, parseUidRange, uidsOfProcesses } from '../../src/confine/uids.ts';
+import { confinementFinding } from '../../src/doctor/confine-checks.ts';
 import { cellsFor } from '../support/cells.ts';
 
 const LAYOUT: QemuLayout = {
@@ -209,6 +210,22 @@ describe('control groups', () => {
       await rm(root, { recursive: true });
     }
     assert.equal(mountOfCgroup2(''), undefined);
+  });
+});
+
+describe('qshim doctor', () => {
+  it('says which wall is missing, why, and what to do; only full cannot do without', () => {
+    assert.deepEqual(confinementFinding('degraded', []), {
+      check: 'confinement',
+      status: 'ok',
+      detail: 'confine = degraded; this host has namespaces, uid, cgroup, landlock',
+    });
+    const missing = [{ part: 'cgroup', why: 'no cgroup2 is mounted' }] as const;
+    const { status, detail, remedy } = confinementFinding('degraded', missing);
+    assert.equal(status, 'warning');
+    assert.match(detail, /this host has namespaces, uid, landlock; missing: cgroup \(no cgroup2 is mounted\)/);
+    assert.match(remedy ?? '', /mount cgroup2/);
+    assert.equal(confinementFinding('full', missing).status, 'failure');
   });
 });
 
