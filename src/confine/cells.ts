@@ -186,6 +186,7 @@ export class Cell implements Disposable {
       writable: launch.writes,
       devices: launch.kvm ? [...DEVICES, KVM_DEVICE] : DEVICES,
       preload: allocator.startsWith('/') ? allocator : undefined,
+      landlock: walls.landlock,
       tied: launch.tied === true,
       cgroup: this.#facts.cgroup,
       args,

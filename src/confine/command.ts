@@ -28,6 +28,8 @@ export interface CellCommand {
   /** Files that only the daemon may read; each is copied from a descriptor into memory. */
   readonly copied: readonly { readonly descriptor: number; readonly path: string }[];
   readonly devices: readonly string[];
+  /** setpriv is to set Landlock up (setpriv(1), since util-linux 2.40). */
+  readonly landlock: boolean;
   /** Of the library that is preloaded; undefined: none. */
   readonly preload: string | undefined;
   /** Ends with whoever started it. */
@@ -94,14 +96,33 @@ export function parentsOf(paths: readonly string[], given: readonly string[]): r
 }
 
 /** bwrap alone sees to no_new_privs, and in a user namespace to the capabilities. */
-function privileges({ uid, groups, tied }: CellCommand): readonly string[] {
+function privileges(cell: CellCommand): readonly string[] {
+  const { uid, groups, tied } = cell;
   if (uid === undefined) return [];
   return [
     ...[SETPRIV, '--reuid', String(uid), '--regid', String(uid)],
     ...(groups.length === 0 ? ['--clear-groups'] : ['--groups', groups.join(',')]),
     ...['--bounding-set=-all', '--inh-caps=-all', '--ambient-caps=-all', '--no-new-privs'],
+    ...landlock(cell),
     // A change of user clears what was set before (prctl(2)).
     ...(tied ? ['--pdeathsig', 'KILL'] : []),
     '--',
+  ];
+}
+
+/** What writes or makes something; reading and running are left to the mounts. */
+const LANDLOCKED =
+  'write-file,remove-dir,remove-file,make-char,make-dir,make-reg,make-sock,make-fifo,make-block,make-sym';
+
+function landlock({ landlock: wanted, directory, writable, devices }: CellCommand): readonly string[] {
+  if (!wanted) return [];
+  const rule = (access: string, path: string): readonly string[] => [
+    '--landlock-rule',
+    `path-beneath:${access}:${path}`,
+  ];
+  return [
+    ...['--landlock-access', `fs:${LANDLOCKED}`],
+    ...(directory === undefined ? [] : rule('write-file,make-reg,make-sock,remove-file', directory)),
+    ...[...writable, ...devices].flatMap((path) => rule('write-file', path)),
   ];
 }

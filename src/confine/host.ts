@@ -12,6 +12,8 @@ export interface HostWalls {
   readonly layout: QemuLayout | undefined;
   /** QEMU gets a user of its own. */
   readonly users: boolean;
+  /** setpriv can set up Landlock here, and the kernel has it. */
+  readonly landlock: boolean;
   readonly cgroups: Cgroups | undefined;
   readonly missing: readonly MissingPart[];
 }
@@ -56,31 +58,60 @@ export function lackingCapabilities(status: string): readonly string[] {
 export async function lookAtWalls(options: WallOptions): Promise<HostWalls> {
   const missing: MissingPart[] = [];
   const lacks = (part: CellPart, why: string): undefined => void missing.push({ part, why });
-  const without = async (): Promise<readonly string[]> =>
-    lackingCapabilities(await readFile('/proc/self/status', 'utf8'));
-  const lacking = await without();
-  const users = lacking.length === 0;
-  const layout = await tryNamespaces(options, users).catch((error: unknown) => lacks('namespaces', whyNot(error)));
-  if (!users) lacks('uid', `the daemon lacks ${lacking.join(', ')}`);
-  else if (layout === undefined) lacks('uid', 'without namespaces the user would reach no file of its sandbox');
+  const lacking = lackingCapabilities(await readFile('/proc/self/status', 'utf8').catch(() => ''));
+  const layout = await layoutFor(options).catch((error: unknown) => lacks('namespaces', messageOf(error)));
+  const cell = { layout, users: lacking.length === 0, landlock: false };
+  const none = { layout: undefined, users: false, landlock: false };
+  const landlock = cell.users && (await setprivHasLandlock());
+  const works =
+    (landlock && (await tried({ ...cell, landlock }, options)) === undefined ? { ...cell, landlock } : undefined) ??
+    (await orMissing(cell, options, lacks)) ??
+    none;
+  if (lacking.length > 0) lacks('uid', `the daemon lacks ${lacking.join(', ')}`);
+  else if (!works.users) lacks('uid', 'without namespaces the user would reach no file of its sandbox');
+  if (!cell.users) lacks('landlock', 'it comes with the user');
+  // Where setpriv has it and a trial with it fails, the kernel has none: nothing is missing that could be had.
+  else if (!landlock) lacks('landlock', 'this setpriv has no --landlock-access (util-linux 2.40 has)');
   const cgroups = await findCgroups().catch((error: unknown) => lacks('cgroup', messageOf(error)));
-  lacks('landlock', 'nothing here can set it up before QEMU runs');
-  return { layout, users: users && layout !== undefined, cgroups, missing };
+  return { ...works, cgroups, missing };
 }
 
-/** Runs QEMU in a cell, only to hear its version. @throws Error with what kept it from running */
-async function tryNamespaces({ qemuBinary, allocator, uid }: WallOptions, users: boolean): Promise<QemuLayout> {
+type Tried = Pick<HostWalls, 'layout' | 'users' | 'landlock'>;
+
+async function orMissing(
+  cell: Tried,
+  options: WallOptions,
+  lacks: (part: CellPart, why: string) => undefined,
+): Promise<Tried | undefined> {
+  if (cell.layout === undefined) return undefined;
+  const why = await tried(cell, options);
+  return why === undefined ? cell : lacks('namespaces', why);
+}
+
+async function layoutFor({ qemuBinary, allocator }: WallOptions): Promise<QemuLayout> {
   for (const file of [BWRAP, SETPRIV]) await access(file, constants.X_OK);
-  const preload = allocator.startsWith('/') ? allocator : undefined;
-  const layout = await qemuLayout(qemuBinary, preload === undefined ? [] : [preload]);
+  return await qemuLayout(qemuBinary, allocator.startsWith('/') ? [allocator] : []);
+}
+
+async function setprivHasLandlock(): Promise<boolean> {
+  const options = { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', reject: false } as const;
+  const { stdout } = await execa(SETPRIV, ['--help'], options);
+  return stdout.includes('--landlock-access');
+}
+
+/** Runs QEMU in a cell, only to hear its version; in words what kept it from running, if anything did. */
+async function tried({ layout, users, landlock }: Tried, { allocator, uid }: WallOptions): Promise<string | undefined> {
+  if (layout === undefined) return 'it is not known what QEMU needs';
   const args = cellArguments({
     layout,
     uid: users ? uid : undefined,
     ...{ groups: [], readable: [], writable: [], copied: [], devices: ['/dev/null', '/dev/urandom'] },
-    ...{ preload, tied: false, args: ['-version'] },
+    ...{ preload: allocator.startsWith('/') ? allocator : undefined, landlock, tied: false, args: ['-version'] },
   });
-  await execa(BWRAP, args, { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', env: { LC_ALL: 'C' } });
-  return layout;
+  return await execa(BWRAP, args, { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', env: { LC_ALL: 'C' } }).then(
+    () => undefined,
+    whyNot,
+  );
 }
 
 function whyNot(error: unknown): string {

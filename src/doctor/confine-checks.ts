@@ -8,7 +8,7 @@ const REMEDIES: Readonly<Record<CellPart, string>> = {
   namespaces: 'install bubblewrap and util-linux, and name QEMU by its binary, not by a script',
   uid: 'give the daemon the capabilities that docs/security.md lists',
   cgroup: 'mount cgroup2 with the controllers cpu, io, memory and pids, where the daemon may write',
-  landlock: 'build the programs (npm run guest), on a kernel that has Landlock',
+  landlock: 'install util-linux 2.40 or newer',
 };
 
 /** Which walls a QEMU of this host would have, found out by running one in a cell. */

@@ -27,7 +27,7 @@ export async function confinement(bench: Bench): Promise<Section> {
   const alone = cellArguments({
     layout: { ...layout, program: TRUE, files: [...layout.files, { path: TRUE, source: TRUE }] },
     ...{ uid: UID, groups: [], readable: [testLaunch.kernel, testLaunch.initrd], writable: [], copied: [] },
-    ...{ devices: ['/dev/null', '/dev/urandom'], preload: undefined, tied: false, args: [] },
+    ...{ devices: ['/dev/null', '/dev/urandom'], preload: undefined, landlock: false, tied: false, args: [] },
   });
   // The first cell waits until the host was tried.
   (await confined.take())[Symbol.dispose]();

@@ -35,6 +35,7 @@ const COMMAND: CellCommand = {
   copied: [{ descriptor: 3, path: '/boot/initrd' }],
   devices: ['/dev/null'],
   preload: '/usr/lib/x86_64-linux-gnu/libtcmalloc.so',
+  landlock: false,
   tied: false,
   infoDescriptor: 4,
   args: ['-name', 'one'],
@@ -69,6 +70,17 @@ describe('the command of a cell', () => {
     assert.match(args, / --groups 104 /);
     assert.doesNotMatch(args, /--clear-groups/);
     assert.match(args, / --pdeathsig KILL -- \/usr\/bin\/qemu /);
+  });
+
+  it('Landlock, where setpriv has it: writes below the directory and to devices, and nowhere else', () => {
+    const args = cellArguments({ ...COMMAND, landlock: true });
+    const at = args.indexOf('--landlock-access');
+    assert.ok(at > args.indexOf('/usr/bin/setpriv', args.indexOf('--remount-ro')));
+    assert.match(args[at + 1] ?? '', /^fs:write-file,remove-dir,/);
+    assert.deepEqual(
+      args.filter((word) => word.startsWith('path-beneath:')),
+      ['path-beneath:write-file,make-reg,make-sock,remove-file:/run/s/one', 'path-beneath:write-file:/dev/null'],
+    );
   });
 
   it('without users of its own: a user namespace, no capability, no setpriv', () => {
