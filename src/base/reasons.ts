@@ -201,7 +201,7 @@ export const REASONS = {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
     meaning:
-      'With `confine = full` a sandbox starts only when nothing is missing that confines its QEMU; the message has the list. Or the control group of a sandbox could not be made.',
+      'Something that is to confine QEMU is missing and `confine = full` does not do without, or the control group could not be made; the message has the list.',
     remedy: 'See what `qshim doctor` says, and put it right, or set `confine = degraded`.',
   },
   CONFINE_UIDS_IN_USE: {

@@ -57,7 +57,9 @@ export function lackingCapabilities(status: string): readonly string[] {
 /** Looks at this host. Never rejects: what cannot be had is missing, with why. */
 export async function lookAtWalls(options: WallOptions): Promise<HostWalls> {
   const missing: MissingPart[] = [];
-  const lacks = (part: CellPart, why: string): undefined => void missing.push({ part, why });
+  const lacks = (part: CellPart, why: string): undefined => {
+    missing.push({ part, why });
+  };
   const lacking = lackingCapabilities(await readFile('/proc/self/status', 'utf8').catch(() => ''));
   const layout = await layoutFor(options).catch((error: unknown) => lacks('namespaces', messageOf(error)));
   const cell = { layout, users: lacking.length === 0, landlock: false };
@@ -81,11 +83,13 @@ type Tried = Pick<HostWalls, 'layout' | 'users' | 'landlock'>;
 async function orMissing(
   cell: Tried,
   options: WallOptions,
-  lacks: (part: CellPart, why: string) => undefined,
+  lacks: (part: CellPart, why: string) => void,
 ): Promise<Tried | undefined> {
   if (cell.layout === undefined) return undefined;
   const why = await tried(cell, options);
-  return why === undefined ? cell : lacks('namespaces', why);
+  if (why === undefined) return cell;
+  lacks('namespaces', why);
+  return undefined;
 }
 
 async function layoutFor({ qemuBinary, allocator }: WallOptions): Promise<QemuLayout> {
