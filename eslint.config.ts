@@ -14,16 +14,17 @@ const mayImport: Record<string, readonly string[]> = {
   guest: ['base'],
   'volume/model': ['qmp/protocol.ts', 'keys/reference.ts', 'base'],
   // config.ts, here and below: for the type of the options only; reading them is main.ts's.
-  store: ['volume/model', 'volume/record.ts', 'sandbox/spec.ts', 'guest/containers', 'base'],
+  confine: ['qemu', 'base', 'config.ts'],
+  store: ['confine/facts.ts', 'volume/model', 'volume/record.ts', 'sandbox/spec.ts', 'guest/containers', 'base'],
   volume: ['store/event.ts', 'qmp', 'qemu', 'guest', 'keys', 'base', 'config.ts'],
-  template: ['sandbox/spec.ts', 'qmp', 'qemu', 'guest', 'base', 'config.ts'],
-  sandbox: ['volume', 'template', 'store', 'qmp', 'qemu', 'guest', 'keys', 'base', 'config.ts'],
+  template: ['sandbox/spec.ts', 'confine', 'qmp', 'qemu', 'guest', 'base', 'config.ts'],
+  sandbox: ['confine', 'volume', 'template', 'store', 'qmp', 'qemu', 'guest', 'keys', 'base', 'config.ts'],
   grpc: ['base', 'config.ts'],
-  api: ['grpc', 'sandbox', 'volume', 'store', 'keys/reference.ts', 'base', 'config.ts'],
+  api: ['confine/facts.ts', 'grpc', 'sandbox', 'volume', 'store', 'keys/reference.ts', 'base', 'config.ts'],
   containerd: ['grpc', 'api/convert.ts', 'relay', 'sandbox', 'volume', 'guest', 'base', 'config.ts'],
   relay: ['grpc', 'base'],
   cli: ['grpc/generated', 'grpc/schema.ts', 'doctor/finding.ts', 'volume/source/registry.ts', 'base'],
-  doctor: ['volume/source/registry.ts', 'qmp', 'qemu', 'base'],
+  doctor: ['confine', 'volume/source/registry.ts', 'qmp', 'qemu', 'base'],
 };
 
 const zones = Object.entries(mayImport).map(([folder, allowed]) => ({

@@ -51,6 +51,8 @@ async function doctor({
     allowedRoots: config.allowed_roots,
     memoryMib: config.memory_mib,
     qemuAllocator: config.qemu_allocator,
+    confine: config.confine,
+    confineUids: config.confine_uids,
     kvmProbeTimeoutMs: config.kvm_probe_timeout_ms,
     log: silentLogger(),
     signal,

@@ -18,6 +18,17 @@ export const TEMPLATE_USES = ['auto', 'off', 'required'] as const;
 
 export const projectRoot = join(import.meta.dirname, '..');
 
+/** How QEMU is confined: confine/facts.ts. */
+export const CONFINE_LEVELS = ['full', 'degraded', 'off'] as const;
+/** Beyond it lie -1 and what some programs take for negative. */
+const UID_MAX = 2_147_483_646;
+const UID_MIN = 1000;
+
+function isUidRange(text: string): boolean {
+  const [first = 0, last = 0] = text.split('-').map(Number);
+  return first >= UID_MIN && first <= last && last <= UID_MAX;
+}
+
 const absolutePath = z.string().startsWith('/', 'must be an absolute path');
 const MEBIBYTE = 1024 * 1024;
 /** Bytes, not characters: the kernel counts those. */
@@ -114,6 +125,34 @@ const configSchema = z.strictObject({
     .default('auto')
     .describe(
       'Memory allocator that is preloaded into QEMU: `auto` takes tcmalloc or jemalloc where the host has one and QEMU runs with it, `system` adds none, or the path of a library. Disks come and go up to twice as fast with one.',
+    ),
+  confine: z
+    .enum(CONFINE_LEVELS)
+    .default('off')
+    .describe(
+      'Whether each QEMU runs confined: `full` refuses to start a sandbox when a wall is missing on this host, `degraded` starts it with those that there are and says so, `off` runs QEMU as the daemon. docs/security.md says what the walls are.',
+    ),
+  confine_uids: z
+    .string()
+    .regex(/^[0-9]{1,10}-[0-9]{1,10}$/, 'must be FIRST-LAST')
+    .refine(isUidRange, `must be a range of ids from 1000 to ${UID_MAX}`)
+    .default('1900000000-1900065535')
+    .describe(
+      'User ids, FIRST-LAST, of which each confined QEMU gets one for itself, and the group of the same number. Nobody else may have them.',
+    ),
+  confine_memory_overhead_mib: z
+    .int()
+    .min(64)
+    .max(1_048_576)
+    .default(768)
+    .describe(
+      "MiB that the control group of a confined QEMU allows beside its guest's memory: QEMU's own, and the page cache of its volumes.",
+    ),
+  confine_io_max: z
+    .array(z.string().regex(/^[0-9]+:[0-9]+( (r|w)(bps|iops)=[0-9]+)+$/, 'must be a line of io.max'))
+    .default([])
+    .describe(
+      'Lines for io.max of the control group of each confined QEMU, such as `8:0 rbps=104857600 wiops=2000`; none: no limit.',
     ),
   kernel: absolutePath
     .default(join(projectRoot, 'build/guest/vmlinuz'))

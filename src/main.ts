@@ -8,6 +8,7 @@ import { HostBudget } from './base/budget.ts';
 import { surviveFailedSpawns } from './base/failed-spawns.ts';
 import { createLogger, errorOutput, logOutput, type Logger } from './base/log.ts';
 import { ContainerdEndpoint } from './containerd/endpoint.ts';
+import { Cells } from './confine/cells.ts';
 import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
 import { chooseAllocator } from './qemu/allocator.ts';
@@ -78,12 +79,13 @@ async function serve(options: Config, log: Logger): Promise<void> {
   const probed = accelerators.kvm().then((probe) => log.info({ ...probe }, 'kvm probed'));
   // The probe has a time limit, and a directory that it removes.
   cleanup.defer(() => probed);
-  const templates = cleanup.use(await Templates.open(config, log));
+  const cells = await Cells.open(config, log);
+  const templates = cleanup.use(await Templates.open(config, log, cells));
   const budgets = HostBudget.from(config);
-  const pool = cleanup.use(new WarmPool(config, log, templates, budgets));
+  const pool = cleanup.use(new WarmPool(config, log, templates, budgets, cells));
   const keys = cleanup.use(keySources(config, log));
   const claims = new BackingClaims();
-  const manager = new SandboxManager({ config, log, events, claims, budgets, accelerators, templates, pool, keys });
+  const manager = new SandboxManager({ config, log, events, claims, budgets, accelerators, cells, templates, pool, keys });
   await manager.start();
   cleanup.defer(() => manager.release());
   const server = new ShimServer(manager, config, log);

@@ -1,4 +1,5 @@
 import { invalidArgument } from '../base/errors.ts';
+import type { CellFacts } from '../confine/facts.ts';
 import { capacityLimit, interruptMode } from '../volume/model/placement.ts';
 import type { AioMode, CacheMode, DetectZeroes, DiscardMode, IoErrorPolicy, MountSpec } from '../volume/model/disk.ts';
 import type { VolumeHealth } from '../volume/model/facts.ts';
@@ -14,6 +15,7 @@ import { encryptionFrom, encryptionMessage, encryptionStatusMessage, FORMATS } f
 import { known, nameOf } from '../grpc/enum-names.ts';
 import type { Timestamp } from '../grpc/generated/google/protobuf/Timestamp.ts';
 import type { Cause as CauseMessage } from '../grpc/generated/qshim/v1/Cause.ts';
+import type { Confinement as ConfinementMessage } from '../grpc/generated/qshim/v1/Confinement.ts';
 import type { Event as EventMessage } from '../grpc/generated/qshim/v1/Event.ts';
 import type { Mount as MountMessage, Mount__Output } from '../grpc/generated/qshim/v1/Mount.ts';
 import type { Sandbox as SandboxMessage } from '../grpc/generated/qshim/v1/Sandbox.ts';
@@ -33,6 +35,11 @@ const TEMPLATE_USES = {
   TEMPLATE_REQUIRED: 'required',
 } as const satisfies Record<string, TemplateUse | undefined>;
 const START_KINDS = { cold: 'START_KIND_COLD_BOOT', clone: 'START_KIND_CLONE', pool: 'START_KIND_POOL' } as const;
+const CONFINEMENT_LEVELS = {
+  CONFINEMENT_LEVEL_OFF: 'off',
+  CONFINEMENT_LEVEL_DEGRADED: 'degraded',
+  CONFINEMENT_LEVEL_FULL: 'full',
+} as const;
 const CACHE_MODES = {
   CACHE_MODE_UNSPECIFIED: undefined,
   CACHE_MODE_NONE: 'none',
@@ -160,6 +167,7 @@ export function sandboxMessage(sandbox: SandboxSnapshot): SandboxMessage {
     qemuUnresponsive: sandbox.unresponsive,
     guestOverBudget: sandbox.overBudget,
     stateDir: sandbox.directory,
+    confinement: confinementMessage(sandbox.confinement),
     start: { ...sandbox.start, kind: START_KINDS[sandbox.start.kind] },
     capacity: {
       volumes: sandbox.spec.volumeCapacity,
@@ -168,6 +176,14 @@ export function sandboxMessage(sandbox: SandboxSnapshot): SandboxMessage {
       interruptVectors: sandbox.vectors.all,
       interruptVectorsInUse: sandbox.vectors.inUse,
     },
+  };
+}
+
+function confinementMessage({ level, uid, missing }: CellFacts): ConfinementMessage {
+  return {
+    level: nameOf(CONFINEMENT_LEVELS, level),
+    uid,
+    missing: missing.map(({ part, why }) => ({ part, reason: why })),
   };
 }
 

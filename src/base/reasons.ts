@@ -197,6 +197,19 @@ export const REASONS = {
     meaning: "The guest's kernel or ramdisk cannot be read.",
     remedy: 'Make the reference guest with `npm run guest`, or name other files.',
   },
+  CONFINEMENT_MISSING: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning:
+      'Something that is to confine QEMU is missing and `confine = full` does not do without, or the control group could not be made; the message has the list.',
+    remedy: 'See what `qshim doctor` says, and put it right, or set `confine = degraded`.',
+  },
+  CONFINE_UIDS_IN_USE: {
+    statuses: ['RESOURCE_EXHAUSTED'],
+    where: ['api'],
+    meaning: 'Each user id of `confine_uids` belongs to a QEMU that runs.',
+    remedy: 'Give `confine_uids` a larger range.',
+  },
   KVM_UNUSABLE: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],

@@ -52,6 +52,7 @@ export function sandboxSheet(sandbox: Sandbox, widthMax: number | undefined): st
     ['accelerator', acceleratorText(sandbox)],
     ['start', startText(sandbox)],
     ['QEMU', sandbox.qemuPid === 0 ? orNothing(sandbox.qemuVersion) : qemuText(sandbox)],
+    ['confinement', confinementText(sandbox)],
     ['kernel', orNothing(spec?.kernel)],
     ['initrd', orNothing(spec?.initrd)],
     ['kernel parameters', orNothing(spec?.kernelParameters)],
@@ -109,6 +110,15 @@ function startText({ start }: Sandbox): string {
   const kind = enumWord('START_KIND_', start.kind);
   if (start.templateId !== '') return `${kind} of ${visible(start.templateId.slice(0, TEMPLATE_ID_SHOWN))}`;
   return start.reason === '' ? kind : `${kind} (${visible(start.reason)})`;
+}
+
+/** "full, as user 1900000007", or "degraded, as user 1900000007 (no cgroup: ...)". */
+function confinementText({ confinement }: Sandbox): string {
+  if (confinement === null) return NOTHING;
+  const { uid, missing } = confinement;
+  const level = enumWord('CONFINEMENT_LEVEL_', confinement.level);
+  const lacks = missing.map(({ part, reason }) => `no ${visible(part)}: ${visible(reason)}`).join('; ');
+  return `${level}${uid === 0 ? '' : `, as user ${uid}`}${lacks === '' ? '' : ` (${lacks})`}`;
 }
 
 function qemuText(sandbox: Sandbox): string {

@@ -2,12 +2,13 @@
  * The checks of `qshim doctor` that look at this host. Each tries the thing instead of guessing from what is installed.
  *
  *     cli-main.ts ─▶ examineHost ─▶ qemu-checks.ts, command-checks.ts, ─▶ findings (finding.ts)
- *                │                  folder-checks.ts, resource-checks.ts
+ *                │                  confine-checks.ts, folder-checks.ts, resource-checks.ts
  *                └─▶ examineContainerd (containerd-checks.ts)
  */
 import type { Logger } from '../base/log.ts';
 import type { Finding } from './finding.ts';
 import { checkCommands } from './command-checks.ts';
+import { checkConfinement } from './confine-checks.ts';
 import { checkAllowedRoots, checkFolderLock, checkPrivateFolder, checkReadableFile } from './folder-checks.ts';
 import { checkAio, checkAllocator, checkKvm, checkQemu } from './qemu-checks.ts';
 import { checkLoopDevices, checkMemory } from './resource-checks.ts';
@@ -16,6 +17,9 @@ import { checkLoopDevices, checkMemory } from './resource-checks.ts';
 export interface HostOptions {
   readonly qemuBinary: string;
   readonly qemuAllocator: string;
+  readonly confine: 'full' | 'degraded' | 'off';
+  /** FIRST-LAST. */
+  readonly confineUids: string;
   readonly kernel: string;
   readonly initrd: string;
   readonly stateDir: string;
@@ -39,7 +43,14 @@ export async function examineHost(options: HostOptions): Promise<Finding[]> {
   const findings = [...qemu.findings, ...(qemu.runs ? await checkCommands(options) : [])];
   options.signal.throwIfAborted();
   const checks = [
-    ...(qemu.runs ? [() => checkAllocator(options), () => checkKvm(options), () => checkAio(options)] : []),
+    ...(qemu.runs
+      ? [
+          () => checkAllocator(options),
+          () => checkKvm(options),
+          () => checkAio(options),
+          () => checkConfinement(options),
+        ]
+      : []),
     () => checkReadableFile('guest kernel', options.kernel, image),
     () => checkReadableFile('guest initrd', options.initrd, image),
     () => checkPrivateFolder('state folder', options.stateDir, 'state_dir'),

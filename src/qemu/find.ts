@@ -4,6 +4,12 @@ import { MOVED_FROM_FILE } from './files.ts';
 import { QemuProcess, argumentsOf, identify, type IsOurs, type ProcessIdentity } from './process.ts';
 
 /**
+ * Of confine/command.ts: they have QEMU's words behind their own, and stay until QEMU has ended, or become QEMU. One
+ * whose daemon was killed at the wrong moment waits for ever.
+ */
+const LAUNCHERS: ReadonlySet<string> = new Set(['bwrap', 'setpriv']);
+
+/**
  * The QEMU process that serves the QMP socket of a state directory, by its command line; undefined when there is none.
  * VMs that this daemon's configuration did not make have other socket paths, and are never found.
  */
@@ -11,15 +17,19 @@ export async function findQemu(
   qmpSocket: string,
 ): Promise<{ readonly identity: ProcessIdentity; readonly args: readonly string[] } | undefined> {
   const serves = await servesSocket(qmpSocket);
+  let starting: { readonly identity: ProcessIdentity; readonly args: readonly string[] } | undefined;
   for (const name of await readdir('/proc')) {
     if (!/^[0-9]+$/.test(name)) continue;
     // Processes end while they are looked at.
     const args = await argumentsOf(Number(name)).catch(() => []);
     if (!serves(args)) continue;
     const identity = await identify(Number(name));
-    if (identity !== undefined) return { identity, args };
+    if (identity === undefined) continue;
+    if (!LAUNCHERS.has(basename(args[0] ?? ''))) return { identity, args };
+    // Two of them while QEMU is being started: the younger one is to become QEMU.
+    if (starting === undefined || identity.startTicks >= starting.identity.startTicks) starting = { identity, args };
   }
-  return undefined;
+  return starting;
 }
 
 /** Tells a QEMU whose QMP socket this is, also when its directory has moved since it was started. */

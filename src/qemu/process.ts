@@ -104,6 +104,19 @@ export class QemuProcess {
   }
 
   /**
+   * A process that a launcher has started, which ends as it does. When the launcher is killed, QEMU goes on.
+   * @param exited how the launcher ended; never rejects
+   */
+  static async launched(pid: number, exited: Promise<ExitInfo>): Promise<QemuProcess> {
+    const identity = (await identify(pid)) ?? { pid, startTicks: 0 };
+    const gone = exited.then(async (exit) =>
+      (await isAlive(identity).catch(() => true)) ? await watchUntilGone(identity) : exit,
+    );
+    // This daemon saw it start in this boot: pid and start time are enough, and its command line changes until it is QEMU.
+    return new QemuProcess(identity, gone, () => true);
+  }
+
+  /**
    * Takes over a process that an earlier daemon started; undefined when it is gone, or when the pid is another's now:
    * by its start time, which a record of an earlier boot of the host, or a damaged one, may share with a stranger, and
    * by its command line.

@@ -77,11 +77,15 @@ async function adopt(
   if (record.sandbox.state === 'creating' && (record.sandbox.start.kind === 'clone' || qemu === undefined)) {
     return { sandbox, booting: followed(restartBoot(sandbox, environment, qemu, again)), again };
   }
+  const { confinement } = record.sandbox;
+  const cell = confinement && environment.cells.resume(confinement);
   if (qemu === undefined) {
+    cell?.[Symbol.dispose]();
     await sandbox.foundDead();
     return { sandbox, booting: undefined, again };
   }
   await holdTemplate(sandbox, environment);
+  if (cell !== undefined) sandbox.holdCell(cell);
   sandbox.own(qemu);
   if (record.sandbox.state === 'creating') return { sandbox, booting: followed(resumeBoot(sandbox, qemu)), again };
   sandbox.inBackground('adoption', connect(sandbox));

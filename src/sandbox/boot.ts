@@ -5,7 +5,8 @@ import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
 import { qemuArguments } from '../qemu/argv.ts';
 import { connectToStarted, qemuFailure } from '../qemu/connect.ts';
 import { GuestBoot, consoleTail } from '../qemu/guest-boot.ts';
-import { QemuProcess } from '../qemu/process.ts';
+import { cellLaunch, limitsOf } from '../template/vm.ts';
+import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { assertAcpiHotplug } from '../qemu/acpi-hotplug.ts';
 import { startFromTemplate } from './clone.ts';
@@ -58,7 +59,7 @@ export async function bootSandbox(
   watch.lap('probe');
   if (how.again === true) await clearDirectory(sandbox);
   if (!(await startWarm(sandbox, environment, launch, how, watch, undo))) {
-    const qemu = await coldStart(sandbox, launch);
+    const qemu = await coldStart(sandbox, environment, launch);
     undo.defer(() => endQemu(sandbox, qemu));
     await completeBoot(sandbox, qemu, watch);
     if (template !== 'off') environment.templates.makeSoon(launch);
@@ -83,7 +84,7 @@ async function startWarm(
   }
   if (again !== true) await makeDirectory(sandbox);
   undo.defer(() => removeDirectory(sandbox));
-  return template !== 'off' && (await startFromTemplate(sandbox, environment.templates, launch, template, watch));
+  return template !== 'off' && (await startFromTemplate(sandbox, environment, launch, template, watch));
 }
 
 /**
@@ -118,12 +119,21 @@ export async function restartBoot(
 }
 
 /** Starts QEMU for a boot, with the journal before and after: a daemon that dies in between finds the process again. */
-async function coldStart(sandbox: Sandbox, launch: TemplateLaunch): Promise<QemuProcess> {
-  const { config, files } = sandbox;
+async function coldStart(
+  sandbox: Sandbox,
+  { cells }: SandboxEnvironment,
+  launch: TemplateLaunch,
+): Promise<QemuProcess> {
+  const { files } = sandbox;
+  using undo = new DisposableStack();
+  const cell = undo.use(await cells.take());
+  await cell.prepare(files, limitsOf(launch));
+  sandbox.launching({ confinement: cell.facts });
   await sandbox.commit();
   const args = qemuArguments({ ...launch, ...launchIdentity(sandbox), files });
-  const { qemu_binary: binary, qemu_allocator: allocator } = config;
-  const qemu = await QemuProcess.spawn(binary, args, files.directory, files.qemuLog, allocator);
+  const qemu = await cell.start({ ...cellLaunch(launch), args, files });
+  undo.move();
+  sandbox.holdCell(cell);
   sandbox.own(qemu);
   try {
     await sandbox.commit();
@@ -137,6 +147,7 @@ async function coldStart(sandbox: Sandbox, launch: TemplateLaunch): Promise<Qemu
 /** From a QEMU process to a sandbox that is ready. */
 async function completeBoot(sandbox: Sandbox, qemu: QemuProcess, watch: Stopwatch): Promise<void> {
   const client = await openQmp(sandbox, qemu, watch);
+  await sandbox.sealCell();
   watch.lap('qmp');
   const metadata = { sandboxId: sandbox.id };
   await using boot = new GuestBoot({ qmp: client, qemu, files: sandbox.files, metadata });

@@ -7,6 +7,7 @@ import type { TemplateLease } from '../template/store.ts';
 import type { Templates } from '../template/templates.ts';
 import type { TemplateLaunch } from '../template/vm.ts';
 import { endQemu, launchIdentity } from './launch.ts';
+import type { SandboxEnvironment } from './environment.ts';
 import type { Sandbox } from './sandbox.ts';
 
 /** A sandbox that starts as a clone of a template. */
@@ -28,7 +29,7 @@ const BAD_TEMPLATE: ReadonlySet<Reason> = new Set([
  */
 export async function startFromTemplate(
   sandbox: Sandbox,
-  templates: Templates,
+  { templates, cells }: Pick<SandboxEnvironment, 'templates' | 'cells'>,
   launch: TemplateLaunch,
   use: 'auto' | 'required',
   watch: Stopwatch,
@@ -51,6 +52,7 @@ export async function startFromTemplate(
     const { config, log, files, agent, ended: signal } = sandbox;
     vm = await startCloneVm({
       config,
+      cells,
       log,
       launch,
       lease,
@@ -73,6 +75,7 @@ export async function startFromTemplate(
 
 /** Takes charge of a clone's VM: from here it is the sandbox's. When this throws, QEMU has ended. */
 export async function runClone(sandbox: Sandbox, vm: CloneVm, lease: TemplateLease, watch: Stopwatch): Promise<void> {
+  sandbox.holdCell(vm.cell);
   sandbox.own(vm.qemu);
   sandbox.holdTemplate(lease);
   try {

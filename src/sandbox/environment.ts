@@ -1,3 +1,4 @@
+import type { Cells } from '../confine/cells.ts';
 import type { AcceleratorChoice } from '../qemu/accelerator.ts';
 import type { WarmPool } from '../template/pool.ts';
 import type { Templates } from '../template/templates.ts';
@@ -8,6 +9,7 @@ import type { GuestAgent } from '../guest/agent.ts';
 /** What all sandboxes of a daemon share. */
 export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected' | 'afterReset'> {
   readonly accelerators: AcceleratorChoice;
+  readonly cells: Cells;
   readonly templates: Templates;
   readonly pool: WarmPool;
 }

@@ -6,6 +6,8 @@ import type { Logger } from '../base/log.ts';
 import { Paced } from '../base/paced.ts';
 import type { Timing } from '../base/stopwatch.ts';
 import type { Config } from '../config.ts';
+import type { Cell } from '../confine/cells.ts';
+import { UNCONFINED, type CellFacts } from '../confine/facts.ts';
 import { agentFor, type GuestAgent } from '../guest/agent.ts';
 import { Containers } from '../guest/containers/containers.ts';
 import { DiskNames } from '../guest/disk-names.ts';
@@ -81,6 +83,7 @@ export interface SandboxSnapshot extends SandboxIdentity {
   /** Which channel of the guest costs too much, and why; empty while none does. */
   readonly overBudget: string;
   readonly start: StartKind;
+  readonly confinement: CellFacts;
 }
 
 /** What is known of a VM that is there, or is coming. */
@@ -134,6 +137,7 @@ interface Launched {
   readonly acceleratorReason: string;
   readonly start: StartKind;
   readonly timings: readonly Timing[];
+  readonly confinement: CellFacts;
 }
 
 /**
@@ -184,7 +188,10 @@ export class Sandbox implements VolumeHost {
     acceleratorReason: '',
     start: { kind: 'cold', templateId: '', reason: '' },
     timings: [],
+    confinement: UNCONFINED,
   };
+  /** Where QEMU runs. */
+  #cell: Cell | undefined;
   /** Keeps the template of a clone from being evicted while its pages are in use. */
   #lease: Disposable | undefined;
   /** Work that nobody waits for, by what it is for; awaited when the sandbox is left. */
@@ -444,6 +451,17 @@ export class Sandbox implements VolumeHost {
     this.inBackground('heartbeat', watchMonitor(this));
   }
 
+  /** Takes charge of the cell that QEMU runs in, until QEMU has ended. */
+  holdCell(cell: Cell): void {
+    this.#cell = cell;
+    this.launching({ confinement: cell.facts });
+  }
+
+  /** QEMU has made its sockets: its directory is the daemon's again. @throws the system error */
+  async sealCell(): Promise<void> {
+    await this.#cell?.seal(this.files);
+  }
+
   /** Holds on to the template that this VM's memory rests on, until QEMU has ended. */
   holdTemplate(lease: Disposable): void {
     this.#lease?.[Symbol.dispose]();
@@ -519,9 +537,10 @@ export class Sandbox implements VolumeHost {
   /** Restores what the journal says, before the sandbox is adopted. */
   restore(record: JournalRecord): void {
     const { state, cause, accelerator, acceleratorReason, timings, start, nextGeneration } = record.sandbox;
+    const { confinement = UNCONFINED } = record.sandbox;
     this.#journal.goOn(record);
     this.#life = restored(state, cause);
-    this.#launched = { accelerator, acceleratorReason, timings, start };
+    this.#launched = { accelerator, acceleratorReason, timings, start, confinement };
     this.volumes.reserveGenerations(nextGeneration);
     for (const volume of record.volumes) this.volumes.restore(volume);
     this.volumes.distrustSlots();
@@ -545,6 +564,7 @@ export class Sandbox implements VolumeHost {
     this.budget[Symbol.dispose]();
     this.#overBudget = '';
     this.#lease?.[Symbol.dispose]();
+    this.#cell?.[Symbol.dispose]();
     for (const volume of this.volumes.all()) {
       using _held = await volume.mutex.acquire();
       await emptyAgain(this, volume);
@@ -624,11 +644,13 @@ export class Sandbox implements VolumeHost {
 
   #record(): JournalRecord {
     const { id, spec, uuid, createdAtMs } = this.identity;
+    const { confinement, ...launched } = this.#launched;
     return {
       version: 1,
       sandbox: {
         ...{ id, spec, uuid, createdAtMs },
-        ...this.#launched,
+        ...launched,
+        ...(confinement.level !== 'off' && { confinement }),
         state: this.#life.state,
         cause: this.#cause,
         process: this.#alive.qemu?.identity,

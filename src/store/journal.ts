@@ -15,6 +15,7 @@ import {
   type Format,
   type JsonObject,
 } from '../base/versions.ts';
+import { cellFactsSchema } from '../confine/facts.ts';
 import { portRecordSchema } from '../guest/containers/port.ts';
 import { containersSchema, type ContainersRecord } from '../guest/containers/records.ts';
 import { sandboxSpecSchema, sandboxStateSchema, startKindSchema } from '../sandbox/spec.ts';
@@ -159,6 +160,8 @@ const sandboxSchema = z
     nextGeneration: z.int(),
     timings: z.array(timingSchema).readonly(),
     start: startKindSchema,
+    /** How its QEMU is confined; left out where it is not. */
+    confinement: cellFactsSchema.optional(),
   })
   .readonly();
 

@@ -1,25 +1,29 @@
 import type { Logger } from '../base/log.ts';
 import type { Stopwatch } from '../base/stopwatch.ts';
 import type { Config } from '../config.ts';
+import type { Cell, Cells } from '../confine/cells.ts';
 import type { GuestAgent } from '../guest/agent.ts';
 import type { IdentityPort } from '../guest/identity.ts';
 import { qemuArguments } from '../qemu/argv.ts';
 import type { SandboxFiles } from '../qemu/files.ts';
-import { QemuProcess } from '../qemu/process.ts';
+import type { QemuProcess } from '../qemu/process.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import type { TemplateLease } from './store.ts';
-import { cloneMemory, connectQmp, startClone, type LaunchIdentity, type TemplateLaunch } from './vm.ts';
+import { cellLaunch, cloneMemory, connectQmp, startClone, type LaunchIdentity, type TemplateLaunch } from './vm.ts';
 
 /** A clone's VM that is a machine of its own, with everything that is connected to it. */
 export interface CloneVm {
   readonly qemu: QemuProcess;
   readonly qmp: QmpClient;
+  /** Where QEMU runs; whoever has the VM disposes of it when QEMU has ended. */
+  readonly cell: Cell;
   /** Takes further identities while it is open. Whoever has the VM disposes of it. */
   readonly port: IdentityPort;
 }
 
 export interface CloneVmOptions {
   readonly config: Config;
+  readonly cells: Cells;
   readonly log: Logger;
   readonly launch: TemplateLaunch;
   readonly lease: TemplateLease;
@@ -37,12 +41,12 @@ export interface CloneVmOptions {
  * @throws what QemuProcess.spawn, connectQmp and startClone throw
  */
 export async function startCloneVm(options: CloneVmOptions): Promise<CloneVm> {
-  const { config, log, launch, lease, identity, files, agent, watch, signal } = options;
+  const { config, cells, log, launch, lease, identity, files, agent, watch, signal } = options;
   const limits = { timeoutMs: config.clone_timeout_ms, signal };
   await using undo = new AsyncDisposableStack();
   const args = qemuArguments({ ...launch, ...identity, files, memory: cloneMemory(lease, files) });
-  const { qemu_binary: binary, qemu_allocator: allocator } = config;
-  const qemu = await QemuProcess.spawn(binary, args, files.directory, files.qemuLog, allocator);
+  const cell = undo.use(await cells.take());
+  const qemu = await cell.start({ ...cellLaunch(launch), args, files, writes: [lease.memoryFile] });
   undo.defer(async () => {
     await qemu.kill('SIGKILL');
     await qemu.exited;
@@ -57,7 +61,7 @@ export async function startCloneVm(options: CloneVmOptions): Promise<CloneVm> {
   };
   const qmp = undo.use(await connectQmp(qemu, files, connect, limits));
   watch.lap('qmp');
-  const { port } = await startClone({ qmp, agent, files, lease, identity, watch }, limits);
+  const { port } = await startClone({ qmp, cell, agent, files, lease, identity, watch }, limits);
   undo.move();
-  return { qemu, qmp, port };
+  return { qemu, qmp, cell, port };
 }

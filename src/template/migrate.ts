@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { rm, stat } from 'node:fs/promises';
+import { chown, rm, stat } from 'node:fs/promises';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { pipeline } from 'node:stream/promises';
 import { Deadline, sleep, waitFor } from '../base/deadline.ts';
@@ -20,6 +20,8 @@ export interface MigrateOptions {
   /** Where the socket may lie for the time of the copy; at most 107 bytes. */
   readonly socketPath: string;
   readonly timeoutMs: number;
+  /** The user of QEMU, if it is another than this process's. */
+  readonly qemuUid?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -54,6 +56,7 @@ export async function saveState(client: Client, options: MigrateOptions): Promis
     const server = owned.adopt(createServer({ pauseOnConnect: true }), (listening) => listening.close());
     server.listen(socketPath);
     await once(server, 'listening');
+    if (options.qemuUid !== undefined) await chown(socketPath, options.qemuUid, options.qemuUid);
     // A connection that could not be accepted is missed below.
     server.on('error', () => undefined);
     using events = client.listen('MIGRATION');
@@ -68,10 +71,14 @@ export async function saveState(client: Client, options: MigrateOptions): Promis
 
 /**
  * Restores a state in a QEMU that was started with `-incoming defer`, and lets the VM run.
+ * @param options `beforeRun` is called when the state is there, and the guest stands still
  * @throws ShimError FAILED_PRECONDITION / TEMPLATE_RESTORE_FAILED: that QEMU is of no use any more, and may have ended;
  *   DEADLINE_EXCEEDED / TEMPLATE_TIMEOUT, the signal's reason
  */
-export async function restoreState(client: Client, options: MigrateOptions): Promise<void> {
+export async function restoreState(
+  client: Client,
+  options: MigrateOptions & { readonly beforeRun?: () => Promise<void> },
+): Promise<void> {
   const { stateFile, socketPath } = options;
   await naming('TEMPLATE_RESTORE_FAILED', 'the state of the template was not restored', async () => {
     const limits = limitsOf(options);
@@ -87,6 +94,7 @@ export async function restoreState(client: Client, options: MigrateOptions): Pro
     } finally {
       await rm(socketPath, { force: true });
     }
+    await options.beforeRun?.();
     await client.run('cont');
   });
 }

@@ -7,6 +7,7 @@ import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { BoundedMutex } from '../base/mutex.ts';
 import type { Config } from '../config.ts';
+import type { Cells } from '../confine/cells.ts';
 import { agentFor, type GuestAgent } from '../guest/agent.ts';
 import type { TemplateLease } from './store.ts';
 import { startCloneVm, type CloneVm } from './clone.ts';
@@ -56,6 +57,7 @@ export class WarmPool implements AsyncDisposable {
   readonly #log: Logger;
   readonly #templates: Pick<Templates, 'find' | 'assertMemory'>;
   readonly #budgets: HostBudget;
+  readonly #cells: Cells;
   readonly #startVm: typeof startCloneVm;
   readonly #shelves = new Map<string, Shelf>();
   readonly #making = new BoundedMutex('the making of pool members', 1);
@@ -70,6 +72,7 @@ export class WarmPool implements AsyncDisposable {
     log: Logger,
     templates: Pick<Templates, 'find' | 'assertMemory'>,
     budgets: HostBudget,
+    cells: Cells,
     startVm: typeof startCloneVm = startCloneVm,
   ) {
     this.#startVm = startVm;
@@ -77,6 +80,7 @@ export class WarmPool implements AsyncDisposable {
     this.#log = log;
     this.#templates = templates;
     this.#budgets = budgets;
+    this.#cells = cells;
   }
 
   /** A member for a sandbox of this kind, now the caller's; undefined when there is none. */
@@ -189,7 +193,18 @@ export class WarmPool implements AsyncDisposable {
     undo.defer(() => rm(files.directory, { recursive: true, force: true }));
     const agent = undo.use(agentFor(files.agentSocket, config, log, this.#budgets.guest()));
     const identity = { sandboxId: name, uuid: randomUUID(), hostname: hostnameOf('pool', launch.kernelParameters) };
-    const options = { config, log, launch, lease, identity, files, agent, watch: new Stopwatch(), signal };
+    const options = {
+      config,
+      cells: this.#cells,
+      log,
+      launch,
+      lease,
+      identity,
+      files,
+      agent,
+      watch: new Stopwatch(),
+      signal,
+    };
     const vm = await this.#startVm(options);
     undo.move();
     log.info({ pid: vm.qemu.pid, templateId: lease.key }, 'pool member ready');
@@ -201,6 +216,7 @@ export class WarmPool implements AsyncDisposable {
 async function endMember({ vm, files, lease }: PoolMember, agent: GuestAgent | undefined): Promise<void> {
   await vm.qemu.kill('SIGKILL');
   await vm.qemu.exited;
+  vm.cell[Symbol.dispose]();
   lease[Symbol.dispose]();
   await Promise.all([vm.port, vm.qmp].map((one) => one[Symbol.asyncDispose]()));
   await agent?.[Symbol.asyncDispose]();

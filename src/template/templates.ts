@@ -8,6 +8,7 @@ import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { BoundedMutex } from '../base/mutex.ts';
 import type { Config } from '../config.ts';
+import type { Cells } from '../confine/cells.ts';
 import { findProgram, identifyFile } from '../qemu/file-identity.ts';
 import { templateKey } from './key.ts';
 import { TemplateStore, type TemplateLease } from './store.ts';
@@ -44,6 +45,7 @@ export type FoundTemplate = { readonly lease: TemplateLease } | { readonly lease
 export class Templates implements AsyncDisposable {
   readonly #config: Config;
   readonly #log: Logger;
+  readonly #cells: Cells;
   #store: TemplateStore | undefined;
   /** Why there is no store. */
   #problem = '';
@@ -56,8 +58,9 @@ export class Templates implements AsyncDisposable {
   /** Constant while the host runs and qshim is not replaced; read once. */
   #constants: Promise<{ readonly hostBoot: string; readonly qshimVersion: string }> | undefined;
 
-  private constructor(config: Config, log: Logger) {
+  private constructor(config: Config, log: Logger, cells: Cells) {
     this.#config = config;
+    this.#cells = cells;
     this.#log = log;
   }
 
@@ -65,8 +68,8 @@ export class Templates implements AsyncDisposable {
    * Opens the store. A directory that will not do is no reason not to serve: then every sandbox boots, and says why;
    * and each looks again, for somebody may have put it right.
    */
-  static async open(config: Config, log: Logger): Promise<Templates> {
-    const templates = new Templates(config, log);
+  static async open(config: Config, log: Logger, cells: Cells): Promise<Templates> {
+    const templates = new Templates(config, log, cells);
     await templates.#opening.run();
     return templates;
   }
@@ -191,8 +194,8 @@ export class Templates implements AsyncDisposable {
         target.signal.throwIfAborted();
         await this.assertMemory(launch.memoryMib);
         this.#log.info({ key }, 'making a template');
-        const { qemu_binary: binary, template_timeout_ms: timeoutMs } = this.#config;
-        return await makeTemplate(target, { binary, launch, log: this.#log, timeoutMs });
+        const { template_timeout_ms: timeoutMs } = this.#config;
+        return await makeTemplate(target, { cells: this.#cells, launch, log: this.#log, timeoutMs });
       },
     });
   }

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto';
-import { chmod, mkdir, rm } from 'node:fs/promises';
+import { chmod, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { Deadline, sleep } from '../base/deadline.ts';
 import type { Logger } from '../base/log.ts';
 import { readProcStat } from '../base/proc-stat.ts';
+import type { Cell, CellLaunch, Cells } from '../confine/cells.ts';
 import { GuestAgent } from '../guest/agent.ts';
 import {
   IdentityPort,
@@ -17,8 +18,7 @@ import { playerProgram } from '../guest/programs.ts';
 import { IDENTITY_PORT_NAME, qemuArguments, type GuestMemory, type Launch } from '../qemu/argv.ts';
 import { connectToStarted, notStarted, type StartingUp } from '../qemu/connect.ts';
 import { GuestBoot } from '../qemu/guest-boot.ts';
-import { QemuProcess } from '../qemu/process.ts';
-import { tiedCommand } from '../qemu/tied.ts';
+import type { QemuProcess } from '../qemu/process.ts';
 import { restoreState, saveState } from './migrate.ts';
 import type { TemplateNotes } from './record.ts';
 import type { TemplateLease, TemplateTarget } from './store.ts';
@@ -38,7 +38,7 @@ export interface LaunchIdentity {
 }
 
 export interface MakeTemplateOptions {
-  readonly binary: string;
+  readonly cells: Cells;
   readonly launch: TemplateLaunch;
   readonly log: Logger;
   /** From QEMU's start to a saved state. */
@@ -83,12 +83,14 @@ export async function makeTemplate(target: TemplateTarget, options: MakeTemplate
   const files = sandboxFiles(join(target.directory, VM_DIRECTORY));
   await mkdir(files.directory, { mode: 0o700 });
   owned.defer(() => rm(files.directory, { recursive: true, force: true }));
-  const qemu = await startTemplate(target, files, options);
+  const cell = owned.use(await options.cells.take());
+  const qemu = await startTemplate(target, files, cell, options);
   owned.defer(async () => {
     await qemu.kill('SIGKILL');
     await qemu.exited;
   });
   const qmp = owned.use(await connectQmp(qemu, files, { log: options.log }, limits()));
+  await cell.seal(files);
   await using boot = new GuestBoot({ qmp, qemu, files });
   // Holds for every clone as well: their command line is the same, and so is the binary.
   await assertAcpiHotplug(qmp);
@@ -101,17 +103,21 @@ export async function makeTemplate(target: TemplateTarget, options: MakeTemplate
   await port.greeted(limits());
   await atRest(qemu.pid, signal);
   const socketPath = join(files.directory, STATE_SOCKET);
-  await saveState(qmp, { stateFile: target.stateFile, socketPath, ...limits() });
+  const { uid } = cell.facts;
+  await saveState(qmp, { stateFile: target.stateFile, socketPath, ...limits(), ...(uid !== 0 && { qemuUid: uid }) });
   await qemu.kill('SIGKILL');
   await qemu.exited;
-  // QEMU opens a memory file for writing, also where it maps it privately: the memory stays at 0600.
-  await Promise.all([chmod(target.memoryFile, 0o600), chmod(target.stateFile, 0o400)]);
+  // QEMU opens a memory file for writing, also where it maps it privately. Clones of other users do so too; nobody but
+  // the daemon reaches the directory.
+  const memoryMode = uid === 0 ? 0o600 : 0o666;
+  await Promise.all([chmod(target.memoryFile, memoryMode), chmod(target.stateFile, 0o400)]);
   return { ...identityFiles };
 }
 
 async function startTemplate(
   target: TemplateTarget,
   files: SandboxFiles,
+  cell: Cell,
   options: MakeTemplateOptions,
 ): Promise<QemuProcess> {
   const memory = {
@@ -120,8 +126,33 @@ async function startTemplate(
     identitySocket: join(files.directory, IDENTITY_SOCKET),
   } as const;
   const args = qemuArguments({ ...options.launch, sandboxId: 'template', uuid: randomUUID(), files, memory });
-  const { file, prefix } = await tiedCommand(options.binary);
-  return await QemuProcess.spawn(file, [...prefix, ...args], files.directory, files.qemuLog);
+  const writes = await ownMemoryFile(target.memoryFile, options.launch.memoryMib, cell.facts.uid);
+  return await cell.start({ ...cellLaunch(options.launch), args, files, writes, tied: true, systemAllocator: true });
+}
+
+/** A QEMU of another user cannot make it: the directory is the daemon's. */
+async function ownMemoryFile(path: string, memoryMib: number, uid: number): Promise<readonly string[]> {
+  if (uid !== 0) {
+    await using file = await open(path, 'w', 0o600);
+    await file.truncate(memoryMib * 1_048_576);
+    await file.chown(uid, uid);
+  }
+  return [path];
+}
+
+/** What a machine's cell is to let in and to allow. */
+export function cellLaunch(launch: TemplateLaunch): Pick<CellLaunch, 'reads' | 'writes' | 'kvm' | 'limits'> {
+  return {
+    reads: [launch.kernel, launch.initrd],
+    writes: [],
+    kvm: launch.accelerator === 'kvm',
+    limits: limitsOf(launch),
+  };
+}
+
+/** The size of a machine, for the limits of its cell. */
+export function limitsOf({ memoryMib, vcpus, iothreads }: TemplateLaunch): CellLaunch['limits'] {
+  return { memoryMib, vcpus, iothreads: iothreads.length };
 }
 
 /**
@@ -173,6 +204,8 @@ export interface Clone {
   readonly qmp: Pick<QmpClient, 'run' | 'listen'>;
   /** Not used before. */
   readonly agent: GuestAgent;
+  /** Where that QEMU runs. */
+  readonly cell: Pick<Cell, 'seal'>;
   readonly files: SandboxFiles;
   readonly lease: TemplateLease;
   readonly identity: MachineIdentity;
@@ -192,7 +225,7 @@ export interface StartedClone {
  *   DEADLINE_EXCEEDED
  */
 export async function startClone(clone: Clone, limits: Limits): Promise<StartedClone> {
-  const { qmp, agent, files, lease, watch } = clone;
+  const { qmp, cell, agent, files, lease, watch } = clone;
   const stop = new AbortController();
   const signal = AbortSignal.any([limits.signal, stop.signal]);
   // Both ports are connected before the state is restored, as they were when it was saved.
@@ -202,7 +235,8 @@ export async function startClone(clone: Clone, limits: Limits): Promise<StartedC
     await using owned = new AsyncDisposableStack();
     const port = owned.use(await IdentityPort.connect(join(files.directory, IDENTITY_SOCKET)));
     const socketPath = join(files.directory, STATE_SOCKET);
-    await restoreState(qmp, { stateFile: lease.stateFile, socketPath, ...limits });
+    const beforeRun = (): Promise<void> => cell.seal(files);
+    await restoreState(qmp, { stateFile: lease.stateFile, socketPath, beforeRun, ...limits });
     watch?.lap('restore');
     const assumed = await port.assume(clone.identity, identityFilesOf(lease), limits);
     watch?.lap('identity');

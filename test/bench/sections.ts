@@ -1,3 +1,4 @@
+import { confinement } from './confinement.ts';
 import { controller } from './controller.ts';
 import { encryption } from './encryption.ts';
 import type { Section } from './figures.ts';
@@ -15,6 +16,7 @@ import { throughput } from './throughput.ts';
 export const SECTIONS: Readonly<Record<string, (bench: Bench) => Promise<Section>>> = {
   hotplug,
   start,
+  confinement,
   pods,
   memory,
   growth,

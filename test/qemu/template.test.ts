@@ -14,6 +14,7 @@ import { bareQemuBinary } from '../support/bare-qemu.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import {
   START_TIMEOUT_MS,
+  UNSEALED,
   keyOf,
   startTestClone,
   startVm,
@@ -22,6 +23,7 @@ import {
   type StartedVm,
 } from '../support/template-vm.ts';
 import { until } from '../support/until.ts';
+import { cellsFor } from '../support/cells.ts';
 
 const EVENT_TIMEOUT_MS = 30_000;
 const SECTOR_BYTES = 512;
@@ -160,9 +162,10 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
       stateFile: join(directory, 'state'),
       signal: AbortSignal.timeout(START_TIMEOUT_MS),
     };
+    const cells = await cellsFor({ qemu_binary: bareQemuBinary });
     const make = (kernel: string, timeoutMs: number) =>
       makeTemplate(target, {
-        binary: bareQemuBinary,
+        cells,
         launch: { ...testLaunch, kernel },
         log: silentLogger(),
         timeoutMs,
@@ -185,7 +188,7 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
       const cut = { ...held, stateFile };
       await using vm = await startVm(testLaunch, (files) => cloneMemory(cut, files));
       const started = startClone(
-        { ...vm, lease: cut, identity: { uuid: vm.uuid, hostname: 'cut' } },
+        { ...vm, cell: UNSEALED, lease: cut, identity: { uuid: vm.uuid, hostname: 'cut' } },
         { timeoutMs: START_TIMEOUT_MS, signal: AbortSignal.timeout(START_TIMEOUT_MS) },
       );
       await assert.rejects(started, { code: 'FAILED_PRECONDITION', reason: 'TEMPLATE_RESTORE_FAILED' });

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { HostBudget } from '../../src/base/budget.ts';
 import { silentLogger, type Logger } from '../../src/base/log.ts';
 import { configWith, type Config } from '../../src/config.ts';
+import { Cells } from '../../src/confine/cells.ts';
 import { AcceleratorChoice } from '../../src/qemu/accelerator.ts';
 import type { KeySource } from '../../src/keys/sources.ts';
 import { BackingClaims } from '../../src/volume/claims.ts';
@@ -81,13 +82,14 @@ async function startManager(config: Config, log: Logger): Promise<[SandboxManage
   const events = await EventLog.open(join(config.state_dir, 'events.jsonl'), limits, log);
   owned.defer(() => events.flush());
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
-  const templates = owned.use(await Templates.open(config, log));
+  const cells = await Cells.open(config, log);
+  const templates = owned.use(await Templates.open(config, log, cells));
   const budgets = HostBudget.from(config);
-  const pool = owned.use(new WarmPool(config, log, templates, budgets));
+  const pool = owned.use(new WarmPool(config, log, templates, budgets, cells));
   // Nothing here asks for a key.
   const keys: KeySource = { fetch: () => Promise.reject(new Error('no keys')) };
   const claims = new BackingClaims();
-  const manager = new SandboxManager({ config, log, events, claims, budgets, accelerators, templates, pool, keys });
+  const manager = new SandboxManager({ config, log, events, claims, budgets, accelerators, cells, templates, pool, keys });
   await manager.start();
   owned.defer(() => manager.release());
   return [manager, owned.move()];

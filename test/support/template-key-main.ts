@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { errnoOf } from '../../src/base/errors.ts';
 import { surviveFailedSpawns } from '../../src/base/failed-spawns.ts';
 import { silentLogger } from '../../src/base/log.ts';
+import { Cells } from '../../src/confine/cells.ts';
 import { configWith } from '../../src/config.ts';
 import { Templates } from '../../src/template/templates.ts';
 
@@ -15,7 +16,7 @@ const [directory = ''] = process.argv.slice(2);
 const program = process.execPath;
 const config = configWith({ templates_dir: join(directory, 'templates'), qemu_binary: program });
 using _spawns = surviveFailedSpawns(silentLogger());
-await using templates = await Templates.open(config, silentLogger());
+await using templates = await Templates.open(config, silentLogger(), await Cells.open(config, silentLogger()));
 const outcome = (): Promise<string> =>
   templates
     .keyOf({

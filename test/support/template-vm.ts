@@ -15,6 +15,7 @@ import type { QmpClient } from '../../src/qmp/client.ts';
 import { sandboxFiles, type SandboxFiles } from '../../src/qemu/files.ts';
 import { cloneMemory, connectQmp, makeTemplate, startClone, type TemplateLaunch } from '../../src/template/vm.ts';
 import { bareQemuBinary } from './bare-qemu.ts';
+import { cellsFor } from './cells.ts';
 import { INITRD, KERNEL, KERNEL_PARAMETERS } from './guest-image.ts';
 
 /** VMs from templates without a daemon: what src/sandbox/boot.ts does, cut down to the part that is tested. */
@@ -47,14 +48,17 @@ export async function keyOf(launch: TemplateLaunch): Promise<string> {
 }
 
 export async function templateBuild(launch: TemplateLaunch): Promise<TemplateBuild> {
+  const cells = await cellsFor({ qemu_binary: bareQemuBinary });
   return {
     key: await keyOf(launch),
     keyNow: () => keyOf(launch),
     bytesNeeded: launch.memoryMib * 1_048_576,
-    make: (target) =>
-      makeTemplate(target, { binary: bareQemuBinary, launch, log: silentLogger(), timeoutMs: START_TIMEOUT_MS }),
+    make: (target) => makeTemplate(target, { cells, launch, log: silentLogger(), timeoutMs: START_TIMEOUT_MS }),
   };
 }
+
+/** Of a QEMU that nothing confines. */
+export const UNSEALED = { seal: () => Promise.resolve() };
 
 /** A QEMU that has greeted; disposing kills it and removes its directory. */
 export interface StartedVm extends AsyncDisposable {
@@ -114,7 +118,7 @@ export async function startTestClone(
   await using stack = new AsyncDisposableStack();
   const vm = stack.use(await startVm(launch, (files) => cloneMemory(lease, files)));
   const { assumed, port } = await startClone(
-    { ...vm, lease, identity: { uuid: vm.uuid, hostname } },
+    { ...vm, cell: UNSEALED, lease, identity: { uuid: vm.uuid, hostname } },
     { timeoutMs: START_TIMEOUT_MS, signal: AbortSignal.timeout(START_TIMEOUT_MS) },
   );
   await port[Symbol.asyncDispose]();

@@ -221,6 +221,8 @@ it('an interruption ends the examination; without QEMU nothing is started', asyn
     memoryMib: 64,
     qemuAllocator: 'system',
     kvmProbeTimeoutMs: 1000,
+    confine: 'off' as const,
+    confineUids: '1900000000-1900065535',
     log: silentLogger(),
   };
   const findings = await examineHost({ ...options, signal: new AbortController().signal });

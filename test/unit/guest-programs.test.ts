@@ -10,6 +10,7 @@ import { guestScript, playerProgram } from '../../src/guest/programs.ts';
 import { makeTemplate, type TemplateLaunch } from '../../src/template/vm.ts';
 import { shellScripts } from '../../scripts/lib/shell-lint.ts';
 import { KERNEL_PARAMETERS } from '../support/guest-image.ts';
+import { cellsFor } from '../support/cells.ts';
 
 const folder = join(import.meta.dirname, '../../src/guest/programs');
 const names = globSync(['*.sh', 'containers/*.sh'], { cwd: folder }).map((path) => path.slice(0, -'.sh'.length));
@@ -86,7 +87,12 @@ describe('without the player', () => {
         ...{ directory, memoryFile: join(directory, 'memory'), stateFile: join(directory, 'state') },
         signal: new AbortController().signal,
       };
-      const options = { binary: '/nonexistent/qemu', launch, log: silentLogger(), timeoutMs: 1000 };
+      const options = {
+        cells: await cellsFor({ qemu_binary: '/nonexistent/qemu' }),
+        launch,
+        log: silentLogger(),
+        timeoutMs: 1000,
+      };
       await assert.rejects(makeTemplate(target, { ...options, playerPath: absent }), refusal);
       assert.deepEqual(await readdir(directory), []);
     } finally {

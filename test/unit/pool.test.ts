@@ -14,6 +14,8 @@ import type { FoundTemplate } from '../../src/template/templates.ts';
 import { testLaunch } from '../support/template-vm.ts';
 import { leftIn } from '../support/daemon.ts';
 import { until } from '../support/until.ts';
+import type { Cells } from '../../src/confine/cells.ts';
+import { cellsFor } from '../support/cells.ts';
 
 /** The warm pool's book-keeping, with VMs that are none. */
 
@@ -60,7 +62,8 @@ class FakeVm {
       },
     };
     Object.defineProperty(qemu, 'exit', { get: () => (this.ended ? { code: 0 } : undefined) });
-    return { qemu, qmp: { state: 'ready', ...closed }, port: closed } as unknown as CloneVm;
+    const cell = { [Symbol.dispose]: () => undefined };
+    return { qemu, qmp: { state: 'ready', ...closed }, cell, port: closed } as unknown as CloneVm;
   }
 }
 
@@ -74,20 +77,22 @@ class Rig implements AsyncDisposable {
   startingMost = 0;
   failStarts = false;
 
-  private constructor(stateDir: string, config: Partial<Config>) {
+  private constructor(stateDir: string, cells: Cells, config: Partial<Config>) {
     this.stateDir = stateDir;
     const templates = {
       assertMemory: () => Promise.resolve(),
       find: () => Promise.resolve(this.#find()),
     };
     const all = configWith({ state_dir: stateDir, ...config });
-    this.pool = new WarmPool(all, silentLogger(), templates, HostBudget.from(all), (options) => this.#start(options));
+    this.pool = new WarmPool(all, silentLogger(), templates, HostBudget.from(all), cells, (options) =>
+      this.#start(options),
+    );
   }
 
   static async make(config: Partial<Config>): Promise<Rig> {
     const stateDir = await mkdtemp(join(tmpdir(), 'qshim-t-'));
     await mkdir(sandboxesDirectory(stateDir));
-    return new Rig(stateDir, config);
+    return new Rig(stateDir, await cellsFor(), config);
   }
 
   #find(): FoundTemplate {

@@ -316,6 +316,10 @@ describe('sandboxes and events to messages', () => {
     overBudget: '',
     runState: 'paused',
     start: { kind: 'clone', templateId: '0123', reason: '' },
+    confinement: {
+      ...{ level: 'degraded', uid: 1_900_000_007, cgroup: '/sys/fs/cgroup/qshim/one' },
+      missing: [{ part: 'landlock', why: 'no kernel for it' }],
+    },
   };
 
   it('a sandbox, its spec included, in every state', () => {

@@ -7,6 +7,7 @@ import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import { configWith } from '../../src/config.ts';
 import { Templates } from '../../src/template/templates.ts';
+import { cellsFor } from '../support/cells.ts';
 const MAIN = join(import.meta.dirname, '../support/template-key-main.ts');
 const FILES_MAX = 64;
 const LAUNCH = {
@@ -44,6 +45,7 @@ it('a directory that would not do when the daemon started, and was put right, is
     await using templates = await Templates.open(
       configWith({ templates_dir: path, qemu_binary: file }),
       silentLogger(),
+      await cellsFor(),
     );
     const why = async (): Promise<string> => {
       const found = await templates.find(

@@ -4,6 +4,7 @@ import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-load
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from './google/protobuf/Timestamp.ts';
 import type { Capacity as _qshim_v1_Capacity, Capacity__Output as _qshim_v1_Capacity__Output } from './qshim/v1/Capacity.ts';
 import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from './qshim/v1/Cause.ts';
+import type { Confinement as _qshim_v1_Confinement, Confinement__Output as _qshim_v1_Confinement__Output } from './qshim/v1/Confinement.ts';
 import type { ConsoleChunk as _qshim_v1_ConsoleChunk, ConsoleChunk__Output as _qshim_v1_ConsoleChunk__Output } from './qshim/v1/ConsoleChunk.ts';
 import type { ConsoleRequest as _qshim_v1_ConsoleRequest, ConsoleRequest__Output as _qshim_v1_ConsoleRequest__Output } from './qshim/v1/ConsoleRequest.ts';
 import type { CreateSandboxRequest as _qshim_v1_CreateSandboxRequest, CreateSandboxRequest__Output as _qshim_v1_CreateSandboxRequest__Output } from './qshim/v1/CreateSandboxRequest.ts';
@@ -21,6 +22,7 @@ import type { ExecStreamStarted as _qshim_v1_ExecStreamStarted, ExecStreamStarte
 import type { GetSandboxRequest as _qshim_v1_GetSandboxRequest, GetSandboxRequest__Output as _qshim_v1_GetSandboxRequest__Output } from './qshim/v1/GetSandboxRequest.ts';
 import type { ListSandboxesRequest as _qshim_v1_ListSandboxesRequest, ListSandboxesRequest__Output as _qshim_v1_ListSandboxesRequest__Output } from './qshim/v1/ListSandboxesRequest.ts';
 import type { ListSandboxesResponse as _qshim_v1_ListSandboxesResponse, ListSandboxesResponse__Output as _qshim_v1_ListSandboxesResponse__Output } from './qshim/v1/ListSandboxesResponse.ts';
+import type { MissingWall as _qshim_v1_MissingWall, MissingWall__Output as _qshim_v1_MissingWall__Output } from './qshim/v1/MissingWall.ts';
 import type { PauseSandboxRequest as _qshim_v1_PauseSandboxRequest, PauseSandboxRequest__Output as _qshim_v1_PauseSandboxRequest__Output } from './qshim/v1/PauseSandboxRequest.ts';
 import type { RebootSandboxRequest as _qshim_v1_RebootSandboxRequest, RebootSandboxRequest__Output as _qshim_v1_RebootSandboxRequest__Output } from './qshim/v1/RebootSandboxRequest.ts';
 import type { ResumeSandboxRequest as _qshim_v1_ResumeSandboxRequest, ResumeSandboxRequest__Output as _qshim_v1_ResumeSandboxRequest__Output } from './qshim/v1/ResumeSandboxRequest.ts';
@@ -50,6 +52,8 @@ export interface ProtoGrpcType {
       Accelerator: EnumTypeDefinition
       Capacity: MessageTypeDefinition<_qshim_v1_Capacity, _qshim_v1_Capacity__Output>
       Cause: MessageTypeDefinition<_qshim_v1_Cause, _qshim_v1_Cause__Output>
+      Confinement: MessageTypeDefinition<_qshim_v1_Confinement, _qshim_v1_Confinement__Output>
+      ConfinementLevel: EnumTypeDefinition
       ConsoleChunk: MessageTypeDefinition<_qshim_v1_ConsoleChunk, _qshim_v1_ConsoleChunk__Output>
       ConsoleRequest: MessageTypeDefinition<_qshim_v1_ConsoleRequest, _qshim_v1_ConsoleRequest__Output>
       CreateSandboxRequest: MessageTypeDefinition<_qshim_v1_CreateSandboxRequest, _qshim_v1_CreateSandboxRequest__Output>
@@ -67,6 +71,7 @@ export interface ProtoGrpcType {
       GetSandboxRequest: MessageTypeDefinition<_qshim_v1_GetSandboxRequest, _qshim_v1_GetSandboxRequest__Output>
       ListSandboxesRequest: MessageTypeDefinition<_qshim_v1_ListSandboxesRequest, _qshim_v1_ListSandboxesRequest__Output>
       ListSandboxesResponse: MessageTypeDefinition<_qshim_v1_ListSandboxesResponse, _qshim_v1_ListSandboxesResponse__Output>
+      MissingWall: MessageTypeDefinition<_qshim_v1_MissingWall, _qshim_v1_MissingWall__Output>
       PauseSandboxRequest: MessageTypeDefinition<_qshim_v1_PauseSandboxRequest, _qshim_v1_PauseSandboxRequest__Output>
       ReadyWhen: EnumTypeDefinition
       RebootSandboxRequest: MessageTypeDefinition<_qshim_v1_RebootSandboxRequest, _qshim_v1_RebootSandboxRequest__Output>

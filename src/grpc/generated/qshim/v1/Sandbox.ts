@@ -8,6 +8,7 @@ import type { Accelerator as _qshim_v1_Accelerator, Accelerator__Output as _qshi
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from '../../qshim/v1/Timing.ts';
 import type { Start as _qshim_v1_Start, Start__Output as _qshim_v1_Start__Output } from '../../qshim/v1/Start.ts';
 import type { Capacity as _qshim_v1_Capacity, Capacity__Output as _qshim_v1_Capacity__Output } from '../../qshim/v1/Capacity.ts';
+import type { Confinement as _qshim_v1_Confinement, Confinement__Output as _qshim_v1_Confinement__Output } from '../../qshim/v1/Confinement.ts';
 
 export interface Sandbox {
   'sandboxId'?: (string);
@@ -28,6 +29,7 @@ export interface Sandbox {
   'start'?: (_qshim_v1_Start | null);
   'capacity'?: (_qshim_v1_Capacity | null);
   'qemuUnresponsive'?: (boolean);
+  'confinement'?: (_qshim_v1_Confinement | null);
   'guestOverBudget'?: (string);
 }
 
@@ -50,5 +52,6 @@ export interface Sandbox__Output {
   'start': (_qshim_v1_Start__Output | null);
   'capacity': (_qshim_v1_Capacity__Output | null);
   'qemuUnresponsive': (boolean);
+  'confinement': (_qshim_v1_Confinement__Output | null);
   'guestOverBudget': (string);
 }

@@ -1,0 +1,241 @@
+import { createHash } from 'node:crypto';
+import { chmod, chown, stat } from 'node:fs/promises';
+import { basename } from 'node:path';
+import { ShimError, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import type { Config } from '../config.ts';
+import type { SandboxFiles } from '../qemu/files.ts';
+import { QemuProcess } from '../qemu/process.ts';
+import { tiedCommand } from '../qemu/tied.ts';
+import { cgroupFiles, removeCgroup, type CellLimits } from './cgroup.ts';
+import { UNCONFINED, type CellFacts, type MissingPart } from './facts.ts';
+import { lookAtWalls, type HostWalls } from './host.ts';
+import { everybodyReads } from './layout.ts';
+import { startInCell } from './start.ts';
+import { Uids, parseUidRange, uidsOfProcesses } from './uids.ts';
+
+/**
+ * Where QEMUs run, each in a cell of its own, so that one that a guest has broken out into reaches nothing:
+ *
+ *     cells.ts ─ take ─▶ Cell ─ start ─▶ command.ts: bwrap, setpriv, QEMU ─▶ start.ts: its process
+ *       │  host.ts: what this host has        └─ seal: QEMU's directory is the daemon's again
+ *       └─ uids.ts, cgroup.ts: what each cell has for itself      layout.ts: what QEMU needs to see
+ */
+
+/** What a QEMU is started with. */
+export interface CellLaunch {
+  readonly args: readonly string[];
+  readonly files: SandboxFiles;
+  /** Files of the host that QEMU reads by their paths: kernel and ramdisk. */
+  readonly reads: readonly string[];
+  /** Files that it writes, for everybody in a directory that only the daemon may enter: a template's memory. */
+  readonly writes: readonly string[];
+  readonly kvm: boolean;
+  readonly limits: CellLimits;
+  /** It ends with this process. */
+  readonly tied?: true;
+  /** Without the configured allocator. */
+  readonly systemAllocator?: true;
+}
+
+const GROUP_HASH_DIGITS = 12;
+const KVM_DEVICE = '/dev/kvm';
+const DEVICES = ['/dev/null', '/dev/urandom'] as const;
+const OTHERS_READ_WRITE = 0o006;
+/** QEMU finds FIFOs of ports in it by their names, and can make none. */
+const SEALED_MODE = 0o711;
+
+/** What cells need of the configuration. */
+export type CellConfig = Pick<
+  Config,
+  'confine' | 'confine_uids' | 'confine_memory_overhead_mib' | 'confine_io_max' | 'qemu_binary' | 'qemu_allocator'
+>;
+
+/** The daemon's cells: what each gets, and what this host has for them. */
+export class Cells {
+  readonly #config: CellConfig;
+  readonly #log: Logger;
+  readonly #uids: Uids;
+  #walls: Promise<HostWalls> | undefined;
+
+  private constructor(config: CellConfig, log: Logger, uids: Uids) {
+    this.#config = config;
+    this.#log = log;
+    this.#uids = uids;
+  }
+
+  /** Looks at what is in use on this host. In the background it begins to try what the host can do. */
+  static async open(config: CellConfig, log: Logger): Promise<Cells> {
+    const range = parseUidRange(config.confine_uids);
+    const uids = new Uids(range, config.confine === 'off' ? [] : await uidsOfProcesses(range));
+    const cells = new Cells(config, log, uids);
+    if (config.confine !== 'off') void cells.#look();
+    return cells;
+  }
+
+  /** What this host has; tried once. */
+  #look(): Promise<HostWalls> {
+    this.#walls ??= (async () => {
+      const walls = await lookAtWalls({
+        qemuBinary: this.#config.qemu_binary,
+        allocator: this.#config.qemu_allocator,
+        uid: parseUidRange(this.#config.confine_uids).first,
+      });
+      this.#log.info({ missing: walls.missing }, 'confinement of qemu tried');
+      return walls;
+    })();
+    return this.#walls;
+  }
+
+  /**
+   * A cell for a QEMU that is about to be started; whoever has it disposes of it when that has ended.
+   * @throws ShimError FAILED_PRECONDITION / CONFINEMENT_MISSING with `confine = full` when a wall is missing;
+   *   RESOURCE_EXHAUSTED / CONFINE_UIDS_IN_USE
+   */
+  async take(): Promise<Cell> {
+    const { confine } = this.#config;
+    if (confine === 'off') return new Cell(this.#parts(undefined), UNCONFINED);
+    const walls = await this.#look();
+    const { missing } = walls;
+    if (confine === 'full' && missing.length > 0) throw missingError(missing);
+    const facts: CellFacts = {
+      level: missing.length === 0 ? 'full' : 'degraded',
+      uid: walls.users ? this.#uids.take() : 0,
+      missing,
+      cgroup: '',
+    };
+    return new Cell(this.#parts(walls), facts);
+  }
+
+  /** The cell of a QEMU that an earlier daemon started. */
+  resume(facts: CellFacts): Cell {
+    if (facts.uid !== 0) this.#uids.hold(facts.uid);
+    return new Cell(this.#parts(undefined), facts);
+  }
+
+  #parts(walls: HostWalls | undefined): CellParts {
+    return { walls, uids: this.#uids, log: this.#log, config: this.#config };
+  }
+}
+
+interface CellParts {
+  readonly walls: HostWalls | undefined;
+  readonly uids: Uids;
+  readonly log: Logger;
+  readonly config: CellConfig;
+}
+
+/** The cell of one QEMU. It is empty, then QEMU runs in it, then it is disposed of. */
+export class Cell implements Disposable {
+  readonly #parts: CellParts;
+  #facts: CellFacts;
+
+  constructor(parts: CellParts, facts: CellFacts) {
+    this.#parts = parts;
+    this.#facts = facts;
+  }
+
+  get facts(): CellFacts {
+    return this.#facts;
+  }
+
+  /**
+   * Makes the control group, as far as this host has them. Before the journal is written: a later daemon removes it.
+   * @throws ShimError FAILED_PRECONDITION / CONFINEMENT_MISSING when it cannot be made
+   */
+  async prepare({ directory }: SandboxFiles, limits: CellLimits): Promise<void> {
+    const { walls, config } = this.#parts;
+    if (walls?.cgroups === undefined || this.#facts.cgroup !== '') return;
+    const options = { overheadMib: config.confine_memory_overhead_mib, io: config.confine_io_max };
+    try {
+      const cgroup = await walls.cgroups.make(groupName(directory), cgroupFiles(limits, options));
+      this.#facts = { ...this.#facts, cgroup };
+    } catch (error) {
+      throw missingError([{ part: 'cgroup', why: messageOf(error) }], error);
+    }
+  }
+
+  /**
+   * Starts QEMU. Its directory becomes its own, until `seal`.
+   * @throws ShimError FAILED_PRECONDITION / QEMU_NOT_STARTED; the system error when a file cannot be looked at
+   */
+  async start(launch: CellLaunch): Promise<QemuProcess> {
+    const { walls, config } = this.#parts;
+    const { args, files } = launch;
+    const allocator = launch.systemAllocator === true ? 'system' : config.qemu_allocator;
+    if (walls?.layout === undefined) {
+      const plain = { file: config.qemu_binary, prefix: [] };
+      const { file, prefix } = launch.tied === true ? await tiedCommand(config.qemu_binary) : plain;
+      return await QemuProcess.spawn(file, [...prefix, ...args], files.directory, files.qemuLog, allocator);
+    }
+    await this.prepare(files, launch.limits);
+    const uid = this.#ownUid;
+    if (uid !== undefined) {
+      await chmod(files.directory, 0o700);
+      await chown(files.directory, uid, uid);
+    }
+    const reads = await Promise.all(launch.reads.map(async (path) => ({ path, shared: await everybodyReads(path) })));
+    return await startInCell({
+      layout: walls.layout,
+      uid,
+      groups: launch.kvm ? await groupsFor(KVM_DEVICE) : [],
+      directory: files.directory,
+      logFile: files.qemuLog,
+      readable: reads.flatMap(({ path, shared }) => (shared || uid === undefined ? [path] : [])),
+      copied: reads.flatMap(({ path, shared }) => (shared || uid === undefined ? [] : [path])),
+      writable: launch.writes,
+      devices: launch.kvm ? [...DEVICES, KVM_DEVICE] : DEVICES,
+      preload: allocator.startsWith('/') ? allocator : undefined,
+      landlock: walls.landlock,
+      tied: launch.tied === true,
+      cgroup: this.#facts.cgroup,
+      args,
+    });
+  }
+
+  /**
+   * Takes the directory back, once QEMU has made its sockets in it and before its guest runs: from here it can neither
+   * replace nor add a file, so that the daemon can go by the names in it.
+   * @throws the system error
+   */
+  async seal({ directory }: SandboxFiles): Promise<void> {
+    if (this.#ownUid === undefined) return;
+    await chown(directory, process.geteuid?.() ?? 0, process.getegid?.() ?? 0);
+    await chmod(directory, SEALED_MODE);
+  }
+
+  get #ownUid(): number | undefined {
+    return this.#facts.uid === 0 ? undefined : this.#facts.uid;
+  }
+
+  /** QEMU has ended: user and control group are free. */
+  [Symbol.dispose](): void {
+    const { uid, cgroup } = this.#facts;
+    if (uid !== 0) this.#parts.uids.free(uid);
+    if (cgroup === '') return;
+    removeCgroup(cgroup).catch((error: unknown) => {
+      this.#parts.log.warn({ cgroup, problem: messageOf(error) }, 'control group not removed');
+    });
+  }
+}
+
+/** Unlike that of a sandbox of another daemon's. */
+function groupName(directory: string): string {
+  const hash = createHash('sha256').update(directory).digest('hex').slice(0, GROUP_HASH_DIGITS);
+  return `${basename(directory)}-${hash}`;
+}
+
+/** The group of a device that not everybody may use. */
+async function groupsFor(device: string): Promise<readonly number[]> {
+  const { mode, gid } = await stat(device);
+  return (mode & OTHERS_READ_WRITE) === OTHERS_READ_WRITE ? [] : [gid];
+}
+
+function missingError(missing: readonly MissingPart[], cause?: unknown): ShimError {
+  const list = missing.map(({ part, why }) => `${part}: ${why}`).join('; ');
+  return new ShimError('FAILED_PRECONDITION', `QEMU cannot be confined as the option confine demands: ${list}`, {
+    reason: 'CONFINEMENT_MISSING',
+    metadata: { missing: missing.map(({ part }) => part).join(',') },
+    cause,
+  });
+}

@@ -1,0 +1,130 @@
+import { access, constants, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { sleep } from '../base/deadline.ts';
+import { errnoOf } from '../base/errors.ts';
+
+/**
+ * Control groups of version 2 (Documentation/admin-guide/cgroup-v2.rst), one for each QEMU, below `qshim` in the root
+ * of the hierarchy.
+ */
+
+const CONTROLLERS = ['cpu', 'io', 'memory', 'pids'] as const;
+const PERIOD_US = 100_000;
+/** Threads of one thread pool of QEMU's; the main loop has one, and each iothread. */
+const POOL_THREADS = 64;
+/** QEMU's own, and those of its libraries. */
+const OTHER_THREADS = 32;
+/** An empty group can be busy for a moment after its last process was seen to end. */
+const REMOVE_TRIES = 50;
+const REMOVE_PAUSE_MS = 20;
+
+/** What a QEMU of a certain machine may use. */
+export interface CellLimits {
+  readonly memoryMib: number;
+  readonly vcpus: number;
+  readonly iothreads: number;
+}
+
+export interface LimitOptions {
+  /** MiB beside the guest's memory: QEMU's own, and page cache. */
+  readonly overheadMib: number;
+  /** Lines for io.max, such as `8:0 rbps=1048576`. */
+  readonly io: readonly string[];
+}
+
+/** The files of a group and what to write into them. */
+export function cgroupFiles(
+  limits: CellLimits,
+  { overheadMib, io }: LimitOptions,
+): readonly (readonly [string, string])[] {
+  const { memoryMib, vcpus, iothreads } = limits;
+  return [
+    ['memory.max', String((memoryMib + overheadMib) * 1_048_576)],
+    ['pids.max', String(vcpus + (iothreads + 1) * (POOL_THREADS + 1) + OTHER_THREADS)],
+    // One CPU for each vCPU and each iothread, and one for the main loop.
+    ['cpu.max', `${(vcpus + iothreads + 1) * PERIOD_US} ${PERIOD_US}`],
+    ...io.map((line) => ['io.max', line] as const),
+  ];
+}
+
+/** The place for groups of QEMUs. */
+export class Cgroups {
+  readonly #root: string;
+
+  /** @param root a group whose controllers are there for its children */
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  /**
+   * Makes a group with its limits and nobody in it. @returns its directory
+   * @throws the system error
+   */
+  async make(name: string, files: readonly (readonly [string, string])[]): Promise<string> {
+    const directory = join(this.#root, name);
+    await mkdir(directory).catch((error: unknown) => {
+      // Left by a daemon that was killed; its limits are written anew.
+      if (errnoOf(error) !== 'EEXIST') throw error;
+    });
+    for (const [file, text] of files) await writeFile(join(directory, file), text);
+    return directory;
+  }
+}
+
+/** Puts a process into a group. @throws the system error */
+export async function enterCgroup(directory: string, pid: number): Promise<void> {
+  await writeFile(join(directory, 'cgroup.procs'), String(pid));
+}
+
+/** Removes a group whose processes have ended. @throws the system error */
+export async function removeCgroup(directory: string): Promise<void> {
+  for (let left = REMOVE_TRIES; ; left -= 1) {
+    try {
+      await rmdir(directory);
+      return;
+    } catch (error) {
+      if (errnoOf(error) === 'ENOENT') return;
+      if (errnoOf(error) !== 'EBUSY' || left === 0) throw error;
+      await sleep(REMOVE_PAUSE_MS);
+    }
+  }
+}
+
+/**
+ * The place for groups on this host.
+ * @param mountinfo of this process (proc_pid_mountinfo(5)); tests have another
+ * @throws Error that says what keeps it from being used
+ */
+export async function findCgroups(mountinfo?: string): Promise<Cgroups> {
+  const mounts = mountinfo ?? (await readFile('/proc/self/mountinfo', 'utf8'));
+  const mount = mountOfCgroup2(mounts);
+  if (mount === undefined) throw new Error('no cgroup2 is mounted');
+  const there = words(await readFile(join(mount, 'cgroup.controllers'), 'utf8'));
+  const lacking = CONTROLLERS.filter((name) => !there.has(name));
+  if (lacking.length > 0) throw new Error(`cgroup2 at ${mount} has no controller ${lacking.join(', ')}`);
+  const root = join(mount, 'qshim');
+  await mkdir(root, { recursive: true });
+  for (const directory of [mount, root]) await enable(directory);
+  await access(root, constants.W_OK);
+  return new Cgroups(root);
+}
+
+async function enable(directory: string): Promise<void> {
+  const file = join(directory, 'cgroup.subtree_control');
+  const on = words(await readFile(file, 'utf8'));
+  const off = CONTROLLERS.filter((name) => !on.has(name));
+  if (off.length > 0) await writeFile(file, off.map((name) => `+${name}`).join(' '));
+}
+
+/** Where cgroup2 is mounted, its root. */
+export function mountOfCgroup2(mountinfo: string): string | undefined {
+  for (const line of mountinfo.split('\n')) {
+    const [before = '', after = ''] = line.split(' - ');
+    if (after.startsWith('cgroup2 ')) return before.split(' ')[4];
+  }
+  return undefined;
+}
+
+function words(text: string): ReadonlySet<string> {
+  return new Set(text.split(/\s+/).filter((word) => word !== ''));
+}

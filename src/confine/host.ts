@@ -1,0 +1,125 @@
+import { access, constants, readFile } from 'node:fs/promises';
+import { execa } from 'execa';
+import { messageOf } from '../base/errors.ts';
+import { findCgroups, type Cgroups } from './cgroup.ts';
+import { BWRAP, cellArguments } from './command.ts';
+import type { CellPart, MissingPart } from './facts.ts';
+import { SETPRIV, qemuLayout, type QemuLayout } from './layout.ts';
+
+/** What this host has of the walls around a QEMU, found out by trying. */
+export interface HostWalls {
+  /** What a QEMU needs in its root; undefined: no namespaces. */
+  readonly layout: QemuLayout | undefined;
+  /** QEMU gets a user of its own. */
+  readonly users: boolean;
+  /** setpriv can set up Landlock here, and the kernel has it. */
+  readonly landlock: boolean;
+  readonly cgroups: Cgroups | undefined;
+  readonly missing: readonly MissingPart[];
+}
+
+export interface WallOptions {
+  readonly qemuBinary: string;
+  /** A library that is preloaded into QEMU, or `system`. */
+  readonly allocator: string;
+  /** The first user id of the range, for a trial. */
+  readonly uid: number;
+}
+
+const TRIAL_TIMEOUT_MS = 20_000;
+
+/**
+ * Capabilities that the daemon needs so that QEMUs can have users of their own, by their numbers in
+ * linux/capability.h: to make namespaces and mounts, to change user, group and bounding set, to give files away and to
+ * reach them, to signal and to look at processes of other users.
+ */
+const NEEDED_CAPABILITIES = {
+  CAP_CHOWN: 0,
+  CAP_DAC_OVERRIDE: 1,
+  CAP_FOWNER: 3,
+  CAP_KILL: 5,
+  CAP_SETGID: 6,
+  CAP_SETUID: 7,
+  CAP_SETPCAP: 8,
+  CAP_NET_ADMIN: 12,
+  CAP_SYS_PTRACE: 19,
+  CAP_SYS_ADMIN: 21,
+} as const;
+
+/** Those that are needed and not among a process's effective ones (CapEff of proc_pid_status(5)). */
+export function lackingCapabilities(status: string): readonly string[] {
+  const effective = BigInt(`0x${/^CapEff:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
+  return Object.entries(NEEDED_CAPABILITIES)
+    .filter(([, number]) => ((effective >> BigInt(number)) & 1n) === 0n)
+    .map(([name]) => name);
+}
+
+/** Looks at this host. Never rejects: what cannot be had is missing, with why. */
+export async function lookAtWalls(options: WallOptions): Promise<HostWalls> {
+  const missing: MissingPart[] = [];
+  const lacks = (part: CellPart, why: string): undefined => {
+    missing.push({ part, why });
+  };
+  const lacking = lackingCapabilities(await readFile('/proc/self/status', 'utf8').catch(() => ''));
+  const layout = await layoutFor(options).catch((error: unknown) => lacks('namespaces', messageOf(error)));
+  const cell = { layout, users: lacking.length === 0, landlock: false };
+  const none = { layout: undefined, users: false, landlock: false };
+  const landlock = cell.users && (await setprivHasLandlock());
+  const works =
+    (landlock && (await tried({ ...cell, landlock }, options)) === undefined ? { ...cell, landlock } : undefined) ??
+    (await orMissing(cell, options, lacks)) ??
+    none;
+  if (lacking.length > 0) lacks('uid', `the daemon lacks ${lacking.join(', ')}`);
+  else if (!works.users) lacks('uid', 'without namespaces the user would reach no file of its sandbox');
+  if (!cell.users) lacks('landlock', 'it comes with the user');
+  // Where setpriv has it and a trial with it fails, the kernel has none: nothing is missing that could be had.
+  else if (!landlock) lacks('landlock', 'this setpriv has no --landlock-access (util-linux 2.40 has)');
+  const cgroups = await findCgroups().catch((error: unknown) => lacks('cgroup', messageOf(error)));
+  return { ...works, cgroups, missing };
+}
+
+type Tried = Pick<HostWalls, 'layout' | 'users' | 'landlock'>;
+
+async function orMissing(
+  cell: Tried,
+  options: WallOptions,
+  lacks: (part: CellPart, why: string) => void,
+): Promise<Tried | undefined> {
+  if (cell.layout === undefined) return undefined;
+  const why = await tried(cell, options);
+  if (why === undefined) return cell;
+  lacks('namespaces', why);
+  return undefined;
+}
+
+async function layoutFor({ qemuBinary, allocator }: WallOptions): Promise<QemuLayout> {
+  for (const file of [BWRAP, SETPRIV]) await access(file, constants.X_OK);
+  return await qemuLayout(qemuBinary, allocator.startsWith('/') ? [allocator] : []);
+}
+
+async function setprivHasLandlock(): Promise<boolean> {
+  const options = { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', reject: false } as const;
+  const { stdout } = await execa(SETPRIV, ['--help'], options);
+  return stdout.includes('--landlock-access');
+}
+
+/** Runs QEMU in a cell, only to hear its version; in words what kept it from running, if anything did. */
+async function tried({ layout, users, landlock }: Tried, { allocator, uid }: WallOptions): Promise<string | undefined> {
+  if (layout === undefined) return 'it is not known what QEMU needs';
+  const args = cellArguments({
+    layout,
+    uid: users ? uid : undefined,
+    ...{ groups: [], readable: [], writable: [], copied: [], devices: ['/dev/null', '/dev/urandom'] },
+    ...{ preload: allocator.startsWith('/') ? allocator : undefined, landlock, tied: false, args: ['-version'] },
+  });
+  return await execa(BWRAP, args, { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', env: { LC_ALL: 'C' } }).then(
+    () => undefined,
+    whyNot,
+  );
+}
+
+function whyNot(error: unknown): string {
+  const said =
+    error instanceof Error && 'stderr' in error && typeof error.stderr === 'string' ? error.stderr.trim() : '';
+  return (said === '' ? messageOf(error) : said).slice(0, 300);
+}

@@ -1,0 +1,39 @@
+import { CELL_PARTS, type CellPart, type MissingPart } from '../confine/facts.ts';
+import { lookAtWalls } from '../confine/host.ts';
+import { parseUidRange } from '../confine/uids.ts';
+import { chooseAllocator } from '../qemu/allocator.ts';
+import type { Finding } from './finding.ts';
+
+const REMEDIES: Readonly<Record<CellPart, string>> = {
+  namespaces: 'install bubblewrap and util-linux, and name QEMU by its binary, not by a script',
+  uid: 'give the daemon the capabilities that docs/security.md lists',
+  cgroup: 'mount cgroup2 with the controllers cpu, io, memory and pids, where the daemon may write',
+  landlock: 'install util-linux 2.40 or newer',
+};
+
+/** Which walls a QEMU of this host would have, found out by running one in a cell. */
+export async function checkConfinement(options: {
+  readonly qemuBinary: string;
+  readonly qemuAllocator: string;
+  readonly confine: 'full' | 'degraded' | 'off';
+  readonly confineUids: string;
+}): Promise<Finding> {
+  const { allocator } = await chooseAllocator(options.qemuBinary, options.qemuAllocator);
+  const { first: uid } = parseUidRange(options.confineUids);
+  const { missing } = await lookAtWalls({ qemuBinary: options.qemuBinary, allocator, uid });
+  return confinementFinding(options.confine, missing);
+}
+
+/** What is there, and what is missing and why. Only `confine = full` cannot do without. */
+export function confinementFinding(confine: 'full' | 'degraded' | 'off', missing: readonly MissingPart[]): Finding {
+  const check = 'confinement';
+  const there = CELL_PARTS.filter((part) => !missing.some((one) => one.part === part));
+  const asked = `confine = ${confine}; this host has ${there.length === 0 ? 'no wall' : there.join(', ')}`;
+  if (missing.length === 0) return { check, status: 'ok', detail: asked };
+  return {
+    check,
+    status: confine === 'full' ? 'failure' : 'warning',
+    detail: `${asked}; missing: ${missing.map(({ part, why }) => `${part} (${why})`).join('; ')}`,
+    remedy: missing.map(({ part }) => REMEDIES[part]).join('; '),
+  };
+}
