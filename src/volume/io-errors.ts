@@ -3,7 +3,7 @@ import { messageOf } from '../base/errors.ts';
 import type { QmpEvent } from '../qmp/protocol.ts';
 import type { VolumeHost } from './host.ts';
 import { generationOf } from './model/names.ts';
-import { moduleOf } from './source/registry.ts';
+import { freeBytesFor } from './looks.ts';
 import type { Volume } from './volume.ts';
 
 /** I/O errors, as health of the volumes of one VM; and a VM that paused for want of space goes on. */
@@ -75,7 +75,7 @@ export class IoErrors {
   async #everyVolumeHasRoom(): Promise<boolean> {
     const { volumes, config } = this.#host;
     const open = volumes.all().filter((volume) => !volume.isRemoved() && pausesForSpace(volume));
-    const rooms = await Promise.all(open.map(({ resolved }) => moduleOf(resolved).freeBytes(resolved)));
+    const rooms = await Promise.all(open.map(({ resolved }) => freeBytesFor(resolved, config)));
     return rooms.every((free) => free >= config.no_space_free_bytes);
   }
 }
