@@ -40,8 +40,8 @@ export async function hungFileSystem(): Promise<HungFileSystem | undefined> {
     path,
     taken: server.taken,
     async [Symbol.asyncDispose]() {
-      // Detached first: nothing new reaches it. Then what waits is let go of.
-      spawnSync('umount', ['-l', path], { stdio: 'ignore' });
+      // Forced: whoever waits for an answer, and this process's own read, gets an error.
+      spawnSync('umount', ['-f', '-l', path], { stdio: 'ignore' });
       server.stop();
       await rmdir(path);
     },
