@@ -89,7 +89,7 @@ const prctl = libc.func('int prctl(int, unsigned long, unsigned long, unsigned l
   ...values: readonly [number, number, number, number]
 ) => number;
 
-/** Has the kernel kill this process when the one that started it has ended, however that ended (PR_SET_PDEATHSIG(2const)). */
+/** The kernel kills this process once the one that started it has ended, however it ended (PR_SET_PDEATHSIG). */
 export function dieWithParent(): void {
   checked('prctl', prctl(PR_SET_PDEATHSIG, osConstants.signals.SIGKILL, 0, 0, 0));
 }

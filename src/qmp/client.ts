@@ -314,7 +314,7 @@ export class QmpClient implements AsyncDisposable {
   }
 }
 
-/** The descriptor of a socket of Node's; it has no name in the interface for it. @throws ShimError UNAVAILABLE / QMP_LOST */
+/** The descriptor of a socket, which Node's interface does not show. @throws ShimError UNAVAILABLE / QMP_LOST */
 function descriptorOf(socket: Socket): number {
   const handle: unknown = Reflect.get(socket, '_handle');
   const descriptor: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;

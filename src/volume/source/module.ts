@@ -112,8 +112,8 @@ export interface SourceModule<S extends { readonly kind: string }> {
   resolved(source: S, described: string): S;
 
   /**
-   * Looks at the host and refuses what cannot be attached safely. Changes nothing. Where there is a `filePath` it runs in
-   * a helper (volume/looks.ts).
+   * Looks at the host and refuses what cannot be attached safely. Changes nothing. Where there is a `filePath` it runs
+   * in a helper (volume/looks.ts).
    * @param config whole: a kind may have options of its own
    * @param keep takes what was opened and looked at, for QEMU, where the source goes `byDescriptor`
    * @throws ShimError INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION
