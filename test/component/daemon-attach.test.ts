@@ -56,7 +56,7 @@ describe('attach: the order of things', { timeout: 120_000 }, () => {
     const attached = await rig.attach('a');
     assert.deepEqual(
       vm.qmp.received.slice(before).map(({ name }) => name),
-      ['query-pci', 'blockdev-add', 'device_add', 'x-query-virtio-status'],
+      ['query-pci', 'add-fd', 'blockdev-add', 'device_add', 'x-query-virtio-status'],
     );
     assert.equal(attached.state, 'VOLUME_STATE_ATTACHED');
     assert.deepEqual(attached.evidence, ['virtio-status', 'guest-agent']);
