@@ -1,5 +1,6 @@
 import { closeSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
+import { flushCompileCache } from 'node:module';
 import { giveDescriptor } from './give.ts';
 import { dieWithParent, receiveDescriptor } from './native.ts';
 import { onProgress } from './progress.ts';
@@ -68,6 +69,8 @@ export function serveJobs(jobs: Readonly<Record<string, Job>>): void {
     );
   });
   answer({ id: 0, kind: 'ready' });
+  // It ends by a signal, and would keep nothing of what was compiled.
+  flushCompileCache();
 }
 
 /** Sends what the daemon has laid ready, to the socket that lies beside it. */
