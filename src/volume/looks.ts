@@ -67,6 +67,6 @@ export async function freeBytesFor(source: SourceSpec, limits: LookLimits): Prom
   return await (path === undefined ? module.freeBytes(source) : look('freeBytes', path, limits, source));
 }
 
-function at(path: string, { source_timeout_ms: timeoutMs }: LookLimits): LookAt {
-  return { path, timeoutMs };
+function at(path: string, config: LookLimits): LookAt {
+  return { path, timeoutMs: config.source_timeout_ms };
 }
