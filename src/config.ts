@@ -175,6 +175,11 @@ const configSchema = z.strictObject({
     .describe(
       'Directories below which volumes, kernels and ramdisks named by callers must lie, symbolic links resolved.',
     ),
+  source_timeout_ms: milliseconds
+    .default(10_000)
+    .describe(
+      'For how long the file system of a file that a caller names may give no sign of life when it is looked at.',
+    ),
   nbd_hosts: z
     .array(z.string().regex(/^[A-Za-z0-9._:[\]-]+$/, 'must be HOST or HOST:PORT'))
     .default([])

@@ -10,6 +10,7 @@ import { createLogger, errorOutput, logOutput, type Logger } from './base/log.ts
 import { ContainerdEndpoint } from './containerd/endpoint.ts';
 import { Cells } from './confine/cells.ts';
 import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
+import { fileHelpers } from './files/helpers.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
 import { chooseAllocator } from './qemu/allocator.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
@@ -64,6 +65,7 @@ async function serve(options: Config, log: Logger): Promise<void> {
   await using cleanup = new AsyncDisposableStack();
   cleanup.use(surviveFailedSpawns(log));
   cleanup.use(await lockStateDirectory(options.state_dir));
+  cleanup.use(fileHelpers).warmUp();
   const { allocator, problem } = await chooseAllocator(options.qemu_binary, options.qemu_allocator);
   log.info({ allocator, problem }, 'allocator of qemu');
   const config = { ...options, qemu_allocator: allocator };

@@ -569,6 +569,18 @@ export const REASONS = {
     meaning: 'The user of the daemon may not read the file, or not write it.',
     remedy: 'Let that user have it, or attach it read-only if it only lacks the right to write.',
   },
+  SOURCE_NOT_ANSWERING: {
+    statuses: ['UNAVAILABLE'],
+    where: ['api'],
+    meaning: 'The file system on which the file lies has not answered within source_timeout_ms.',
+    remedy: 'See to that file system (a server that is gone, a FUSE program that hangs), then repeat.',
+  },
+  SOURCE_CHANGED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The path has led to something else between the first look and the attach.',
+    remedy: 'Find out who puts other files in its place, then repeat.',
+  },
   SOURCE_NOT_FOUND: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],

@@ -64,7 +64,7 @@ export async function volumeOf(path: string, readOnly: boolean, mount: Requested
     });
   });
   return {
-    source: sourceOfPath(path, stats),
+    source: sourceOfPath(path, stats.isBlockDevice()),
     readOnly,
     cache: undefined,
     aio: 'auto',

@@ -7,7 +7,7 @@ export const PERIPHERALS = '/machine/peripheral';
 const OBJECTS = '/objects';
 
 /** The lists in which QEMU shows what it has. */
-export type InventoryList = 'device' | 'node' | 'object' | 'job' | 'chardev';
+export type InventoryList = 'device' | 'node' | 'object' | 'job' | 'chardev' | 'fdset';
 
 type Names = ReadonlySet<string>;
 
@@ -34,6 +34,7 @@ export class Inventory {
       object: look('object'),
       job: look('job'),
       chardev: look('chardev'),
+      fdset: look('fdset'),
     };
   }
 
@@ -62,5 +63,23 @@ export async function listed(qmp: Pick<QmpClient, 'run'>, list: InventoryList): 
       return new Set((await qmp.run('query-jobs')).map(({ id }) => id));
     case 'chardev':
       return new Set((await qmp.run('query-chardev')).map(({ label }) => label));
+    case 'fdset':
+      return new Set((await fdsets(qmp)).map(({ name }) => name));
   }
+}
+
+/**
+ * The sets of descriptors: each has the name, and what follows it, that `opaque` of add-fd gave it; one without is
+ * called by its number.
+ */
+export async function fdsets(
+  qmp: Pick<QmpClient, 'run'>,
+): Promise<readonly { readonly number: number; readonly name: string; readonly path: string }[]> {
+  return (await qmp.run('query-fdsets')).map(({ 'fdset-id': number, fds }) => {
+    const opaque = fds.find((each) => each.opaque !== undefined)?.opaque ?? `fdset-${number}`;
+    const blank = opaque.indexOf(' ');
+    return blank === -1
+      ? { number, name: opaque, path: '' }
+      : { number, name: opaque.slice(0, blank), path: opaque.slice(blank + 1) };
+  });
 }

@@ -11,6 +11,7 @@ const LOGGED_ARGUMENTS: ReadonlySet<string> = new Set([
   'device',
   'drive',
   'driver',
+  'fdset-id',
   'id',
   'job-id',
   'node-name',
@@ -30,6 +31,14 @@ interface Call {
 
 export type QmpReply = Extract<QmpMessage, { kind: 'return' | 'error' }>;
 
+/** Sends text with a descriptor beside it; rejects when the connection is of no use any more. */
+export type SendBeside = (text: string) => Promise<void>;
+
+interface Outgoing {
+  readonly text: string;
+  readonly beside: SendBeside | undefined;
+}
+
 /**
  * The calls on their way: ids, time limits, and the bytes that wait for the socket.
  *
@@ -41,27 +50,35 @@ export class PendingCalls {
   readonly #replyTimeoutMs: number;
   readonly #log: Logger;
   readonly #write: (text: string) => boolean;
+  readonly #isIdle: () => boolean;
   readonly #pending = new Map<number, Call>();
   readonly #late = new Map<number, Pick<Call, 'command' | 'sinceMs'>>();
   /** Ids and texts that the socket has not taken yet, oldest first. */
-  readonly #outbox = new Map<number, string>();
+  readonly #outbox = new Map<number, Outgoing>();
   #blocked = false;
+  /** Something is being sent with a descriptor. */
+  #besides = false;
   #lastId = 0;
   #lateReplies = 0;
   #unknownReplies = 0;
   #failed: ShimError | undefined;
 
-  /** @param options.write hands text to the socket; false means: wait for `flush` before the next */
+  /**
+   * @param options.write hands text to the socket; false means: wait for `flush` before the next
+   * @param options.isIdle whether the kernel has all that was handed to the socket; `flush` is called when it has
+   */
   constructor(options: {
     readonly pendingMax: number;
     readonly replyTimeoutMs: number;
     readonly log: Logger;
     readonly write: (text: string) => boolean;
+    readonly isIdle: () => boolean;
   }) {
     this.#pendingMax = options.pendingMax;
     this.#replyTimeoutMs = options.replyTimeoutMs;
     this.#log = options.log;
     this.#write = options.write;
+    this.#isIdle = options.isIdle;
   }
 
   /** Replies that came after their call had timed out. */
@@ -80,7 +97,8 @@ export class PendingCalls {
     return this.#unknownReplies;
   }
 
-  async send(command: string, args: unknown, timeoutMs = this.#replyTimeoutMs): Promise<unknown> {
+  /** @param beside sends it instead, with a descriptor */
+  async send(command: string, args: unknown, timeoutMs = this.#replyTimeoutMs, beside?: SendBeside): Promise<unknown> {
     if (this.#failed !== undefined) throw this.#failed;
     if (this.#pending.size + this.#late.size >= this.#pendingMax) throw queueFull(this.#pendingMax);
     const id = this.#lastId + 1;
@@ -90,7 +108,7 @@ export class PendingCalls {
     const timer = setTimeout(() => this.#onTimeout(id, timeoutMs), timeoutMs);
     this.#pending.set(id, { command, settle, timer, sinceMs: monotonicMs() });
     this.#log.trace({ command, id, args: shown(args) }, 'qmp command');
-    this.#outbox.set(id, text);
+    this.#outbox.set(id, { text, beside });
     this.#drain();
     return settle.promise;
   }
@@ -99,6 +117,11 @@ export class PendingCalls {
   flush(): void {
     this.#blocked = false;
     this.#drain();
+  }
+
+  /** The kernel has taken something that was handed to the socket. */
+  written(): void {
+    if (!this.#blocked && this.#outbox.size > 0) this.#drain();
   }
 
   /**
@@ -131,11 +154,33 @@ export class PendingCalls {
   }
 
   #drain(): void {
-    for (const [id, text] of this.#outbox) {
-      if (this.#blocked) return;
+    for (const [id, { text, beside }] of this.#outbox) {
+      if (this.#blocked || this.#besides) return;
+      if (beside === undefined) {
+        this.#outbox.delete(id);
+        this.#blocked = !this.#write(text);
+        continue;
+      }
+      // In its turn: after all that Node still holds, and nothing of Node's in between.
+      if (!this.#isIdle()) return;
       this.#outbox.delete(id);
-      this.#blocked = !this.#write(text);
+      this.#sendBeside(id, text, beside);
     }
+  }
+
+  #sendBeside(id: number, text: string, beside: SendBeside): void {
+    this.#besides = true;
+    const onward = (): void => {
+      this.#besides = false;
+      this.#drain();
+    };
+    beside(text).then(onward, (error: unknown) => {
+      const call = this.#pending.get(id);
+      this.#pending.delete(id);
+      clearTimeout(call?.timer);
+      call?.settle.reject(error instanceof Error ? error : new Error('nothing was sent', { cause: error }));
+      onward();
+    });
   }
 
   #onTimeout(id: number, timeoutMs: number): void {

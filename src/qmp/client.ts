@@ -65,6 +65,9 @@ export interface RunOptions {
   readonly timeoutMs?: number;
 }
 
+/** Puts bytes on a socket, given as a descriptor, with a descriptor beside them (SCM_RIGHTS). */
+export type DescriptorSender = (socket: number, bytes: Uint8Array) => Promise<void>;
+
 export interface ListenOptions {
   /** Events that may wait to be taken. 1024. */
   readonly queueMax?: number;
@@ -112,7 +115,8 @@ export class QmpClient implements AsyncDisposable {
       pendingMax: options.pendingMax ?? PENDING_MAX,
       replyTimeoutMs: options.replyTimeoutMs ?? REPLY_TIMEOUT_MS,
       log: options.log,
-      write: (text) => socket.write(text),
+      write: (text) => socket.write(text, () => this.#calls.written()),
+      isIdle: () => socket.writableLength === 0,
     });
     socket.on('drain', () => this.#calls.flush());
     socket.on('end', () => this.#fail(qmpLost('QEMU closed the QMP connection')));
@@ -207,6 +211,26 @@ export class QmpClient implements AsyncDisposable {
     // The wire is not checked against the type here: the contract test holds each member that is read against the
     // binary.
     return value;
+  }
+
+  /**
+   * Gives QEMU an open file, as a set of its own that /dev/fdset/N opens. It goes in its turn among the commands.
+   * @param send puts the command on the connection's socket, with the descriptor beside it; an error with `sent` true
+   *   says that it is not known how much went, and ends the connection
+   * @throws as run; what `send` throws
+   */
+  async addDescriptor(args: ArgumentsOf<'add-fd'>, send: DescriptorSender): Promise<ReturnsOf<'add-fd'>> {
+    const value = await this.#calls.send('add-fd', args, undefined, async (text) => {
+      try {
+        await send(descriptorOf(this.#socket), Buffer.from(text));
+      } catch (error) {
+        if (error instanceof Error && 'sent' in error) {
+          this.#fail(qmpLost(`a command with a descriptor was not sent whole: ${messageOf(error)}`, error));
+        }
+        throw error;
+      }
+    });
+    return value as ReturnsOf<'add-fd'>;
   }
 
   /**
@@ -326,6 +350,14 @@ export class QmpClient implements AsyncDisposable {
     this.#released = true;
     this.#closed.resolve(this.#cause ?? qmpLost('the QMP connection was closed'));
   }
+}
+
+/** The descriptor of a socket, which Node's interface does not show. @throws ShimError UNAVAILABLE / QMP_LOST */
+function descriptorOf(socket: Socket): number {
+  const handle: unknown = Reflect.get(socket, '_handle');
+  const descriptor: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
+  if (typeof descriptor === 'number' && descriptor >= 0) return descriptor;
+  throw qmpLost('the QMP connection was closed');
 }
 
 async function connected(socket: Socket, path: string): Promise<void> {

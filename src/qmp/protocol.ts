@@ -317,6 +317,13 @@ export interface QmpCommands {
   readonly 'query-jobs': Command<undefined, readonly JobInfo[]>;
   readonly 'job-dismiss': Command<ById, Empty>;
   readonly 'query-iothreads': Command<undefined, readonly { readonly id: string; readonly 'thread-id': number }[]>;
+  /** Only with a descriptor beside its bytes (SCM_RIGHTS): QmpClient.addDescriptor. /dev/fdset/N then opens it. */
+  readonly 'add-fd': Command<
+    { readonly 'fdset-id': number; readonly opaque?: string },
+    { readonly 'fdset-id': number; readonly fd: number }
+  >;
+  /** All of a set. While the VM is paused nothing is closed: ask again once it runs (monitor/misc.c). */
+  readonly 'remove-fd': Command<{ readonly 'fdset-id': number }, Empty>;
   readonly 'query-fdsets': Command<
     undefined,
     readonly {

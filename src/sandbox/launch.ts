@@ -6,7 +6,7 @@ import { iothreadIds } from '../volume/model/placement.ts';
 import { FENCE_BRIDGE, bridgesFor } from '../volume/model/slots.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { QemuProcess } from '../qemu/process.ts';
-import { resolveAllowed } from '../volume/source/local.ts';
+import { resolveAllowed } from '../volume/source/open-file.ts';
 import type { SandboxEnvironment } from './environment.ts';
 import type { Sandbox } from './sandbox.ts';
 import { hostnameOf, type SandboxSpec } from './spec.ts';

@@ -4,14 +4,16 @@ import type { KeyMaterial } from '../keys/material.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { VolumeHost } from './host.ts';
-import { beforeCreation } from './image-undo.ts';
 import { runKeyJob } from './job.ts';
-import { hostLuksView, luksRefusal, readLuks1 } from './luks-image.ts';
+import { look, type OpenSource } from './looks.ts';
+import { hostLuksView, luksRefusal } from './luks-image.ts';
 import type { AioMode } from './model/disk.ts';
-import type { JobObject, QemuObject } from './model/objects.ts';
+import type { FdsetObject, JobObject, QemuObject } from './model/objects.ts';
 import { aioModes } from './plan.ts';
 import { SecretHandover } from './secret.ts';
-import { inspectSource } from './spec.ts';
+import { changed } from './source/open-file.ts';
+import { moduleOf } from './source/registry.ts';
+import { openForQemu } from './spec.ts';
 import type { Volume } from './volume.ts';
 
 /**
@@ -28,6 +30,8 @@ interface Adding {
   readonly qmp: QmpClient;
   readonly volume: Volume;
   readonly secrets: SecretHandover;
+  /** What the source was seen to be, still open; undefined where QEMU opens it by itself. */
+  readonly open: OpenSource | undefined;
   readonly watch: Stopwatch;
   /** Ids of what QEMU has taken. */
   readonly added: Set<string>;
@@ -44,9 +48,9 @@ export async function addVolume(
   key: KeyMaterial | undefined,
   watch: Stopwatch,
 ): Promise<void> {
-  await refuseIfWrittenSince(host, volume);
+  using open = await openAgain(host, volume);
   await using secrets = new SecretHandover(qmp, host.config.secret_dir, key);
-  const adding = { host, qmp, volume, secrets, watch, added: new Set<string>() };
+  const adding = { host, qmp, volume, secrets, open, watch, added: new Set<string>() };
   const modes = aioModes(volume.spec, volume.look.endsInSector);
   for (const [index, aio] of modes.entries()) {
     const objects = volume.objects(aio, volume.look.blank);
@@ -73,16 +77,20 @@ function hasNode({ added }: Adding, objects: readonly QemuObject[]): boolean {
  * step by step.
  */
 function mayGoTogether(host: VolumeHost, objects: readonly QemuObject[], aio: AioMode | undefined): boolean {
-  const plain = objects.every(({ type }) => type === 'node' || type === 'device');
+  const plain = objects.every(({ type }) => type === 'node' || type === 'device' || type === 'fdset');
   return plain && aio !== undefined && host.volumes.worksWith(aio);
 }
 
 async function addTogether(adding: Adding, objects: readonly QemuObject[], aio: AioMode | undefined): Promise<void> {
   const { host, qmp, watch } = adding;
   const results = await Promise.allSettled(
-    objects.map(async ({ add, phase }, index) => {
+    objects.map(async (object, index) => {
+      if (adding.added.has(object.id)) return;
+      const { add, phase } = object;
       // Each reply may have to wait for those before it.
-      await qmp.run(add.command, add.arguments, { timeoutMs: (index + 1) * host.config.qmp_reply_timeout_ms });
+      const timeoutMs = (index + 1) * host.config.qmp_reply_timeout_ms;
+      if (object.type === 'fdset') await addDescriptor(adding, object);
+      else await qmp.run(add.command, add.arguments, { timeoutMs });
       if (phase !== undefined) watch.lap(phase);
     }),
   );
@@ -117,6 +125,9 @@ async function addOne(adding: Adding, object: QemuObject): Promise<void> {
       await qmp.run(object.add.command, object.add.arguments, luks ? { timeoutMs: LUKS_OPEN_TIMEOUT_MS } : {});
       return;
     }
+    case 'fdset':
+      await addDescriptor(adding, object);
+      return;
     case 'device':
       await qmp.run(object.add.command, object.add.arguments);
       return;
@@ -132,6 +143,11 @@ async function addOne(adding: Adding, object: QemuObject): Promise<void> {
   }
 }
 
+async function addDescriptor({ qmp, open }: Adding, { add }: FdsetObject): Promise<void> {
+  if (open === undefined) throw new Error('a descriptor is to be given to QEMU, and nothing is open');
+  await qmp.addDescriptor(add.arguments, open.send);
+}
+
 function noteAdded({ host, volume, added }: Adding, object: QemuObject, aio: AioMode | undefined): void {
   const first = object.type === 'node' && volume.aio === undefined;
   added.add(object.id);
@@ -141,27 +157,40 @@ function noteAdded({ host, volume, added }: Adding, object: QemuObject, aio: Aio
 }
 
 /**
- * A source was looked at before this volume had the claim on it: another volume may have come, written and left in
- * between. What is made because nothing was ever written there, rests on a second look, now that nobody else may write.
+ * Opens the source and looks at it once more: this is what QEMU gets, and it has to be what the volume has its claim
+ * on. The first look was before that claim: another volume may have come, written and left in between, or somebody may
+ * have put another file in its place. What is made because nothing was ever written there rests on this look, now that
+ * nobody else may write.
  */
-async function refuseIfWrittenSince({ config }: VolumeHost, volume: Volume): Promise<void> {
-  const { look, spec, identity, resolved } = volume;
-  if (!look.blank && look.emptiness !== 'zero' && look.emptiness !== 'noise') return;
-  const { blank = false, ...now } = await inspectSource(spec, config, resolved);
-  if (blank === look.blank && now.emptiness === look.emptiness && now.identity === identity.backingIdentity) return;
+async function openAgain({ config }: VolumeHost, volume: Volume): Promise<OpenSource | undefined> {
+  const { look: before, spec, identity, resolved } = volume;
+  if (!moduleOf(resolved).byDescriptor) return undefined;
+  const wasEmpty = before.blank || before.emptiness === 'zero' || before.emptiness === 'noise';
+  const open = await openForQemu(spec, config, resolved, wasEmpty);
+  const { blank = false, ...now } = open.found;
   const path = identity.resolvedPath;
-  throw luksRefusal(path, 'SOURCE_NOT_EMPTY', 'was empty when it was looked at, and is not seen to be so any more');
+  try {
+    if (wasEmpty && (blank !== before.blank || now.emptiness !== before.emptiness)) {
+      throw luksRefusal(path, 'SOURCE_NOT_EMPTY', 'was empty when it was looked at, and is not seen to be so any more');
+    }
+    if (now.identity !== identity.backingIdentity) throw changed('spec.source.path', path);
+    return open;
+  } catch (error) {
+    open[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /** Makes an image of a source that was seen to be empty. When it fails, the undo of the attach makes it empty again. */
 async function createImage({ host, qmp, volume }: Adding, object: JobObject): Promise<void> {
-  const { resolvedPath } = volume.identity;
+  const { resolvedPath, backingIdentity } = volume.identity;
   const { 'job-id': job, options: asked } = object.add.arguments;
   // How much fits was found out when the source was looked at.
   const options = { ...asked, size: volume.sizeBytes };
   const start = (): Promise<unknown> =>
     qmp.run(object.add.command, { 'job-id': job, options }, { timeoutMs: LUKS_OPEN_TIMEOUT_MS });
-  host.volumes.apply(volume, { kind: 'creating', creating: await beforeCreation(resolvedPath) });
+  const creating = await look('beforeCreation', resolvedPath, host.config, resolvedPath, backingIdentity);
+  host.volumes.apply(volume, { kind: 'creating', creating });
   await host.commit();
   try {
     await runKeyJob(qmp, job, start, {
@@ -184,7 +213,9 @@ async function createImage({ host, qmp, volume }: Adding, object: JobObject): Pr
 /** The image is open, and no guest has it yet. */
 async function noteImage({ host, volume }: Adding): Promise<void> {
   const { creating } = volume;
-  const encryption = hostLuksView(await readLuks1(volume.identity.resolvedPath), volume.look.blank);
+  const { resolvedPath: path, backingIdentity } = volume.identity;
+  const header = await look('readLuks1', path, host.config, path, backingIdentity);
+  const encryption = hostLuksView(header, volume.look.blank);
   host.volumes.apply(volume, { kind: 'encrypted', encryption });
   if (creating === undefined) return;
   // On disk before a guest can write: what a guest may have written is never taken for half an image.
@@ -211,6 +242,7 @@ function refusedObject(adding: Adding, object: QemuObject, error: unknown): unkn
     case 'object':
     case 'job':
     case 'chardev':
+    case 'fdset':
       return error;
   }
 }

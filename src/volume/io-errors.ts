@@ -5,7 +5,7 @@ import { Paced } from '../base/paced.ts';
 import type { QmpEvent } from '../qmp/protocol.ts';
 import type { VolumeHost } from './host.ts';
 import { generationOf } from './model/names.ts';
-import { moduleOf } from './source/registry.ts';
+import { freeBytesFor } from './looks.ts';
 import type { Volume } from './volume.ts';
 
 /** Of one VM. QEMU 7.2 sends one for each request that fails, and a guest may ask for a bad sector again and again. */
@@ -96,7 +96,7 @@ export class IoErrors {
   async #everyVolumeHasRoom(): Promise<boolean> {
     const { volumes, config } = this.#host;
     const open = volumes.all().filter((volume) => !volume.isRemoved() && pausesForSpace(volume));
-    const rooms = await Promise.all(open.map(({ resolved }) => moduleOf(resolved).freeBytes(resolved)));
+    const rooms = await Promise.all(open.map(({ resolved }) => freeBytesFor(resolved, config)));
     return rooms.every((free) => free >= config.no_space_free_bytes);
   }
 }

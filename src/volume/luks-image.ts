@@ -1,9 +1,12 @@
-import { open, type FileHandle } from 'node:fs/promises';
+import { constants } from 'node:fs';
+import type { FileHandle } from 'node:fs/promises';
 import { Deadline } from '../base/deadline.ts';
 import { ShimError } from '../base/errors.ts';
 import type { ReasonWith } from '../base/reasons.ts';
 import type { Emptiness } from './model/emptiness.ts';
 import type { EncryptionView, HostLuksSpec } from './model/encryption.ts';
+import { tellProgress } from '../files/progress.ts';
+import { openKnown } from './source/open-file.ts';
 import { lookForLuks, luks1OverheadBytes, LUKS1_HEADER_BYTES, type Luks1Header } from './model/luks1.ts';
 
 /** What lies behind a `host_luks` volume on the host: an image that exists, or a source in which one may be made. */
@@ -131,6 +134,7 @@ export async function firstData(
   for (let at = from; at < sizeBytes;) {
     if (deadline?.expired === true) return 'unknown';
     const { bytesRead } = await handle.read(chunk, 0, Math.min(SCAN_CHUNK_BYTES, sizeBytes - at), at);
+    tellProgress();
     if (bytesRead === 0 || !chunk.subarray(0, bytesRead).equals(zeroes.subarray(0, bytesRead))) return at;
     at += bytesRead;
   }
@@ -145,10 +149,11 @@ async function readStart(handle: FileHandle): Promise<Buffer> {
 
 /**
  * The header of an image that is open in QEMU, or in nobody, as it is on the host now.
- * @throws ShimError FAILED_PRECONDITION / LUKS_HEADER_DAMAGED; the system error when it cannot be read
+ * @param identity of the file, as it was found
+ * @throws ShimError FAILED_PRECONDITION / LUKS_HEADER_DAMAGED, SOURCE_CHANGED; the system error when it cannot be read
  */
-export async function readLuks1(path: string): Promise<Luks1Header> {
-  await using handle = await open(path, 'r');
+export async function readLuks1(path: string, identity: string): Promise<Luks1Header> {
+  await using handle = await openKnown(path, identity, constants.O_RDONLY);
   const look = lookForLuks(await readStart(handle));
   if (look.kind === 'luks1') return look.header;
   throw luksRefusal(path, 'LUKS_HEADER_DAMAGED', 'has no readable LUKS1 header');

@@ -6,7 +6,7 @@ import type { AioMode, MountSpec } from './model/disk.ts';
 import { mappingName, type EncryptionSpec } from './model/encryption.ts';
 import type { QemuNames } from './model/names.ts';
 import { commonNode } from './model/nodes.ts';
-import { nodeObject, type QemuObject } from './model/objects.ts';
+import { fdsetObject, nodeObject, type QemuObject } from './model/objects.ts';
 import { moduleOf, type SourceSpec } from './source/registry.ts';
 import type { VolumeSpec } from './spec.ts';
 
@@ -57,7 +57,8 @@ export function spelledOut(
             { parts: [names.protocol] },
           ),
         ];
-  return [...source.helpers(resolved, names), ...nodes, frontEndOf().device(spec, names, seat)];
+  const files = source.byDescriptor ? [fdsetObject(names.fdset, source.describe(resolved))] : [];
+  return [...files, ...source.helpers(resolved, names), ...nodes, frontEndOf().device(spec, names, seat)];
 }
 
 /** The objects as they are sent: without what QEMU does by itself. */

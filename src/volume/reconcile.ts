@@ -7,7 +7,8 @@ import { beginUndo, settle } from './attach.ts';
 import { startRemoval } from './detach.ts';
 import { guestEncryption } from './guest-crypt.ts';
 import { lookAfterGap } from './guest-reset.ts';
-import { hostLuksView, readLuks1 } from './luks-image.ts';
+import { hostLuksView } from './luks-image.ts';
+import { look } from './looks.ts';
 import { causeFrom, type Cause } from './model/state.ts';
 import { resumeOperation } from './operations/resume.ts';
 import { recoverVolumes } from './recover.ts';
@@ -87,7 +88,8 @@ async function settleResumed(host: VolumeHost, volume: Volume): Promise<void> {
   using key = guestEncryption(volume) === undefined ? undefined : await fetchKey(host, volume.spec);
   const deadline = Deadline.after(host.config.attach_timeout_ms);
   if (volume.spec.encryption?.kind === 'host-luks' && volume.encryption === undefined) {
-    const encryption = hostLuksView(await readLuks1(volume.identity.resolvedPath), false);
+    const { resolvedPath: path, backingIdentity } = volume.identity;
+    const encryption = hostLuksView(await look('readLuks1', path, host.config, path, backingIdentity), false);
     host.volumes.apply(volume, { kind: 'encrypted', encryption });
   }
   await settle(host, volume, key, deadline, new Stopwatch());

@@ -1,5 +1,5 @@
 import { messageOf } from '../base/errors.ts';
-import { listed, type InventoryList } from '../qemu/inventory.ts';
+import { fdsets, listed, type InventoryList } from '../qemu/inventory.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
 import type { BlockNodeInfo } from '../qmp/protocol.ts';
@@ -9,6 +9,7 @@ import type { CacheMode } from './model/disk.ts';
 import type { HostLuksSpec } from './model/encryption.ts';
 import { generationOf, namesFor, parseDeviceId } from './model/names.ts';
 import type { VolumeRecord } from './record.ts';
+import { identifySource } from './looks.ts';
 import { moduleOf, recogniseSource } from './source/registry.ts';
 import type { Volume } from './volume.ts';
 
@@ -20,7 +21,7 @@ import type { Volume } from './volume.ts';
 export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<void> {
   const [devices, nodes, objects] = await Promise.all([
     listed(qmp, 'device'),
-    qmp.run('query-named-block-nodes', { flat: true }),
+    nodesWithPaths(qmp),
     listed(qmp, 'object'),
   ]);
   const known = new Set(host.volumes.all().flatMap(namesOf));
@@ -31,7 +32,7 @@ export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<
     host.volumes.reserveGenerations(parsed.generation + 1);
     const helpers = [...objects].filter((name) => generationOf(name) === parsed.generation);
     try {
-      const volume = host.volumes.restore(await recordFromQemu(qmp, nodes, helpers, parsed));
+      const volume = host.volumes.restore(await recordFromQemu(host, qmp, { nodes, objects: helpers }, parsed));
       namesOf(volume).forEach((name) => known.add(name));
       host.log.warn({ volumeId: volume.id, generation: volume.generation }, 'volume recovered from qemu');
     } catch (error) {
@@ -59,24 +60,33 @@ async function removeLeftOvers(host: VolumeHost, qmp: QmpClient, known: Readonly
   const remove = async (list: InventoryList, act: (name: string) => Promise<unknown>): Promise<void> => {
     for (let left = await strays(list), before = Infinity; left.length > 0 && left.length < before;) {
       for (const name of left) {
-        host.log.warn({ name }, 'block node or secret without a volume removed');
+        host.log.warn({ name }, 'block node, secret or descriptor without a volume removed');
         await act(name).catch((error: unknown) => {
           if (!isQmpError(error)) throw error;
         });
       }
       before = left.length;
       left = await strays(list);
-      if (left.length === before) host.log.error({ left }, 'block nodes or secrets not removed');
+      if (left.length === before) host.log.error({ left }, 'block nodes, secrets or descriptors not removed');
     }
   };
   await remove('node', (name) => qmp.run('blockdev-del', { 'node-name': name }));
   await remove('object', (id) => qmp.run('object-del', { id }));
+  const numbers = new Map((await fdsets(qmp)).map(({ name, number }) => [name, number]));
+  await remove('fdset', (name) => qmp.run('remove-fd', { 'fdset-id': numbers.get(name) ?? 0 }));
+}
+
+/** QEMU's nodes, where what it has opened of a set of descriptors has the path that was opened. */
+async function nodesWithPaths(qmp: QmpClient): Promise<readonly BlockNodeInfo[]> {
+  const [nodes, sets] = await Promise.all([qmp.run('query-named-block-nodes', { flat: true }), fdsets(qmp)]);
+  const paths = new Map(sets.map(({ number, path }) => [`/dev/fdset/${number}`, path]));
+  return nodes.map((node) => ({ ...node, file: paths.get(node.file) ?? node.file }));
 }
 
 async function recordFromQemu(
+  { config }: VolumeHost,
   qmp: QmpClient,
-  nodes: readonly BlockNodeInfo[],
-  objects: readonly string[],
+  { nodes, objects }: { readonly nodes: readonly BlockNodeInfo[]; readonly objects: readonly string[] },
   { volumeId, generation }: { readonly volumeId: string; readonly generation: number },
 ): Promise<VolumeRecord> {
   const names = namesFor(volumeId, generation);
@@ -102,7 +112,7 @@ async function recordFromQemu(
     },
     slot,
     placement,
-    backingIdentity: await module.identify(source),
+    backingIdentity: await identifySource(source, config),
     resolvedPath: module.describe(source),
     sizeBytes: root.image['virtual-size'],
     state: { state: 'pending', phase: 'attaching', slot, found: true },

@@ -105,7 +105,7 @@ async function removeOnce(removing: Removing): Promise<boolean> {
   // The volume may have been carried to its end meanwhile: by the VM's own end.
   if (volume.isRemoved()) return true;
   host.volumes.apply(volume, { kind: 'device-gone' });
-  image.left = (await leftByQemu(qmp, volume)) ?? image.left;
+  image.left = (await leftByQemu(qmp, volume, host.config)) ?? image.left;
   if (!(await removeRestAndProve(host, volume, qmp, objects))) return false;
   await emptyAgain(host, volume, image.left);
   watch.lap('unplug');
@@ -126,7 +126,7 @@ export async function emptyAgain(
   left?: string,
 ): Promise<void> {
   if (volume.creating === undefined) return;
-  await undoCreation(volume, { scanBytesMax: config.empty_scan_bytes_max, left, log });
+  await undoCreation(volume, { limits: config, scanBytesMax: config.empty_scan_bytes_max, left, log });
   volumes.apply(volume, { kind: 'creating', creating: undefined });
 }
 

@@ -1,8 +1,9 @@
 import { isUtf8 } from 'node:buffer';
 import { createCipheriv, randomBytes, randomFillSync } from 'node:crypto';
-import { statfs } from 'node:fs/promises';
+import { open, statfs } from 'node:fs/promises';
 import { ShimError } from '../base/errors.ts';
 import type { KeyMaterial } from '../keys/material.ts';
+import { giveDescriptor } from '../files/give.ts';
 import { unnamedFile } from '../qemu/unnamed-file.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
@@ -11,6 +12,8 @@ import { isQmpError } from '../qmp/errors.ts';
 const TMPFS_MAGIC = 0x01021994;
 const RAMFS_MAGIC = 0x858458f6;
 const MASTER_KEY_BYTES = 32;
+/** Below those of volumes (model/names.ts). */
+const MASTER_FDSET = 900;
 const IV_BYTES = 16;
 
 export interface SecretNames {
@@ -113,8 +116,22 @@ function encrypt(bytes: Buffer, master: Buffer): { readonly data: string; readon
 async function handOverMaster(qmp: QmpClient, secretDir: string, id: string, master: Buffer): Promise<void> {
   await checkInMemory(secretDir);
   await using file = await unnamedFile(master, secretDir);
-  // QEMU is this user's, and may read what this process has open. The reply comes when it has.
-  await qmp.run('object-add', { 'qom-type': 'secret', id, file: `/proc/${process.pid}/fd/${file.fd}` });
+  // QEMU may be another user's. Nobody else has a way to it.
+  await file.chmod(0o444);
+  await using readable = await open(`/proc/self/fd/${file.fd}`, 'r');
+  const { fd } = await qmp.addDescriptor({ 'fdset-id': MASTER_FDSET }, (socket, bytes) =>
+    giveDescriptor(socket, bytes, readable.fd),
+  );
+  try {
+    // A secret's `file` takes no /dev/fdset (crypto/secret.c, g_file_get_contents). The reply comes when it was read.
+    await qmp.run('object-add', { 'qom-type': 'secret', id, file: `/proc/self/fd/${fd}` });
+  } finally {
+    // A VM that is paused keeps the descriptor until the next key comes; there is nothing in the file any more.
+    await file.write(Buffer.alloc(master.length), 0, master.length, 0);
+    await qmp.run('remove-fd', { 'fdset-id': MASTER_FDSET }).catch((error: unknown) => {
+      if (!isQmpError(error)) throw error;
+    });
+  }
 }
 
 async function checkInMemory(directory: string): Promise<void> {

@@ -8,6 +8,7 @@ import {
   checkMount,
   completeDisk,
   diskSchema,
+  isDirect,
   mountSchema,
   type DiskSpec,
   type MountSpec,
@@ -20,6 +21,7 @@ import {
   type RequestedEncryption,
 } from './model/encryption.ts';
 import { maybe } from './model/maybe.ts';
+import { lookAtSource, openSource, type OpenSource } from './looks.ts';
 import { checkSize } from './source/local.ts';
 import type { Inspection, IntendedUse } from './source/module.ts';
 import { SOURCES, moduleOf, sourceSchema, type SourceSpec } from './source/registry.ts';
@@ -84,10 +86,11 @@ export function defaultSerial(volumeId: string): string {
 }
 
 /** What a source is looked at for. */
-export function intendedUse({ readOnly, logicalBlockSize, encryption, mount }: VolumeSpec): IntendedUse {
+export function intendedUse({ readOnly, logicalBlockSize, encryption, mount, cache }: VolumeSpec): IntendedUse {
   return {
     readOnly,
     logicalBlockSize,
+    direct: isDirect(cache),
     hostLuks: encryption?.kind === 'host-luks' ? encryption : undefined,
     createsIfEmpty: mount?.format === 'if_empty' || (encryption?.kind === 'guest-luks2' && encryption.mode !== 'open'),
   };
@@ -104,8 +107,35 @@ export async function inspectSource(
   config: Config,
   source = spec.source,
 ): Promise<Inspection<SourceSpec>> {
-  const found = await moduleOf(source).inspect(source, intendedUse(spec), config);
-  const { encryption, aio } = spec;
+  return checkFound(spec, await lookAtSource(source, intendedUse(spec), config));
+}
+
+/**
+ * Looks at the source of a volume that goes to QEMU as an open file, once more and as a whole: what is seen now is what
+ * QEMU gets.
+ * @param resolved as it was found when the volume was admitted
+ * @param looksForData whether it has to be found out that it is empty
+ * @throws as inspectSource
+ */
+export async function openForQemu(
+  spec: VolumeSpec,
+  config: Config,
+  resolved: SourceSpec,
+  looksForData: boolean,
+): Promise<OpenSource> {
+  const use = intendedUse(spec);
+  const open = await openSource(resolved, { ...use, createsIfEmpty: use.createsIfEmpty && looksForData }, config);
+  try {
+    checkFound(spec, open.found);
+    return open;
+  } catch (error) {
+    open[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function checkFound(spec: VolumeSpec, found: Inspection<SourceSpec>): Inspection<SourceSpec> {
+  const { source, encryption, aio } = spec;
   if (!found.endsInSector && aio === 'io_uring') throw notForIoUring(moduleOf(source).describe(found.resolved));
   if (encryption?.kind === 'guest-luks2' && encryption.mode === 'create') {
     // cryptsetup says so too, in the guest: "Device size is not aligned to requested sector size".

@@ -56,7 +56,7 @@ describe('attach: the order of things', { timeout: 120_000 }, () => {
     const attached = await rig.attach('a');
     assert.deepEqual(
       vm.qmp.received.slice(before).map(({ name }) => name),
-      ['query-pci', 'blockdev-add', 'device_add', 'x-query-virtio-status'],
+      ['query-pci', 'add-fd', 'blockdev-add', 'device_add', 'x-query-virtio-status'],
     );
     assert.equal(attached.state, 'VOLUME_STATE_ATTACHED');
     assert.deepEqual(attached.evidence, ['virtio-status', 'guest-agent']);
@@ -189,9 +189,17 @@ describe('attach: the way of a key to QEMU', { timeout: 120_000 }, () => {
       came.resolve(String(file));
       return NO_REPLY;
     });
+    /** What the daemon has open below a directory. */
+    const openBelow = async (directory: string): Promise<readonly string[]> => {
+      const descriptors = `/proc/${rig.daemon.child.pid}/fd`;
+      const all = (await readdir(descriptors)).map((name) => join(descriptors, name));
+      const links = await Promise.all(all.map((name) => readlink(name).catch(() => '')));
+      return all.filter((_, index) => links[index]?.startsWith(`${directory}/`));
+    };
     const spec = { rawFile: { path }, encryption: { hostLuks } };
     rig.client.attach({ sandboxId: 'one', volumeId: 'a', spec }).catch(() => undefined);
-    const file = await came.promise;
+    assert.match(await came.promise, /^\/proc\/self\/fd\/\d+$/, 'a descriptor that QEMU was given');
+    const [file = ''] = await openBelow(secrets);
     assert.equal((await readFile(file)).length, 32, 'the master key, for as long as QEMU may read it');
     assert.equal(dirname(await readlink(file)), secrets);
     assert.deepEqual(await readdir(secrets), []);

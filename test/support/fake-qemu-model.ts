@@ -2,6 +2,8 @@ import { statSync } from 'node:fs';
 import { schemaOfContract } from './contract-schema.ts';
 import { NO_REPLY, QmpFailure, type Arguments, type FakeQmp, type Handler } from './fake-qmp.ts';
 
+/** Of the numbers that descriptors have in it. */
+const FIRST_FD = 20;
 const GIB = 1024 * 1024 * 1024;
 const PERIPHERAL = '/machine/peripheral';
 
@@ -67,6 +69,8 @@ export class FakeQemuModel {
   readonly devices = new Map<string, ModelDevice>();
   /** By id; the arguments of object-add. */
   readonly objects = new Map<string, Arguments>();
+  /** By number; what add-fd called them. No descriptor comes with it: Node drops what comes beside bytes. */
+  readonly fdsets = new Map<number, string>();
   /**
    * 'manual': device_del is taken and nothing happens, as with a guest that is booting. Ask again after changing it.
    */
@@ -132,6 +136,23 @@ export class FakeQemuModel {
         this.#checkNewNode(args);
         this.#addNode(name, args, undefined);
       })
+      .on('add-fd', (args) => {
+        const number = Number(args['fdset-id']);
+        this.fdsets.set(number, typeof args['opaque'] === 'string' ? args['opaque'] : '');
+        return { 'fdset-id': number, fd: FIRST_FD + number };
+      })
+      .on('remove-fd', (args) => {
+        const number = Number(args['fdset-id']);
+        if (!this.fdsets.has(number)) throw new QmpFailure(`File descriptor named 'fdset-id:${number}' not found`);
+        // As the real one, which closes nothing while it is paused (monitor_fdset_cleanup).
+        if (this.status === 'running') this.fdsets.delete(number);
+      })
+      .on('query-fdsets', () =>
+        [...this.fdsets].map(([number, opaque]) => ({
+          'fdset-id': number,
+          fds: [{ fd: FIRST_FD + number, ...(opaque === '' ? {} : { opaque }) }],
+        })),
+      )
       .on('blockdev-del', (args) => {
         const name = text(args, 'node-name');
         const node = this.nodes.get(name);
@@ -171,10 +192,20 @@ export class FakeQemuModel {
       child = typeof file['node-name'] === 'string' ? file['node-name'] : `#block${this.#anonymousNodes}`;
       this.#addNode(child, file, name);
     }
-    const { filename } = options;
-    const length = typeof filename === 'string' ? statSync(filename, { throwIfNoEntry: false })?.size : undefined;
+    const path = this.#pathOf(options['filename']);
+    const length = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false })?.size;
     const below = child === undefined ? undefined : this.nodes.get(child)?.virtualSizeBytes;
     this.nodes.set(name, { options, owner, child, virtualSizeBytes: length ?? below ?? GIB });
+  }
+
+  /** What was opened: of a set of descriptors, the path that its name holds. */
+  #pathOf(filename: unknown): string | undefined {
+    if (typeof filename !== 'string') return undefined;
+    const [, number] = /^\/dev\/fdset\/(\d+)$/.exec(filename) ?? [];
+    if (number === undefined) return filename;
+    const opaque = this.fdsets.get(Number(number));
+    if (opaque === undefined) throw new QmpFailure(`Could not open '${filename}': No such file or directory`);
+    return opaque.slice(opaque.indexOf(' ') + 1);
   }
 
   #nodeInUse(name: string): boolean {
@@ -228,7 +259,7 @@ export class FakeQemuModel {
   #conflicts(one: Arguments, two: Arguments): boolean {
     const readOnly = (args: Arguments): boolean => this.nodes.get(text(args, 'drive'))?.options['read-only'] === true;
     if ((readOnly(one) && readOnly(two)) || (one['share-rw'] === true && two['share-rw'] === true)) return false;
-    return this.#filename(text(one, 'drive')) === this.#filename(text(two, 'drive'));
+    return this.#pathOf(this.#filename(text(one, 'drive'))) === this.#pathOf(this.#filename(text(two, 'drive')));
   }
 
   #filename(nodeName: string): string {
@@ -359,7 +390,7 @@ export class FakeQemuModel {
         server.hangUp();
         return NO_REPLY;
       });
-    for (const name of ['query-jobs', 'query-iothreads', 'query-fdsets', 'query-chardev'] as const) {
+    for (const name of ['query-jobs', 'query-iothreads', 'query-chardev'] as const) {
       this.#fake.on(name, () => []);
     }
   }

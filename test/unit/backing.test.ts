@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
 import { configWith, type Config } from '../../src/config.ts';
 import { BackingClaims } from '../../src/volume/claims.ts';
-import { resolveAllowed } from '../../src/volume/source/local.ts';
+import { resolveAllowed } from '../../src/volume/source/open-file.ts';
 import type { Inspection } from '../../src/volume/source/module.ts';
 import type { SourceSpec } from '../../src/volume/source/registry.ts';
 import { inspectSource, type VolumeSpec } from '../../src/volume/spec.ts';

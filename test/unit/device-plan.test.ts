@@ -44,7 +44,7 @@ function kinds(changes: Partial<VolumeSpec>): readonly string[] {
 type Node = Extract<ArgumentsOf<'blockdev-add'>, { driver: 'raw' | 'qcow2' }> & { readonly file: BlockdevProtocol };
 
 function nodeOf(changes: Partial<VolumeSpec>, aio: AioMode = 'threads'): Node {
-  const [node] = objects(changes, aio);
+  const node = objects(changes, aio).find(({ type }) => type === 'node');
   assert.ok(node?.type === 'node');
   const { arguments: args } = node.add;
   assert.ok(args.driver === 'raw' || args.driver === 'qcow2');
@@ -61,6 +61,17 @@ function deviceOf(changes: Partial<VolumeSpec>): Extract<ArgumentsOf<'device_add
 describe('attach plan', () => {
   it('a plain raw file, in full', () => {
     assert.deepEqual(objects({}, 'io_uring'), [
+      {
+        type: 'fdset',
+        id: 'vol-1-fdset',
+        step: 'add-descriptor',
+        add: {
+          command: 'add-fd',
+          arguments: { 'fdset-id': 1001, opaque: 'vol-1-fdset /volumes/a.raw' },
+        },
+        remove: { command: 'remove-fd', arguments: { 'fdset-id': 1001 } },
+        gone: ['vol-1-fdset'],
+      },
       {
         type: 'node',
         id: 'vol-1-fmt',
@@ -79,7 +90,7 @@ describe('attach plan', () => {
             file: {
               driver: 'file',
               'node-name': 'vol-1-file',
-              filename: '/volumes/a.raw',
+              filename: '/dev/fdset/1001',
               aio: 'io_uring',
               'read-only': false,
               'auto-read-only': false,
@@ -121,7 +132,7 @@ describe('attach plan', () => {
         gone: ['vol-1-a'],
       },
     ]);
-    assert.deepEqual(plan({}).slice(2), [{ kind: 'await-driver' }, { kind: 'find-in-guest' }]);
+    assert.deepEqual(plan({}).slice(3), [{ kind: 'await-driver' }, { kind: 'find-in-guest' }]);
   });
 
   const CACHE: readonly [CacheMode, { direct: boolean; noFlush: boolean; writeCache: 'on' | 'off' }][] = [
@@ -158,7 +169,7 @@ describe('attach plan', () => {
   it('a block device is opened as one', () => {
     const node = nodeOf({ source: { kind: 'block-device', path: '/dev/loop7' } });
     assert.ok(node.file.driver === 'host_device');
-    assert.deepEqual([node.driver, node.file.filename], ['raw', '/dev/loop7']);
+    assert.deepEqual([node.driver, node.file.filename], ['raw', '/dev/fdset/1001']);
     assert.ok(!('backing' in node));
   });
 
@@ -176,17 +187,26 @@ describe('attach plan', () => {
 
   it('a mount comes last', () => {
     const mount = { fsType: 'ext4', mountPoint: '/mnt', options: [], format: 'never' } as const;
-    assert.deepEqual(kinds({ mount }), ['add-block-node', 'add-device', 'await-driver', 'find-in-guest', 'mount']);
+    assert.deepEqual(kinds({ mount }), [
+      'add-descriptor',
+      'add-block-node',
+      'add-device',
+      'await-driver',
+      'find-in-guest',
+      'mount',
+    ]);
   });
 
   it('every object names what adds and what removes it, and what must be gone', () => {
     for (const { id, add, remove, gone } of [...objects({}), ...objects({ encryption: LUKS })]) {
       const added: Readonly<Record<string, unknown>> = { ...add.arguments };
+      // A set of descriptors goes by its number.
+      const called = add.command === 'add-fd' ? added['fdset-id'] : id;
       assert.ok(
-        ['id', 'node-name', 'job-id'].some((member) => added[member] === id),
+        ['id', 'node-name', 'job-id', 'fdset-id'].some((member) => added[member] === called),
         id,
       );
-      assert.deepEqual(Object.values(remove.arguments), [id]);
+      assert.deepEqual(Object.values(remove.arguments), [called]);
       assert.ok(gone.includes(id));
       assert.ok(gone.every((name) => generationOf(name) === 1));
     }
@@ -195,6 +215,7 @@ describe('attach plan', () => {
   it('an encrypted disk: protocol node, secrets, image, luks node; then nothing needs the secrets', () => {
     assert.deepEqual(kinds({ encryption: LUKS }), [
       'fetch-key',
+      'add-descriptor',
       'add-file-node',
       'add-secret',
       'add-secret',
@@ -221,7 +242,7 @@ describe('attach plan', () => {
       sectorSize: 4096,
       uuid: '',
     } as const;
-    const rest = ['add-block-node', 'add-device', 'await-driver', 'find-in-guest', 'open-in-guest'];
+    const rest = ['add-descriptor', 'add-block-node', 'add-device', 'await-driver', 'find-in-guest', 'open-in-guest'];
     assert.deepEqual(kinds({ encryption }), rest);
     const key = { kind: 'provided', reference: { kind: 'command', name: 'vault' } } as const;
     assert.deepEqual(kinds({ encryption: { ...encryption, key } }), ['fetch-key', ...rest]);

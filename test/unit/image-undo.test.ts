@@ -8,8 +8,10 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { createLogger } from '../../src/base/log.ts';
 import { luks1OverheadBytes } from '../../src/volume/model/luks1.ts';
-import { fileIdentity } from '../../src/volume/source/local.ts';
-import { beforeCreation, leftByQemu, undoCreation, type CreatingVolume } from '../../src/volume/image-undo.ts';
+import { fileIdentity } from '../../src/volume/source/open-file.ts';
+import { configWith } from '../../src/config.ts';
+import { beforeCreation } from '../../src/volume/image-bytes.ts';
+import { leftByQemu, undoCreation, type CreatingVolume } from '../../src/volume/image-undo.ts';
 import { fileHash, readAt, writeAt } from '../support/confidential.ts';
 import { loopDevice } from '../support/loop-device.ts';
 
@@ -28,7 +30,7 @@ async function scratch(sourceBytes: number): Promise<AsyncDisposable & { path: s
   const backingIdentity = fileIdentity(await stat(path));
   // Only what the undo reads.
   const identity = { resolvedPath: path, backingIdentity, spec: { encryption } };
-  const creating = await beforeCreation(path);
+  const creating = await beforeCreation(path, backingIdentity);
   const volume = { id: 'v', identity, sizeBytes: GUEST_BYTES, creating } as unknown as CreatingVolume;
   return { path, volume, [Symbol.asyncDispose]: () => rm(directory, { recursive: true }) };
 }
@@ -37,6 +39,7 @@ async function scratch(sourceBytes: number): Promise<AsyncDisposable & { path: s
 async function undo(volume: CreatingVolume, scanBytesMax = 64 * MIB, left?: string): Promise<readonly string[]> {
   const logged: string[] = [];
   await undoCreation(volume, {
+    limits: configWith({}),
     scanBytesMax,
     left,
     log: createLogger('info', { write: (line) => void logged.push(line) }),
@@ -178,8 +181,9 @@ await describe('the undo of making an image on a block device', async () => {
     assert.ok(loop !== undefined);
     const { path } = loop;
     const encryption = { kind: 'host-luks', cipher: 'aes-256', hash: 'sha256' };
-    const identity = { resolvedPath: path, backingIdentity: fileIdentity(await stat(path)), spec: { encryption } };
-    const creating = await beforeCreation(path);
+    const backingIdentity = fileIdentity(await stat(path));
+    const identity = { resolvedPath: path, backingIdentity, spec: { encryption } };
+    const creating = await beforeCreation(path, backingIdentity);
     // Only what the undo reads.
     const volume = { id: 'v', identity, sizeBytes: GUEST_BYTES, creating } as unknown as CreatingVolume;
     await writeAt(path, 0, header);
@@ -189,7 +193,11 @@ await describe('the undo of making an image on a block device', async () => {
     const left: Device['left'] = async (jobs = [], nodes = ['file']) => {
       const run = (command: string): Promise<unknown> =>
         Promise.resolve(command === 'query-jobs' ? jobs : nodes.map((name) => ({ 'node-name': name })));
-      return await leftByQemu({ run } as unknown as Parameters<typeof leftByQemu>[0], { ...volume, names });
+      return await leftByQemu(
+        { run } as unknown as Parameters<typeof leftByQemu>[0],
+        { ...volume, names },
+        configWith({}),
+      );
     };
     return { path, volume, left, [Symbol.asyncDispose]: () => loop[Symbol.asyncDispose]() };
   }

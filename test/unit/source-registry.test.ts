@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { PROTO_DIR, loadApi } from '../../src/grpc/schema.ts';
@@ -48,18 +47,9 @@ function node(name: string, drv: string, file: string): BlockNodeInfo {
   };
 }
 
-it('a path of this host is a block device or a file by what is there, not by its name', async () => {
-  const directory = await mkdtemp('/dev/shm/qshim-of-path-');
-  try {
-    const path = join(directory, 'a.raw');
-    await writeFile(path, '');
-    assert.deepEqual(sourceOfPath(path, await stat(path)), { kind: 'raw-file', path });
-    assert.equal(sourceOfPath('/v/link', undefined).kind, 'raw-file');
-    const device = Object.assign(await stat(path), { isBlockDevice: () => true });
-    assert.equal(sourceOfPath('/v/link', device).kind, 'block-device');
-  } finally {
-    await rm(directory, { recursive: true });
-  }
+it('a path of this host is a block device or a file by what is there, not by its name', () => {
+  assert.deepEqual(sourceOfPath('/v/link', false), { kind: 'raw-file', path: '/v/link' });
+  assert.deepEqual(sourceOfPath('/v/link', true), { kind: 'block-device', path: '/v/link' });
 });
 
 describe('the registry of sources', () => {

@@ -10,10 +10,14 @@ export interface QemuNames {
   readonly root: string;
   /** The node below it, where the bytes are. */
   readonly protocol: string;
+  /** The set of descriptors in which QEMU has the file, where it gets it open: its number, and what it is called. */
+  readonly fdset: { readonly number: number; readonly name: string };
   /** The job that makes an encrypted image, or changes its key slots. */
   readonly job: string;
 }
 
+/** Below it are the numbers of sets that are no volume's. */
+const FDSET_FIRST = 1000;
 const DEVICE_PATTERN = /^vol-([0-9]+)-(.+)$/;
 
 /** Names of generation `generation` of volume `volumeId`. */
@@ -23,6 +27,7 @@ export function namesFor(volumeId: string, generation: number): QemuNames {
     device: `vol-${generation}-${volumeId}`,
     root: helperName(generation, 'fmt'),
     protocol: helperName(generation, 'file'),
+    fdset: { number: FDSET_FIRST + generation, name: helperName(generation, 'fdset') },
     job: helperName(generation, 'job'),
   };
 }

@@ -1,4 +1,5 @@
 import type { ArgumentsOf } from '../../qmp/protocol.ts';
+import type { QemuNames } from './names.ts';
 
 /**
  * A volume in QEMU is a list of objects, in the order in which they are added; they go in the opposite order. The list
@@ -8,7 +9,7 @@ import type { ArgumentsOf } from '../../qmp/protocol.ts';
  *     attach  ───────▶  (object) … (object)  node  device  ──▶ the guest
  *     removal ◀───────  device first; then the rest, last one first; gone when none of `gone` is listed
  */
-export type QemuObject = NodeObject | DeviceObject | HelperObject | JobObject | ChardevObject;
+export type QemuObject = FdsetObject | NodeObject | DeviceObject | HelperObject | JobObject | ChardevObject;
 
 interface ObjectOf<Type extends string, Add extends AddCommand, Remove extends RemoveCommand> {
   readonly type: Type;
@@ -26,9 +27,11 @@ interface ObjectOf<Type extends string, Add extends AddCommand, Remove extends R
   readonly until?: string;
 }
 
-type AddCommand = 'blockdev-add' | 'device_add' | 'object-add' | 'blockdev-create' | 'chardev-add';
-type RemoveCommand = 'blockdev-del' | 'device_del' | 'object-del' | 'job-dismiss' | 'chardev-remove';
+type AddCommand = 'blockdev-add' | 'device_add' | 'object-add' | 'blockdev-create' | 'chardev-add' | 'add-fd';
+type RemoveCommand = 'blockdev-del' | 'device_del' | 'object-del' | 'job-dismiss' | 'chardev-remove' | 'remove-fd';
 
+/** An open file, which a node opens as /dev/fdset/N. What is open is added with it (add.ts). */
+export type FdsetObject = ObjectOf<'fdset', 'add-fd', 'remove-fd'>;
 /** A block node, with those that are made as part of it. */
 export type NodeObject = ObjectOf<'node', 'blockdev-add', 'blockdev-del'>;
 /** The front end. Its removal needs the guest. */
@@ -38,6 +41,21 @@ export type HelperObject = ObjectOf<'object', 'object-add', 'object-del'>;
 /** Work that QEMU does on its own; it is waited for. */
 export type JobObject = ObjectOf<'job', 'blockdev-create', 'job-dismiss'>;
 export type ChardevObject = ObjectOf<'chardev', 'chardev-add', 'chardev-remove'>;
+
+/**
+ * QEMU keeps the name with the descriptor, and the path for those who come later and have no record (recover.ts).
+ * @param path what was opened
+ */
+export function fdsetObject({ number, name }: QemuNames['fdset'], path: string): FdsetObject {
+  return {
+    type: 'fdset',
+    id: name,
+    step: 'add-descriptor',
+    add: { command: 'add-fd', arguments: { 'fdset-id': number, opaque: `${name} ${path}` } },
+    remove: { command: 'remove-fd', arguments: { 'fdset-id': number } },
+    gone: [name],
+  };
+}
 
 export function nodeObject(
   step: string,

@@ -1,5 +1,4 @@
 import { randomUUID, timingSafeEqual } from 'node:crypto';
-import { stat } from 'node:fs/promises';
 import { setTimeout as pause } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { invalidArgument, isShimError, messageOf, ShimError } from '../../base/errors.ts';
@@ -17,14 +16,17 @@ import type { BackingClaims } from '../claims.ts';
 import type { VolumeHost } from '../host.ts';
 import { secretNames } from '../host-luks.ts';
 import { runKeyJob } from '../job.ts';
-import { hostLuksView, luksRefusal, readLuks1 } from '../luks-image.ts';
+import { look, type LookLimits } from '../looks.ts';
+import { hostLuksView, luksRefusal } from '../luks-image.ts';
 import { checkReference } from '../model/encryption.ts';
 import type { Luks1Header } from '../model/luks1.ts';
 import { namesFor } from '../model/names.ts';
+import { fdsetObject } from '../model/objects.ts';
 import { withSecret } from '../secret.ts';
+import { changed } from '../source/open-file.ts';
 import { sourceOfPath } from '../source/of-path.ts';
 import { moduleOf } from '../source/registry.ts';
-import { inspectSource, type VolumeSpec } from '../spec.ts';
+import { inspectSource, openForQemu, type VolumeSpec } from '../spec.ts';
 import type { Volume } from '../volume.ts';
 import { operate } from './slot.ts';
 
@@ -72,14 +74,27 @@ interface Editor {
   /** Prefix of the ids of secrets; those that an interrupted change leaves are removed at the next connection. */
   readonly prefix: string;
   readonly path: string;
+  /** The header as it is now. */
+  readonly header: () => Promise<Luks1Header>;
   readonly signal: AbortSignal;
+}
+
+/** A file whose header is read: by its path, if it is still that file. */
+interface HeaderAt {
+  readonly path: string;
+  readonly identity: string;
+}
+
+function readHeader({ path, identity }: HeaderAt, limits: LookLimits): Promise<Luks1Header> {
+  return look('readLuks1', path, limits, path, identity);
 }
 
 /** @throws ShimError FAILED_PRECONDITION / NOT_HOST_LUKS, LUKS_NO_HEADER and the like */
 export async function listKeySlots(target: KeySlotsTarget): Promise<KeySlots> {
-  if (target.kind === 'attached') return slotsOf(await readLuks1(attachedImage(target.host, target.volume)));
-  const { resolved } = await inspectSource(await imageSpec(target.path), target.host.config);
-  return slotsOf(await readLuks1(moduleOf(resolved).describe(resolved)));
+  const { config } = target.host;
+  if (target.kind === 'attached') return slotsOf(await readHeader(attachedImage(target.host, target.volume), config));
+  const { resolved, identity } = await inspectSource(await imageSpec(target.path, config), config);
+  return slotsOf(await readHeader({ path: moduleOf(resolved).describe(resolved), identity }, config));
 }
 
 /**
@@ -105,8 +120,8 @@ function checkChange(change: KeySlotChange): void {
   }
 }
 
-/** The path of the image of an attached volume. */
-function attachedImage({ id: sandboxId }: Pick<VolumeHost, 'id'>, volume: Volume): string {
+/** The image of an attached volume. */
+function attachedImage({ id: sandboxId }: Pick<VolumeHost, 'id'>, volume: Volume): HeaderAt {
   const { id: volumeId, spec, state, identity } = volume;
   const metadata = { sandboxId, volumeId };
   if (spec.encryption?.kind !== 'host-luks') {
@@ -121,7 +136,7 @@ function attachedImage({ id: sandboxId }: Pick<VolumeHost, 'id'>, volume: Volume
       metadata,
     });
   }
-  return identity.resolvedPath;
+  return { path: identity.resolvedPath, identity: identity.backingIdentity };
 }
 
 async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotChange): Promise<KeySlots> {
@@ -132,11 +147,13 @@ async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotC
     const { binary, config, log } = host;
     await requireCommand({ qmp: await host.link.within(waitMs, host.gone), binary, config, log }, AMEND);
     using _held = await volume.mutex.acquireForCaller();
-    const path = attachedImage(host, volume);
+    const image = attachedImage(host, volume);
+    const { path } = image;
+    const header = (): Promise<Luks1Header> => readHeader(image, config);
     const { root, job } = volume.names;
     // Under the mutex, so not for ever: the end of the VM needs it too.
     const qmp = await host.link.within(waitMs, host.gone);
-    const editor = { qmp, node: root, job, prefix: `${root}-amend`, path, signal: host.gone };
+    const editor = { qmp, node: root, job, prefix: `${root}-amend`, path, header, signal: host.gone };
     try {
       return slotsOf(await carryOut(editor, host.config.secret_dir, change, keys));
     } finally {
@@ -151,7 +168,8 @@ async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotC
 /** Takes note of what the header says now. One that cannot be read says nothing. */
 async function lookAtHeader(host: VolumeHost, volume: Volume): Promise<void> {
   try {
-    const header = await readLuks1(volume.identity.resolvedPath);
+    const { resolvedPath: path, backingIdentity: identity } = volume.identity;
+    const header = await readHeader({ path, identity }, host.config);
     const encryption = hostLuksView(header, volume.encryption?.created ?? false);
     host.volumes.apply(volume, { kind: 'encrypted', encryption });
   } catch (error) {
@@ -181,7 +199,7 @@ export async function lookAtKeySlots(host: VolumeHost, volume: Volume): Promise<
 
 async function changeImage(host: ImageHost, image: string, change: KeySlotChange): Promise<KeySlots> {
   const { config, claims, keys: source, log } = host;
-  const spec = await imageSpec(image);
+  const spec = await imageSpec(image, config);
   const found = await inspectSource(spec, config);
   const module = moduleOf(found.resolved);
   const path = module.describe(found.resolved);
@@ -196,7 +214,13 @@ async function changeImage(host: ImageHost, image: string, change: KeySlotChange
     await requireCommand({ qmp, binary: `/proc/${qemu.pid}/exe`, config, log }, AMEND);
     const names = namesFor('image', 0);
     const { keySecret, masterSecret } = secretNames(names);
-    const editor = { qmp, node: names.root, job: names.job, prefix: 'amend', path, signal };
+    const header = (): Promise<Luks1Header> => readHeader({ path, identity: found.identity }, config);
+    const editor = { qmp, node: names.root, job: names.job, prefix: 'amend', path, header, signal };
+    {
+      using open = await openForQemu(spec, config, found.resolved, false);
+      if (open.found.identity !== found.identity) throw changed('path', path);
+      await qmp.addDescriptor(fdsetObject(names.fdset, path).add.arguments, open.send);
+    }
     await qmp.run('blockdev-add', module.protocol(found.resolved, names, spec, 'threads'));
     await withSecret(qmp, config.secret_dir, { keySecret, masterSecret }, keys.key, async () => {
       const luks = { driver: 'luks', 'node-name': names.root, file: names.protocol } as const;
@@ -235,12 +259,12 @@ function isSame(one: KeyMaterial, two: KeyMaterial): boolean {
 
 /** Checks what can be told beforehand, lets QEMU do it, and reads the header to see what came of it. */
 async function carryOut(editor: Editor, secretDir: string, change: KeySlotChange, keys: Keys): Promise<Luks1Header> {
-  const before = await readLuks1(editor.path);
+  const before = await editor.header();
   refuseBeforehand(editor.path, before, change);
   try {
     return await carryOutChecked(editor, secretDir, change, keys, before);
   } catch (error) {
-    throw await inSight(editor.path, before, error);
+    throw await inSight(editor, before, error);
   }
 }
 
@@ -272,13 +296,13 @@ async function carryOutChecked(
       }),
     );
   }
-  const added = await readLuks1(editor.path);
+  const added = await editor.header();
   if ('newKey' in change && inUse(added) <= inUse(before)) throw nothingChanged(editor.path);
   if (change.kind === 'add') return added;
   await (change.kind === 'remove-slot'
     ? amend(editor, { driver: 'luks', state: 'inactive', keyslot: change.slot })
     : withOld({ driver: 'luks', state: 'inactive', 'old-secret': old.keySecret }));
-  const after = await readLuks1(editor.path);
+  const after = await editor.header();
   if (inUse(after) >= inUse(added) || inUse(after) === 0) throw nothingChanged(editor.path);
   return after;
 }
@@ -327,9 +351,9 @@ function amendFailure(path: string, error: unknown): unknown {
  * A refusal says that nothing has changed. Where the header shows otherwise, the error says what it shows; an error of
  * another kind (a connection that broke) claims nothing, and stays.
  */
-async function inSight(path: string, before: Luks1Header, error: unknown): Promise<unknown> {
+async function inSight({ path, header }: Editor, before: Luks1Header, error: unknown): Promise<unknown> {
   if (!isShimError(error, 'FAILED_PRECONDITION')) return error;
-  const now = await readLuks1(path).catch(() => undefined);
+  const now = await header().catch(() => undefined);
   if (now !== undefined && isDeepStrictEqual(now.slots, before.slots)) return error;
   const shown =
     now === undefined
@@ -351,10 +375,9 @@ function slotsOf(header: Luks1Header): KeySlots {
 }
 
 /** What an image is looked at as. allowed_roots hold for a device too, and for what a symbolic link leads to. */
-async function imageSpec(path: string): Promise<VolumeSpec> {
-  const found = await stat(path).catch(() => undefined);
+async function imageSpec(path: string, config: Config): Promise<VolumeSpec> {
   return {
-    source: sourceOfPath(path, found),
+    source: sourceOfPath(path, await look('isBlockDevice', path, config, path)),
     readOnly: false,
     cache: 'writeback',
     aio: 'threads',

@@ -10,6 +10,7 @@ import { guestEncryption } from '../guest-crypt.ts';
 import type { VolumeHost } from '../host.ts';
 import { fetchKey } from '../key.ts';
 import { mappingName, type GuestLuks2Spec } from '../model/encryption.ts';
+import { lookAtSource } from '../looks.ts';
 import { moduleOf } from '../source/registry.ts';
 import { intendedUse } from '../spec.ts';
 import { noteGone } from '../still-there.ts';
@@ -198,7 +199,7 @@ function integrityAsked(encryption: Volume['spec']['encryption']): boolean {
 async function onHost(host: VolumeHost, { spec, resolved, identity }: Volume): Promise<number> {
   // Only its length is asked for: neither what lies in it, nor whether a disk can have that length.
   const use = { ...intendedUse(spec), createsIfEmpty: false, logicalBlockSize: 1 };
-  const found = await moduleOf(resolved).inspect(resolved, use, host.config);
+  const found = await lookAtSource(resolved, use, host.config);
   if (found.identity === identity.backingIdentity) return found.sizeBytes;
   throw new ShimError('FAILED_PRECONDITION', `${identity.resolvedPath} is not what the guest has any more`, {
     reason: 'RESIZE_FAILED',

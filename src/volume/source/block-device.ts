@@ -26,24 +26,24 @@ export const blockDevice: SourceModule<BlockDeviceSource> = {
   carriesHostLuks: true,
   hostBlockSizes: true,
   canBeCut: false,
+  byDescriptor: true,
   format: { driver: 'raw' },
+  filePath: ({ path }) => path,
   fromMessage: (message) => ({ kind: 'block-device', path: pathOf(message) }),
   toMessage: ({ path }) => ({ path }),
   complete: checkSourcePath,
   describe: ({ path }) => path,
   resolved: (source, path) => ({ ...source, path }),
-  inspect: (source, use, config) =>
+  inspect: (source, use, config, keep) =>
     inspectLocal(
       source,
-      use,
-      config,
-      { is: (found) => found.isBlockDevice(), name: 'a block device' },
+      { use, config, wanted: { is: (found) => found.isBlockDevice(), name: 'a block device' }, keep },
       async ({ found }) => ({
         sizeBytes: await blockDeviceSize(found),
       }),
     ),
   aioModes: localAioModes,
-  protocol: ({ path }, names, disk, aio) => localProtocol('host_device', path, names, disk, aio),
+  protocol: (_source, names, disk, aio) => localProtocol('host_device', names, disk, aio),
   helpers: () => [],
   recognise: ({ protocol }) =>
     protocol.drv === 'host_device' ? { kind: 'block-device', path: protocol.file } : undefined,

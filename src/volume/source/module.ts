@@ -1,5 +1,6 @@
 import type { z } from 'zod';
 import type { Config } from '../../config.ts';
+import type { Keep } from '../../files/serve.ts';
 import type { BlockdevProtocol } from '../../qmp/block-options.ts';
 import type { BlockNodeInfo } from '../../qmp/protocol.ts';
 import type { AioMode, DiskSpec } from '../model/disk.ts';
@@ -10,7 +11,7 @@ import type { QemuObject } from '../model/objects.ts';
 
 /** What a look at a source found on the host, as it was then. */
 export interface Inspection<S> {
-  /** The source as QEMU is to open it: every symbolic link resolved. */
+  /** The source as it was opened: every symbolic link resolved. */
   readonly resolved: S;
   /** The same for every name of the same bytes: claims go by it ("file:DEV:INODE", "block:MAJOR:MINOR"). */
   readonly identity: string;
@@ -32,6 +33,8 @@ export interface IntendedUse {
   readonly hostLuks: HostLuksSpec | undefined;
   /** A file system, or encryption in the guest, is to be made if it is empty: so that is to be found out. */
   readonly createsIfEmpty: boolean;
+  /** It is used past the host's page cache (O_DIRECT). */
+  readonly direct: boolean;
 }
 
 /** What a kind of source asks of its QEMU and its VM. */
@@ -92,9 +95,13 @@ export interface SourceModule<S extends { readonly kind: string }> {
   readonly hostBlockSizes: boolean;
   /** Whether QEMU's block_resize to less than it has would cut it: a file. A device has the size that it has. */
   readonly canBeCut: boolean;
+  /** QEMU gets it as an open file, and opens no path. */
+  readonly byDescriptor: boolean;
   /** The format node over the protocol node. */
   readonly format: { readonly driver: 'raw' } | { readonly driver: 'qcow2'; readonly backing: null };
 
+  /** The file that has to be touched to look at it; undefined where there is none. */
+  filePath(source: S): string | undefined;
   fromMessage(message: object): S;
   toMessage(source: S): object;
   /** @throws ShimError INVALID_ARGUMENT that names the field */
@@ -105,11 +112,13 @@ export interface SourceModule<S extends { readonly kind: string }> {
   resolved(source: S, described: string): S;
 
   /**
-   * Looks at the host and refuses what cannot be attached safely. Changes nothing.
+   * Looks at the host and refuses what cannot be attached safely. Changes nothing. Where there is a `filePath` it runs
+   * in a helper (volume/looks.ts).
    * @param config whole: a kind may have options of its own
+   * @param keep takes what was opened and looked at, for QEMU, where the source goes `byDescriptor`
    * @throws ShimError INVALID_ARGUMENT, PERMISSION_DENIED, FAILED_PRECONDITION
    */
-  inspect(source: S, use: IntendedUse, config: Config): Promise<Inspection<S>>;
+  inspect(source: S, use: IntendedUse, config: Config, keep?: Keep): Promise<Inspection<S>>;
   /**
    * The aio modes to try, best first. `undefined`: the protocol has none. One that is chosen and not among them is
    * refused.

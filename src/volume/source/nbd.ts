@@ -10,7 +10,8 @@ import { maybe } from '../model/maybe.ts';
 import { generationOf, helperName, type QemuNames } from '../model/names.ts';
 import { commonNode } from '../model/nodes.ts';
 import { helperObject } from '../model/objects.ts';
-import { checkSize, findAllowed } from './local.ts';
+import { checkSize } from './local.ts';
+import { findAllowed } from './open-file.ts';
 import type { Inspection, IntendedUse, Seen, SourceModule } from './module.ts';
 import type { NbdServer } from './nbd-look.ts';
 
@@ -61,7 +62,9 @@ export const nbd: SourceModule<NbdSource> = {
   // itself.
   hostBlockSizes: false,
   canBeCut: false,
+  byDescriptor: false,
   format: { driver: 'raw' },
+  filePath: ({ server }) => (server.type === 'unix' ? server.path : undefined),
   fromMessage,
   toMessage,
   complete,

@@ -33,19 +33,19 @@ export const qcow2File: SourceModule<Qcow2FileSource> = {
   carriesHostLuks: false,
   hostBlockSizes: false,
   canBeCut: true,
+  byDescriptor: true,
   // `null` forbids a backing file, so that an image cannot name another file of the host.
   format: { driver: 'qcow2', backing: null },
+  filePath: ({ path }) => path,
   fromMessage: (message) => ({ kind: 'qcow2-file', path: pathOf(message) }),
   toMessage: ({ path }) => ({ path }),
   complete: checkSourcePath,
   describe: ({ path }) => path,
   resolved: (source, path) => ({ ...source, path }),
-  inspect: (source, use, config) =>
+  inspect: (source, use, config, keep) =>
     inspectLocal(
       source,
-      use,
-      config,
-      { is: (found) => found.isFile(), name: 'a regular file' },
+      { use, config, wanted: { is: (found) => found.isFile(), name: 'a regular file' }, keep },
       async ({ path, handle }) => {
         const header = await readHeader(path, handle);
         const emptiness = use.createsIfEmpty ? await emptinessOfQcow2(handle, header) : 'look';
@@ -53,7 +53,7 @@ export const qcow2File: SourceModule<Qcow2FileSource> = {
       },
     ),
   aioModes: localAioModes,
-  protocol: ({ path }, names, disk, aio) => localProtocol('file', path, names, disk, aio),
+  protocol: (_source, names, disk, aio) => localProtocol('file', names, disk, aio),
   helpers: () => [],
   recognise: ({ root, protocol }) => (root.drv === 'qcow2' ? { kind: 'qcow2-file', path: protocol.file } : undefined),
   identify: identifyLocal,

@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
+import { tellProgress } from '../../files/progress.ts';
 import { emptinessOf, seenOfL2Entry, type Emptiness, type Seen } from '../model/emptiness.ts';
 
 /** Enough for 8 TiB in clusters of 64 KiB, if all of it has tables; one whose tables are longer the guest reads. */
@@ -40,6 +41,7 @@ export async function emptinessOfQcow2(handle: FileHandle, header: Buffer): Prom
 async function readTable(handle: FileHandle, offset: bigint, bytes: number): Promise<Buffer | undefined> {
   if (bytes > TABLE_BYTES_MAX || offset > BigInt(Number.MAX_SAFE_INTEGER)) return undefined;
   const table = Buffer.alloc(bytes);
+  tellProgress();
   const { bytesRead } = await handle.read(table, 0, bytes, Number(offset));
   return bytesRead === bytes ? table : undefined;
 }

@@ -26,18 +26,22 @@ export const rawFile: SourceModule<RawFileSource> = {
   carriesHostLuks: true,
   hostBlockSizes: false,
   canBeCut: true,
+  byDescriptor: true,
   format: { driver: 'raw' },
+  filePath: ({ path }) => path,
   fromMessage: (message) => ({ kind: 'raw-file', path: pathOf(message) }),
   toMessage: ({ path }) => ({ path }),
   complete: checkSourcePath,
   describe: ({ path }) => path,
   resolved: (source, path) => ({ ...source, path }),
-  inspect: (source, use, config) =>
-    inspectLocal(source, use, config, { is: (found) => found.isFile(), name: 'a regular file' }, ({ found }) =>
-      Promise.resolve({ sizeBytes: found.size }),
+  inspect: (source, use, config, keep) =>
+    inspectLocal(
+      source,
+      { use, config, wanted: { is: (found) => found.isFile(), name: 'a regular file' }, keep },
+      ({ found }) => Promise.resolve({ sizeBytes: found.size }),
     ),
   aioModes: localAioModes,
-  protocol: ({ path }, names, disk, aio) => localProtocol('file', path, names, disk, aio),
+  protocol: (_source, names, disk, aio) => localProtocol('file', names, disk, aio),
   helpers: () => [],
   recognise: ({ root, protocol }) =>
     protocol.drv === 'file' && root.drv !== 'qcow2' ? { kind: 'raw-file', path: protocol.file } : undefined,

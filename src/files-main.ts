@@ -1,0 +1,5 @@
+import { serveJobs } from './files/serve.ts';
+import { VOLUME_JOBS } from './volume/jobs.ts';
+
+/** A helper of the daemon's, which touches files that callers name (files/helpers.ts). Not for people to start. */
+serveJobs(VOLUME_JOBS);
