@@ -174,7 +174,7 @@ function ending({ child }: TestDaemon): string {
 }
 
 /** What the daemon itself keeps in its state directory, beside one directory for each sandbox. */
-const DAEMON_FILES: ReadonlySet<string> = new Set(['lock.sock', 'events.jsonl']);
+const DAEMON_FILES: ReadonlySet<string> = new Set(['lock.sock', 'events.jsonl', '.audit.jsonl', '.audit.jsonl.1']);
 
 function isSettledSandbox(sandbox: Sandbox__Output): boolean {
   if (sandbox.state === 'SANDBOX_STATE_STOPPED') return true;

@@ -327,7 +327,7 @@ export class TestDaemon implements AsyncDisposable {
       throw new Error(`the daemon exited with ${this.child.exitCode}: ${await this.log()}`);
     const pods = await readdir(join(this.stateDir, '.containerd/pods')).catch(() => []);
     const members = (await readdir(this.stateDir)).filter((name) => name.startsWith(POOL_DIRECTORY_PREFIX));
-    const kept = ['lock.sock', 'events.jsonl', '.containerd'];
+    const kept = ['lock.sock', 'events.jsonl', '.audit.jsonl', '.audit.jsonl.1', '.containerd'];
     const unexpected = [...before.filter((name) => !kept.includes(name)), ...members, ...pods];
     if (unexpected.length > 0) throw new Error(`left in the state directory: ${unexpected.join(', ')}`);
     if (process.env.KEEP === undefined) await rm(this.directory, { recursive: true, force: true });

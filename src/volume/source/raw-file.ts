@@ -31,6 +31,7 @@ export const rawFile: SourceModule<RawFileSource> = {
   toMessage: ({ path }) => ({ path }),
   complete: checkSourcePath,
   describe: ({ path }) => path,
+  place: ({ path }) => path,
   resolved: (source, path) => ({ ...source, path }),
   inspect: (source, use, config) =>
     inspectLocal(source, use, config, { is: (found) => found.isFile(), name: 'a regular file' }, ({ found }) =>
