@@ -38,18 +38,12 @@ export async function generateTypes(outDir: string): Promise<void> {
 
 const REFLECTION_FILES = ['v1', 'v1alpha'].map((version) => `grpc/reflection/${version}/reflection.proto`);
 
-/**
- * Files of the services that each door has, by the name of the door (src/grpc/reflection.ts). A service in a file that
- * these import would be told of as well.
- */
-const DOORS = {
-  api: [
-    ...['sandboxes', 'volumes', 'events'].map((name) => `qshim/v1/${name}.proto`),
-    'grpc/health/v1/health.proto',
-    ...REFLECTION_FILES,
-  ],
-  containerd: ['containerd/sandbox.proto', 'containerd/task.proto', ...REFLECTION_FILES],
-} as const;
+/** Files of the API's services (src/grpc/reflection.ts). A service of a file that these import would be told of too. */
+const REFLECTED_FILES = [
+  ...['sandboxes', 'volumes', 'events'].map((name) => `qshim/v1/${name}.proto`),
+  'grpc/health/v1/health.proto',
+  ...REFLECTION_FILES,
+];
 
 /** Where Debian puts google/protobuf/*.proto. */
 const WELL_KNOWN = '/usr/include';
@@ -67,19 +61,17 @@ async function hasWellKnown(): Promise<boolean> {
   );
 }
 
-/** Writes `DOOR.descriptors.pb` for each door into `outDir`: a FileDescriptorSet, in the order of dependencies. */
+/** Writes `api.descriptors.pb` into `outDir`: a FileDescriptorSet, in the order of dependencies. */
 export async function generateDescriptors(outDir: string): Promise<void> {
-  for (const [door, files] of Object.entries(DOORS)) {
-    await execa('protoc', [
-      '--include_imports',
-      '--proto_path=proto',
-      '--proto_path=grpc/health=node_modules/grpc-health-check/proto/health',
-      '--proto_path=node_modules/@grpc/reflection/build/proto',
-      `--proto_path=${WELL_KNOWN}`,
-      `--descriptor_set_out=${join(outDir, `${door}.descriptors.pb`)}`,
-      ...files,
-    ]);
-  }
+  await execa('protoc', [
+    '--include_imports',
+    '--proto_path=proto',
+    '--proto_path=grpc/health=node_modules/grpc-health-check/proto/health',
+    '--proto_path=node_modules/@grpc/reflection/build/proto',
+    `--proto_path=${WELL_KNOWN}`,
+    `--descriptor_set_out=${join(outDir, 'api.descriptors.pb')}`,
+    ...REFLECTED_FILES,
+  ]);
 }
 
 if (import.meta.main) {

@@ -57,12 +57,61 @@ const bytes = z
   .min(4096)
   .max(2 ** 31);
 
+const onOff = z.enum(['off', 'on']);
+
 const configSchema = z.strictObject({
   socket: socketPath
     .default('/run/qshim/qshim.sock')
     .describe(
       `Unix socket of the gRPC API; mode 0600, its directory 0700. Its path may have ${SOCKET_PATH_BYTES_MAX} bytes.`,
     ),
+  socket_group: z
+    .string()
+    .max(256)
+    .default('')
+    .describe(
+      'Group, by name or number, whose members may connect too: the socket then has mode 0660, its directory 0710. Needs `policy`; empty: nobody but the user of the daemon, and root.',
+    ),
+  policy: z
+    .union([z.literal(''), absolutePath])
+    .default('')
+    .describe(
+      'TOML file that says which users, groups and certificates may do what (docs/policy.md); empty: whoever may open the socket may do everything. Taken up again whenever it changes.',
+    ),
+  tls_listen: z
+    .union([
+      z.literal(''),
+      z.string().regex(/^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}$/, 'must be HOST:PORT'),
+    ])
+    .default('')
+    .describe(
+      'HOST:PORT on which the API is served over TLS too, to callers with a certificate, [ADDRESS]:PORT for IPv6. Needs `policy`; empty: not over TCP.',
+    ),
+  tls_cert: absolutePath
+    .default('/etc/qshim/tls/server-cert.pem')
+    .describe("The daemon's certificate for `tls_listen`, with the chain above it; PEM."),
+  tls_key: absolutePath
+    .default('/etc/qshim/tls/server-key.pem')
+    .describe('Its key, which nobody but the daemon may be able to read; PEM.'),
+  tls_client_ca: absolutePath
+    .default('/etc/qshim/tls/client-ca.pem')
+    .describe(
+      "Authorities whose certificates `tls_listen` takes as callers'; PEM. Taken up again as cert and key are.",
+    ),
+  reload_check_ms: milliseconds
+    .default(2000)
+    .describe('How often `policy` and the files of `tls_listen` are looked at for changes.'),
+  reflection: onOff
+    .default('off')
+    .describe('Whether the API tells of itself by gRPC server reflection: `on` or `off`.'),
+  audit_required: onOff
+    .default('off')
+    .describe(
+      '`on`: calls that change something are refused while the audit log cannot be written. `off`: they go on, and log and health say so.',
+    ),
+  audit_bytes_max: bytes
+    .default(16_777_216)
+    .describe('Size at which `.audit.jsonl` in `state_dir` becomes `.audit.jsonl.1`, in place of the last one.'),
   state_dir: pathOfBytes(STATE_DIR_BYTES_MAX, SOCKETS_BELOW)
     .default('/run/qshim/state')
     .describe(
@@ -301,6 +350,12 @@ const configSchema = z.strictObject({
     .describe(
       'Commands that print a key, each as NAME=/PROGRAM ARGUMENT ..., cut at blanks; callers know only the names.',
     ),
+  key_bindings: z
+    .array(z.string())
+    .default([])
+    .describe(
+      'What keys may be used for, each as REFERENCE kind=host_luks|guest_luks2 label=NAME=VALUE uuid=UUID: `file:/etc/qshim/keys/a* kind=host_luks label=tenant=a`. A key that none names is not bound. See docs/encryption.md.',
+    ),
   key_timeout_ms: milliseconds.default(10_000).describe('How long a source may take to give a key.'),
   clevis_binary: absolutePath
     .default('/usr/bin/clevis')
@@ -392,11 +447,32 @@ const configSchema = z.strictObject({
   calls_max: count
     .default(1024)
     .describe('Calls that may be in progress at once; further ones answer RESOURCE_EXHAUSTED.'),
-  watchers_max: count.default(256).describe('Watch and console streams that may be open at once.'),
+  watchers_max: count.default(256).describe('Watch, console and command streams that may be open at once.'),
   watcher_queue_max: count
     .default(2048)
     .describe('Events that may wait for one slow watcher before its stream ends with RESOURCE_EXHAUSTED.'),
-  request_bytes_max: bytes.default(8_388_608).describe('Longest gRPC request.'),
+  connections_max: count.default(1024).describe('Connections to the API that may be open at once.'),
+  caller_connections_max: count
+    .default(128)
+    .describe('Connections that one caller, a user or a certificate, may have open at once.'),
+  caller_calls_max: count
+    .default(512)
+    .describe('Calls that one caller may have in progress at once; further ones answer RESOURCE_EXHAUSTED.'),
+  caller_watchers_max: count
+    .default(128)
+    .describe('Watch, console and command streams that one caller may have open at once.'),
+  connection_idle_ms: milliseconds.default(300_000).describe('A connection without a call for so long is ended.'),
+  keepalive_ms: milliseconds
+    .default(60_000)
+    .describe('How often a silent caller is asked whether it is there (HTTP/2 PING).'),
+  keepalive_timeout_ms: milliseconds
+    .default(20_000)
+    .describe('A caller that does not answer that for so long loses its connection.'),
+  request_bytes_max: bytes.default(262_144).describe('Longest gRPC request.'),
+  request_timeout_ms: milliseconds.default(10_000).describe('How long a caller may take to send a request whole.'),
+  unfinished_bytes_max: bytes
+    .default(33_554_432)
+    .describe('Memory that requests may take which have not come whole; one caller may have half of it.'),
   drain_timeout_ms: milliseconds
     .default(10_000)
     .describe('After SIGTERM: how long calls in progress may take to end before the daemon exits.'),
@@ -467,7 +543,7 @@ export function configWith(changes: Partial<Config>): Config {
 
 function validate(values: Record<string, unknown>, origins: Record<string, string>): Config {
   const parsed = configSchema.safeParse(values);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) return checkTogether(parsed.data);
   const problems = parsed.error.issues.map((issue) => {
     if (issue.code === 'unrecognized_keys') {
       return issue.keys.map((key) => `${key} (from ${origins[key] ?? 'the program'}) is not an option`).join('; ');
@@ -478,6 +554,19 @@ function validate(values: Record<string, unknown>, origins: Record<string, strin
   throw new ShimError('INVALID_ARGUMENT', `invalid configuration: ${problems.join('; ')}`, {
     reason: 'INVALID_CONFIG',
   });
+}
+
+/** What an option needs of another. */
+function checkTogether(config: Config): Config {
+  for (const name of ['socket_group', 'tls_listen'] as const) {
+    if (config[name] === '' || config.policy !== '') continue;
+    throw new ShimError(
+      'INVALID_ARGUMENT',
+      `invalid configuration: ${name} needs policy: without one, each of those callers could do everything`,
+      { reason: 'INVALID_CONFIG' },
+    );
+  }
+  return config;
 }
 
 async function readTomlFile(path: string): Promise<Record<string, unknown>> {

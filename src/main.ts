@@ -13,8 +13,13 @@ import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { fileHelpers } from './files/helpers.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
 import { chooseAllocator } from './qemu/allocator.ts';
+import { KeyBindings } from './keys/bindings.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
 import { ShimServer } from './api/server.ts';
+import { AuditLog } from './callers/audit.ts';
+import { Gate } from './callers/gate.ts';
+import { groupId, PolicyFile } from './callers/policy-file.ts';
+import type { Labels } from './callers/policy.ts';
 import { lockStateDirectory } from './grpc/state-lock.ts';
 import { BackingClaims } from './volume/claims.ts';
 import { EventLog } from './store/events.ts';
@@ -66,6 +71,9 @@ async function serve(options: Config, log: Logger): Promise<void> {
   cleanup.use(surviveFailedSpawns(log));
   cleanup.use(await lockStateDirectory(options.state_dir));
   cleanup.use(fileHelpers).warmUp();
+  const policy = cleanup.use(await openPolicy(options, log));
+  const group = await groupOf(options);
+  const audit = cleanup.use(await openAudit(options, log));
   const { allocator, problem } = await chooseAllocator(options.qemu_binary, options.qemu_allocator);
   log.info({ allocator, problem }, 'allocator of qemu');
   const config = { ...options, qemu_allocator: allocator };
@@ -87,17 +95,51 @@ async function serve(options: Config, log: Logger): Promise<void> {
   const pool = cleanup.use(new WarmPool(config, log, templates, budgets, cells));
   const keys = cleanup.use(keySources(config, log));
   const claims = new BackingClaims();
-  const manager = new SandboxManager({ config, log, events, claims, budgets, accelerators, cells, templates, pool, keys });
+  const manager = new SandboxManager({
+    config,
+    log,
+    events,
+    claims,
+    budgets,
+    accelerators,
+    cells,
+    templates,
+    pool,
+    keys,
+  });
   await manager.start();
   cleanup.defer(() => manager.release());
-  const server = new ShimServer(manager, config, log);
+  const labelsOf = (sandboxId: string): Labels | undefined => manager.labelsOf(sandboxId)?.labels;
+  const gate = new Gate({ policy, audit, labelsOf });
+  const server = new ShimServer({ manager, config, log, gate, policy, audit, group });
   cleanup.defer(() => server.drain());
-  if (config.containerd_socket !== '') cleanup.use(await ContainerdEndpoint.open(manager, config, log));
+  if (config.containerd_socket !== '') {
+    cleanup.use(await ContainerdEndpoint.open(manager, { config, log, gate, group }));
+  }
   await server.listen();
   // Kept by Node at a regular end only, and a daemon may never see one (bin/qshimd names the place).
   flushCompileCache();
   const signal = await stop.promise;
   log.info({ signal }, 'draining');
+}
+
+async function openPolicy(config: Config, log: Logger): Promise<PolicyFile> {
+  const everyMs = config.reload_check_ms;
+  return await PolicyFile.open(config.policy, { allowedRoots: config.allowed_roots, everyMs, log });
+}
+
+/** Id of the group whose members may connect. @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG */
+async function groupOf(config: Config): Promise<number | undefined> {
+  return config.socket_group === '' ? undefined : await groupId(config.socket_group);
+}
+
+async function openAudit(config: Config, log: Logger): Promise<AuditLog> {
+  return await AuditLog.open({
+    path: join(config.state_dir, '.audit.jsonl'),
+    bytesMax: config.audit_bytes_max,
+    required: config.audit_required === 'on',
+    log,
+  });
 }
 
 function keySources(config: Config, log: Logger): KeySources {
@@ -106,11 +148,24 @@ function keySources(config: Config, log: Logger): KeySources {
     directories: config.key_directories,
     environmentNames: config.key_environment,
     commands: parseKeyCommands(config.key_commands),
+    bindings: keyBindings(config),
     timeoutMs: config.key_timeout_ms,
     credentialsDirectory: process.env['CREDENTIALS_DIRECTORY'],
     environment: process.env,
     clevis: config.clevis_binary,
   });
+}
+
+/** @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG */
+function keyBindings(config: Config): KeyBindings {
+  try {
+    return new KeyBindings(config.key_bindings);
+  } catch (error) {
+    throw new ShimError('INVALID_ARGUMENT', `key_bindings: ${messageOf(error)}`, {
+      reason: 'INVALID_CONFIG',
+      cause: error,
+    });
+  }
 }
 
 function readFlags(): { file: string | undefined; flags: Partial<Record<OptionName, string>> } {

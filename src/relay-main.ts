@@ -9,7 +9,7 @@ import { Holds } from './relay/holds.ts';
 import { DaemonClient } from './relay/daemon.ts';
 import { GrpcProxy } from './relay/proxy.ts';
 import { TtrpcProxy } from './relay/ttrpc-proxy.ts';
-import { claimSocket } from './grpc/socket.ts';
+import { freePath } from './grpc/socket.ts';
 
 /**
  * The relay: a small process between containerd and the daemon that outlives the daemon. It passes calls on and holds
@@ -25,7 +25,8 @@ async function main(): Promise<void> {
   }
   process.umask(0o077);
   const ttrpcSocket = ttrpcSocketOf(socket);
-  for (const path of [control, socket, ttrpcSocket]) await claimSocket(path);
+  // The daemon has looked at their directories.
+  for (const path of [control, socket, ttrpcSocket]) await freePath(path);
   const daemon = new DaemonClient(backend);
   const proxies = [new GrpcProxy(daemon), new TtrpcProxy((call) => daemon.pass(call), log)] as const;
   const holds = new Holds();

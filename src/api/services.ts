@@ -19,6 +19,7 @@ import type { VolumesHandlers } from '../grpc/generated/qshim/v1/Volumes.ts';
 import { streaming, unary, type CallContext, type Edge } from '../grpc/handlers.ts';
 import { execStreamHandler } from './exec-stream-service.ts';
 import { keySlotsHandlers } from './key-slots-service.ts';
+import { labelFilter, stateFilter, Visibility } from './visibility.ts';
 
 /**
  * qshim.v1:
@@ -37,9 +38,10 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge, leaving: 
       sandboxMessage(await manager.create(sandboxId, sandboxSpecFrom(spec), signal)),
     ),
     Get: unary(edge, 'Sandboxes.Get', ({ sandboxId }) => Promise.resolve(sandboxMessage(manager.get(sandboxId)))),
-    List: unary(edge, 'Sandboxes.List', ({ labels }) =>
-      Promise.resolve({ sandboxes: manager.list(labels).map(sandboxMessage) }),
-    ),
+    List: unary(edge, 'Sandboxes.List', ({ labels }, { permit }) => {
+      const found = manager.list(labelFilter(labels)).filter(({ spec }) => permit.sees(spec.labels));
+      return Promise.resolve({ sandboxes: found.map(sandboxMessage) });
+    }),
     Stop: unary(edge, 'Sandboxes.Stop', async ({ sandboxId, force, gracefulTimeoutMs }) =>
       sandboxMessage(
         await manager.stop(sandboxId, { force, gracefulTimeoutMs: duration('graceful_timeout_ms', gracefulTimeoutMs) }),
@@ -88,12 +90,13 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge, leaving: 
       if (sandboxId !== '') manager.get(sandboxId);
       // The watcher is open before the snapshot is taken, and nothing is awaited in between: no change is missed.
       using watcher = manager.events.watch();
-      const now = manager.list({}).filter(({ id }) => sandboxId === '' || id === sandboxId);
+      const visible = new Visibility(manager, context.permit);
+      const now = manager.list({}).filter(({ id }) => (sandboxId === '' || id === sandboxId) && visible.shows(id));
       for (const sandbox of now) {
         const event = snapshotEvent(manager, 'sandbox.snapshot', sandbox.id);
         await send({ event: eventMessage(event), sandbox: sandboxMessage(sandbox) });
       }
-      await relay(watcher, context, sandboxId, async (event) => {
+      await relay(watcher, { ...{ context, sandboxId }, visible }, async (event) => {
         if (event.volumeId !== undefined) return;
         // Events of a sandbox carry its snapshot (Sandbox.announce).
         await send({ event: eventMessage(event), sandbox: sandboxMessage(event.subject as SandboxSnapshot) });
@@ -104,22 +107,26 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge, leaving: 
 
 export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHandlers {
   return {
-    Attach: unary(edge, 'Volumes.Attach', async ({ sandboxId, volumeId, spec, timeoutMs }, { signal }) =>
-      volumeMessage(await manager.attach(sandboxId, volumeId, volumeSpecFrom(spec), waiting(timeoutMs, signal))),
-    ),
+    Attach: unary(edge, 'Volumes.Attach', async ({ sandboxId, volumeId, spec, timeoutMs }, { signal, permit }) => {
+      const options = { ...waiting(timeoutMs, signal), roots: permit.grant.roots };
+      return volumeMessage(await manager.attach(sandboxId, volumeId, volumeSpecFrom(spec), options));
+    }),
     Detach: unary(edge, 'Volumes.Detach', async ({ sandboxId, volumeId, force, timeoutMs }, { signal }) =>
       volumeMessage(await manager.detach(sandboxId, volumeId, { force, ...waiting(timeoutMs, signal) })),
     ),
-    AttachMany: unary(edge, 'Volumes.AttachMany', async ({ sandboxId, volumes, atomic, timeoutMs }, { signal }) => {
-      const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
+    AttachMany: unary(edge, 'Volumes.AttachMany', async ({ sandboxId, volumes, atomic, timeoutMs }, context) => {
+      const { signal, permit } = context;
+      const { roots } = permit.grant;
+      const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec), roots }));
       const options = { atomic, ...waiting(timeoutMs, signal) };
       return batchMessage(await manager.attachMany(sandboxId, members, options));
     }),
     DetachMany: unary(edge, 'Volumes.DetachMany', async ({ sandboxId, volumeIds, force, timeoutMs }, { signal }) =>
       batchMessage(await manager.detachMany(sandboxId, volumeIds, { force, ...waiting(timeoutMs, signal) })),
     ),
-    Plan: unary(edge, 'Volumes.Plan', async ({ sandboxId, volumes }) => {
-      const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec) }));
+    Plan: unary(edge, 'Volumes.Plan', async ({ sandboxId, volumes }, { permit }) => {
+      const { roots } = permit.grant;
+      const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec), roots }));
       return planMessage(await manager.planAttach(sandboxId, members));
     }),
     Resize: unary(edge, 'Volumes.Resize', async ({ sandboxId, volumeId, sizeBytes, timeoutMs }, { signal }) =>
@@ -129,16 +136,19 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
     ),
-    List: unary(edge, 'Volumes.List', ({ sandboxId, states }) =>
-      Promise.resolve({ volumes: manager.volumes(sandboxId, states.map(volumeStateFrom)).map(volumeMessage) }),
-    ),
+    List: unary(edge, 'Volumes.List', ({ sandboxId, states }, { permit }) => {
+      const visible = new Visibility(manager, permit);
+      const found = manager.volumes(sandboxId, stateFilter(states).map(volumeStateFrom));
+      return Promise.resolve({ volumes: found.filter((one) => visible.shows(one.sandboxId)).map(volumeMessage) });
+    }),
     Watch: streaming(edge, 'Volumes.Watch', async ({ sandboxId }, send, context) => {
       using watcher = manager.events.watch();
-      for (const volume of manager.volumes(sandboxId)) {
+      const visible = new Visibility(manager, context.permit);
+      for (const volume of manager.volumes(sandboxId).filter((one) => visible.shows(one.sandboxId))) {
         const event = { ...snapshotEvent(manager, 'volume.snapshot', volume.sandboxId), volumeId: volume.volumeId };
         await send({ event: eventMessage({ ...event, generation: volume.generation }), volume: volumeMessage(volume) });
       }
-      await relay(watcher, context, sandboxId, async (event) => {
+      await relay(watcher, { ...{ context, sandboxId }, visible }, async (event) => {
         if (event.volumeId === undefined) return;
         // Events of a volume carry its snapshot (VolumeStore).
         await send({ event: eventMessage(event), volume: volumeMessage(event.subject as VolumeSnapshot) });
@@ -159,20 +169,29 @@ export function eventsHandlers(manager: SandboxManager, edge: Edge): EventsHandl
       }
       const after = afterSequence === 0 ? undefined : afterSequence;
       using watcher = manager.events.watch(allRetained ? 'retained' : after);
-      await relay(watcher, context, sandboxId, (event) => send(eventMessage(event)));
+      const visible = new Visibility(manager, context.permit);
+      await relay(watcher, { ...{ context, sandboxId }, visible }, (event) => send(eventMessage(event)));
     }),
   };
 }
 
+interface Watching {
+  readonly context: CallContext;
+  /** Empty: of all sandboxes. */
+  readonly sandboxId: string;
+  readonly visible: Visibility;
+}
+
 async function relay(
   watcher: { take(signal: AbortSignal): Promise<readonly ShimEvent[]> },
-  { signal }: CallContext,
-  sandboxId: string,
+  { context, sandboxId, visible }: Watching,
   send: (event: ShimEvent) => Promise<void>,
 ): Promise<void> {
   for (;;) {
-    for (const event of await watcher.take(signal)) {
-      if (sandboxId === '' || event.sandboxId === sandboxId) await send(event);
+    for (const event of await watcher.take(context.signal)) {
+      // Every event is looked at: what it says of a sandbox holds for the next ones.
+      const admitted = visible.admits(event);
+      if (admitted && (sandboxId === '' || event.sandboxId === sandboxId)) await send(event);
     }
   }
 }

@@ -9,7 +9,7 @@ export const STATUSES = {
   INVALID_ARGUMENT: 'The request is malformed or contradicts itself.',
   NOT_FOUND: 'There is no such sandbox, volume, container or key.',
   ALREADY_EXISTS: 'The id exists with another spec, or the serial is taken.',
-  PERMISSION_DENIED: 'The configuration, or a file of the host, does not let the daemon do it.',
+  PERMISSION_DENIED: 'The policy does not let the caller do it, or configuration or host do not let the daemon.',
   FAILED_PRECONDITION: 'The state of the sandbox, the volume, the source, the host or the guest does not allow it.',
   RESOURCE_EXHAUSTED: 'No slot is left, a queue is full, or there are too many of something.',
   ABORTED: 'Another operation won, a Stop for instance.',
@@ -556,6 +556,44 @@ export const REASONS = {
     remedy: 'Nothing: the message says how far.',
   },
 
+  // Callers.
+  CALLER_NOT_NAMED: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'No rule of the policy names the caller.',
+    remedy: 'Add the user, a group of it or the certificate to a rule of the policy file.',
+  },
+  ROLE_MISSING: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'No rule of the policy gives the caller the role that the method needs.',
+    remedy: 'Add the role to a rule that names the caller.',
+  },
+  SANDBOX_NOT_GRANTED: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'The caller has the role for other sandboxes only: those with the labels that its rules name.',
+    remedy: 'Use a sandbox with those labels, or add a rule for this one.',
+  },
+  ROOT_NOT_GRANTED: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: "The source lies below none of the roots of the caller's rules.",
+    remedy: 'Move the source, or add its directory, or `nbd:HOST`, to a rule.',
+  },
+  KEY_NOT_GRANTED: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: "The reference of the key is none of those of the caller's rules.",
+    remedy: 'Name another key, or add the reference to a rule.',
+  },
+  AUDIT_NOT_WRITTEN: {
+    statuses: ['UNAVAILABLE'],
+    where: ['api'],
+    meaning: 'The audit log cannot be written, and `audit_required` is on.',
+    remedy: 'Make room in `state_dir`, or make it writable again.',
+  },
+
   // The sources of volumes.
   OUTSIDE_ALLOWED_ROOTS: {
     statuses: ['PERMISSION_DENIED'],
@@ -871,6 +909,12 @@ export const REASONS = {
   },
 
   // Keys and key slots.
+  KEY_BOUND: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'The operator has bound the key to another kind of encryption, to other sandboxes or to another image.',
+    remedy: 'Use the key for what `key_bindings` says, or another one.',
+  },
   KEY_NOT_FOUND: {
     statuses: ['NOT_FOUND'],
     where: ['api'],
@@ -1325,8 +1369,8 @@ export const REASONS = {
   TOO_MANY_CALLS: {
     statuses: ['RESOURCE_EXHAUSTED'],
     where: ['api'],
-    meaning: 'As many calls or streams are in progress as `calls_max` or `watchers_max` allows.',
-    remedy: 'Call again later, or raise the option.',
+    meaning: 'As many calls or streams are in progress as the daemon allows, in all or for one caller.',
+    remedy: 'Call again later, or raise the option that the metadata names.',
   },
   TOO_MANY_WATCHERS: {
     statuses: ['RESOURCE_EXHAUSTED'],
@@ -1415,6 +1459,18 @@ export const REASONS = {
     where: ['start'],
     meaning: 'An option has a value that it cannot have, or the configuration file cannot be read.',
     remedy: 'Correct every option that the message names (docs/config.md).',
+  },
+  INVALID_POLICY: {
+    statuses: ['INVALID_ARGUMENT'],
+    where: ['start'],
+    meaning: 'The policy file cannot be read, is open to writers, or says something that it cannot say.',
+    remedy: 'Correct what the message names (docs/policy.md).',
+  },
+  TLS_NOT_USABLE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['start'],
+    meaning: 'The certificate, the key or the authorities of `tls_listen` cannot be used.',
+    remedy: 'Correct what the message names; the key must be closed to others.',
   },
   SOCKET_IN_USE: {
     statuses: ['FAILED_PRECONDITION'],

@@ -1,6 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { Logger } from '../base/log.ts';
+import type { Gate } from '../callers/gate.ts';
 import type { Config } from '../config.ts';
 import { privateDirectory } from '../grpc/socket.ts';
 import type { SandboxManager } from '../sandbox/manager.ts';
@@ -27,6 +28,15 @@ import { ContainerdServer } from './wire/server.ts';
  */
 const ABANDONED_GRACE_MS = 120_000;
 
+/** What the daemon gives to it. */
+export interface ContainerdSurroundings {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly gate: Gate;
+  /** Id of the group that may enter the directory of the API's socket, which may be the same directory. */
+  readonly group: number | undefined;
+}
+
 /** All that serves containerd, put together: there is one of it in a daemon whose `containerd_socket` is set. */
 export class ContainerdEndpoint implements AsyncDisposable {
   readonly #cleanup: AsyncDisposableStack;
@@ -40,7 +50,10 @@ export class ContainerdEndpoint implements AsyncDisposable {
    * there before and after this daemon.
    * @throws ShimError UNAVAILABLE / RELAY_NOT_STARTED; FAILED_PRECONDITION / SOCKET_IN_USE, SOCKET_DIRECTORY_OPEN
    */
-  static async open(manager: SandboxManager, config: Config, log: Logger): Promise<ContainerdEndpoint> {
+  static async open(
+    manager: SandboxManager,
+    { config, log, gate, group }: ContainerdSurroundings,
+  ): Promise<ContainerdEndpoint> {
     const directory = join(config.state_dir, CONTAINERD_DIRECTORY);
     await mkdir(directory, { recursive: true, mode: 0o700 });
     await using undo = new AsyncDisposableStack();
@@ -58,7 +71,7 @@ export class ContainerdEndpoint implements AsyncDisposable {
     const pods = await Pods.open({ manager, stateDir: config.state_dir, rules, log });
     undo.defer(() => pods.leave());
     // Here, where the option can be named: the relay's own words are in its log.
-    await privateDirectory(dirname(config.containerd_socket), 'containerd_socket');
+    await privateDirectory(dirname(config.containerd_socket), 'containerd_socket', group);
     const backend = join(directory, 'daemon.sock');
     const inUse = (): boolean => pods.all().length > 0;
     const place = { socket: config.containerd_socket, backend, directory, inUse, log };
@@ -86,7 +99,7 @@ export class ContainerdEndpoint implements AsyncDisposable {
       taskSocket: relay.socket,
       stopTimeoutMs: config.stop_timeout_ms,
     });
-    const server = new ContainerdServer({ controller, tasks }, config, log);
+    const server = new ContainerdServer({ controller, tasks }, { config, log, gate });
     undo.defer(() => server.drain());
     await server.listen(backend);
     const leaving = new AbortController();

@@ -8,14 +8,12 @@ import { ReflectionService } from '@grpc/reflection';
 const FILE_TAG = 0x0a;
 
 /**
- * Has a server tell of its services (gRPC server reflection, v1 and v1alpha): the descriptors that protoc has made of
- * the files in proto/ (`npm run proto`). What the proto loader makes of them lacks dependencies and real file names,
- * and strict clients refuse it.
- *
- * @param door whose services: `api` of the API's socket, `containerd` of the relay's
+ * Has the API's server tell of its services (gRPC server reflection, v1 and v1alpha): the descriptors that protoc has
+ * made of the files in proto/ (`npm run proto`). What the proto loader makes of them lacks dependencies and real file
+ * names, and strict clients refuse it.
  */
-export function addReflection(server: Server, door: 'api' | 'containerd'): void {
-  const set = readFileSync(join(import.meta.dirname, `generated/${door}.descriptors.pb`));
+export function addReflection(server: Server): void {
+  const set = readFileSync(join(import.meta.dirname, 'generated/api.descriptors.pb'));
   // The service reads this member of each definition, and nothing else; an index of messages is for who decodes them.
   const definitions = { files: { fileDescriptorProtos: filesOf(set) } } as unknown as PackageDefinition;
   new ReflectionService(definitions).addToServer(server);

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { access, lstat, mkdir, open, rm } from 'node:fs/promises';
+import { access, chmod, chown, lstat, mkdir, open, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { Deadline, sleep } from '../base/deadline.ts';
@@ -16,16 +16,19 @@ const HOLDER = /^qshimd ([0-9]+)\n/;
  * Claims a socket path (claimSocket) and binds it, as one step: of processes that begin this at once over a socket that
  * is stale, one finds it so; each of the others finds the socket of the one before it.
  * @param option whose value the path follows from, for messages
+ * @param group id of a group that may enter the directory
  * @throws what claimSocket and `bind` throw; ShimError FAILED_PRECONDITION / DIRECTORY_NOT_LOCKED
  */
 export async function bindSocket(
   path: string,
   bind: () => Promise<void>,
   option: 'socket' | 'state_dir',
+  group?: number,
 ): Promise<void> {
-  await privateDirectory(dirname(path), option);
+  await privateDirectory(dirname(path), option, group);
+  if (group !== undefined) await openToGroup(dirname(path), group);
   await using _turn = await turnIn(dirname(path));
-  await claimSocket(path);
+  await freePath(path);
   await bind();
 }
 
@@ -66,13 +69,15 @@ function notLocked(path: string, why: string, cause?: unknown): ShimError {
 
 /**
  * Makes a directory for sockets, or sees that the one which is there is ours alone.
+ * @param group id of a group whose members may enter it, if it belongs to that group
  * @throws ShimError FAILED_PRECONDITION / DIRECTORY_NOT_USABLE, SOCKET_DIRECTORY_OPEN, which name the option to set
  */
-export async function privateDirectory(directory: string, option: string): Promise<void> {
+export async function privateDirectory(directory: string, option: string, group?: number): Promise<void> {
   let mode: number;
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
-    mode = (await lstat(directory)).mode;
+    const found = await lstat(directory);
+    mode = found.gid === group ? found.mode & ~0o010 : found.mode;
     await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (error) {
     const message = `the directory ${directory} cannot be used: ${messageOf(error)}; ${elsewhere(option)}`;
@@ -87,6 +92,12 @@ export async function privateDirectory(directory: string, option: string): Promi
   });
 }
 
+/** The members of a group may come to what they know the name of. */
+async function openToGroup(directory: string, group: number): Promise<void> {
+  if ((await lstat(directory)).gid !== group) await chown(directory, -1, group);
+  await chmod(directory, 0o710);
+}
+
 function elsewhere(option: string): string {
   const variable = `QSHIM_${option.toUpperCase()}`;
   return `choose another place with the option ${option} (--${option.replaceAll('_', '-')}, ${variable})`;
@@ -99,6 +110,11 @@ function elsewhere(option: string): string {
  */
 export async function claimSocket(path: string): Promise<void> {
   await privateDirectory(dirname(path), 'socket');
+  await freePath(path);
+}
+
+/** As claimSocket, in a directory that was looked at. */
+export async function freePath(path: string): Promise<void> {
   const found = await lstat(path).catch((error: unknown) => {
     if (errnoOf(error) === 'ENOENT') return undefined;
     throw error;

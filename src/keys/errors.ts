@@ -8,6 +8,7 @@ export type KeyReason =
   | 'KEY_SOURCE_TIMEOUT'
   | 'KEY_EMPTY'
   | 'KEY_TOO_LONG'
+  | 'KEY_BOUND'
   | 'KEY_DISPOSED';
 
 /** Everything that can go wrong with a key, without a byte of it: `cause` must not have seen the key either. */

@@ -18,3 +18,8 @@ export type KeyReference =
 export function describeReference(reference: KeyReference): string {
   return `${reference.kind}:${'path' in reference ? reference.path : reference.name}`;
 }
+
+/** References, and what they begin with, as people write them: `env:` and `credential:` are the command's words. */
+export function canonicalReference(text: string): string {
+  return text.replace(/^env:/, 'environment:').replace(/^credential:/, 'systemd-credential:');
+}

@@ -1,4 +1,5 @@
 import type { Logger } from '../base/log.ts';
+import type { KeyBindings, KeyUse } from './bindings.ts';
 import { keyError } from './errors.ts';
 import { runKeyCommand } from './key-command.ts';
 import { readSecretFile } from './key-file.ts';
@@ -8,15 +9,18 @@ import { describeReference, type KeyReference } from './reference.ts';
 /**
  * From a reference to a key, for as long as somebody holds it:
  *
- *     reference.ts ─▶ KeySources.fetch ─┬─ file, credential ─▶ key-file.ts
- *                                       ├─ environment ──────▶ taken at the start ─▶ KeyMaterial (material.ts), zeroed
- *                                       └─ command, tang ────▶ key-command.ts
+ *     reference.ts ─▶ bindings.ts ─▶ KeySources.fetch ─┬─ file, credential ─▶ key-file.ts
+ *                                                      ├─ environment ──────▶ taken at the start ─▶ KeyMaterial, zeroed
+ *                                                      └─ command, tang ────▶ key-command.ts
  */
 
 /** Gives the key that a reference stands for. The caller owns it: `using key = await source.fetch(...)`. */
 export interface KeySource {
-  /** @throws ShimError with a reason of keys/errors.ts, or the signal's reason */
-  fetch(reference: KeyReference, options: { readonly signal?: AbortSignal }): Promise<KeyMaterial>;
+  /**
+   * @param use what for: the operator may have bound the key to something else
+   * @throws ShimError with a reason of keys/errors.ts, or the signal's reason
+   */
+  fetch(reference: KeyReference, use: KeyUse, options?: { readonly signal?: AbortSignal }): Promise<KeyMaterial>;
 }
 
 /** What the operator allows. Whatever is missing is refused. */
@@ -33,6 +37,8 @@ export interface KeySourcesOptions {
   readonly credentialsDirectory: string | undefined;
   /** From which variables are taken out, and which commands get PATH of. `process.env` in the daemon. */
   readonly environment: NodeJS.ProcessEnv;
+  /** What keys are bound to. */
+  readonly bindings: KeyBindings;
   /** Where clevis is; default /usr/bin/clevis. */
   readonly clevis?: string;
 }
@@ -69,10 +75,15 @@ export class KeySources implements KeySource, Disposable {
     this.#takeEnvironment();
   }
 
-  async fetch(reference: KeyReference, options: { readonly signal?: AbortSignal } = {}): Promise<KeyMaterial> {
+  async fetch(
+    reference: KeyReference,
+    use: KeyUse,
+    options: { readonly signal?: AbortSignal } = {},
+  ): Promise<KeyMaterial> {
     const { signal } = options;
     signal?.throwIfAborted();
     const what = describeReference(reference);
+    this.#options.bindings.check(what, use);
     this.#options.log.debug({ key: what }, 'fetching a key');
     switch (reference.kind) {
       case 'file':

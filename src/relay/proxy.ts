@@ -1,5 +1,4 @@
 import type { Metadata, sendUnaryData, Server, ServerUnaryCall, ServiceError } from '@grpc/grpc-js';
-import { addReflection } from '../grpc/reflection.ts';
 import { bindServer, newServer } from '../grpc/server.ts';
 import type { DaemonClient } from './daemon.ts';
 import { METHODS } from './methods.ts';
@@ -19,7 +18,7 @@ const identity = (bytes: Buffer): Buffer => bytes;
  * every container behind it (CRI records exit code 255 and kills what still runs); this one lasts.
  */
 export class GrpcProxy {
-  readonly #server = newServer(-1);
+  readonly #server = newServer({ requestBytesMax: -1 });
   readonly #daemon: DaemonClient;
 
   constructor(daemon: DaemonClient) {
@@ -31,8 +30,6 @@ export class GrpcProxy {
         Object.fromEntries(entries.map(([method, path]) => [method, this.#handler(path)])),
       );
     }
-    // Its streams are not for passing on; what it tells does not change while this process lives.
-    addReflection(this.#server, 'containerd');
   }
 
   async listen(socket: string): Promise<void> {

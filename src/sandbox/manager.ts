@@ -7,7 +7,13 @@ import { sandboxDirectory } from '../qemu/files.ts';
 import { clearBareQemus } from '../qemu/bare-qemu.ts';
 import { asShimError } from '../qmp/errors.ts';
 import type { EventLog } from '../store/events.ts';
-import { beginAdmission, reasonsAgainst, refusalUnlessRunning, type Request } from '../volume/admission.ts';
+import {
+  beginAdmission,
+  reasonsAgainst,
+  refusalUnlessRunning,
+  withinRoots,
+  type Request,
+} from '../volume/admission.ts';
 import { attachVolume } from '../volume/attach.ts';
 import {
   attachMany,
@@ -398,9 +404,9 @@ export class SandboxManager {
     sandboxId: string,
     volumeId: string,
     requested: RequestedSpec,
-    options: { readonly timeoutMs: number; readonly callerWait?: AbortSignal },
+    options: { readonly timeoutMs: number; readonly callerWait?: AbortSignal; readonly roots?: Request['roots'] },
   ): Promise<VolumeSnapshot> {
-    return await this.#attach(this.#find(sandboxId), { volumeId, spec: requested }, options);
+    return await this.#attach(this.#find(sandboxId), { volumeId, spec: requested, roots: options.roots }, options);
   }
 
   async #attach(
@@ -549,6 +555,12 @@ export class SandboxManager {
     return await resizeVolume(sandbox, volume, { ...options, sizeBytes: wanted });
   }
 
+  /** Labels of a sandbox that is there, and since when it is; undefined when there is none of that id. */
+  labelsOf(sandboxId: string): { readonly labels: SandboxSpec['labels']; readonly createdAtMs: number } | undefined {
+    const identity = this.#sandboxes.get(sandboxId)?.identity;
+    return identity === undefined ? undefined : { labels: identity.spec.labels, createdAtMs: identity.createdAtMs };
+  }
+
   /** @throws ShimError as volume/operations/key-slots.ts does; NOT_FOUND */
   async keySlots(image: ImageOf): Promise<KeySlots> {
     return await listKeySlots(this.#keySlotsTarget(image));
@@ -560,7 +572,10 @@ export class SandboxManager {
   }
 
   #keySlotsTarget(image: ImageOf): KeySlotsTarget {
-    if ('path' in image) return { kind: 'image', host: this.#environment, path: image.path };
+    if ('path' in image) {
+      const config = withinRoots(this.#environment.config, image.roots);
+      return { kind: 'image', host: { ...this.#environment, config }, path: image.path };
+    }
     const host = this.#find(image.sandboxId);
     return { kind: 'attached', host, volume: this.#findVolume(host, image.volumeId) };
   }
@@ -615,7 +630,9 @@ export class SandboxManager {
 }
 
 /** Whose key slots: of an attached volume's image, or of one that nothing uses. */
-export type ImageOf = { readonly sandboxId: string; readonly volumeId: string } | { readonly path: string };
+export type ImageOf =
+  | { readonly sandboxId: string; readonly volumeId: string }
+  | { readonly path: string; readonly roots?: Request['roots'] };
 
 function limitsOf(signal: AbortSignal | undefined): WaitLimits {
   return signal === undefined ? {} : { signal };

@@ -256,6 +256,10 @@ export class Sandbox implements VolumeHost {
     return this.identity.id;
   }
 
+  get labels(): SandboxSpec['labels'] {
+    return this.identity.spec.labels;
+  }
+
   get config(): Config {
     return this.#parts.config;
   }

@@ -77,7 +77,7 @@ export function completeSandboxSpec(
   checkHostPath('spec.kernel', spec.kernel);
   checkHostPath('spec.initrd', spec.initrd);
   checkKernelParameters(spec.kernelParameters);
-  checkLabels(spec.labels);
+  checkLabels('spec.labels', spec.labels);
   // A template is saved when its agent answers, and a clone is known to run by the same sign.
   if (spec.template === 'required' && spec.readyWhen === 'started') {
     throw invalidArgument('spec.template', 'required', 'needs ready_when = agent');
@@ -117,14 +117,14 @@ function checkKernelParameters(text: string): void {
   }
 }
 
-function checkLabels(labels: Readonly<Record<string, string>>): void {
+/** Labels of a sandbox, or those to look for. @throws ShimError INVALID_ARGUMENT */
+export function checkLabels(field: string, labels: Readonly<Record<string, string>>): void {
   const entries = Object.entries(labels);
-  if (entries.length > LABELS_MAX)
-    throw invalidArgument('spec.labels', entries.length, `at most ${LABELS_MAX} are allowed`);
+  if (entries.length > LABELS_MAX) throw invalidArgument(field, entries.length, `at most ${LABELS_MAX} are allowed`);
   for (const [key, value] of entries) {
-    if (key === '') throw invalidArgument('spec.labels', key, 'a label must have a name');
+    if (key === '') throw invalidArgument(field, key, 'a label must have a name');
     if (Buffer.byteLength(key) > LABEL_BYTES_MAX || Buffer.byteLength(value) > LABEL_BYTES_MAX) {
-      throw invalidArgument('spec.labels', key, `name and value may have at most ${LABEL_BYTES_MAX} bytes each`);
+      throw invalidArgument(field, key, `name and value may have at most ${LABEL_BYTES_MAX} bytes each`);
     }
   }
 }

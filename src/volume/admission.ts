@@ -24,6 +24,16 @@ export interface Admitting {
 export interface Request {
   readonly volumeId: string;
   readonly spec: RequestedSpec;
+  /** Directories that the caller is limited to, in place of `allowed_roots`, which they lie below. */
+  readonly roots?: readonly string[] | undefined;
+}
+
+/** The configuration for a caller that is limited to some directories. */
+export function withinRoots<C extends Pick<Config, 'allowed_roots'>>(
+  config: C,
+  roots: readonly string[] | undefined,
+): C {
+  return roots === undefined ? config : { ...config, allowed_roots: roots.filter((root) => root.startsWith('/')) };
 }
 
 /** What became known of a request on the way, as far as it came. */
@@ -68,7 +78,7 @@ export async function* reasonsAgainst(
   });
   if (isRepeat(admission)) return;
   try {
-    admission.source = await inspectSource(spec, sandbox.config);
+    admission.source = await inspectSource(spec, withinRoots(sandbox.config, request.roots));
   } catch (error) {
     yield asShimError(error);
   }

@@ -46,6 +46,7 @@ export interface GuestBoot {
 /** What work on volumes needs to know of the VM, and no more. Implemented by Sandbox. */
 export interface VolumeHost extends GuestBoot {
   readonly id: string;
+  readonly labels: Readonly<Record<string, string>>;
   readonly log: Logger;
   readonly config: Config;
   readonly link: Pick<QmpLink, 'ready' | 'within'>;

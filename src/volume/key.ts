@@ -1,3 +1,4 @@
+import type { KeyUse } from '../keys/bindings.ts';
 import type { KeyMaterial } from '../keys/material.ts';
 import type { KeyReference } from '../keys/reference.ts';
 import type { VolumeSpec } from './spec.ts';
@@ -9,6 +10,15 @@ export function keyReference({ encryption }: VolumeSpec): KeyReference | undefin
   return encryption?.key.kind === 'provided' ? encryption.key.reference : undefined;
 }
 
+/** What the key of a volume is asked for. */
+function keyUse({ labels }: VolumeHost, { encryption }: VolumeSpec): KeyUse {
+  const uuid = encryption === undefined || encryption.uuid === '' ? undefined : encryption.uuid;
+  if (encryption?.kind === 'guest-luks2') {
+    return { kind: 'guest_luks2', labels, uuid, creates: encryption.mode !== 'open' };
+  }
+  return { kind: 'host_luks', labels, uuid, creates: encryption?.format === 'if_empty' };
+}
+
 /**
  * Fetches the key that opens a volume, if it needs one. It is asked for before anything is changed: a source that is
  * down leaves nothing behind. Whoever calls this disposes of it.
@@ -16,5 +26,6 @@ export function keyReference({ encryption }: VolumeSpec): KeyReference | undefin
  */
 export async function fetchKey(host: VolumeHost, spec: VolumeSpec): Promise<KeyMaterial | undefined> {
   const reference = keyReference(spec);
-  return reference === undefined ? undefined : await host.keys.fetch(reference, { signal: host.gone });
+  if (reference === undefined) return undefined;
+  return await host.keys.fetch(reference, keyUse(host, spec), { signal: host.gone });
 }

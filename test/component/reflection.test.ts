@@ -1,6 +1,4 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { before, describe, it } from 'node:test';
 import { execa } from 'execa';
@@ -8,7 +6,7 @@ import { ensurePackages, isRoot } from '../../scripts/lib/packages.ts';
 import { TestDaemon } from '../support/daemon.ts';
 
 /**
- * What the sockets tell of themselves by reflection, to a client that takes nothing but what protoc would write:
+ * What the API tells of itself by reflection, to a client that takes nothing but what protoc would write:
  * google.protobuf's own descriptor pool.
  */
 
@@ -46,7 +44,7 @@ await describe('reflection, to a strict client', { skip }, async () => {
   before(() => ensurePackages(['python3-grpcio', 'python3-protobuf'], hasClient));
 
   await it('the API: the files of proto/ with their names and dependencies, and all to call it', async () => {
-    await using daemon = await TestDaemon.start();
+    await using daemon = await TestDaemon.start({ config: { reflection: 'on' } });
     const { methods, files, messages, answer } = await ask(daemon.socket, 'qshim.v1.Sandboxes', 'List');
     assert.deepEqual(
       Object.keys(methods),
@@ -64,31 +62,5 @@ await describe('reflection, to a strict client', { skip }, async () => {
     assert.equal(messages['qshim.v1.SandboxSpec']?.['labels'], 'map of scalars');
     // An empty list is an empty message.
     assert.deepEqual(answer, { ok: '' });
-  });
-
-  await it("containerd's socket, where the relay tells of it", async () => {
-    await using stack = new AsyncDisposableStack();
-    const directory = await mkdtemp(join(tmpdir(), 'qshim-reflection-'));
-    stack.defer(() => rm(directory, { recursive: true }));
-    const socket = join(directory, 'shim.sock');
-    stack.use(
-      await TestDaemon.start({
-        config: { containerd_socket: socket, containerd_address: join(directory, 'containerd.sock') },
-      }),
-    );
-    const { methods, files, messages, answer } = await ask(
-      socket,
-      'containerd.services.sandbox.v1.Controller',
-      'Platform',
-    );
-    assert.deepEqual(
-      Object.keys(methods),
-      ['containerd.services.sandbox.v1.Controller', 'containerd.task.v3.Task', ...REFLECTION].sort(),
-    );
-    assert.ok(files.includes('containerd/types.proto') && files.includes('google/protobuf/any.proto'));
-    assert.equal(messages['containerd.types.Sandbox']?.['extensions'], 'map of google.protobuf.Any');
-    assert.equal(messages['containerd.types.Sandbox']['created_at'], 'google.protobuf.Timestamp');
-    // The call has come to the daemon, and an empty id is refused there.
-    assert.deepEqual(answer, { code: 'INVALID_ARGUMENT' });
   });
 });

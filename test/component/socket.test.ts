@@ -396,8 +396,15 @@ await describe('what the daemon tells of itself', async () => {
     });
   });
 
-  await it('is all that a client needs to call it', async () => {
+  await it('is nothing by reflection, unless that is configured', async () => {
     await withDaemon({}, async (daemon) => {
+      using client = new ReflectionClient(daemon.socket);
+      await assert.rejects(client.services(), { code: status.UNIMPLEMENTED });
+    });
+  });
+
+  await it('is all that a client needs to call it, by reflection', async () => {
+    await withDaemon({ config: { reflection: 'on' } }, async (daemon) => {
       using client = new ReflectionClient(daemon.socket);
       const services = await client.services();
       for (const name of ['qshim.v1.Events', 'qshim.v1.Sandboxes', 'qshim.v1.Volumes', 'grpc.health.v1.Health']) {

@@ -9,12 +9,14 @@ import { after, before, describe, it } from 'node:test';
 import { execa } from 'execa';
 import { ensureCommands, missingCommands } from '../../scripts/lib/packages.ts';
 import { silentLogger } from '../../src/base/log.ts';
+import { KeyBindings, type KeyUse } from '../../src/keys/bindings.ts';
 import { KeySources } from '../../src/keys/sources.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 
 const TOOLS = ['clevis', 'jose', 'curl', 'tangd'] as const;
 const isRoot = process.getuid?.() === 0;
 const skip = !isRoot && missingCommands(TOOLS).length > 0 ? 'clevis and tang are not installed' : false;
+const USE: KeyUse = { kind: 'guest_luks2', labels: {}, uuid: undefined, creates: false };
 const KEY = Buffer.from([0, 255, 10, 0x6b, 0x65, 0x79, 10]);
 
 async function freePort(): Promise<number> {
@@ -67,6 +69,7 @@ describe('a key that is bound to a Tang server', { skip }, () => {
 
   const sources = (): KeySources =>
     new KeySources({
+      bindings: new KeyBindings([]),
       log: silentLogger(),
       directories: [directory],
       environmentNames: [],
@@ -78,7 +81,7 @@ describe('a key that is bound to a Tang server', { skip }, () => {
 
   it('is to be had while the server answers, byte for byte', async () => {
     await using _tangd = await startTangd(join(directory, 'server'), port);
-    using key = await sources().fetch({ kind: 'tang', path });
+    using key = await sources().fetch({ kind: 'tang', path }, USE);
     assert.deepEqual(
       key.use((bytes) => Buffer.from(bytes)),
       KEY,
@@ -87,17 +90,17 @@ describe('a key that is bound to a Tang server', { skip }, () => {
 
   it('and not without it, nor from another one', async () => {
     const down = shimFailure('UNAVAILABLE', 'KEY_SOURCE_DOWN');
-    await assert.rejects(sources().fetch({ kind: 'tang', path }), down);
+    await assert.rejects(sources().fetch({ kind: 'tang', path }, USE), down);
     const other = join(directory, 'other');
     await mkdir(other);
     await execa('/usr/libexec/tangd-keygen', [other]);
     await using _tangd = await startTangd(other, port);
-    await assert.rejects(sources().fetch({ kind: 'tang', path }), down);
+    await assert.rejects(sources().fetch({ kind: 'tang', path }, USE), down);
   });
 
   it('a JWE that others may write is refused: it names the server', async () => {
     await chmod(path, 0o666);
     const refused = shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED');
-    await assert.rejects(sources().fetch({ kind: 'tang', path }), refused);
+    await assert.rejects(sources().fetch({ kind: 'tang', path }, USE), refused);
   });
 });

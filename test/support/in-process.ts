@@ -89,7 +89,18 @@ async function startManager(config: Config, log: Logger): Promise<[SandboxManage
   // Nothing here asks for a key.
   const keys: KeySource = { fetch: () => Promise.reject(new Error('no keys')) };
   const claims = new BackingClaims();
-  const manager = new SandboxManager({ config, log, events, claims, budgets, accelerators, cells, templates, pool, keys });
+  const manager = new SandboxManager({
+    config,
+    log,
+    events,
+    claims,
+    budgets,
+    accelerators,
+    cells,
+    templates,
+    pool,
+    keys,
+  });
   await manager.start();
   owned.defer(() => manager.release());
   return [manager, owned.move()];

@@ -8,12 +8,14 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { inspect } from 'node:util';
 import { pino } from 'pino';
 import { silentLogger } from '../../src/base/log.ts';
+import { KeyBindings, type KeyUse } from '../../src/keys/bindings.ts';
 import { KEY_BYTES_MAX, KeyMaterial } from '../../src/keys/material.ts';
 import { describeReference, type KeyReference } from '../../src/keys/reference.ts';
 import { KeySources, type KeySourcesOptions } from '../../src/keys/sources.ts';
 import { shimFailure } from '../support/agent-pair.ts';
 
 const KEY = Buffer.from([0, 10, 255, 39, 0x6b, 0x65, 0x79, 10]);
+const USE: KeyUse = { kind: 'host_luks', labels: { tenant: 'a' }, uuid: undefined, creates: false };
 const isRoot = process.getuid?.() === 0;
 
 let directory: string;
@@ -28,6 +30,7 @@ function sources(changes: Partial<KeySourcesOptions> = {}): KeySources {
     directories: [directory],
     environmentNames: [],
     commands: new Map(),
+    bindings: new KeyBindings([]),
     timeoutMs: 5000,
     credentialsDirectory: undefined,
     environment: {},
@@ -43,7 +46,7 @@ async function file(name: string, bytes: Uint8Array, mode = 0o600): Promise<stri
 }
 
 async function bytesOf(from: KeySources, reference: KeyReference): Promise<Buffer> {
-  using key = await from.fetch(reference);
+  using key = await from.fetch(reference, USE);
   return key.use((bytes) => Buffer.from(bytes));
 }
 
@@ -154,7 +157,7 @@ describe('key files', () => {
   for (const [what, make, code, reason] of refusals) {
     it(`${what}: ${reason}`, async () => {
       const path = await make();
-      await assert.rejects(sources().fetch({ kind: 'file', path }), shimFailure(code, reason));
+      await assert.rejects(sources().fetch({ kind: 'file', path }, USE), shimFailure(code, reason));
     });
   }
 
@@ -162,13 +165,13 @@ describe('key files', () => {
     const path = await file('foreign', KEY);
     await chown(path, 12345, 12345);
     const refused = shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED');
-    await assert.rejects(sources().fetch({ kind: 'file', path }), refused);
+    await assert.rejects(sources().fetch({ kind: 'file', path }, USE), refused);
   });
 
   it('without a configured directory nothing is read', async () => {
     const path = await file('plain', KEY);
     const refused = shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED');
-    await assert.rejects(sources({ directories: [] }).fetch({ kind: 'file', path }), refused);
+    await assert.rejects(sources({ directories: [] }).fetch({ kind: 'file', path }, USE), refused);
   });
 });
 
@@ -179,13 +182,13 @@ describe('credentials of systemd', () => {
     assert.deepEqual(await bytesOf(from, { kind: 'systemd-credential', name: 'disk.key' }), KEY);
     for (const name of ['../x', 'a/b', '.hidden', '']) {
       const refused = shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED');
-      await assert.rejects(from.fetch({ kind: 'systemd-credential', name }), refused);
+      await assert.rejects(from.fetch({ kind: 'systemd-credential', name }, USE), refused);
     }
   });
 
   it('none were given', async () => {
     const missing = shimFailure('NOT_FOUND', 'KEY_NOT_FOUND');
-    await assert.rejects(sources().fetch({ kind: 'systemd-credential', name: 'disk.key' }), missing);
+    await assert.rejects(sources().fetch({ kind: 'systemd-credential', name: 'disk.key' }, USE), missing);
   });
 });
 
@@ -198,8 +201,11 @@ describe('environment', () => {
       assert.equal((await bytesOf(from, { kind: 'environment', name: 'DISK_KEY' })).toString(), 'words');
     }
     const refused = shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED');
-    await assert.rejects(from.fetch({ kind: 'environment', name: 'OTHER' }), refused);
-    await assert.rejects(from.fetch({ kind: 'environment', name: 'UNSET' }), shimFailure('NOT_FOUND', 'KEY_NOT_FOUND'));
+    await assert.rejects(from.fetch({ kind: 'environment', name: 'OTHER' }, USE), refused);
+    await assert.rejects(
+      from.fetch({ kind: 'environment', name: 'UNSET' }, USE),
+      shimFailure('NOT_FOUND', 'KEY_NOT_FOUND'),
+    );
   });
 });
 
@@ -232,9 +238,12 @@ describe('commands', () => {
       shimFailure('FAILED_PRECONDITION', 'KEY_TOO_LONG'),
     );
     const missing = sources({ commands: new Map([['it', { file: '/nowhere/at/all', args: [] }]]) });
-    await assert.rejects(missing.fetch({ kind: 'command', name: 'it' }), shimFailure('UNAVAILABLE', 'KEY_SOURCE_DOWN'));
     await assert.rejects(
-      missing.fetch({ kind: 'command', name: 'other' }),
+      missing.fetch({ kind: 'command', name: 'it' }, USE),
+      shimFailure('UNAVAILABLE', 'KEY_SOURCE_DOWN'),
+    );
+    await assert.rejects(
+      missing.fetch({ kind: 'command', name: 'other' }, USE),
       shimFailure('PERMISSION_DENIED', 'KEY_SOURCE_REFUSED'),
     );
   });
@@ -249,7 +258,7 @@ describe('commands', () => {
 
   it('a caller that gives up ends it', async () => {
     const signal = AbortSignal.timeout(100);
-    const hanging = sources({ commands: sh('sleep 60') }).fetch({ kind: 'command', name: 'it' }, { signal });
+    const hanging = sources({ commands: sh('sleep 60') }).fetch({ kind: 'command', name: 'it' }, USE, { signal });
     await assert.rejects(hanging, { name: 'TimeoutError' });
   });
 
@@ -262,4 +271,65 @@ describe('commands', () => {
 it('a reference in words', () => {
   assert.equal(describeReference({ kind: 'tang', path: '/etc/keys/a.jwe' }), 'tang:/etc/keys/a.jwe');
   assert.equal(describeReference({ kind: 'command', name: 'vault' }), 'command:vault');
+});
+
+describe('bindings of keys', () => {
+  const UUID = '01234567-89ab-cdef-0123-456789abcdef';
+  const bindings = new KeyBindings([
+    'file:/k/a* kind=host_luks label=tenant=a',
+    `env:B uuid=${UUID}`,
+    'command:c kind=guest_luks2',
+    'file:/k/all label=tenant=a label=tier=gold=1',
+  ]);
+  const allowed = (reference: string, use: Partial<KeyUse>): boolean => {
+    try {
+      bindings.check(reference, { ...USE, ...use });
+      return true;
+    } catch (error) {
+      assert.ok(shimFailure('PERMISSION_DENIED', 'KEY_BOUND')(error));
+      return false;
+    }
+  };
+
+  it('let a key be used for what all of its bindings allow, and for nothing else', () => {
+    for (const [reference, use, expected] of [
+      ['file:/k/a1', {}, true],
+      ['file:/k/a1', { kind: 'guest_luks2' }, false],
+      ['file:/k/a1', { labels: { tenant: 'b' } }, false],
+      ['file:/k/a1', { labels: {} }, false],
+      // An image that no sandbox has.
+      ['file:/k/a1', { labels: undefined }, false],
+      ['environment:B', { uuid: UUID }, true],
+      ['environment:B', { uuid: undefined }, false],
+      ['environment:B', { uuid: UUID, creates: true }, false],
+      ['command:c', { kind: 'guest_luks2' }, true],
+      ['command:c', {}, false],
+      ['command:cc', {}, true],
+      ['file:/k/all', { labels: { tenant: 'a', tier: 'gold=1' } }, true],
+      // It begins as the first binding says, too.
+      ['file:/k/all', { kind: 'guest_luks2', labels: { tenant: 'a', tier: 'gold=1' } }, false],
+      ['file:/k/other', { kind: 'guest_luks2', labels: undefined }, true],
+    ] as const) {
+      assert.equal(allowed(reference, use), expected, `${reference} ${JSON.stringify(use)}`);
+    }
+  });
+
+  it('are read strictly', () => {
+    for (const [line, problem] of [
+      ['file:/k', /binds the key to nothing/],
+      ['/k kind=host_luks', /does not begin with a reference/],
+      ['file:/k kind=luks', /has "kind=luks"/],
+      ['file:/k uuid=x', /has "uuid=x"/],
+      ['file:/k label=tenant', /has "label=tenant"/],
+      ['file:/k roots=/srv', /has "roots=\/srv"/],
+    ] as const) {
+      assert.throws(() => new KeyBindings([line]), problem, line);
+    }
+  });
+
+  it('are asked before the source is', async () => {
+    const from = sources({ bindings: new KeyBindings(['file:/none kind=guest_luks2']) });
+    const bound = shimFailure('PERMISSION_DENIED', 'KEY_BOUND');
+    await assert.rejects(from.fetch({ kind: 'file', path: '/none' }, USE), bound);
+  });
 });

@@ -1,14 +1,18 @@
 import type { Server } from '@grpc/grpc-js';
 import { ShimError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
+import type { Gate } from '../../callers/gate.ts';
+import { CONTAINERD } from '../../callers/identity.ts';
+import { Quotas } from '../../callers/quotas.ts';
 import type { Config } from '../../config.ts';
 import type { ControllerHandlers } from '../../grpc/generated/containerd/services/sandbox/v1/Controller.ts';
 import type { TaskHandlers } from '../../grpc/generated/containerd/task/v3/Task.ts';
-import { Budget, tolerant, unary, type CallContext, type Edge } from '../../grpc/handlers.ts';
+import { Recheck, tolerant, unary, type CallContext, type Edge } from '../../grpc/handlers.ts';
 import { drainServer, listenOn, newServer } from '../../grpc/server.ts';
 import type { Caller } from '../caller.ts';
 import type { SandboxController } from '../controller.ts';
 import type { TaskService } from '../task.ts';
+import { CONTAINERD_ACCESS } from './access.ts';
 import { loadContainerdApi } from './schema.ts';
 
 /** Header in which containerd sends the namespace of a call. */
@@ -17,6 +21,8 @@ const NAMESPACE_HEADER = 'containerd-namespace';
 const DEFAULT_NAMESPACE = 'default';
 /** Waits that may be held, for each short call that may be in progress. */
 const HELD_FACTOR = 8;
+/** A pod's or container's whole specification; containerd itself takes messages of 16 MiB. */
+const REQUEST_BYTES_MAX = 8_388_608;
 
 interface Edges {
   readonly short: Edge;
@@ -33,16 +39,25 @@ export class ContainerdServer {
 
   constructor(
     services: { readonly controller: SandboxController; readonly tasks: TaskService },
-    config: Config,
-    log: Logger,
+    { config, log, gate }: { readonly config: Config; readonly log: Logger; readonly gate: Gate },
   ) {
     this.#config = config;
     this.#log = log;
-    this.#server = newServer(config.request_bytes_max);
+    this.#server = newServer({ requestBytesMax: REQUEST_BYTES_MAX });
+    const edge = (calls: number): Edge => {
+      const limits = { connections: 0, streams: 0, calls };
+      return {
+        ...{ log, gate, quotas: new Quotas(limits, limits) },
+        accessOf: (rpc) => CONTAINERD_ACCESS[rpc],
+        identityOf: () => CONTAINERD,
+        // There are no streams.
+        recheck: new Recheck(),
+      };
+    };
     const edges: Edges = {
-      short: { log, calls: new Budget('calls', config.calls_max), streams: new Budget('streams', 1) },
+      short: edge(config.calls_max),
       // Each running container holds a Wait: those must not use up what short calls may have.
-      held: { log, calls: new Budget('waits', config.calls_max * HELD_FACTOR), streams: new Budget('streams', 1) },
+      held: edge(config.calls_max * HELD_FACTOR),
     };
     const caller = (context: CallContext): Caller => ({
       namespace: context.header(NAMESPACE_HEADER) || DEFAULT_NAMESPACE,

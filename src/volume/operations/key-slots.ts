@@ -4,6 +4,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { invalidArgument, isShimError, messageOf, ShimError } from '../../base/errors.ts';
 import type { Logger } from '../../base/log.ts';
 import type { Config } from '../../config.ts';
+import type { KeyUse } from '../../keys/bindings.ts';
 import type { KeyMaterial } from '../../keys/material.ts';
 import type { KeyReference } from '../../keys/reference.ts';
 import type { KeySource } from '../../keys/sources.ts';
@@ -141,7 +142,8 @@ function attachedImage({ id: sandboxId }: Pick<VolumeHost, 'id'>, volume: Volume
 
 async function changeAttached(host: VolumeHost, volume: Volume, change: KeySlotChange): Promise<KeySlots> {
   attachedImage(host, volume);
-  using keys = await fetchKeys(host.keys, change, host.gone);
+  const { uuid } = await readHeader(attachedImage(host, volume), host.config);
+  using keys = await fetchKeys(host.keys, change, { labels: host.labels, uuid }, host.gone);
   const work = async (): Promise<KeySlots> => {
     const { qmp_reply_timeout_ms: waitMs } = host.config;
     const { binary, config, log } = host;
@@ -208,7 +210,8 @@ async function changeImage(host: ImageHost, image: string, change: KeySlotChange
   claims.claim({ described: path, identity: found.identity }, owner, true);
   using _claim = { [Symbol.dispose]: () => claims.release(found.identity, owner) };
   const signal = AbortSignal.timeout(AMEND_TIMEOUT_MS);
-  using keys = await fetchKeys(source, change, signal);
+  const { uuid } = await readHeader({ path, identity: found.identity }, config);
+  using keys = await fetchKeys(source, change, { labels: undefined, uuid }, signal);
   return await withBareQemu(config, log, async ({ qmp, qemu }) => {
     // It would take nobody's VM along, but it might leave the image half changed.
     await requireCommand({ qmp, binary: `/proc/${qemu.pid}/exe`, config, log }, AMEND);
@@ -239,10 +242,16 @@ interface Keys extends Disposable {
   readonly newKey: KeyMaterial | undefined;
 }
 
-async function fetchKeys(source: KeySource, change: KeySlotChange, signal: AbortSignal): Promise<Keys> {
+async function fetchKeys(
+  source: KeySource,
+  change: KeySlotChange,
+  image: Pick<KeyUse, 'labels' | 'uuid'>,
+  signal: AbortSignal,
+): Promise<Keys> {
+  const use: KeyUse = { ...image, kind: 'host_luks', creates: false };
   using stack = new DisposableStack();
-  const key = stack.use(await source.fetch(change.key, { signal }));
-  const newKey = 'newKey' in change ? stack.use(await source.fetch(change.newKey, { signal })) : undefined;
+  const key = stack.use(await source.fetch(change.key, use, { signal }));
+  const newKey = 'newKey' in change ? stack.use(await source.fetch(change.newKey, use, { signal })) : undefined;
   // The old key would open the slot of the new one too: QEMU takes away every slot that it opens, or none.
   if (change.kind === 'change' && newKey !== undefined && isSame(key, newKey)) {
     throw new ShimError('FAILED_PRECONDITION', 'new_key is the key that it is to take the place of', {

@@ -108,6 +108,8 @@ export interface SourceModule<S extends { readonly kind: string }> {
   complete(requested: S): S;
   /** In one word, for people: a path, a URI. */
   describe(source: S): string;
+  /** Where it is, for who may use what: a path of this host, or `nbd:HOST`. Nothing of it was checked. */
+  place(source: S): string;
   /** The source as QEMU opens it, put together again from its spec and what `describe` said of the resolved one. */
   resolved(source: S, described: string): S;
 

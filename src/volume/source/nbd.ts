@@ -69,6 +69,7 @@ export const nbd: SourceModule<NbdSource> = {
   toMessage,
   complete,
   describe: toUri,
+  place: ({ server }) => (server.type === 'unix' ? server.path : `nbd:${server.host.toLowerCase()}`),
   resolved: (source, described) => {
     const { server, tls } = fromUri(described);
     return { ...source, server, tls };

@@ -41,6 +41,7 @@ export const qcow2File: SourceModule<Qcow2FileSource> = {
   toMessage: ({ path }) => ({ path }),
   complete: checkSourcePath,
   describe: ({ path }) => path,
+  place: ({ path }) => path,
   resolved: (source, path) => ({ ...source, path }),
   inspect: (source, use, config, keep) =>
     inspectLocal(

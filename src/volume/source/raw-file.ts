@@ -33,6 +33,7 @@ export const rawFile: SourceModule<RawFileSource> = {
   toMessage: ({ path }) => ({ path }),
   complete: checkSourcePath,
   describe: ({ path }) => path,
+  place: ({ path }) => path,
   resolved: (source, path) => ({ ...source, path }),
   inspect: (source, use, config, keep) =>
     inspectLocal(
