@@ -33,6 +33,7 @@ import { Templates } from './template/templates.ts';
 const DEFAULT_CONFIG_FILE = '/etc/qshim/config.toml';
 const EXIT_FAILED = 1;
 const EXIT_USAGE = 2;
+const ALIVE_MS = 60_000;
 
 async function main(): Promise<number> {
   const errors = errorOutput('qshimd');
@@ -68,6 +69,9 @@ async function serve(options: Config, log: Logger): Promise<void> {
   const stop = Promise.withResolvers<NodeJS.Signals>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.resolve(signal));
   await using cleanup = new AsyncDisposableStack();
+  // Before there is a socket, what is waited for (the end of a process) may keep nothing open.
+  const alive = setInterval(() => undefined, ALIVE_MS);
+  cleanup.defer(() => clearInterval(alive));
   cleanup.use(surviveFailedSpawns(log));
   cleanup.use(await lockStateDirectory(options.state_dir));
   cleanup.use(fileHelpers).warmUp();

@@ -46,7 +46,7 @@ export async function checkLicences(
   packages: readonly RuntimePackage[],
   allowed: ReadonlySet<string> = ALLOWED_LICENCES,
 ): Promise<readonly Licensed[]> {
-  const checked = await Promise.all(packages.map((one) => examine(root, one, allowed)));
+  const checked = await Promise.all(packages.map((one) => examine(root, one, allowed, packages)));
   const problems = checked.flatMap(({ problem }) => problem ?? []);
   if (problems.length > 0) throw new Error(`licences:\n  ${problems.join('\n  ')}`);
   return checked.flatMap(({ licensed }) => licensed ?? []);
@@ -76,6 +76,7 @@ async function examine(
   root: string,
   one: RuntimePackage,
   allowed: ReadonlySet<string>,
+  all: readonly RuntimePackage[],
 ): Promise<{ readonly problem?: string; readonly licensed?: Licensed }> {
   const label = `${one.name} ${one.version}`;
   const { licence } = one;
@@ -91,10 +92,21 @@ async function examine(
   if (installed.license !== licence) {
     return { problem: `${label} says ${installed.license ?? 'nothing'} itself, and ${licence} in package-lock.json` };
   }
-  const files = (await readdir(folder)).filter((file) => LICENCE_FILE.test(file)).sort();
-  if (files.length === 0) return { problem: `${label} brings no text of its licence` };
-  const texts = await Promise.all(
-    files.map(async (file) => ({ file, text: await readFile(join(folder, file), 'utf8') })),
+  for (const { path } of [one, ...wholesOf(one, all)]) {
+    const texts = await licenceTexts(join(root, path));
+    if (texts.length > 0) return { licensed: { package: one, licence, texts } };
+  }
+  return { problem: `${label} brings no text of its licence` };
+}
+
+/** The packages of which this one is the part for one platform: released together, and under one licence. */
+function wholesOf(part: RuntimePackage, all: readonly RuntimePackage[]): readonly RuntimePackage[] {
+  return all.filter(
+    ({ version, licence, needs }) => version === part.version && licence === part.licence && needs.includes(part.path),
   );
-  return { licensed: { package: one, licence, texts } };
+}
+
+async function licenceTexts(folder: string): Promise<readonly LicenceText[]> {
+  const files = (await readdir(folder)).filter((file) => LICENCE_FILE.test(file)).sort();
+  return await Promise.all(files.map(async (file) => ({ file, text: await readFile(join(folder, file), 'utf8') })));
 }

@@ -299,6 +299,7 @@ function mountMessage(mount: MountSpec | undefined): MountMessage | null {
 
 export function eventMessage(event: ShimEvent): EventMessage {
   return {
+    epoch: event.epoch,
     sequence: event.sequence,
     time: timestamp(event.timeMs),
     sandboxId: event.sandboxId,

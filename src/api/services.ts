@@ -160,14 +160,15 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
 export function eventsHandlers(manager: SandboxManager, edge: Edge): EventsHandlers {
   return {
     Watch: streaming(edge, 'Events.Watch', async (request, send, context) => {
-      const { sandboxId, afterSequence, allRetained } = request;
+      const { sandboxId, afterSequence, afterEpoch, allRetained } = request;
       if (!Number.isSafeInteger(afterSequence)) {
         throw invalidArgument('after_sequence', afterSequence, 'is not a sequence number');
       }
-      if (allRetained && afterSequence !== 0) {
+      if (allRetained && (afterSequence !== 0 || afterEpoch !== '')) {
         throw invalidArgument('after_sequence', afterSequence, 'cannot be together with all_retained');
       }
-      const after = afterSequence === 0 ? undefined : afterSequence;
+      const epoch = afterEpoch === '' ? undefined : afterEpoch;
+      const after = afterSequence === 0 && epoch === undefined ? undefined : { epoch, sequence: afterSequence };
       using watcher = manager.events.watch(allRetained ? 'retained' : after);
       const visible = new Visibility(manager, context.permit);
       await relay(watcher, { ...{ context, sandboxId }, visible }, (event) => send(eventMessage(event)));
@@ -204,7 +205,7 @@ function snapshotEvent(
   return {
     type,
     sandboxId,
-    sequence: manager.events.sequence,
+    ...manager.events.newest,
     timeMs: Date.now(),
     volumeId: undefined,
     generation: 0,

@@ -23,13 +23,15 @@ export function addWatchCommand(program: CommandUnknownOpts, session: Session): 
         .argParser(wholeNumber(1, Number.MAX_SAFE_INTEGER))
         .conflicts('all'),
     )
+    .option('--epoch <epoch>', 'with --after: the epoch of that number, as --json shows it (default: whatever it is)')
     .option('--all', 'first all events that the daemon still has (default: from now on)')
     .addHelpText('after', '\nExamples:\n  qshim watch --all\n  qshim watch --sandbox sb1 --after 120 --json')
     .action(async (options) => {
       const { sandbox: sandboxId } = options;
       await session.run({ sandboxId }, async (api) => {
         if (sandboxId !== undefined) await remarkIfUnknown(session, api, sandboxId);
-        const request = present({ sandboxId: options.sandbox, afterSequence: options.after, allRetained: options.all });
+        const { sandbox, after, epoch, all } = options;
+        const request = present({ sandboxId: sandbox, afterSequence: after, afterEpoch: epoch, allRetained: all });
         await api.stream<Event__Output>(
           (callOptions) => api.events.Watch(request, callOptions),
           (event) => (session.json ? session.jsonLine(event) : session.say(eventLine(event))),

@@ -28,6 +28,8 @@ export type EventType =
 
 /** One observed change. `subject` is a snapshot of the sandbox or volume as it was right after. */
 export interface ShimEvent {
+  /** Of which numbering `sequence` is (events.ts). */
+  readonly epoch: string;
   readonly sequence: number;
   readonly timeMs: number;
   readonly type: EventType;
@@ -40,4 +42,4 @@ export interface ShimEvent {
   readonly subject: unknown;
 }
 
-export type NewEvent = Omit<ShimEvent, 'sequence' | 'timeMs'>;
+export type NewEvent = Omit<ShimEvent, 'epoch' | 'sequence' | 'timeMs'>;

@@ -1,10 +1,12 @@
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { EventType, NewEvent, ShimEvent } from './event.ts';
-import { EventFile, type StoredEvent } from './event-file.ts';
+import { EventFile, newEpoch, type KeptEvents } from './event-file.ts';
 
 /** Events of a volume that tell of no change of its state. */
 const NOT_A_STATE: ReadonlySet<EventType> = new Set(['volume.health', 'volume.job', 'volume.resized']);
+
+type Unnumbered = NewEvent & { readonly timeMs: number };
 
 export interface EventLogLimits {
   readonly retainedMax: number;
@@ -12,33 +14,61 @@ export interface EventLogLimits {
   readonly watcherQueueMax: number;
 }
 
+/** Microseconds: more than any daemon has ever given, and more the later it is. */
+const EPOCH_NUMBERS_PER_MS = 1000;
+
+/** An event, as a watcher remembers it to go on behind it. */
+export interface EventToken {
+  /** Undefined: whatever its epoch is. */
+  readonly epoch: string | undefined;
+  readonly sequence: number;
+}
+
 /**
  * All events of the daemon in order, with the newest kept for watchers that come late. Emitting never waits: a watcher
  * that does not keep up loses its stream, with an error that says so, and nobody else notices.
+ *
+ * Numbers rise, and have no gaps within an epoch. An epoch lasts for as long as all of its events are on disk before
+ * anybody sees them, over any number of daemons. Where they cannot be kept (no room), the daemon begins another epoch,
+ * far above all numbers that were given: a daemon that comes after it and knows nothing of them gives none of these
+ * numbers again, and none of that epoch.
  */
 export class EventLog {
   readonly #limits: EventLogLimits;
   readonly #file: EventFile | undefined;
-  readonly #retained: ShimEvent[] = [];
+  /** Of the last daemon, before a gap: nobody goes on from them. */
+  readonly #beforeGap: readonly ShimEvent[];
+  readonly #retained: ShimEvent[];
   readonly #watchers = new Set<Watcher>();
-  /** Numbered, not yet on disk, not yet delivered. */
-  #waiting: ShimEvent[] = [];
+  /** Not yet numbered for good, not yet on disk, not yet delivered. */
+  #waiting: Unnumbered[] = [];
   #writing: Promise<void> | undefined;
-  /** Of the newest event that was emitted; watchers have seen at most this. */
-  #emitted = 0;
-  #delivered = 0;
+  /** In which events are numbered now. */
+  #epoch: string;
+  /** The newest event that was delivered. */
+  #newest: { readonly epoch: string; readonly sequence: number };
+  /** Events that were delivered are not on disk. */
+  #unkept = false;
 
   /** An event log in memory only; `open` makes one that outlives the daemon. */
-  constructor(limits: EventLogLimits, kept?: { readonly file: EventFile; readonly events: readonly StoredEvent[] }) {
+  constructor(limits: EventLogLimits, kept?: KeptEvents) {
     this.#limits = limits;
     this.#file = kept?.file;
-    for (const event of kept?.events ?? []) {
+    const events = (kept?.events ?? []).map(
       // The type was one of ours when it was written; a newer daemon's types are passed on as they are.
-      const type = event.type as EventType;
-      this.#retained.push({ ...event, type, volumeId: event.volumeId, cause: event.cause, subject: undefined });
-    }
-    this.#emitted = this.#retained.at(-1)?.sequence ?? 0;
-    this.#delivered = this.#emitted;
+      (event): ShimEvent => ({
+        ...event,
+        type: event.type as EventType,
+        volumeId: event.volumeId,
+        cause: event.cause,
+        subject: undefined,
+      }),
+    );
+    const incomplete = kept?.incomplete === true;
+    this.#beforeGap = incomplete ? events : [];
+    this.#retained = incomplete ? [] : events;
+    this.#epoch = kept?.epoch ?? newEpoch();
+    this.#newest = { epoch: this.#epoch, sequence: events.at(-1)?.sequence ?? 0 };
   }
 
   /** An event log that goes on where the last daemon's ended. */
@@ -46,17 +76,18 @@ export class EventLog {
     return new EventLog(limits, await EventFile.open(path, limits.retainedMax, log));
   }
 
-  /** Sequence number of the newest event that watchers may have seen. */
-  get sequence(): number {
-    return this.#delivered;
+  /** Epoch and number of the newest event that watchers may have seen. */
+  get newest(): { readonly epoch: string; readonly sequence: number } {
+    const { epoch, sequence } = this.#newest;
+    return { epoch, sequence };
   }
 
   /**
    * The newest retained event about the state of a volume's generation (or, without a volume, about the sandbox
    * itself).
    */
-  latest(sandboxId: string, volumeId: string | undefined, generation: number): ShimEvent | undefined {
-    return [...this.#retained, ...this.#waiting].findLast(
+  latest(sandboxId: string, volumeId: string | undefined, generation: number): NewEvent | undefined {
+    return [...this.#beforeGap, ...this.#retained, ...this.#waiting].findLast(
       (event) =>
         event.sandboxId === sandboxId &&
         event.volumeId === volumeId &&
@@ -67,78 +98,98 @@ export class EventLog {
 
   /**
    * Numbers an event and delivers it.
-   * INVARIANT: with a file, an event is on disk before any watcher sees it. Else a daemon that is killed in between
-   * would give its number to another event, and a watcher that goes on from that number would miss one.
+   * INVARIANT: with a file, an event of an epoch that is kept is on disk before any watcher sees it. Else a daemon that
+   * is killed in between would give its number to another event, and a watcher that goes on from that number would miss
+   * one.
    */
   emit(event: NewEvent): void {
-    this.#emitted += 1;
-    const full: ShimEvent = { ...event, sequence: this.#emitted, timeMs: Date.now() };
+    this.#waiting.push({ ...event, timeMs: Date.now() });
     if (this.#file === undefined) {
-      this.#deliver(full);
+      for (const full of this.#numbered(this.#waiting.splice(0))) this.#deliver(full);
       return;
     }
-    this.#waiting.push(full);
     this.#writing ??= this.#drain(this.#file).finally(() => {
       this.#writing = undefined;
     });
   }
 
-  /** Resolves once everything that was emitted has been delivered. */
+  /** Resolves once everything that was emitted has been delivered, and is on disk if there is room by now. */
   async flush(): Promise<void> {
     await this.#writing;
+    if (this.#unkept) this.#unkept = (await this.#file?.append([], this.#retained)) !== true;
   }
 
   async #drain(file: EventFile): Promise<void> {
     while (this.#waiting.length > 0) {
-      const batch = this.#waiting;
-      await file.append(batch, [...this.#retained, ...batch].slice(-this.#limits.retainedMax));
-      this.#waiting = this.#waiting.slice(batch.length);
+      const waiting = [...this.#waiting];
+      let batch = this.#numbered(waiting);
+      const kept = await file.append(batch, [...this.#retained, ...batch].slice(-this.#limits.retainedMax));
+      if (!kept && !this.#unkept) {
+        this.#epoch = newEpoch();
+        batch = this.#numbered(waiting, Date.now() * EPOCH_NUMBERS_PER_MS);
+      }
+      this.#unkept = !kept;
+      this.#waiting = this.#waiting.slice(waiting.length);
       for (const event of batch) this.#deliver(event);
     }
   }
 
+  #numbered(events: readonly Unnumbered[], least = 0): readonly ShimEvent[] {
+    const first = Math.max(this.#newest.sequence + 1, least);
+    return events.map((event, index) => ({ epoch: this.#epoch, sequence: first + index, ...event }));
+  }
+
   #deliver(event: ShimEvent): void {
-    this.#delivered = event.sequence;
+    this.#newest = event;
     this.#retained.push(event);
     if (this.#retained.length > this.#limits.retainedMax) this.#retained.shift();
     for (const watcher of this.#watchers) watcher.offer(event);
   }
 
   /**
-   * Opens a stream of events, beginning after `afterSequence` (undefined: with the next one to be emitted; those that
-   * are still on their way to the disk are older than the state that the watcher can see now; `retained`: with the
-   * oldest that there is).
-   * @throws ShimError OUT_OF_RANGE / EVENTS_LOST when events after that number are no longer retained
+   * Opens a stream of events, beginning behind an event (undefined: with the next one to be emitted; those that are
+   * still on their way to the disk are older than the state that the watcher can see now; `retained`: with the oldest
+   * that there is).
+   * @throws ShimError OUT_OF_RANGE / EVENTS_LOST when events behind that one are no longer retained, or when it is of
+   *   an epoch that does not go on
    * @throws ShimError RESOURCE_EXHAUSTED / TOO_MANY_WATCHERS
    */
-  watch(after?: number | 'retained'): Watcher {
+  watch(after?: EventToken | 'retained'): Watcher {
     if (this.#watchers.size >= this.#limits.watchersMax) {
       throw new ShimError('RESOURCE_EXHAUSTED', `at most ${this.#limits.watchersMax} watchers may be open`, {
         reason: 'TOO_MANY_WATCHERS',
         metadata: { max: String(this.#limits.watchersMax) },
       });
     }
-    const oldest = this.#retained[0]?.sequence ?? this.#delivered + 1;
-    const afterSequence = after === 'retained' ? oldest - 1 : after;
-    if (afterSequence !== undefined) {
-      if (afterSequence + 1 < oldest || afterSequence > this.#delivered) {
-        throw new ShimError(
-          'OUT_OF_RANGE',
-          `events after ${afterSequence} cannot be given: ${oldest} to ${this.#delivered} are retained; list the present state and watch anew`,
-          { reason: 'EVENTS_LOST', metadata: { oldest: String(oldest), newest: String(this.#delivered) } },
-        );
-      }
-    }
-    const from = afterSequence ?? this.#emitted;
     const watcher = new Watcher({
       queueMax: this.#limits.watcherQueueMax,
-      afterSequence: from,
+      skip: after === undefined ? this.#waiting.length : 0,
+      last: this.newest,
       // Bounded by what is retained: whoever asks for more of it than a queue holds has not been slow.
-      replay: this.#retained.filter((event) => event.sequence > from),
+      replay: after === undefined ? [] : this.#retained.slice(after === 'retained' ? 0 : this.#placeBehind(after)),
       onDispose: () => this.#watchers.delete(watcher),
     });
     this.#watchers.add(watcher);
     return watcher;
+  }
+
+  /** Where in `#retained` the events behind this one begin. @throws ShimError EVENTS_LOST */
+  #placeBehind(token: EventToken): number {
+    const is = (event: { readonly epoch: string; readonly sequence: number }): boolean =>
+      event.sequence === token.sequence && (token.epoch === undefined || token.epoch === event.epoch);
+    const index = this.#retained.findIndex(is);
+    if (index >= 0) return index + 1;
+    const { epoch, sequence: newest } = this.#newest;
+    const oldest = this.#retained[0] ?? { epoch, sequence: newest + 1 };
+    // A bare number from before a gap may be of an event behind which others were told, and lost.
+    const acrossGap = token.epoch === undefined && token.sequence <= (this.#beforeGap.at(-1)?.sequence ?? -1);
+    if (!acrossGap && is({ epoch: oldest.epoch, sequence: oldest.sequence - 1 })) return 0;
+    const of = token.epoch === undefined ? '' : ` of epoch ${token.epoch}`;
+    throw new ShimError(
+      'OUT_OF_RANGE',
+      `events after ${token.sequence}${of} cannot be given: ${oldest.sequence} to ${newest} are retained, the epoch is ${epoch}; list the present state and watch anew`,
+      { reason: 'EVENTS_LOST', metadata: { oldest: String(oldest.sequence), newest: String(newest), epoch } },
+    );
   }
 
   /** Ends every stream, for shutdown. */
@@ -150,8 +201,10 @@ export class EventLog {
 interface WatcherOptions {
   /** Events that may wait besides those of `replay`. */
   readonly queueMax: number;
-  /** Events up to this number are not wanted. */
-  readonly afterSequence: number;
+  /** How many of the next events are not wanted. */
+  readonly skip: number;
+  /** The last event before the first that is offered. */
+  readonly last: EventToken;
   /** Past events, to be taken before any other. */
   readonly replay: readonly ShimEvent[];
   readonly onDispose: () => void;
@@ -163,6 +216,8 @@ export class Watcher implements Disposable {
   #queue: ShimEvent[];
   /** How many events may be in the queue. */
   #bound: number;
+  #skip: number;
+  #last: EventToken;
   #failure: Error | undefined;
   #wake: PromiseWithResolvers<void> | undefined;
 
@@ -170,16 +225,24 @@ export class Watcher implements Disposable {
     this.#options = options;
     this.#queue = [...options.replay];
     this.#bound = options.queueMax + options.replay.length;
+    this.#skip = options.skip;
+    this.#last = options.last;
   }
 
   offer(event: ShimEvent): void {
-    const { afterSequence, queueMax } = this.#options;
-    if (this.#failure !== undefined || event.sequence <= afterSequence) return;
+    const { queueMax } = this.#options;
+    if (this.#failure !== undefined) return;
+    const before = this.#last;
+    this.#last = event;
+    if (this.#skip > 0) {
+      this.#skip -= 1;
+      return;
+    }
     if (this.#queue.length >= this.#bound) {
       this.fail(
         new ShimError('RESOURCE_EXHAUSTED', `the watcher fell more than ${queueMax} events behind`, {
           reason: 'WATCHER_TOO_SLOW',
-          metadata: { lastSequence: String(event.sequence - 1) },
+          metadata: { lastSequence: String(before.sequence), lastEpoch: before.epoch ?? '' },
         }),
       );
       return;

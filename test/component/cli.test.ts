@@ -214,9 +214,21 @@ describe('watch', () => {
     assert.equal(lines.length, 2);
     assert.match(lines[0] ?? '', /^2026-01-02T03:04:05\.000Z +7 {2}sb1 +sandbox\.running$/);
     assert.match(lines[1] ?? '', / 8 {2}sb1\/vol1#3 +volume\.attached +\[driver 87\.3 ms\]$/);
-    assert.deepEqual({ ...record(api.lastRequest) }, { sandboxId: 'sb1', afterSequence: 6, allRetained: false });
+    assert.deepEqual(
+      { ...record(api.lastRequest) },
+      {
+        ...{ sandboxId: 'sb1', afterSequence: 6, afterEpoch: '', allRetained: false },
+      },
+    );
     await run(['watch', '--all'], { socket: api.socketPath });
-    assert.deepEqual({ ...record(api.lastRequest) }, { sandboxId: '', afterSequence: 0, allRetained: true });
+    assert.deepEqual(
+      { ...record(api.lastRequest) },
+      {
+        ...{ sandboxId: '', afterSequence: 0, afterEpoch: '', allRetained: true },
+      },
+    );
+    await run(['watch', '--after', '6', '--epoch', 'e1'], { socket: api.socketPath });
+    assert.deepEqual([record(api.lastRequest)['afterSequence'], record(api.lastRequest)['afterEpoch']], [6, 'e1']);
     const both = await run(['watch', '--all', '--after', '6'], { socket: api.socketPath });
     assert.equal(both.exitCode, 2);
   });

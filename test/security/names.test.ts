@@ -81,14 +81,15 @@ describe('ids that name files', { timeout: 600_000 }, () => {
     await rename(daemon.directoryOf('vm'), join(stateDir, 'vm'));
     await rmdir(sandboxesDirectory(stateDir));
     await mkdir(join(stateDir, 'x.left-1'));
+    await using _aside = { [Symbol.asyncDispose]: () => rmdir(join(stateDir, 'x.left-1')) };
     daemon = await TestDaemon.start({ directory });
     assert.equal(await running(daemon, 'vm'), pid);
     await until('the agent', async () => (await daemon.client.getSandbox('vm')).agentReady);
     assert.equal(await daemon.client.guest('vm', 'cat /mnt/a/file'), 'kept\n');
-    assert.equal((await daemon.client.attach({ sandboxId: 'vm', volumeId: 'a', spec })).generation, 1, 'a repeat');
+    const { state, generation } = await daemon.client.getVolume('vm', 'a');
+    assert.deepEqual([state, generation], ['VOLUME_STATE_ATTACHED', 1]);
     const other = { rawFile: { path: await daemon.rawFile('b') } };
     await daemon.client.attach({ sandboxId: 'vm', volumeId: 'b', spec: other });
     assert.equal((await daemon.client.detach({ sandboxId: 'vm', volumeId: 'a' })).state, 'VOLUME_STATE_REMOVED');
-    await rmdir(join(stateDir, 'x.left-1'));
   });
 });

@@ -154,6 +154,7 @@ describe('progress', () => {
 
 it('an event is one line whatever the guest put into its cause', () => {
   const line = eventLine({
+    epoch: 'e1',
     sequence: 12,
     time: null,
     sandboxId: 'sb1',

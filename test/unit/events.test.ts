@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
-import type { NewEvent } from '../../src/store/event.ts';
-import { EventLog, type EventLogLimits, type Watcher } from '../../src/store/events.ts';
+import type { NewEvent, ShimEvent } from '../../src/store/event.ts';
+import { EventLog, type EventLogLimits, type EventToken, type Watcher } from '../../src/store/events.ts';
 
 const EVENT: NewEvent = {
   type: 'volume.pending',
@@ -27,6 +27,11 @@ function emit(log: EventLog, count: number): void {
   for (let turn = 0; turn < count; turn += 1) log.emit(EVENT);
 }
 
+/** Goes on behind a number, of whatever epoch. */
+function watchAfter(log: EventLog, sequence: number): Watcher {
+  return log.watch({ sequence, epoch: undefined });
+}
+
 const open = (): AbortSignal => new AbortController().signal;
 
 /** The sequence numbers that are there to be taken. */
@@ -44,7 +49,7 @@ describe('event log', () => {
     emit(log, 1);
     assert.deepEqual(await taken(one), [4]);
     assert.deepEqual(await taken(two), [1, 2, 3, 4]);
-    assert.equal(log.sequence, 4);
+    assert.equal(log.newest.sequence, 4);
   });
 
   it('a watcher begins with the next event unless it says otherwise', async () => {
@@ -62,9 +67,9 @@ describe('event log', () => {
     const limits = { retainedMax: 10, watchersMax: 10, watcherQueueMax: 10 };
     const log = await EventLog.open(join(directory, 'events.jsonl'), limits, silentLogger());
     emit(log, 2);
-    assert.equal(log.sequence, 0, 'none is delivered yet');
+    assert.equal(log.newest.sequence, 0, 'none is delivered yet');
     using late = log.watch();
-    using early = log.watch(0);
+    using early = watchAfter(log, 0);
     emit(log, 1);
     await log.flush();
     assert.deepEqual(await taken(late), [3]);
@@ -78,7 +83,7 @@ describe('event log', () => {
       emit(log, 5);
       assert.deepEqual(await taken(none), [1, 2, 3, 4, 5]);
     }
-    assert.throws(() => log.watch(1), { reason: 'EVENTS_LOST' });
+    assert.throws(() => watchAfter(log, 1), { reason: 'EVENTS_LOST' });
     using all = log.watch('retained');
     emit(log, 1);
     assert.deepEqual(await taken(all), [3, 4, 5, 6]);
@@ -102,8 +107,8 @@ describe('event log', () => {
     await writeFile(path, `${JSON.stringify(event)}\n`);
     const limits = { retainedMax: 10, watchersMax: 10, watcherQueueMax: 10 };
     const log = await EventLog.open(path, limits, silentLogger());
-    assert.equal(log.sequence, 1, 'it was read');
-    using watcher = log.watch(0);
+    assert.equal(log.newest.sequence, 1, 'it was read');
+    using watcher = watchAfter(log, 0);
     const [first] = await watcher.take(open());
     assert.deepEqual(first?.cause, cause);
   });
@@ -123,10 +128,10 @@ describe('event log', () => {
         emit(log, count);
         const oldest = Math.max(1, count - retainedMax + 1);
         if (after + 1 < oldest || after > count) {
-          assert.throws(() => log.watch(after), { code: 'OUT_OF_RANGE', reason: 'EVENTS_LOST' });
+          assert.throws(() => watchAfter(log, after), { code: 'OUT_OF_RANGE', reason: 'EVENTS_LOST' });
           return;
         }
-        using watcher = log.watch(after);
+        using watcher = watchAfter(log, after);
         emit(log, 1);
         const expected = Array.from({ length: count + 1 - after }, (_, index) => after + 1 + index);
         assert.deepEqual(await taken(watcher), expected);
@@ -138,10 +143,10 @@ describe('event log', () => {
     const log = logOf({ retainedMax: 2 });
     emit(log, 5);
     assert.throws(
-      () => log.watch(1),
+      () => watchAfter(log, 1),
       (error) => {
         assert.ok(error instanceof ShimError);
-        assert.deepEqual(error.metadata, { oldest: '4', newest: '5' });
+        assert.deepEqual(error.metadata, { oldest: '4', newest: '5', epoch: log.newest.epoch });
         return true;
       },
     );
@@ -149,14 +154,14 @@ describe('event log', () => {
 
   it('a refused watcher takes no place', () => {
     const log = logOf({ watchersMax: 1 });
-    assert.throws(() => log.watch(5), { code: 'OUT_OF_RANGE' });
+    assert.throws(() => watchAfter(log, 5), { code: 'OUT_OF_RANGE' });
     log.watch()[Symbol.dispose]();
   });
 
   it('what a watcher asks for afterwards does not count as lagging behind; what comes then does', async () => {
     const log = logOf({ retainedMax: 10, watcherQueueMax: 2 });
     emit(log, 10);
-    using watcher = log.watch(3);
+    using watcher = watchAfter(log, 3);
     emit(log, 2);
     assert.deepEqual(await taken(watcher), [4, 5, 6, 7, 8, 9, 10, 11, 12]);
     emit(log, 3);
@@ -176,7 +181,7 @@ describe('event log', () => {
     await assert.rejects(slow.take(open()), {
       code: 'RESOURCE_EXHAUSTED',
       reason: 'WATCHER_TOO_SLOW',
-      metadata: { lastSequence: '3' },
+      metadata: { lastSequence: '3', lastEpoch: log.newest.epoch },
     });
     emit(log, 1);
     await assert.rejects(slow.take(open()), { reason: 'WATCHER_TOO_SLOW' }, 'no events after the gap');
@@ -240,5 +245,172 @@ describe('event log', () => {
     await wait;
     emit(log, 1);
     await assert.rejects(watcher.take(open()), { code: 'CANCELLED' });
+  });
+});
+
+/** Event logs over one directory, one daemon after the other; while it is full, no file can be written in it. */
+class Disk implements AsyncDisposable {
+  readonly directory: string;
+  /** All that any watcher of any daemon was told, in order. */
+  readonly told: ShimEvent[] = [];
+  log: EventLog;
+  #watcher: Watcher;
+  #emitted = 0;
+
+  private constructor(directory: string, log: EventLog) {
+    this.directory = directory;
+    this.log = log;
+    this.#watcher = log.watch();
+  }
+
+  static async make(): Promise<Disk> {
+    const directory = await mkdtemp(join(tmpdir(), 'qshim-events-'));
+    return new Disk(directory, await Disk.#open(directory));
+  }
+
+  static #open(directory: string): Promise<EventLog> {
+    const limits = { retainedMax: 4, watchersMax: 10, watcherQueueMax: 100 };
+    return EventLog.open(join(directory, 'events.jsonl'), limits, silentLogger());
+  }
+
+  async full(isFull: boolean): Promise<void> {
+    const obstacle = join(this.directory, 'events.jsonl.new');
+    if (isFull) await mkdir(obstacle, { recursive: true });
+    else await rm(obstacle, { recursive: true, force: true });
+  }
+
+  /** Each event has a generation of its own, by which it is known. */
+  async emit(count: number): Promise<void> {
+    for (let turn = 0; turn < count; turn += 1) {
+      this.#emitted += 1;
+      this.log.emit({ ...EVENT, generation: this.#emitted });
+    }
+    while (this.told.length < this.#emitted) this.told.push(...(await this.#watcher.take(open())));
+  }
+
+  /** As when the daemon is killed, and another comes. */
+  async restart(): Promise<void> {
+    this.log = await Disk.#open(this.directory);
+    this.#watcher = this.log.watch();
+  }
+
+  /** What a watcher hears that goes on behind an event: all that was told since, or that it is lost. */
+  async behind(token: EventToken): Promise<readonly number[] | 'lost'> {
+    try {
+      using watcher = this.log.watch(token);
+      // One more event, so that there is something to take.
+      await this.emit(1);
+      return (await watcher.take(open())).map(({ generation }) => generation);
+    } catch (error) {
+      assert.ok(error instanceof ShimError && error.reason === 'EVENTS_LOST', String(error));
+      return 'lost';
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await rm(this.directory, { recursive: true });
+  }
+}
+
+/** Fills the file so far that whatever comes next writes it anew. */
+const TO_THE_BRIM = 8;
+
+describe('events that cannot be kept', () => {
+  it('are told in an epoch of their own, far above; no number comes twice, also from the next daemons', async () => {
+    await using disk = await Disk.make();
+    await disk.emit(TO_THE_BRIM);
+    const kept = disk.log.newest;
+    await disk.full(true);
+    await disk.emit(3);
+    const unkept = disk.log.newest;
+    assert.notEqual(unkept.epoch, kept.epoch);
+    assert.ok(unkept.sequence > 1e15);
+    // The same daemon goes on from either.
+    assert.deepEqual(await disk.behind(kept), [9, 10, 11, 12]);
+    assert.deepEqual(await disk.behind(unkept), [12, 13]);
+    await disk.restart();
+    assert.deepEqual(await Promise.all([kept, unkept].map((token) => disk.behind(token))), ['lost', 'lost']);
+    assert.equal(await disk.behind({ ...kept, epoch: undefined }), 'lost', 'a bare number');
+    await disk.emit(2);
+    await disk.restart();
+    await disk.full(false);
+    await disk.emit(2);
+    const again = disk.log.newest;
+    await disk.restart();
+    assert.equal((await disk.behind(again)).length, 1);
+    const numbers = disk.told.map(({ sequence }) => sequence);
+    assert.equal(new Set(numbers).size, numbers.length, 'no number comes twice');
+  });
+
+  it('are on disk once there is room, and the epoch goes on: another daemon knows them', async () => {
+    await using disk = await Disk.make();
+    await disk.emit(TO_THE_BRIM);
+    await disk.full(true);
+    await disk.emit(2);
+    const unkept = disk.log.newest;
+    await disk.full(false);
+    await disk.log.flush();
+    await disk.restart();
+    assert.deepEqual(await disk.behind(unkept), [11]);
+    assert.equal(disk.log.newest.epoch, unkept.epoch);
+    assert.equal(disk.log.newest.sequence, unkept.sequence + 1);
+  });
+
+  it('a write that was cut short is taken out of the file, and what comes next is not lost with it', async () => {
+    await using disk = await Disk.make();
+    await disk.emit(2);
+    const path = join(disk.directory, 'events.jsonl');
+    await writeFile(path, `${await readFile(path, 'utf8')}{"sequence":3,"ti`);
+    await disk.restart();
+    assert.deepEqual(await disk.behind(disk.log.newest), [3]);
+    await disk.restart();
+    assert.deepEqual(
+      disk.told.map(({ sequence }) => sequence),
+      [1, 2, 3],
+    );
+    assert.equal(disk.log.newest.sequence, 3);
+  });
+
+  it('events of versions without epochs have one, that of what comes next', async () => {
+    await using disk = await Disk.make();
+    await disk.emit(2);
+    const path = join(disk.directory, 'events.jsonl');
+    const text = await readFile(path, 'utf8');
+    await writeFile(path, text.replaceAll(/"epoch":"[0-9a-f]+",/g, ''));
+    await disk.restart();
+    const { epoch } = disk.log.newest;
+    await disk.emit(1);
+    await disk.restart();
+    assert.equal(disk.log.newest.epoch, epoch);
+    assert.deepEqual(await disk.behind({ epoch, sequence: 1 }), [2, 3, 4]);
+  });
+
+  it('whatever happens: no number comes twice, and who goes on hears all that was told since, or that it is lost', async () => {
+    const step = fc.oneof(
+      fc.nat({ max: 12 }).map((count) => ({ kind: 'emit', count }) as const),
+      fc.constantFrom({ kind: 'full' } as const, { kind: 'room' } as const, { kind: 'restart' } as const),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 12 }), fc.nat(), async (steps, which) => {
+        await using disk = await Disk.make();
+        for (const one of steps) {
+          if (one.kind === 'emit') await disk.emit(one.count);
+          else if (one.kind === 'restart') await disk.restart();
+          else await disk.full(one.kind === 'full');
+        }
+        const numbers = disk.told.map(({ sequence }) => sequence);
+        assert.equal(new Set(numbers).size, numbers.length);
+        const token = disk.told[which % Math.max(1, disk.told.length)];
+        if (token === undefined) return;
+        const heard = await disk.behind(token);
+        if (heard === 'lost') return;
+        const since = disk.told.filter(({ generation }) => generation > token.generation);
+        assert.deepEqual(
+          heard,
+          since.map(({ generation }) => generation),
+        );
+      }),
+      { numRuns: 150 },
+    );
   });
 });

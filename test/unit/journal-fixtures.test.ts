@@ -71,9 +71,9 @@ describe("pods' records that an earlier version wrote", () => {
 it('an event stream that an earlier version wrote: every line comes back', async () => {
   await using copy = await FileCopy.ofFixture('events.jsonl', 'events.jsonl');
   const lines = (await readFile(copy.path, 'utf8')).trimEnd().split('\n');
-  const { events } = await EventFile.open(copy.path, lines.length, copy.log);
+  const { events, epoch } = await EventFile.open(copy.path, lines.length, copy.log);
   assert.deepEqual(
     events,
-    lines.map((line) => JSON.parse(line) as unknown),
+    lines.map((line) => ({ ...(JSON.parse(line) as object), epoch })),
   );
 });

@@ -372,6 +372,7 @@ describe('sandboxes and events to messages', () => {
 
   it('an event', () => {
     const event = {
+      epoch: 'e1',
       sequence: 12,
       timeMs: 2250,
       type: 'volume.attached',
@@ -383,6 +384,7 @@ describe('sandboxes and events to messages', () => {
       subject: undefined,
     } as const;
     assert.deepEqual(eventOverWire(eventMessage(event)), {
+      epoch: 'e1',
       sequence: 12,
       time: { seconds: 2, nanos: 250_000_000 },
       sandboxId: 'one',

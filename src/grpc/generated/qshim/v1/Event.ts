@@ -14,6 +14,7 @@ export interface Event {
   'type'?: (string);
   'cause'?: (_qshim_v1_Cause | null);
   'timings'?: (_qshim_v1_Timing)[];
+  'epoch'?: (string);
 }
 
 export interface Event__Output {
@@ -25,4 +26,5 @@ export interface Event__Output {
   'type': (string);
   'cause': (_qshim_v1_Cause__Output | null);
   'timings': (_qshim_v1_Timing__Output)[];
+  'epoch': (string);
 }

@@ -6,10 +6,12 @@ export interface WatchEventsRequest {
   'afterSequence'?: (number | string | Long);
   'sandboxId'?: (string);
   'allRetained'?: (boolean);
+  'afterEpoch'?: (string);
 }
 
 export interface WatchEventsRequest__Output {
   'afterSequence': (number);
   'sandboxId': (string);
   'allRetained': (boolean);
+  'afterEpoch': (string);
 }
