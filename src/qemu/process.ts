@@ -112,7 +112,7 @@ export class QemuProcess {
     const gone = exited.then(async (exit) =>
       (await isAlive(identity).catch(() => true)) ? await watchUntilGone(identity) : exit,
     );
-    // This daemon saw it start in this boot: pid and start time are enough, and its command line changes until it is QEMU.
+    // This daemon saw it start in this boot: pid and start time are enough. Its command line changes until it is QEMU.
     return new QemuProcess(identity, gone, () => true);
   }
 
