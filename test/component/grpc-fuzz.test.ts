@@ -13,7 +13,7 @@ describe('3,000 calls that no client makes', { timeout: 240_000 }, () => {
     await using rig = await FakeVmRig.start({
       request_bytes_max: REQUEST_BYTES_MAX,
       sandboxes_max: 1,
-      log_level: 'error',
+      log_level: 'info',
     });
     await rig.sandbox('one');
     const before = await rig.attach('kept');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { connect as connectHttp2, type ClientHttp2Session } from 'node:http2';
+import { connect as connectHttp2, constants, type ClientHttp2Session } from 'node:http2';
 import { connect } from 'node:net';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -99,7 +99,7 @@ function begin(session: ClientHttp2Session, path: string, bytes: number, whole =
   if (whole) stream.end();
   const closed = new Promise<string>((resolve) => {
     // A refusal that the caller does not take ends with its connection.
-    const leave = setTimeout(() => stream.close(), 20_000);
+    const leave = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), 20_000);
     stream.once('close', () => {
       clearTimeout(leave);
       resolve(seen ?? `rst ${stream.rstCode}`);

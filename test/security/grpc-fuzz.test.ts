@@ -15,7 +15,7 @@ const skip = await realVmSkipReason();
 
 describe(`${MESSAGES} calls that no client makes`, { skip, timeout: 1_800_000 }, () => {
   it(`leave the daemon, a real sandbox and its volume as they are (QSHIM_FUZZ_SEED=${SEED})`, async () => {
-    await using daemon = await TestDaemon.start({ config: { sandboxes_max: 1, log_level: 'error' } });
+    await using daemon = await TestDaemon.start({ config: { sandboxes_max: 1, log_level: 'info' } });
     const { client } = daemon;
     await client.createSandbox({ sandboxId: 'one' });
     const path = await daemon.rawFile('kept');

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { connect as connectHttp2, type ClientHttp2Session, type OutgoingHttpHeaders } from 'node:http2';
+import { connect as connectHttp2, constants, type ClientHttp2Session, type OutgoingHttpHeaders } from 'node:http2';
 import { connect } from 'node:net';
 import { status } from '@grpc/grpc-js';
 import fc from 'fast-check';
@@ -33,7 +33,7 @@ export interface FuzzReport {
 const CONCURRENCY = 32;
 const CHUNK = 512;
 /** A call that has begun to answer, or does not answer, is left. Milliseconds. */
-const LEAVE_MS = 250;
+const LEAVE_MS = 100;
 
 /** What the loader tells of a message: google.protobuf.DescriptorProto. */
 interface Descriptor {
@@ -70,7 +70,7 @@ export async function fuzzGrpc(options: FuzzOptions): Promise<FuzzReport> {
   const outcomes: Record<string, number> = {};
   const faults: string[] = [];
   const methods = methodsOf(options);
-  let session = await open(options.socket);
+  const link = new Link(options.socket);
   for (let done = 0; done < options.messages; done += CHUNK) {
     const calls = fc.sample(callOf(methods, options), {
       seed: options.seed + done,
@@ -79,9 +79,7 @@ export async function fuzzGrpc(options: FuzzOptions): Promise<FuzzReport> {
     const waiting = [...calls];
     const work = async (): Promise<void> => {
       for (let call = waiting.pop(); call !== undefined; call = waiting.pop()) {
-        // A connection that the server has ended is one of the answers that may be.
-        if (session.closed || session.destroyed) session = await open(options.socket);
-        const outcome = await make(session, call);
+        const outcome = await make(await link.session(), call);
         outcomes[outcome] = (outcomes[outcome] ?? 0) + 1;
         const atFault = outcome === 'INTERNAL' || outcome === 'UNKNOWN';
         if (atFault && call.typed) faults.push(`${call.path} ${outcome}: ${call.body.toString('base64')}`);
@@ -89,15 +87,39 @@ export async function fuzzGrpc(options: FuzzOptions): Promise<FuzzReport> {
     };
     await Promise.all(Array.from({ length: CONCURRENCY }, work));
   }
-  session.destroy();
+  await link.close();
   return { outcomes, faults };
 }
 
-async function open(socket: string): Promise<ClientHttp2Session> {
-  const session = connectHttp2('http://localhost', { createConnection: () => connect(socket) });
-  session.on('error', () => undefined);
-  await once(session, 'connect');
-  return session;
+/** One connection at a time: that the server ends one is among the answers that may be. */
+class Link {
+  readonly #socket: string;
+  #session: Promise<ClientHttp2Session> | undefined;
+
+  constructor(socket: string) {
+    this.#socket = socket;
+  }
+
+  async session(): Promise<ClientHttp2Session> {
+    const present = await this.#session;
+    if (present !== undefined && !present.closed && !present.destroyed) return present;
+    // Whoever comes first opens the next one for all.
+    this.#opened ??= this.#open().finally(() => (this.#opened = undefined));
+    this.#session = this.#opened;
+    return await this.#opened;
+  }
+  #opened: Promise<ClientHttp2Session> | undefined;
+
+  async #open(): Promise<ClientHttp2Session> {
+    const session = connectHttp2('http://localhost', { createConnection: () => connect(this.#socket) });
+    session.on('error', () => undefined);
+    await once(session, 'connect');
+    return session;
+  }
+
+  async close(): Promise<void> {
+    (await this.#session)?.destroy();
+  }
 }
 
 async function make(session: ClientHttp2Session, { path, body, headers, ends }: Call): Promise<string> {
@@ -107,7 +129,8 @@ async function make(session: ClientHttp2Session, { path, body, headers, ends }: 
       { ':method': 'POST', ':path': path, te: 'trailers', 'content-type': 'application/grpc', ...headers },
       { endStream: false },
     );
-    const leave = setTimeout(() => stream.close(), LEAVE_MS);
+    // With an error: without one it would wait until the server has read everything.
+    const leave = setTimeout(() => stream.close(constants.NGHTTP2_CANCEL), LEAVE_MS);
     let seen: string | undefined;
     const take = (found: Readonly<Record<string, unknown>>): void => {
       const code: unknown = found['grpc-status'];
@@ -205,7 +228,8 @@ function changed(body: Buffer, changes: readonly (readonly [number, number])[]):
 }
 
 function methodsOf(options: FuzzOptions): readonly Method[] {
-  const { Sandboxes, Volumes, Events } = loadApi().qshim.v1;
+  const { v1 } = loadApi().qshim;
+  const { Sandboxes, Volumes, Events } = v1;
   const types = new Map<string, Descriptor>();
   const services = [Sandboxes, Volumes, Events].map(({ service }) => service);
   for (const service of services) {
@@ -215,7 +239,7 @@ function methodsOf(options: FuzzOptions): readonly Method[] {
       types.set(type.name, type);
     }
   }
-  for (const [name, found] of Object.entries(loadMessages())) types.set(name, found);
+  for (const [name, found] of Object.entries(messagesIn(v1))) types.set(name, found);
   return services.flatMap((service) =>
     Object.entries(service).map(([name, method]) => {
       const { type } = Reflect.get(method, 'requestType') as { readonly type: Descriptor };
@@ -230,10 +254,10 @@ function methodsOf(options: FuzzOptions): readonly Method[] {
 }
 
 /** All messages of the API, by name: requests name others. */
-function loadMessages(): Record<string, Descriptor> {
+function messagesIn(api: object): Record<string, Descriptor> {
   const found: Record<string, Descriptor> = {};
-  for (const [name, one] of Object.entries(loadApi().qshim.v1)) {
-    const type: unknown = Reflect.get(one, 'type');
+  for (const [name, one] of Object.entries(api)) {
+    const type: unknown = Reflect.get(one as object, 'type');
     // Services and enums have no fields.
     if (typeof type === 'object' && type !== null && 'field' in type) found[name] = type as Descriptor;
   }
