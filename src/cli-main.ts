@@ -7,6 +7,7 @@ import { Interrupted } from './cli/cli-failure.ts';
 import { EXIT } from './cli/exit-codes.ts';
 import { runCli } from './cli/program.ts';
 import type { DoctorOptions } from './cli/session.ts';
+import type { Config } from './config.ts';
 import type { Finding } from './doctor/finding.ts';
 
 const CONFIG_FILE = '/etc/qshim/config.toml';
@@ -39,6 +40,7 @@ async function doctor({
       remedy: 'see docs/config.md',
     });
   }
+  if (config.policy !== '') findings.push(await examinePolicy(config));
   // Child processes that a check has let go of do not keep this process alive until their end was seen.
   const alive = setInterval(() => undefined, KEEP_ALIVE_INTERVAL_MS);
   using _ = { [Symbol.dispose]: () => clearInterval(alive) };
@@ -67,6 +69,20 @@ async function doctor({
     path: process.env.PATH ?? '',
   });
   return [...findings, ...host, ...containerd];
+}
+
+/** Whether the policy file can be used, as the daemon would read it. */
+async function examinePolicy(config: Config): Promise<Finding> {
+  const check = 'policy';
+  const { readPolicy } = await import('./callers/policy-file.ts');
+  try {
+    const { hasAdmin } = await readPolicy(config.policy, config.allowed_roots);
+    if (hasAdmin) return { check, status: 'ok', detail: config.policy };
+    const remedy = 'give the role admin to somebody, without sandboxes, to make and end what others have left';
+    return { check, status: 'warning', detail: 'no rule gives admin for all sandboxes', remedy };
+  } catch (error) {
+    return { check, status: 'failure', detail: messageOf(error), remedy: 'see docs/policy.md' };
+  }
 }
 
 const interruption = new AbortController();
