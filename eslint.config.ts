@@ -22,7 +22,7 @@ const mayImport: Record<string, readonly string[]> = {
   sandbox: ['confine', 'volume', 'template', 'store', 'qmp', 'qemu', 'guest', 'keys', 'base', 'config.ts'],
   callers: ['keys/reference.ts', 'base'],
   grpc: ['callers', 'base', 'config.ts'],
-  api: ['confine/facts.ts', 'grpc', 'callers', 'sandbox', 'volume', 'store', 'keys/reference.ts', 'base', 'config.ts'],
+  api: ['confine/facts.ts', 'files', 'grpc', 'callers', 'sandbox', 'volume', 'store', 'keys/reference.ts', 'base', 'config.ts'],
   containerd: ['grpc', 'callers', 'api/convert.ts', 'relay', 'sandbox', 'volume', 'guest', 'base', 'config.ts'],
   relay: ['grpc', 'base'],
   cli: ['grpc/generated', 'grpc/schema.ts', 'doctor/finding.ts', 'volume/source/registry.ts', 'base'],
