@@ -9,7 +9,7 @@ const root = import.meta.dirname;
 const mayImport: Record<string, readonly string[]> = {
   base: [],
   files: ['base'],
-  keys: ['base'],
+  keys: ['files', 'base'],
   qmp: ['base'],
   qemu: ['qmp', 'base'],
   guest: ['base'],

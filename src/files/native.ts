@@ -24,6 +24,9 @@ const O_CLOEXEC = 0o2000000;
 /** linux/prctl.h */
 const PR_SET_PDEATHSIG = 1;
 
+/** linux/memfd.h */
+const MFD_CLOEXEC = 1;
+
 const AF_UNIX = 1;
 const SOCK_DGRAM = 2;
 const SOCK_SEQPACKET = 5;
@@ -100,6 +103,10 @@ const sendTo = libc.func('intptr_t sendto(int, void *, size_t, int, void *, uint
   address: Buffer,
   addressBytes: number,
 ) => number;
+const memfdCreate = libc.func('int memfd_create(const char *, unsigned int)') as unknown as (
+  name: string,
+  flags: number,
+) => number;
 const prctl = libc.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)') as unknown as (
   option: number,
   ...values: readonly [number, number, number, number]
@@ -147,6 +154,11 @@ export function sendDatagram(path: string, bytes: Uint8Array): void {
   } finally {
     closeSync(socket);
   }
+}
+
+/** A file in memory that has no path. @param name as /proc/PID/fd shows it @throws the system error (EMFILE) */
+export function memoryFile(name: string): number {
+  return checked('memfd_create', memfdCreate(name, MFD_CLOEXEC));
 }
 
 /** Two ends of a local connection that keeps messages apart. @throws the system error (EMFILE) */
