@@ -3,6 +3,7 @@ import { flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import { Command } from '@commander-js/extra-typings';
 import packageJson from '../package.json' with { type: 'json' };
+import { monotonicMs } from './base/deadline.ts';
 import { ShimError, messageOf } from './base/errors.ts';
 import { HostBudget } from './base/budget.ts';
 import { surviveFailedSpawns } from './base/failed-spawns.ts';
@@ -15,13 +16,16 @@ import { AcceleratorChoice } from './qemu/accelerator.ts';
 import { chooseAllocator } from './qemu/allocator.ts';
 import { KeyBindings } from './keys/bindings.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
+import { Liveness } from './api/liveness.ts';
 import { ShimServer } from './api/server.ts';
+import { serviceManager } from './api/service-manager.ts';
 import { AuditLog } from './callers/audit.ts';
 import { Gate } from './callers/gate.ts';
 import { groupId, PolicyFile } from './callers/policy-file.ts';
 import type { Labels } from './callers/policy.ts';
 import { lockStateDirectory } from './grpc/state-lock.ts';
 import { BackingClaims } from './volume/claims.ts';
+import { journalProblem } from './store/journal.ts';
 import { EventLog } from './store/events.ts';
 import { settleDirectories } from './sandbox/directories.ts';
 import { SandboxManager } from './sandbox/manager.ts';
@@ -66,6 +70,7 @@ async function main(): Promise<number> {
 async function serve(options: Config, log: Logger): Promise<void> {
   // Everything that this process makes, sockets too, is for its own user only.
   process.umask(0o077);
+  const systemd = serviceManager(process.env);
   const stop = Promise.withResolvers<NodeJS.Signals>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.resolve(signal));
   await using cleanup = new AsyncDisposableStack();
@@ -121,10 +126,20 @@ async function serve(options: Config, log: Logger): Promise<void> {
     cleanup.use(await ContainerdEndpoint.open(manager, { config, log, gate, group }));
   }
   await server.listen();
+  systemd.ready();
+  const liveness = new Liveness({ journalProblem });
+  cleanup.use(
+    liveness.watch((vitals) => {
+      server.tell(vitals);
+      // To be started again helps one that is stuck, and no journal that cannot be written.
+      if (vitals.stuck === undefined) systemd.alive(monotonicMs());
+    }),
+  );
   // Kept by Node at a regular end only, and a daemon may never see one (bin/qshimd names the place).
   flushCompileCache();
   const signal = await stop.promise;
   log.info({ signal }, 'draining');
+  systemd.stopping();
 }
 
 async function openPolicy(config: Config, log: Logger): Promise<PolicyFile> {

@@ -14,6 +14,7 @@ import type { SandboxManager } from '../sandbox/manager.ts';
 import { connectionOf } from '../grpc/connections.ts';
 import { Door } from '../grpc/door.ts';
 import { Recheck, tolerant, type Edge } from '../grpc/handlers.ts';
+import type { Vitals } from './liveness.ts';
 import { addReflection } from '../grpc/reflection.ts';
 import { loadApi } from '../grpc/schema.ts';
 import { readTls, tlsPaths } from '../grpc/tls-files.ts';
@@ -50,6 +51,7 @@ export class ShimServer {
   readonly #leaving = new AbortController();
   #tls: FileWatch | undefined;
   #telling: NodeJS.Timeout | undefined;
+  #status: 'SERVING' | 'NOT_SERVING' = 'NOT_SERVING';
 
   constructor(options: ServerOptions) {
     this.#options = options;
@@ -104,7 +106,7 @@ export class ShimServer {
     const { socket, tls_listen: tls } = config;
     if (tls !== '') await this.#listenTls(tls);
     await listenAt(this.#door.unix(), socket, group);
-    for (const service of ['', ...SERVICES]) this.#health.setStatus(service, 'SERVING');
+    this.#setStatus('SERVING');
     this.#tellParts();
     this.#telling = setInterval(() => this.#tellParts(), config.reload_check_ms);
     log.info({ socket, ...(tls === '' ? {} : { tls }) }, 'listening');
@@ -132,11 +134,26 @@ export class ShimServer {
     });
   }
 
+  /** What the daemon sees of itself, for grpc.health.v1: SERVING is what it does, not what it was started for. */
+  tell({ stuck, unable }: Vitals): void {
+    const problem = stuck ?? unable;
+    if (this.#leaving.signal.aborted || (problem === undefined) === (this.#status === 'SERVING')) return;
+    this.#setStatus(problem === undefined ? 'SERVING' : 'NOT_SERVING');
+    if (problem === undefined) this.#options.log.info({}, 'serving again');
+    else this.#options.log.error({ problem }, 'not serving');
+  }
+
+  #setStatus(status: 'SERVING' | 'NOT_SERVING'): void {
+    this.#status = status;
+    for (const service of ['', ...SERVICES]) this.#health.setStatus(service, status);
+  }
+
   /** Takes no new calls, lets those in progress end for as long as the configuration says, then cuts them off. */
   async drain(): Promise<void> {
     const { manager, config, log } = this.#options;
     clearInterval(this.#telling);
-    for (const service of ['', ...SERVICES, ...PARTS]) this.#health.setStatus(service, 'NOT_SERVING');
+    this.#setStatus('NOT_SERVING');
+    for (const part of PARTS) this.#health.setStatus(part, 'NOT_SERVING');
     const reason = new ShimError('UNAVAILABLE', 'the daemon is stopping', { reason: 'DAEMON_STOPPING' });
     manager.events.close(reason);
     this.#leaving.abort(reason);

@@ -237,7 +237,7 @@ export const REASONS = {
   QEMU_NOT_KILLED: {
     statuses: ['UNAVAILABLE'],
     where: ['api'],
-    meaning: 'QEMU is still there after SIGKILL, so the sandbox has not stopped.',
+    meaning: 'QEMU is still there after SIGKILL, or could not be sent it; the message says which.',
     remedy: 'Look at what the host keeps the process in (storage that hangs), and stop the sandbox again.',
   },
   QEMU_TOO_OLD: {

@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { closeSync, constants } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
@@ -24,8 +24,14 @@ const O_CLOEXEC = 0o2000000;
 /** linux/prctl.h */
 const PR_SET_PDEATHSIG = 1;
 
+/** linux/memfd.h */
+const MFD_CLOEXEC = 1;
+
 const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
 const SOCK_SEQPACKET = 5;
+/** struct sockaddr_un. */
+const ADDRESS_BYTES = 110;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 const SOL_SOCKET = 1;
@@ -84,6 +90,23 @@ const recvmsg = libc.func('recvmsg', 'intptr_t', ['int', koffi.inout(koffi.point
   flags: number,
 ) => number;
 
+const openSocket = libc.func('int socket(int, int, int)') as unknown as (
+  domain: number,
+  type: number,
+  protocol: number,
+) => number;
+const sendTo = libc.func('intptr_t sendto(int, void *, size_t, int, void *, uint32_t)') as unknown as (
+  socket: number,
+  bytes: Uint8Array,
+  length: number,
+  flags: number,
+  address: Buffer,
+  addressBytes: number,
+) => number;
+const memfdCreate = libc.func('int memfd_create(const char *, unsigned int)') as unknown as (
+  name: string,
+  flags: number,
+) => number;
 const prctl = libc.func('int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)') as unknown as (
   option: number,
   ...values: readonly [number, number, number, number]
@@ -112,6 +135,31 @@ export function openBeneath(directory: number, path: string): number {
 export const PLACE_FLAGS = O_PATH | constants.O_DIRECTORY;
 /** The same for a file: it is seen, not opened, and no symbolic link at the end is followed. */
 export const PLACE_OF_FILE = O_PATH | constants.O_NOFOLLOW;
+
+/**
+ * Sends one datagram to a unix socket.
+ * @param path absolute; `@` at the beginning: a name without a file (unix(7))
+ * @throws the system error: nobody is there, or its queue is full
+ */
+export function sendDatagram(path: string, bytes: Uint8Array): void {
+  const name = Buffer.from(path);
+  const address = Buffer.alloc(ADDRESS_BYTES);
+  address.writeUInt16LE(AF_UNIX, 0);
+  if (name.length > address.length - 2) throw new Error(`${path} is too long for a socket`);
+  name.copy(address, 2);
+  if (path.startsWith('@')) address[2] = 0;
+  const socket = checked('socket', openSocket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  try {
+    checked('sendto', sendTo(socket, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL, address, 2 + name.length));
+  } finally {
+    closeSync(socket);
+  }
+}
+
+/** A file in memory that has no path. @param name as /proc/PID/fd shows it @throws the system error (EMFILE) */
+export function memoryFile(name: string): number {
+  return checked('memfd_create', memfdCreate(name, MFD_CLOEXEC));
+}
 
 /** Two ends of a local connection that keeps messages apart. @throws the system error (EMFILE) */
 export function messagePair(): readonly [number, number] {

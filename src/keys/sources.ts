@@ -2,7 +2,7 @@ import type { Logger } from '../base/log.ts';
 import type { KeyBindings, KeyUse } from './bindings.ts';
 import { keyError } from './errors.ts';
 import { runKeyCommand } from './key-command.ts';
-import { readSecretFile } from './key-file.ts';
+import { lookAtSecretFile } from './secret-look.ts';
 import { KEY_BYTES_MAX, KeyMaterial } from './material.ts';
 import { describeReference, type KeyReference } from './reference.ts';
 
@@ -106,7 +106,8 @@ export class KeySources implements KeySource, Disposable {
   }
 
   async #file(path: string, directories: readonly string[], kind: 'key' | 'credential'): Promise<KeyMaterial> {
-    return KeyMaterial.take(await readSecretFile({ path, directories, bytesMax: KEY_BYTES_MAX, kind }));
+    const { timeoutMs } = this.#options;
+    return KeyMaterial.take(await lookAtSecretFile({ path, directories, bytesMax: KEY_BYTES_MAX, kind }, timeoutMs));
   }
 
   async #credential(name: string, what: string): Promise<KeyMaterial> {
@@ -149,8 +150,8 @@ export class KeySources implements KeySource, Disposable {
 
   /** The pin is named here, not left to the JWE: what a file says must not choose the program that runs. */
   async #tang(path: string, what: string, signal: AbortSignal | undefined): Promise<KeyMaterial> {
-    const { directories, clevis } = this.#options;
-    const input = await readSecretFile({ path, directories, bytesMax: JWE_BYTES_MAX, kind: 'jwe' });
+    const { directories, clevis, timeoutMs } = this.#options;
+    const input = await lookAtSecretFile({ path, directories, bytesMax: JWE_BYTES_MAX, kind: 'jwe' }, timeoutMs);
     const file = clevis ?? '/usr/bin/clevis';
     return await runKeyCommand({ file, args: ['decrypt', 'tang'], input, ...this.#surroundings(signal), what });
   }

@@ -28,40 +28,56 @@ async function carryOut(sandbox: Sandbox, gracefulTimeoutMs: number, hurry: Prom
     { name: 'SIGTERM', act: () => kill(sandbox, 'SIGTERM'), timeoutMs: sandbox.config.kill_timeout_ms },
     { name: 'SIGKILL', act: () => kill(sandbox, 'SIGKILL'), timeoutMs: sandbox.config.kill_timeout_ms },
   ];
+  let last: StepResult | undefined;
   for (const { name, act, timeoutMs } of steps) {
     const graceful = name === 'agent' || name === 'acpi';
-    if (await tryStep(sandbox, name, act, timeoutMs, graceful ? hurry : undefined)) return;
+    last = await tryStep(sandbox, name, act, timeoutMs, graceful ? hurry : undefined);
+    if (last.ended) return;
   }
-  throw new ShimError(
-    'UNAVAILABLE',
-    `QEMU of sandbox ${sandbox.id} (pid ${sandbox.qemu?.pid ?? 0}) is still there after SIGKILL`,
-    {
-      reason: 'QEMU_NOT_KILLED',
-      metadata: { sandboxId: sandbox.id, pid: String(sandbox.qemu?.pid ?? 0) },
-    },
-  );
+  // Only what was done is told: the signal may never have been sent.
+  const outcome =
+    last?.taken === true ? 'is still there after SIGKILL' : `has not been sent SIGKILL: ${last?.problem ?? 'no step'}`;
+  throw new ShimError('UNAVAILABLE', `QEMU of sandbox ${sandbox.id} (pid ${sandbox.qemu?.pid ?? 0}) ${outcome}`, {
+    reason: 'QEMU_NOT_KILLED',
+    metadata: { sandboxId: sandbox.id, pid: String(sandbox.qemu?.pid ?? 0) },
+  });
 }
 
-/** One step; true when QEMU has been seen to be gone. A step that cannot be taken is passed over at once. */
+/** What came of one step. */
+interface StepResult {
+  /** QEMU has been seen to be gone. */
+  readonly ended: boolean;
+  /** The step was taken: what it does has been done. */
+  readonly taken: boolean;
+  /** Why it was not, or had no effect. */
+  readonly problem: string;
+}
+
+/** One step. One that cannot be taken is passed over at once. */
 async function tryStep(
   sandbox: Sandbox,
   name: string,
   act: () => Promise<void>,
   timeoutMs: number,
   hurry: Promise<void> | undefined,
-): Promise<boolean> {
+): Promise<StepResult> {
+  let taken = false;
   const startedMs = monotonicMs();
   const gone = sandbox.stopped.then(() => true);
   const hurried = hurry?.then(() => false) ?? new Promise<never>(() => undefined);
   try {
-    const work = act().then(() => gone);
+    const work = act().then(() => {
+      taken = true;
+      return gone;
+    });
     const ended = await waitFor(Promise.race([work, gone, hurried]), { milliseconds: timeoutMs });
     sandbox.log.info({ step: name, ended, milliseconds: monotonicMs() - startedMs }, 'stop step done');
-    return ended;
+    return { ended, taken, problem: 'hurried' };
   } catch (error) {
     const late = isShimError(error, 'DEADLINE_EXCEEDED');
-    sandbox.log.info({ step: name, problem: late ? 'deadline' : messageOf(error) }, 'stop step had no effect');
-    return sandbox.state === 'stopped';
+    const problem = late ? `nothing came of it within ${timeoutMs} ms` : messageOf(error);
+    sandbox.log.info({ step: name, taken, problem }, 'stop step had no effect');
+    return { ended: sandbox.state === 'stopped', taken, problem };
   }
 }
 

@@ -46,6 +46,16 @@ import { unknownValue } from './unknown-values.ts';
  */
 export const JOURNAL_FORMAT: Format & { readonly major: 1 } = { major: 1, upgrades: [{ to: 0, upgrade: completed }] };
 
+/** A journal that could not be written is tried again so often: it tells when it can, and has what it lacks. */
+const RETRY_MS = 5000;
+const failing = new Map<Journal, string>();
+
+/** Why a journal of this daemon's cannot be written, as it was when it was last tried. */
+export function journalProblem(): string | undefined {
+  const [problem] = failing.values();
+  return problem;
+}
+
 /**
  * The durable intent of one sandbox: `state.json` in its state directory. Written to a temporary file, fsynced,
  * renamed, directory fsynced: a reader finds the old record or the new one, never half of one.
@@ -89,12 +99,23 @@ export class Journal {
   async #write(): Promise<void> {
     try {
       await writeAtomically(this.#path, JSON.stringify(this.#next(), withoutGaps));
+      failing.delete(this);
     } catch (error) {
+      this.#noteFailure(error);
       throw new ShimError('UNAVAILABLE', `cannot write the journal ${this.#path}: ${messageOf(error)}`, {
         reason: 'JOURNAL_WRITE_FAILED',
         metadata: { path: this.#path, errno: errnoOf(error) ?? '' },
         cause: error,
       });
+    }
+  }
+
+  /** Without its directory the sandbox is gone, and nothing is to be written any more. */
+  #noteFailure(error: unknown): void {
+    if (errnoOf(error) === 'ENOENT') failing.delete(this);
+    else {
+      failing.set(this, `cannot write the journal ${this.#path}: ${messageOf(error)}`);
+      setTimeout(() => void this.commit().catch(() => undefined), RETRY_MS).unref();
     }
   }
 

@@ -9,6 +9,7 @@ import { configWith } from '../../src/config.ts';
 import { FileHelpers } from '../../src/files/helpers.ts';
 import { mountPointOf } from '../../src/files/mounts.ts';
 import { PLACE_FLAGS, messagePair, openBeneath, receiveDescriptor } from '../../src/files/native.ts';
+import { lookAtSecretFile } from '../../src/keys/secret-look.ts';
 import { openSource } from '../../src/volume/looks.ts';
 import { fileIdentity, openKnown } from '../../src/volume/source/open-file.ts';
 import { hungFileSystem, type HungFileSystem } from '../support/hung-fs.ts';
@@ -143,6 +144,12 @@ describe('a file system that hangs', async () => {
     assert.ok(system.taken() > 0, 'the file system was asked');
     assert.equal(await reasonOf(look(join(system.path, 'later'))), 'SOURCE_NOT_ANSWERING');
     assert.equal(await look(path, 60_000), false);
+  });
+
+  it('gives no key, and says so in time', { skip }, async () => {
+    await using system = await hung();
+    const wanted = { path: join(system.path, 'key'), directories: ['/'], bytesMax: 100, kind: 'key' } as const;
+    assert.equal(await reasonOf(lookAtSecretFile(wanted, TIMEOUT_MS)), 'KEY_SOURCE_DOWN');
   });
 
   it('is asked again once it has let go of those that hung', { skip }, async () => {

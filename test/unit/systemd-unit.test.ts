@@ -32,6 +32,8 @@ describe('packaging/qshimd.service', () => {
       KillMode: ['process'],
       KillSignal: ['SIGTERM'],
       Restart: ['on-failure'],
+      Type: ['notify'],
+      WatchdogSec: ['60'],
       RuntimeDirectoryPreserve: ['yes'],
       OOMPolicy: ['continue'],
     });
