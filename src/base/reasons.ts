@@ -207,7 +207,8 @@ export const REASONS = {
   SOURCE_NOT_CONFINABLE: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
-    meaning: 'The QEMU of the sandbox is confined, and this kind of source is one that QEMU would have to reach by itself, over a network or by a path.',
+    meaning:
+      'The QEMU of the sandbox is confined, and this kind of source is one that QEMU would have to reach by itself, over a network or by a path.',
     remedy: 'Start the sandbox under a daemon with `confine = off`, or use another kind of source.',
   },
   CONFINE_UIDS_IN_USE: {
