@@ -13,6 +13,7 @@ import { OPTIONS, loadConfig, type Config, type OptionName } from './config.ts';
 import { fileHelpers } from './files/helpers.ts';
 import { AcceleratorChoice } from './qemu/accelerator.ts';
 import { chooseAllocator } from './qemu/allocator.ts';
+import { keepDescriptors } from './files/native.ts';
 import { KeyBindings } from './keys/bindings.ts';
 import { KeySources, parseKeyCommands } from './keys/sources.ts';
 import { ShimServer } from './api/server.ts';
@@ -65,6 +66,8 @@ async function main(): Promise<number> {
 async function serve(options: Config, log: Logger): Promise<void> {
   // Everything that this process makes, sockets too, is for its own user only.
   process.umask(0o077);
+  // A QEMU has what it was given, and nothing of whoever started the daemon.
+  keepDescriptors();
   const stop = Promise.withResolvers<NodeJS.Signals>();
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => stop.resolve(signal));
   await using cleanup = new AsyncDisposableStack();

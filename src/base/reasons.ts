@@ -204,6 +204,13 @@ export const REASONS = {
       'Something that is to confine QEMU is missing and `confine = full` does not do without, or the control group could not be made; the message has the list.',
     remedy: 'See what `qshim doctor` says, and put it right, or set `confine = degraded`.',
   },
+  SOURCE_NOT_CONFINABLE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning:
+      'The QEMU of the sandbox is confined, and this kind of source is one that QEMU would have to reach by itself, over a network or by a path.',
+    remedy: 'Start the sandbox under a daemon with `confine = off`, or use another kind of source.',
+  },
   CONFINE_UIDS_IN_USE: {
     statuses: ['RESOURCE_EXHAUSTED'],
     where: ['api'],

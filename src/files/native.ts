@@ -16,6 +16,11 @@ const RESOLVE_BENEATH = 0x08;
 /** The same number on every architecture (asm-generic/unistd.h). */
 const SYS_OPENAT2 = 437;
 const OPEN_HOW_BYTES = 24;
+/** The same (linux/close_range.h); the kernel has it since 5.9, and the flag since 5.11. */
+const SYS_CLOSE_RANGE = 436;
+const CLOSE_RANGE_CLOEXEC = 4;
+const FIRST_OWN_DESCRIPTOR = 3;
+const DESCRIPTOR_MAX = 0xffff_ffff;
 
 /** fcntl.h, as x86-64 and arm64 have them. */
 const O_PATH = 0o10000000;
@@ -60,6 +65,12 @@ interface Message {
 }
 
 const libc = koffi.load(null);
+const closeRange = libc.func('long syscall(long, uint32_t, uint32_t, int)') as unknown as (
+  number: number,
+  first: number,
+  last: number,
+  flags: number,
+) => number;
 const openat2 = libc.func('long syscall(long, int, const char *, void *, size_t)') as unknown as (
   call: number,
   directory: number,
@@ -88,6 +99,14 @@ const prctl = libc.func('int prctl(int, unsigned long, unsigned long, unsigned l
   option: number,
   ...values: readonly [number, number, number, number]
 ) => number;
+
+/**
+ * Keeps from the programs that this process starts what its own starter has left open: only what they are given by name
+ * reaches them. For the daemon's first moment. Without effect on kernels that cannot do it.
+ */
+export function keepDescriptors(): void {
+  closeRange(SYS_CLOSE_RANGE, FIRST_OWN_DESCRIPTOR, DESCRIPTOR_MAX, CLOSE_RANGE_CLOEXEC);
+}
 
 /** The kernel kills this process once the one that started it has ended, however it ended (PR_SET_PDEATHSIG). */
 export function dieWithParent(): void {

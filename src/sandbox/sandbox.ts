@@ -301,6 +301,12 @@ export class Sandbox implements VolumeHost {
     return this.qemu === undefined ? this.config.qemu_binary : `/proc/${this.qemu.pid}/exe`;
   }
 
+  /** Its QEMU has namespaces of its own. */
+  get confined(): boolean {
+    const { level, missing } = this.#launched.confinement;
+    return level !== 'off' && !missing.some(({ part }) => part === 'namespaces');
+  }
+
   get qemu(): QemuProcess | undefined {
     return this.#alive.qemu;
   }

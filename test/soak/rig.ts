@@ -201,5 +201,5 @@ async function processesNaming(text: string): Promise<readonly { readonly pid: n
   );
   return found
     .map(({ pid, command }) => ({ pid, command: command.replaceAll('\0', ' ') }))
-    .filter(({ command }) => command.startsWith('qemu-system') && command.includes(text));
+    .filter(({ command }) => /^(\S*\/)?qemu-system/.test(command) && command.includes(text));
 }

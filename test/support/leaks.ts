@@ -42,6 +42,8 @@ export async function qemuProcessesBelow(directory: string): Promise<readonly nu
     pids.map(async (pid) => {
       // Processes end while they are looked at.
       const args = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      // What starts a confined QEMU has the same words behind its own.
+      if (/^[^\0]*\/(bwrap|setpriv)\0/.test(args)) return [];
       return args.includes(`socket,id=qmp,path=${directory}/`) ? [Number(pid)] : [];
     }),
   );

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { access, stat } from 'node:fs/promises';
+import { describe, it } from 'node:test';
+import { TestDaemon } from '../support/daemon.ts';
+import { refusal } from '../support/errors.ts';
+import { realVmSkipReason } from '../support/guest-image.ts';
+import { ownNamespaces } from '../support/process-facts.ts';
+import { until } from '../support/until.ts';
+
+const skip = (process.getuid?.() !== 0 && 'only root gives QEMUs users of their own') || (await realVmSkipReason());
+const MIB = 1024 * 1024;
+
+describe('a confined QEMU', { skip }, () => {
+  it('takes volumes, runs commands with streams, outlives its daemon, is adopted and stopped', async () => {
+    const config = { confine: 'degraded', nbd_hosts: '127.0.0.1' };
+    const first = await TestDaemon.start({ config });
+    const created = await first.client.createSandbox({ sandboxId: 'vm' });
+    assert.notEqual(created.confinement?.level, 'CONFINEMENT_LEVEL_OFF');
+    assert.deepEqual(await ownNamespaces(created.qemuPid), ['mnt', 'pid', 'ipc', 'uts', 'net']);
+    // Its directory is the daemon's again: QEMU can enter it, and neither add nor replace a file.
+    const { uid, mode } = await stat(created.stateDir);
+    assert.deepEqual([uid, mode & 0o777], [process.getuid?.(), 0o711]);
+
+    const path = await first.rawFile('a.raw', 32 * MIB);
+    const mount = { fsType: 'ext4', mountPoint: '/mnt/a', options: [], format: 'FORMAT_IF_EMPTY' as const };
+    await first.client.attach({ sandboxId: 'vm', volumeId: 'a', spec: { rawFile: { path }, mount } });
+    await first.client.guest('vm', 'echo kept > /mnt/a/file; sync');
+    const spec = { nbdExport: { host: '127.0.0.1' } };
+    const refused = await refusal(first.client.attach({ sandboxId: 'vm', volumeId: 'n', spec }));
+    assert.deepEqual([refused.code, refused.reason], ['FAILED_PRECONDITION', 'SOURCE_NOT_CONFINABLE']);
+    await first.kill('SIGKILL');
+
+    await using second = await TestDaemon.start({ directory: first.directory, config });
+    await until('the agent', async () => (await second.client.getSandbox('vm')).agentReady);
+    const adopted = await second.client.getSandbox('vm');
+    assert.equal(adopted.qemuPid, created.qemuPid);
+    assert.deepEqual(adopted.confinement, created.confinement);
+    assert.equal(await second.client.guest('vm', 'cat /mnt/a/file'), 'kept\n');
+    await second.client.detach({ sandboxId: 'vm', volumeId: 'a' });
+    const stopped = await second.client.stopSandbox({ sandboxId: 'vm' });
+    assert.equal(stopped.state, 'SANDBOX_STATE_STOPPED');
+    await assert.rejects(access(`/proc/${created.qemuPid}`));
+    // Started again it has another user, and the same directory.
+    const again = await second.client.startSandbox('vm');
+    assert.notEqual(again.confinement?.uid, created.confinement?.uid);
+    assert.equal(again.stateDir, created.stateDir);
+  });
+});
