@@ -798,6 +798,12 @@ export const REASONS = {
     meaning: 'The guest lacks a program that this needs.',
     remedy: 'Add the program that the message names to the guest (docs/guest.md).',
   },
+  GUEST_OUT_OF_PROCESSES: {
+    statuses: ['RESOURCE_EXHAUSTED'],
+    where: ['api'],
+    meaning: 'The guest has no process, or no memory for one, left for what was asked.',
+    remedy: 'End what takes them all: the end of a container (signal 9) needs none.',
+  },
   GUEST_DM_CRYPT_MISSING: {
     statuses: ['UNIMPLEMENTED'],
     where: ['api'],
