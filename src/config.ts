@@ -221,8 +221,12 @@ const configSchema = z.strictObject({
     .array(absolutePath)
     .min(1)
     .default(['/var/lib/qshim/volumes'])
+    .describe('Directories below which volumes named by callers must lie, symbolic links resolved.'),
+  boot_roots: z
+    .array(absolutePath)
+    .default([join(projectRoot, 'build/guest'), '/usr/share/qshim/boot', '/var/lib/qshim/boot'])
     .describe(
-      'Directories below which volumes, kernels and ramdisks named by callers must lie, symbolic links resolved.',
+      'Directories below which kernels and ramdisks named by callers must lie, symbolic links resolved, writable by root and the daemon alone. No volume may write there.',
     ),
   source_timeout_ms: milliseconds
     .default(10_000)

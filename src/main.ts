@@ -25,6 +25,7 @@ import { Gate } from './callers/gate.ts';
 import { groupId, PolicyFile } from './callers/policy-file.ts';
 import type { Labels } from './callers/policy.ts';
 import { lockStateDirectory } from './grpc/state-lock.ts';
+import { holdBootImages, type HoldBootImages } from './volume/boot-images.ts';
 import { BackingClaims } from './volume/claims.ts';
 import { journalProblem } from './store/journal.ts';
 import { EventLog } from './store/events.ts';
@@ -102,23 +103,14 @@ async function serve(options: Config, log: Logger): Promise<void> {
   // The probe has a time limit, and a directory that it removes.
   cleanup.defer(() => probed);
   const cells = await Cells.open(config, log);
-  const templates = cleanup.use(await Templates.open(config, log, cells));
-  const budgets = HostBudget.from(config);
-  const pool = cleanup.use(new WarmPool(config, log, templates, budgets, cells));
-  const keys = cleanup.use(keySources(config, log));
   const claims = new BackingClaims();
-  const manager = new SandboxManager({
-    config,
-    log,
-    events,
-    claims,
-    budgets,
-    accelerators,
-    cells,
-    templates,
-    pool,
-    keys,
-  });
+  const holdImages: HoldBootImages = (images, owner) => holdBootImages(claims, images, owner);
+  const templates = cleanup.use(await Templates.open(config, log, cells, holdImages));
+  const budgets = HostBudget.from(config);
+  const pool = cleanup.use(new WarmPool(config, log, templates, budgets, cells, holdImages));
+  const keys = cleanup.use(keySources(config, log));
+  const parts = { config, log, events, claims, budgets, accelerators, cells, templates, pool, keys, holdImages };
+  const manager = new SandboxManager(parts);
   await manager.start();
   cleanup.defer(() => manager.release());
   const labelsOf = (sandboxId: string): Labels | undefined => manager.labelsOf(sandboxId)?.labels;

@@ -168,6 +168,7 @@ export function sandboxMessage(sandbox: SandboxSnapshot): SandboxMessage {
     guestOverBudget: sandbox.overBudget,
     stateDir: sandbox.directory,
     confinement: confinementMessage(sandbox.confinement),
+    bootImages: sandbox.images ?? null,
     start: { ...sandbox.start, kind: START_KINDS[sandbox.start.kind] },
     capacity: {
       volumes: sandbox.spec.volumeCapacity,

@@ -217,6 +217,24 @@ export const REASONS = {
     meaning: 'Each user id of `confine_uids` belongs to a QEMU that runs.',
     remedy: 'Give `confine_uids` a larger range.',
   },
+  OUTSIDE_BOOT_ROOTS: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'The kernel or ramdisk lies outside the directories of `boot_roots`, once symbolic links are resolved.',
+    remedy: 'Move the file, or add its directory to `boot_roots`.',
+  },
+  BOOT_IMAGE_WRITABLE: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'Others than root and the user of the daemon may change the kernel or ramdisk.',
+    remedy: 'Take the right to write to the file that the message names from others, or give it to root.',
+  },
+  BOOT_IMAGE_READ_ONLY: {
+    statuses: ['PERMISSION_DENIED'],
+    where: ['api'],
+    meaning: 'The source is a kernel or ramdisk that guests boot, and the volume would write to it.',
+    remedy: 'Attach it read-only, or attach a copy that lies outside `boot_roots`.',
+  },
   KVM_UNUSABLE: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
@@ -779,6 +797,12 @@ export const REASONS = {
     where: ['api'],
     meaning: 'The guest lacks a program that this needs.',
     remedy: 'Add the program that the message names to the guest (docs/guest.md).',
+  },
+  GUEST_OUT_OF_PROCESSES: {
+    statuses: ['RESOURCE_EXHAUSTED'],
+    where: ['api'],
+    meaning: 'The guest has no process, or no memory for one, left for what was asked.',
+    remedy: 'End what takes them all: the end of a container (signal 9) needs none.',
   },
   GUEST_DM_CRYPT_MISSING: {
     statuses: ['UNIMPLEMENTED'],

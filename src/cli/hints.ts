@@ -27,6 +27,8 @@ const BY_REASON: { readonly [R in Reason]?: Hint } = {
   SOURCE_NOT_ACCESSIBLE: () =>
     'the user of the daemon must be able to read the file, and to write it unless --read-only',
   SOURCE_NOT_FOUND: () => 'the path counts on the host of the daemon',
+  OUTSIDE_BOOT_ROOTS: () =>
+    "the daemon boots files only below the folders of the option boot_roots in its configuration ('qshimd --help')",
   BOOT_IMAGE_NOT_FOUND: () => 'make the guest image with `npm run guest`, or name one with --kernel and --initrd',
   KVM_UNUSABLE: () => '`qshim doctor` shows why; --accelerator auto falls back to TCG',
   SANDBOX_NOT_FOUND: listSandboxes,

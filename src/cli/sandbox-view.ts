@@ -53,8 +53,8 @@ export function sandboxSheet(sandbox: Sandbox, widthMax: number | undefined): st
     ['start', startText(sandbox)],
     ['QEMU', sandbox.qemuPid === 0 ? orNothing(sandbox.qemuVersion) : qemuText(sandbox)],
     ['confinement', confinementText(sandbox)],
-    ['kernel', orNothing(spec?.kernel)],
-    ['initrd', orNothing(spec?.initrd)],
+    ['kernel', imageText(spec?.kernel, sandbox.bootImages?.kernel)],
+    ['initrd', imageText(spec?.initrd, sandbox.bootImages?.initrd)],
     ['kernel parameters', orNothing(spec?.kernelParameters)],
     ['labels', labelsText(spec?.labels ?? {})],
     ['created', timestampOrNothing(sandbox.createdAt)],
@@ -119,6 +119,12 @@ function confinementText({ confinement }: Sandbox): string {
   const level = enumWord('CONFINEMENT_LEVEL_', confinement.level);
   const lacks = missing.map(({ part, reason }) => `no ${visible(part)}: ${visible(reason)}`).join('; ');
   return `${level}${uid === 0 ? '' : `, as user ${uid}`}${lacks === '' ? '' : ` (${lacks})`}`;
+}
+
+/** What QEMU boots, and how it was asked for where that is another name of it. */
+function imageText(asked: string | undefined, resolved: string | undefined): string {
+  if (resolved === undefined || resolved === '' || resolved === asked) return orNothing(asked);
+  return `${visible(resolved)} (as ${orNothing(asked)})`;
 }
 
 function qemuText(sandbox: Sandbox): string {

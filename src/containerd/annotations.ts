@@ -37,12 +37,12 @@ export const ANNOTATIONS: readonly Annotation[] = [
   },
   {
     name: 'kernel',
-    meaning: 'guest kernel, below allowed_roots',
+    meaning: 'guest kernel, below boot_roots',
     apply: (spec, _field, value) => ({ ...spec, kernel: value }),
   },
   {
     name: 'initrd',
-    meaning: 'initial ramdisk, below allowed_roots',
+    meaning: 'initial ramdisk, below boot_roots',
     apply: (spec, _field, value) => ({ ...spec, initrd: value }),
   },
   {

@@ -54,6 +54,7 @@ export async function runScript(agent: GuestAgent, text: string, script: Script)
     .exec({ path: '/bin/sh', args: argv, ...(input && { input }), timeoutMs, outputBytesMax: SCRIPT_OUTPUT_BYTES_MAX })
     .catch((error: unknown) => {
       if (!(error instanceof GuestAgentError)) throw error;
+      if (error.outOfProcesses) throw refusal('GUEST_OUT_OF_PROCESSES', script, error.message, error);
       throw refusal('GUEST_TOOL_MISSING', script, '/bin/sh cannot be run', error);
     });
   const facts = parseFacts(result.stdout.toString('utf8'));
@@ -120,6 +121,7 @@ const SENTENCES = {
   GUEST_RESIZE_FAILED: 'the disk has grown, but the guest could not grow its file system',
   VOLUME_NOT_MOUNTED: 'the disk has grown, but its file system is not mounted where it was',
   GUEST_TOOL_MISSING: 'the guest lacks a program that this needs',
+  GUEST_OUT_OF_PROCESSES: 'the guest could not start one more process',
   GUEST_DM_CRYPT_MISSING: 'the guest lacks kernel support for encrypted disks',
   LUKS_NO_HEADER: 'the disk is not an encrypted one',
   LUKS_WRONG_KEY: 'the key opens none of the key slots',

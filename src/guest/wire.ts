@@ -19,6 +19,11 @@ export class GuestAgentError extends Error {
     this.command = command;
     this.errorClass = errorClass;
   }
+
+  /** The guest had no process or no memory left for what was asked: EAGAIN or ENOMEM, in GLib's words. */
+  get outOfProcesses(): boolean {
+    return /Failed to fork|Resource temporarily unavailable|Cannot allocate memory/.test(this.message);
+  }
 }
 
 /**

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { readdir, readFile, rm, rmdir } from 'node:fs/promises';
+import { readdir, readFile, realpath, rm, rmdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -10,6 +10,7 @@ import { LEFT_OVER_MARK, START_AGAIN_FILE, restartBoot, resumeBoot } from './boo
 import { CORRUPT_MARK, JOURNAL_FILE, NO_CONTAINERS, readJournal, type JournalRecord } from '../store/journal.ts';
 import { bootedSince, noteBoot } from './boot-id.ts';
 import { sandboxDirectories } from './directories.ts';
+import { bootOwner } from './launch.ts';
 import { awaitAgent } from './observe.ts';
 import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from '../template/pool.ts';
 import { sandboxFromArguments } from './recover.ts';
@@ -86,6 +87,7 @@ async function adopt(
   }
   await holdTemplate(sandbox, environment);
   if (cell !== undefined) sandbox.holdCell(cell);
+  await holdImages(sandbox, environment);
   sandbox.own(qemu);
   if (record.sandbox.state === 'creating') return { sandbox, booting: followed(resumeBoot(sandbox, qemu)), again };
   sandbox.inBackground('adoption', connect(sandbox));
@@ -109,6 +111,20 @@ async function holdTemplate(sandbox: Sandbox, { templates }: SandboxEnvironment)
   if (templateId === '') return;
   const lease = await templates.hold(templateId);
   if (lease !== undefined) sandbox.holdTemplate(lease);
+}
+
+/**
+ * What it boots goes on to be kept from being changed. That somebody may change it already is no reason not to adopt
+ * what runs; and what is not there any more nobody can write to.
+ */
+async function holdImages(sandbox: Sandbox, { holdImages: hold }: SandboxEnvironment): Promise<void> {
+  const { kernel, initrd } = sandbox.identity.spec;
+  try {
+    const images = { kernel: await realpath(kernel), initrd: await realpath(initrd) };
+    sandbox.holdImages(images, await hold(images, bootOwner(sandbox.id)));
+  } catch (error) {
+    sandbox.log.warn({ problem: messageOf(error) }, 'boot images of an adopted sandbox are not held');
+  }
 }
 
 /**

@@ -14,7 +14,7 @@ import { JOURNAL_FILE, refuseLaterJournal } from '../store/journal.ts';
 import { startFromPool } from './pool-start.ts';
 import type { PoolMember } from '../template/pool.ts';
 import { findQemu } from '../qemu/find.ts';
-import { endQemu, launchIdentity, prepareLaunch } from './launch.ts';
+import { bootOwner, endQemu, launchIdentity, prepareLaunch } from './launch.ts';
 import type { SandboxEnvironment } from './environment.ts';
 import type { Sandbox } from './sandbox.ts';
 import { poolKind } from './spec.ts';
@@ -36,7 +36,7 @@ export function newUuid(): string {
  * Starts a sandbox that was just made: from a template where its spec wants one and there is one, else by a boot. When
  * it fails, the process and the state directory are gone before this throws.
  * @throws ShimError FAILED_PRECONDITION (KVM_UNUSABLE, QEMU_EXITED, ACPI_HOTPLUG_OFF, BOOT_IMAGE_NOT_FOUND,
- *   STATE_DIR_GONE, GUEST_BOOT_FAILED),
+ *   BACKING_IN_USE, STATE_DIR_GONE, GUEST_BOOT_FAILED),
  *   INVALID_ARGUMENT / WRONG_FILE_TYPE and PERMISSION_DENIED for boot images, DEADLINE_EXCEEDED / GUEST_AGENT_TIMEOUT,
  *   UNIMPLEMENTED / QEMU_TOO_OLD; where a template is required, what kept it from being used
  * @param how `member`: the clone in whose directory the sandbox was made, to be used if it still fits; `again`: it has
@@ -52,7 +52,7 @@ export async function bootSandbox(
   const { template } = identity.spec;
   const watch = new Stopwatch();
   await using undo = new AsyncDisposableStack();
-  const launch = await prepareLaunch(sandbox, environment).catch(async (error: unknown) => {
+  const launch = await prepared(sandbox, environment, undo).catch(async (error: unknown) => {
     if (member !== undefined) await environment.pool.endTaken(member);
     throw error;
   });
@@ -66,6 +66,18 @@ export async function bootSandbox(
   } else environment.pool.refill(poolKind(identity.spec), launch);
   undo.move();
   await rm(join(sandbox.files.directory, START_AGAIN_FILE), { force: true });
+}
+
+/** The launch, with its boot images held from before QEMU starts until it has ended, or the start has failed. */
+async function prepared(
+  sandbox: Sandbox,
+  environment: SandboxEnvironment,
+  undo: AsyncDisposableStack,
+): Promise<TemplateLaunch> {
+  const launch = await prepareLaunch(sandbox, environment);
+  const { kernel, initrd } = launch;
+  sandbox.holdImages({ kernel, initrd }, undo.use(await environment.holdImages(launch, bootOwner(sandbox.id))));
+  return launch;
 }
 
 /** Starts from the pool or from a template; false when it has to boot. Then its directory is there, and empty. */

@@ -2,6 +2,7 @@ import type { Cells } from '../confine/cells.ts';
 import type { AcceleratorChoice } from '../qemu/accelerator.ts';
 import type { WarmPool } from '../template/pool.ts';
 import type { Templates } from '../template/templates.ts';
+import type { HoldBootImages } from '../volume/boot-images.ts';
 import { afterReset, observe } from './observe.ts';
 import { Sandbox, type SandboxIdentity, type SandboxParts } from './sandbox.ts';
 import type { GuestAgent } from '../guest/agent.ts';
@@ -12,6 +13,7 @@ export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected' | '
   readonly cells: Cells;
   readonly templates: Templates;
   readonly pool: WarmPool;
+  readonly holdImages: HoldBootImages;
 }
 
 /** A sandbox that is observed from its first connection on. @param agent as Sandbox takes it */

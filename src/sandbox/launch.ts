@@ -1,15 +1,13 @@
-import { constants } from 'node:fs';
-import { access, stat } from 'node:fs/promises';
 import { sleep } from '../base/deadline.ts';
-import { ShimError, errnoOf, invalidArgument, messageOf, shimError } from '../base/errors.ts';
+import { ShimError, messageOf } from '../base/errors.ts';
 import { iothreadIds } from '../volume/model/placement.ts';
 import { FENCE_BRIDGE, bridgesFor } from '../volume/model/slots.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { QemuProcess } from '../qemu/process.ts';
-import { resolveAllowed } from '../volume/source/open-file.ts';
+import { findBootImages } from '../volume/boot-images.ts';
 import type { SandboxEnvironment } from './environment.ts';
 import type { Sandbox } from './sandbox.ts';
-import { hostnameOf, type SandboxSpec } from './spec.ts';
+import { hostnameOf } from './spec.ts';
 import type { LaunchIdentity, TemplateLaunch } from '../template/vm.ts';
 
 /** What every start of a sandbox has in common, be it a boot (boot.ts) or a clone (clone.ts). */
@@ -23,19 +21,23 @@ const KILL_RETRY_MS = 200;
 export async function prepareLaunch(sandbox: Sandbox, environment: SandboxEnvironment): Promise<TemplateLaunch> {
   const { spec } = sandbox.identity;
   const { config } = sandbox;
-  const [kernel, initrd] = await bootImages(spec, config);
+  const images = await findBootImages(spec, config);
   await chooseAccelerator(sandbox, environment);
   return {
     accelerator: sandbox.accelerator,
     vcpus: spec.vcpus,
     memoryMib: spec.memoryMib,
-    kernel,
-    initrd,
+    ...images,
     kernelParameters: kernelParametersOf(sandbox),
     bridges: [...bridgesFor(spec.volumeCapacity), FENCE_BRIDGE],
     iothreads: iothreadIds(spec.iothreads),
     portsMax: config.guest_ports_max,
   };
+}
+
+/** In whose name a sandbox's VM holds its boot images. */
+export function bootOwner(sandboxId: string): string {
+  return `sandbox ${sandboxId}, which boots it`;
 }
 
 /** What tells the VM of one sandbox from that of another with the same spec. */
@@ -61,40 +63,6 @@ export async function endQemu(sandbox: Sandbox, qemu: QemuProcess): Promise<void
     }
   }
   await sandbox.stopped;
-}
-
-/**
- * The kernel and ramdisk to boot. Those that the configuration names are trusted; a caller's must lie in allowed_roots.
- */
-async function bootImages(
-  spec: SandboxSpec,
-  config: SandboxEnvironment['config'],
-): Promise<readonly [kernel: string, initrd: string]> {
-  const resolve = async (field: string, path: string, configured: string): Promise<string> => {
-    const resolved = path === configured ? path : await resolveAllowed(field, path, config.allowed_roots);
-    try {
-      await access(resolved, constants.R_OK);
-    } catch (error) {
-      const denied = errnoOf(error) === 'EACCES';
-      const option = field.replace('spec.', '');
-      const builds = denied ? '' : 'npm run guest builds the reference guest, ';
-      const hint = path === configured ? ` (${builds}the option ${option} names another)` : '';
-      throw shimError(
-        denied ? 'SOURCE_NOT_ACCESSIBLE' : 'BOOT_IMAGE_NOT_FOUND',
-        `${field} = ${JSON.stringify(path)} cannot be read: ${messageOf(error)}${hint}`,
-        { metadata: { field, value: path }, cause: error },
-      );
-    }
-    // QEMU would wait at a FIFO for ever.
-    if (!(await stat(resolved)).isFile()) {
-      throw invalidArgument(field, path, 'is not a regular file', 'WRONG_FILE_TYPE');
-    }
-    return resolved;
-  };
-  return [
-    await resolve('spec.kernel', spec.kernel, config.kernel),
-    await resolve('spec.initrd', spec.initrd, config.initrd),
-  ];
 }
 
 async function chooseAccelerator(sandbox: Sandbox, { accelerators }: SandboxEnvironment): Promise<void> {

@@ -44,6 +44,7 @@ export async function startFromPool(
   }
   watch.lap('identity');
   sandbox.launching({ start: { kind: 'pool', templateId: lease.key, reason: '' } });
+  member.images[Symbol.dispose]();
   await runClone(sandbox, vm, lease, watch);
   // QEMU's command line names the member. Written after the journal: a member that has one is a sandbox.
   sandbox.inBackground(

@@ -25,6 +25,7 @@ import type { EventType } from '../store/event.ts';
 import type { EventLog } from '../store/events.ts';
 import { JOURNAL_FILE, Journal, type JournalRecord } from '../store/journal.ts';
 import type { BackingClaims } from '../volume/claims.ts';
+import type { BootImages } from '../volume/boot-images.ts';
 import { DriverWatch } from '../volume/driver-wait.ts';
 import { Fence } from '../volume/fence.ts';
 import { GuestAddresses } from '../volume/guest-addresses.ts';
@@ -84,6 +85,8 @@ export interface SandboxSnapshot extends SandboxIdentity {
   readonly overBudget: string;
   readonly start: StartKind;
   readonly confinement: CellFacts;
+  /** What it boots, with every symbolic link resolved; undefined before that is known. */
+  readonly images: BootImages | undefined;
 }
 
 /** What is known of a VM that is there, or is coming. */
@@ -192,6 +195,9 @@ export class Sandbox implements VolumeHost {
   };
   /** Where QEMU runs. */
   #cell: Cell | undefined;
+  /** What QEMU boots, with every symbolic link resolved; undefined before that is known. */
+  #images: BootImages | undefined;
+  #heldImages: Disposable | undefined;
   /** Keeps the template of a clone from being evicted while its pages are in use. */
   #lease: Disposable | undefined;
   /** Work that nobody waits for, by what it is for; awaited when the sandbox is left. */
@@ -478,6 +484,12 @@ export class Sandbox implements VolumeHost {
     this.#lease = lease;
   }
 
+  /** What its QEMU boots is being kept from being changed, until QEMU has ended. */
+  holdImages(images: BootImages, held: Disposable): void {
+    this.#images = images;
+    this.#heldImages = held;
+  }
+
   // ---- its state
 
   /** The VM is ready: tells everybody, and answers once that is on disk. */
@@ -575,6 +587,7 @@ export class Sandbox implements VolumeHost {
     this.#overBudget = '';
     this.#lease?.[Symbol.dispose]();
     this.#cell?.[Symbol.dispose]();
+    this.#heldImages?.[Symbol.dispose]();
     for (const volume of this.volumes.all()) {
       using _held = await volume.mutex.acquire();
       await emptyAgain(this, volume);
@@ -632,6 +645,7 @@ export class Sandbox implements VolumeHost {
     return {
       ...this.identity,
       ...this.#launched,
+      images: this.#images,
       state: this.#life.state,
       cause: this.#cause,
       qemuVersion: this.capabilities?.versionText ?? '',

@@ -14,7 +14,7 @@ import { startCloneVm, type CloneVm } from './clone.ts';
 import { sandboxFiles, sandboxesDirectory, type SandboxFiles } from '../qemu/files.ts';
 import { hostnameOf } from '../sandbox/spec.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
-import type { TemplateLaunch } from './vm.ts';
+import type { HoldImages, TemplateLaunch } from './vm.ts';
 import type { Templates } from './templates.ts';
 
 /** No other sandbox's directory is named like this: hashes hold no "+", as ids did not, which were names once. */
@@ -29,6 +29,8 @@ export interface PoolMember {
   readonly agent: GuestAgent;
   readonly files: SandboxFiles;
   readonly lease: TemplateLease;
+  /** Keeps what it boots from being changed, until it becomes a sandbox, which has a hold of its own, or ends. */
+  readonly images: Disposable;
   /** QEMU was started with it, so it stays. */
   readonly uuid: string;
 }
@@ -58,6 +60,7 @@ export class WarmPool implements AsyncDisposable {
   readonly #templates: Pick<Templates, 'find' | 'assertMemory'>;
   readonly #budgets: HostBudget;
   readonly #cells: Cells;
+  readonly #holdImages: HoldImages;
   readonly #startVm: typeof startCloneVm;
   readonly #shelves = new Map<string, Shelf>();
   readonly #making = new BoundedMutex('the making of pool members', 1);
@@ -73,8 +76,10 @@ export class WarmPool implements AsyncDisposable {
     templates: Pick<Templates, 'find' | 'assertMemory'>,
     budgets: HostBudget,
     cells: Cells,
+    holdImages: HoldImages,
     startVm: typeof startCloneVm = startCloneVm,
   ) {
+    this.#holdImages = holdImages;
     this.#startVm = startVm;
     this.#config = config;
     this.#log = log;
@@ -188,6 +193,7 @@ export class WarmPool implements AsyncDisposable {
     undo.use(lease);
     // Short: sockets lie below it, and their paths may have 107 bytes.
     const name = `${POOL_DIRECTORY_PREFIX}${randomBytes(4).toString('hex')}`;
+    const images = undo.use(await this.#holdImages(launch, `pool member ${name}, which boots it`));
     const files = sandboxFiles(join(sandboxesDirectory(config.state_dir), name));
     await mkdir(files.directory, { mode: 0o700 });
     undo.defer(() => rm(files.directory, { recursive: true, force: true }));
@@ -208,16 +214,17 @@ export class WarmPool implements AsyncDisposable {
     const vm = await this.#startVm(options);
     undo.move();
     log.info({ pid: vm.qemu.pid, templateId: lease.key }, 'pool member ready');
-    return { vm, agent, files, lease, uuid: identity.uuid };
+    return { vm, agent, files, lease, images, uuid: identity.uuid };
   }
 }
 
 /** Ends a clone that no sandbox has, and removes its directory. */
-async function endMember({ vm, files, lease }: PoolMember, agent: GuestAgent | undefined): Promise<void> {
+async function endMember({ vm, files, lease, images }: PoolMember, agent: GuestAgent | undefined): Promise<void> {
   await vm.qemu.kill('SIGKILL');
   await vm.qemu.exited;
   vm.cell[Symbol.dispose]();
   lease[Symbol.dispose]();
+  images[Symbol.dispose]();
   await Promise.all([vm.port, vm.qmp].map((one) => one[Symbol.asyncDispose]()));
   await agent?.[Symbol.asyncDispose]();
   await rm(files.directory, { recursive: true, force: true });

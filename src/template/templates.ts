@@ -14,7 +14,7 @@ import { templateKey } from './key.ts';
 import { TemplateStore, type TemplateLease } from './store.ts';
 import { sandboxFiles } from '../qemu/files.ts';
 import { endQemuOf } from '../qemu/find.ts';
-import { VM_DIRECTORY, makeTemplate, type TemplateLaunch } from './vm.ts';
+import { VM_DIRECTORY, makeTemplate, type HoldImages, type TemplateLaunch } from './vm.ts';
 
 /**
  * Templates, from the making of one to a sandbox:
@@ -46,6 +46,7 @@ export class Templates implements AsyncDisposable {
   readonly #config: Config;
   readonly #log: Logger;
   readonly #cells: Cells;
+  readonly #holdImages: HoldImages;
   #store: TemplateStore | undefined;
   /** Why there is no store. */
   #problem = '';
@@ -58,9 +59,10 @@ export class Templates implements AsyncDisposable {
   /** Constant while the host runs and qshim is not replaced; read once. */
   #constants: Promise<{ readonly hostBoot: string; readonly qshimVersion: string }> | undefined;
 
-  private constructor(config: Config, log: Logger, cells: Cells) {
+  private constructor(config: Config, log: Logger, cells: Cells, holdImages: HoldImages) {
     this.#config = config;
     this.#cells = cells;
+    this.#holdImages = holdImages;
     this.#log = log;
   }
 
@@ -68,8 +70,8 @@ export class Templates implements AsyncDisposable {
    * Opens the store. A directory that will not do is no reason not to serve: then every sandbox boots, and says why;
    * and each looks again, for somebody may have put it right.
    */
-  static async open(config: Config, log: Logger, cells: Cells): Promise<Templates> {
-    const templates = new Templates(config, log, cells);
+  static async open(config: Config, log: Logger, cells: Cells, holdImages: HoldImages): Promise<Templates> {
+    const templates = new Templates(config, log, cells, holdImages);
     await templates.#opening.run();
     return templates;
   }
@@ -193,6 +195,7 @@ export class Templates implements AsyncDisposable {
         using _turn = await this.#making.acquire();
         target.signal.throwIfAborted();
         await this.assertMemory(launch.memoryMib);
+        using _images = await this.#holdImages(launch, `template ${key}, which boots it`);
         this.#log.info({ key }, 'making a template');
         const { template_timeout_ms: timeoutMs } = this.#config;
         return await makeTemplate(target, { cells: this.#cells, launch, log: this.#log, timeoutMs });

@@ -30,6 +30,12 @@ import type { Stopwatch } from '../base/stopwatch.ts';
 /** What a template's VM and its clones have in common. */
 export type TemplateLaunch = Omit<Launch, 'sandboxId' | 'uuid' | 'hostname' | 'files' | 'memory'>;
 
+/**
+ * Keeps what a VM boots from being changed while the result is held (volume/boot-images.ts).
+ * @throws ShimError FAILED_PRECONDITION / BACKING_IN_USE, BOOT_IMAGE_NOT_FOUND
+ */
+export type HoldImages = (images: Pick<Launch, 'kernel' | 'initrd'>, owner: string) => Promise<Disposable>;
+
 /** What tells one VM from another that is launched in the same way. */
 export interface LaunchIdentity {
   readonly sandboxId: string;

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { z } from 'zod';
 import { ShimError, invalidArgument } from '../base/errors.ts';
 import type { Config } from '../config.ts';
+import { refusalOfWriting } from './boot-images.ts';
 import {
   SERIAL_BYTES_MAX,
   checkContradictions,
@@ -107,7 +108,11 @@ export async function inspectSource(
   config: Config,
   source = spec.source,
 ): Promise<Inspection<SourceSpec>> {
-  return checkFound(spec, await lookAtSource(source, intendedUse(spec), config));
+  const found = checkFound(spec, await lookAtSource(source, intendedUse(spec), config));
+  if (spec.readOnly) return found;
+  const bootImage = await refusalOfWriting(moduleOf(found.resolved).describe(found.resolved), found.identity, config);
+  if (bootImage !== undefined) throw bootImage;
+  return found;
 }
 
 /**

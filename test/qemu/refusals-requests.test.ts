@@ -259,31 +259,31 @@ await describe('requests that are wrong in themselves', { skip }, async () => {
     );
     assertRefusal(outside, {
       code: 'PERMISSION_DENIED',
-      reason: 'OUTSIDE_ALLOWED_ROOTS',
+      reason: 'OUTSIDE_BOOT_ROOTS',
       field: 'spec.kernel',
       value: '/etc/passwd',
     });
-    const initrd = join(daemon.volumeDir, 'no-initrd');
+    const initrd = join(daemon.bootDir, 'no-initrd');
     const missing = await refusedWithoutTrace(daemon, () =>
       daemon.client.createSandbox({ sandboxId: 'bad', spec: { initrd } }),
     );
     assertRefusal(missing, {
       code: 'FAILED_PRECONDITION',
-      reason: 'SOURCE_NOT_FOUND',
+      reason: 'BOOT_IMAGE_NOT_FOUND',
       field: 'spec.initrd',
       value: initrd,
     });
     const directory = await refusedWithoutTrace(daemon, () =>
-      daemon.client.createSandbox({ sandboxId: 'bad', spec: { kernel: daemon.volumeDir } }),
+      daemon.client.createSandbox({ sandboxId: 'bad', spec: { kernel: daemon.bootDir } }),
     );
     assertRefusal(directory, {
       code: 'INVALID_ARGUMENT',
       reason: 'WRONG_FILE_TYPE',
       field: 'spec.kernel',
-      value: daemon.volumeDir,
+      value: daemon.bootDir,
     });
     // QEMU itself refuses this one, after it was started.
-    const kernel = join(daemon.volumeDir, 'no-kernel');
+    const kernel = join(daemon.bootDir, 'no-kernel');
     await writeFile(kernel, 'this is no kernel\n'.repeat(1000));
     const noKernel = await refusedWithoutTrace(daemon, () =>
       daemon.client.createSandbox({ sandboxId: 'bad', spec: { kernel } }),

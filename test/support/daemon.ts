@@ -206,6 +206,8 @@ export class TestDaemon implements AsyncDisposable {
   readonly directory: string;
   readonly socket: string;
   readonly volumeDir: string;
+  /** Its boot_roots. */
+  readonly bootDir: string;
   readonly keyDir: string;
   readonly stateDir: string;
   readonly client: ApiClient;
@@ -218,6 +220,7 @@ export class TestDaemon implements AsyncDisposable {
     this.directory = directory;
     this.socket = join(directory, 'run/api.sock');
     this.volumeDir = join(directory, 'volumes');
+    this.bootDir = join(directory, 'boot');
     this.keyDir = join(directory, 'keys');
     this.stateDir = join(directory, 's');
     this.child = child;
@@ -228,7 +231,7 @@ export class TestDaemon implements AsyncDisposable {
   static async start(options: DaemonOptions = {}): Promise<TestDaemon> {
     const directory = options.directory ?? (await mkdtemp(join(tmpdir(), 'qshim-t-')));
     await chmod(directory, 0o755);
-    for (const name of ['volumes', 'cache', 'keys']) await mkdir(join(directory, name), { recursive: true });
+    for (const name of ['volumes', 'boot', 'cache', 'keys']) await mkdir(join(directory, name), { recursive: true });
     if (options.uid !== undefined) {
       for (const name of ['', 'volumes', 'cache', 'keys']) await chown(join(directory, name), options.uid, options.uid);
     }
@@ -239,6 +242,8 @@ export class TestDaemon implements AsyncDisposable {
       state_dir: join(directory, 's'),
       cache_dir: options.config?.cache_dir ?? cacheOf(options, directory),
       allowed_roots: join(directory, 'volumes'),
+      // Another tree may be from before there was that option.
+      ...(options.tree === undefined ? { boot_roots: join(directory, 'boot') } : {}),
       key_directories: join(directory, 'keys'),
       log_level: 'debug',
       ...(await templateSettings(directory, options.uid)),

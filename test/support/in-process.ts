@@ -7,6 +7,7 @@ import { configWith, type Config } from '../../src/config.ts';
 import { Cells } from '../../src/confine/cells.ts';
 import { AcceleratorChoice } from '../../src/qemu/accelerator.ts';
 import type { KeySource } from '../../src/keys/sources.ts';
+import { holdBootImages, type HoldBootImages } from '../../src/volume/boot-images.ts';
 import { BackingClaims } from '../../src/volume/claims.ts';
 import { EventLog } from '../../src/store/events.ts';
 import { settleDirectories } from '../../src/sandbox/directories.ts';
@@ -83,24 +84,15 @@ async function startManager(config: Config, log: Logger): Promise<[SandboxManage
   owned.defer(() => events.flush());
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
   const cells = await Cells.open(config, log);
-  const templates = owned.use(await Templates.open(config, log, cells));
+  const claims = new BackingClaims();
+  const holdImages: HoldBootImages = (images, owner) => holdBootImages(claims, images, owner);
+  const templates = owned.use(await Templates.open(config, log, cells, holdImages));
   const budgets = HostBudget.from(config);
-  const pool = owned.use(new WarmPool(config, log, templates, budgets, cells));
+  const pool = owned.use(new WarmPool(config, log, templates, budgets, cells, holdImages));
   // Nothing here asks for a key.
   const keys: KeySource = { fetch: () => Promise.reject(new Error('no keys')) };
-  const claims = new BackingClaims();
-  const manager = new SandboxManager({
-    config,
-    log,
-    events,
-    claims,
-    budgets,
-    accelerators,
-    cells,
-    templates,
-    pool,
-    keys,
-  });
+  const parts = { config, log, events, claims, budgets, accelerators, cells, templates, pool, keys, holdImages };
+  const manager = new SandboxManager(parts);
   await manager.start();
   owned.defer(() => manager.release());
   return [manager, owned.move()];

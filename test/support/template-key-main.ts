@@ -16,7 +16,9 @@ const [directory = ''] = process.argv.slice(2);
 const program = process.execPath;
 const config = configWith({ templates_dir: join(directory, 'templates'), qemu_binary: program });
 using _spawns = surviveFailedSpawns(silentLogger());
-await using templates = await Templates.open(config, silentLogger(), await Cells.open(config, silentLogger()));
+await using templates = await Templates.open(config, silentLogger(), await Cells.open(config, silentLogger()), () =>
+  Promise.resolve(new DisposableStack()),
+);
 const outcome = (): Promise<string> =>
   templates
     .keyOf({

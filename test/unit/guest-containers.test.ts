@@ -7,6 +7,7 @@ import { execa } from 'execa';
 import fc from 'fast-check';
 import { sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
+import { GuestAgentError } from '../../src/guest/wire.ts';
 import { Containers } from '../../src/guest/containers/containers.ts';
 import type { ContainerHost } from '../../src/guest/containers/host.ts';
 import { parseExit } from '../../src/guest/containers/exits.ts';
@@ -117,6 +118,15 @@ describe('config.json in the guest’s terms', () => {
     assert.equal(guest.linux['cgroupsPath'], '/qshim/c');
     assert.equal(guest.hostname, undefined);
   });
+
+  it("a container does not inherit the agent's place before the out-of-memory killer", () => {
+    const adjOf = (process: object): unknown => {
+      const config = { ...ociConfig(['true']), process: { ...processOf(ociConfig(['true'])), ...process } };
+      return (translateConfig(planOf(config), parts) as { process: { oomScoreAdj?: number } }).process.oomScoreAdj;
+    };
+    assert.equal(adjOf({}), 0);
+    assert.equal(adjOf({ oomScoreAdj: -997 }), -997);
+  });
 });
 
 it('announcements that are none are passed over', () => {
@@ -210,6 +220,7 @@ it('the removal of a process in a guest that never answers ends for whoever wait
     asked += 1;
     return new Promise(() => undefined);
   };
+  const unwanted = (): Promise<void> => Promise.reject(new Error('must not be called'));
   const ports = { get: () => undefined, remove: () => Promise.resolve() } as unknown as Ports;
   const processes = new ProcessTable('s', 4, { ports } as ProcessActions);
   const process = processes.restore({
@@ -221,11 +232,48 @@ it('the removal of a process in a guest that never answers ends for whoever wait
     ...{ config: { container_timeout_ms: 50 }, gone: new AbortController().signal, log: silentLogger(), ports },
     ...{ inBackground: () => undefined, commitSoon: () => undefined },
   } as unknown as ContainerHost;
-  const removal = new Removal(host, new GuestRuntime({ exec }, 1000), processes);
+  const removal = new Removal(host, new GuestRuntime({ exec, writeFile: unwanted }, 1000), processes);
   for (let repeat = 0; repeat < 2; repeat += 1) {
     await assert.rejects(removal.delete(process, true), shimFailure('DEADLINE_EXCEEDED', 'CONTAINER_NOT_REMOVED'));
   }
   assert.equal(asked, 1);
+});
+
+function processOf(config: object): object {
+  return 'process' in config && typeof config.process === 'object' && config.process !== null ? config.process : {};
+}
+
+describe('a guest without a process to spare', () => {
+  const cannotFork = "Guest agent command failed, error was 'Failed to fork (Resource temporarily unavailable)'";
+  const written: string[] = [];
+  const runtime = (said: string): GuestRuntime =>
+    new GuestRuntime(
+      {
+        exec: () => Promise.reject(new GuestAgentError('guest-exec', 'GenericError', said)),
+        writeFile: (path, text) => Promise.resolve(void written.push(`${path}=${text}`)),
+      },
+      1000,
+    );
+
+  it('says what it lacks, and not that it has no shell', async () => {
+    await assert.rejects(runtime(cannotFork).pids('c'), shimFailure('RESOURCE_EXHAUSTED', 'GUEST_OUT_OF_PROCESSES'));
+    const missing = "Guest agent command failed, error was 'Failed to execute child process “/bin/sh” (No such file)'";
+    await assert.rejects(runtime(missing).pids('c'), shimFailure('UNIMPLEMENTED', 'GUEST_TOOL_MISSING'));
+  });
+
+  it("a container's end is written by the agent itself; any other signal needs a process", async () => {
+    await runtime(cannotFork).kill('c', 9, true);
+    await runtime(cannotFork).kill('c', 9, false);
+    assert.deepEqual(written, Array(2).fill('/sys/fs/cgroup/qshim/c/cgroup.kill=1'));
+    for (const [key, signal] of [
+      ['c', 15],
+      ['c/x/e', 9],
+    ] as const) {
+      const refused = shimFailure('RESOURCE_EXHAUSTED', 'GUEST_OUT_OF_PROCESSES');
+      await assert.rejects(runtime(cannotFork).kill(key, signal, false), refused);
+    }
+    assert.equal(written.length, 2);
+  });
 });
 
 describe('a guest that lies', () => {
@@ -240,6 +288,7 @@ describe('a guest that lies', () => {
             truncated: false,
             pid: 1,
           }),
+        writeFile: () => Promise.reject(new Error('must not be called')),
       },
       1000,
     );

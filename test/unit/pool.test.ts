@@ -84,7 +84,8 @@ class Rig implements AsyncDisposable {
       find: () => Promise.resolve(this.#find()),
     };
     const all = configWith({ state_dir: stateDir, ...config });
-    this.pool = new WarmPool(all, silentLogger(), templates, HostBudget.from(all), cells, (options) =>
+    const holdImages = (): Promise<Disposable> => Promise.resolve(new DisposableStack());
+    this.pool = new WarmPool(all, silentLogger(), templates, HostBudget.from(all), cells, holdImages, (options) =>
       this.#start(options),
     );
   }

@@ -320,6 +320,7 @@ describe('sandboxes and events to messages', () => {
       ...{ level: 'degraded', uid: 1_900_000_007, cgroup: '/sys/fs/cgroup/qshim/one' },
       missing: [{ part: 'landlock', why: 'no kernel for it' }],
     },
+    images: { kernel: '/real/k', initrd: '/real/i' },
   };
 
   it('a sandbox, its spec included, in every state', () => {

@@ -46,6 +46,7 @@ it('a directory that would not do when the daemon started, and was put right, is
       configWith({ templates_dir: path, qemu_binary: file }),
       silentLogger(),
       await cellsFor(),
+      () => Promise.resolve(new DisposableStack()),
     );
     const why = async (): Promise<string> => {
       const found = await templates.find(

@@ -2,6 +2,7 @@ import type * as grpc from '@grpc/grpc-js';
 import type { EnumTypeDefinition, MessageTypeDefinition } from '@grpc/proto-loader';
 
 import type { Timestamp as _google_protobuf_Timestamp, Timestamp__Output as _google_protobuf_Timestamp__Output } from './google/protobuf/Timestamp.ts';
+import type { BootImages as _qshim_v1_BootImages, BootImages__Output as _qshim_v1_BootImages__Output } from './qshim/v1/BootImages.ts';
 import type { Capacity as _qshim_v1_Capacity, Capacity__Output as _qshim_v1_Capacity__Output } from './qshim/v1/Capacity.ts';
 import type { Cause as _qshim_v1_Cause, Cause__Output as _qshim_v1_Cause__Output } from './qshim/v1/Cause.ts';
 import type { Confinement as _qshim_v1_Confinement, Confinement__Output as _qshim_v1_Confinement__Output } from './qshim/v1/Confinement.ts';
@@ -50,6 +51,7 @@ export interface ProtoGrpcType {
   qshim: {
     v1: {
       Accelerator: EnumTypeDefinition
+      BootImages: MessageTypeDefinition<_qshim_v1_BootImages, _qshim_v1_BootImages__Output>
       Capacity: MessageTypeDefinition<_qshim_v1_Capacity, _qshim_v1_Capacity__Output>
       Cause: MessageTypeDefinition<_qshim_v1_Cause, _qshim_v1_Cause__Output>
       Confinement: MessageTypeDefinition<_qshim_v1_Confinement, _qshim_v1_Confinement__Output>

@@ -1,10 +1,10 @@
-import { shimError, type ShimError } from '../../base/errors.ts';
+import { isShimError, shimError, type ShimError } from '../../base/errors.ts';
 import type { DecidingReason } from '../../base/reasons.ts';
 import { GuestAgentError, type GuestAgent } from '../agent.ts';
 import { guestScript } from '../programs.ts';
 import { parseFacts, type Facts } from '../run-script.ts';
 import { PortsAbsent } from './absent-ports.ts';
-import type { DeviceNumbers } from './translate.ts';
+import { cgroupOf, type DeviceNumbers } from './translate.ts';
 import type { AttachedDisk, ContainerStats, FileSystemFigures, FsGroup } from './types.ts';
 
 const SCRIPTS = {
@@ -28,6 +28,7 @@ const SCRIPTS = {
 /** What `install` puts into the guest. */
 const PROGRAM = guestScript('containers/container');
 
+const SIGKILL = 9;
 const OUTPUT_BYTES_MAX = 1024 * 1024;
 const WORDS_CHARS_MAX = 1000;
 /** What Linux has: an exit status is one byte, a pid at most PID_MAX_LIMIT. */
@@ -64,6 +65,7 @@ const SENTENCES = {
   CONTAINER_REFUSED: "the guest's container runtime refused",
   CONTAINER_FAILED: 'the guest could not do it',
   GUEST_TOOL_MISSING: 'the guest lacks a program that containers need',
+  GUEST_OUT_OF_PROCESSES: 'the guest could not start one more process',
   GUEST_DISK_NOT_FOUND: 'the guest has no such disk',
   GUEST_DISK_MISMATCH: 'the guest has another disk there',
 } as const satisfies { readonly [R in DecidingReason]?: string };
@@ -79,13 +81,13 @@ function isRuntimeReason(text: string): text is RuntimeReason {
  * crun and conmon in the guest, one guest-exec for each step. Nothing is remembered here. Whoever is root in the guest
  * can make it say anything: numbers are held to what they can be before they become part of a record. Every method
  * throws ShimError: FAILED_PRECONDITION / CONTAINER_REFUSED with crun's own words, CONTAINER_FAILED; UNIMPLEMENTED /
- * GUEST_TOOL_MISSING; and what GuestAgent.exec throws.
+ * GUEST_TOOL_MISSING; RESOURCE_EXHAUSTED / GUEST_OUT_OF_PROCESSES; and what GuestAgent.exec throws.
  */
 export class GuestRuntime {
-  readonly #agent: Pick<GuestAgent, 'exec'>;
+  readonly #agent: Pick<GuestAgent, 'exec' | 'writeFile'>;
   readonly #timeoutMs: number;
 
-  constructor(agent: Pick<GuestAgent, 'exec'>, timeoutMs: number) {
+  constructor(agent: Pick<GuestAgent, 'exec' | 'writeFile'>, timeoutMs: number) {
     this.#agent = agent;
     this.#timeoutMs = timeoutMs;
   }
@@ -136,8 +138,17 @@ export class GuestRuntime {
     return pidOf(await this.#run(SCRIPTS.startExec, args, 'pid', Buffer.from(process)));
   }
 
+  /** The end of a container needs no process in the guest: where none can be had, the agent itself writes it. */
   async kill(key: string, signal: number, all: boolean): Promise<void> {
-    await this.#run(SCRIPTS.kill, [key, String(signal), all ? '1' : '0'], undefined);
+    try {
+      await this.#run(SCRIPTS.kill, [key, String(signal), all ? '1' : '0'], undefined);
+    } catch (error) {
+      const isContainer = !key.includes('/');
+      const killable =
+        signal === SIGKILL && isContainer && isShimError(error) && error.reason === 'GUEST_OUT_OF_PROCESSES';
+      if (!killable) throw error;
+      await this.#agent.writeFile(`/sys/fs/cgroup${cgroupOf(key)}/cgroup.kill`, '1');
+    }
   }
 
   async resize(key: string, columns: number, rows: number): Promise<void> {
@@ -202,6 +213,7 @@ export class GuestRuntime {
       })
       .catch((error: unknown) => {
         if (!(error instanceof GuestAgentError)) throw error;
+        if (error.outOfProcesses) throw failure('GUEST_OUT_OF_PROCESSES', error.message, error);
         throw failure('GUEST_TOOL_MISSING', '/bin/sh cannot be run', error);
       });
     const facts = parseFacts(result.stdout.toString('utf8'));

@@ -55,7 +55,7 @@ export function translateConfig({ config, mounts }: ContainerPlan, parts: GuestP
   const owned = new Set(namespaces.map(({ type }) => type));
   return {
     ociVersion: RUNTIME_SPEC_VERSION,
-    process: translateProcess(config.process, parts.terminal),
+    process: translateInit(config.process, parts.terminal),
     root: { path: parts.rootfs, readonly: config.root.readonly ?? false },
     ...(owned.has('uts') && config.hostname !== undefined && { hostname: config.hostname }),
     ...(owned.has('uts') && config.domainname !== undefined && { domainname: config.domainname }),
@@ -69,6 +69,11 @@ export function translateConfig({ config, mounts }: ContainerPlan, parts: GuestP
 export function translateProcess(process: OciProcess, terminal: boolean): object {
   const { apparmorProfile: _profile, selinuxLabel: _label, ...rest } = process;
   return { ...rest, terminal };
+}
+
+/** The agent is spared when memory runs out (lib/limits.sh); a container that says nothing must not inherit that. */
+function translateInit(process: OciProcess, terminal: boolean): object {
+  return { ...translateProcess(process, terminal), oomScoreAdj: process.oomScoreAdj ?? 0 };
 }
 
 function translateMount({ kind, mount }: PlannedMount, parts: GuestParts): object {

@@ -2,6 +2,7 @@
 # ID TOKEN PORT; stdin as for create.sh
 
 . ./lib/containers.sh
+. ./lib/limits.sh
 . ./lib/ports.sh
 
 id=$1 token=$2 port=$3
@@ -14,6 +15,7 @@ read -r line <&4
   log
   fail CONTAINER_REFUSED
 }
+limit_one "$id"
 pid_of_state
 ticks_of "$pid"
 echo "$ticks" > ticks

@@ -2,6 +2,7 @@
 # ID TOKEN STDIN STDOUT STDERR (ports, 0: none); a tar of config.json and files on stdin
 
 . ./lib/containers.sh
+. ./lib/limits.sh
 . ./lib/ports.sh
 
 id=$1 token=$2 in=$3 out=$4 err=$5
@@ -18,6 +19,7 @@ answer=$(_OCI_SYNCPIPE=3 conmon --api-version 1 -n "$id" -c "$id" -u "$id" -b "$
   log
   fail CONTAINER_REFUSED
 }
+limit_one "$id"
 read -r pid < ./pid
 ticks_of "$pid"
 echo "$ticks" > ticks

@@ -9,6 +9,7 @@ import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Ou
 import type { Start as _qshim_v1_Start, Start__Output as _qshim_v1_Start__Output } from '../../qshim/v1/Start.ts';
 import type { Capacity as _qshim_v1_Capacity, Capacity__Output as _qshim_v1_Capacity__Output } from '../../qshim/v1/Capacity.ts';
 import type { Confinement as _qshim_v1_Confinement, Confinement__Output as _qshim_v1_Confinement__Output } from '../../qshim/v1/Confinement.ts';
+import type { BootImages as _qshim_v1_BootImages, BootImages__Output as _qshim_v1_BootImages__Output } from '../../qshim/v1/BootImages.ts';
 
 export interface Sandbox {
   'sandboxId'?: (string);
@@ -30,6 +31,7 @@ export interface Sandbox {
   'capacity'?: (_qshim_v1_Capacity | null);
   'qemuUnresponsive'?: (boolean);
   'confinement'?: (_qshim_v1_Confinement | null);
+  'bootImages'?: (_qshim_v1_BootImages | null);
   'guestOverBudget'?: (string);
 }
 
@@ -53,5 +55,6 @@ export interface Sandbox__Output {
   'capacity': (_qshim_v1_Capacity__Output | null);
   'qemuUnresponsive': (boolean);
   'confinement': (_qshim_v1_Confinement__Output | null);
+  'bootImages': (_qshim_v1_BootImages__Output | null);
   'guestOverBudget': (string);
 }

@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { parseConfig } from '../../src/guest/containers/oci.ts';
+import { guestMountPoint, planContainer } from '../../src/guest/containers/plan.ts';
+import type { GuestContainers, GuestProcess } from '../../src/guest/containers/types.ts';
+import type { Sandbox } from '../../src/sandbox/sandbox.ts';
+import { OUTPUT, all, attachImage, busyboxImage, ociConfig } from '../support/container-rig.ts';
+import { InProcess } from '../support/in-process.ts';
+import { until } from '../support/until.ts';
+
+const VM = {
+  ...{ vcpus: 2, memoryMib: 512, kernel: '', initrd: '', kernelParameters: '', volumeCapacity: 0, iothreads: 0 },
+  accelerator: 'tcg',
+  labels: {},
+  readyWhen: 'agent',
+  template: undefined,
+} as const;
+/** Each becomes two, without an end; those that cannot be made are tried again. */
+const FORK_BOMB = 'bomb() { while :; do bomb & sleep 1; done; }; bomb 2>/dev/null';
+/** Takes memory until it is killed, again and again. */
+const MEMORY_BOMB = 'while :; do tail /dev/zero; done 2>/dev/null';
+const TIME_LIMIT_MS = 600_000;
+
+describe('a container that takes all it can get', { timeout: TIME_LIMIT_MS }, () => {
+  let rig: InProcess;
+  const sandbox = (): Sandbox => rig.manager.sandbox('vm');
+  const containers = (): GuestContainers => sandbox().containers;
+
+  before(async () => {
+    rig = await InProcess.start();
+    await busyboxImage(join(rig.volumeDir, 'root.img'));
+    await rig.manager.create('vm', VM);
+    await attachImage(rig, 'vm', 'root', join(rig.volumeDir, 'root.img'));
+  });
+  after(() => rig[Symbol.asyncDispose]());
+
+  async function started(id: string, script: string, linux = {}): Promise<GuestProcess> {
+    const plan = planContainer(parseConfig(ociConfig(['sh', '-c', script], { linux })));
+    const spec = { id, plan, rootfs: guestMountPoint('root'), volumes: new Map(), devices: new Map(), streams: OUTPUT };
+    const process = await containers().create(spec);
+    await process.start();
+    return process;
+  }
+
+  /** What a command in a container prints. */
+  async function said(container: string, id: string, script: string): Promise<string> {
+    const process = { args: ['sh', '-c', script], cwd: '/', env: ['PATH=/bin'], user: { uid: 0, gid: 0 } };
+    const exec = await containers().exec(container, { id, process, streams: OUTPUT });
+    await exec.start();
+    const output = all(exec.stdout);
+    assert.equal((await exec.exited).code, 0);
+    await exec.delete();
+    return (await output).toString();
+  }
+
+  const figures = async (id: string): Promise<{ pidsCurrent?: number | undefined; pidsMax?: number | undefined }> =>
+    await containers().stats(id);
+
+  it('processes: others go on, the agent answers, exec in it works or tells the truth, and Kill ends it', async () => {
+    const other = await started('other', 'sleep 100000');
+    const bomb = await started('bomb', FORK_BOMB);
+    const { pidsMax } = await figures('bomb');
+    assert.ok(pidsMax !== undefined && pidsMax < 2000, `the limit of processes is ${String(pidsMax)}`);
+    await until('the bomb has all that it can get', async () => ((await figures('bomb')).pidsCurrent ?? 0) >= pidsMax);
+    await sandbox().agent.ping();
+    assert.equal(await said('other', 'one', 'echo here'), 'here\n');
+    // crun moves a process there, which counts and is no fork; the shell cannot start another, and says so.
+    const inIt = await said('bomb', 'two', 'echo here; sleep 0 2>&1 || true');
+    assert.match(inIt, /^here\n(sh: can't fork: Resource temporarily unavailable\n)?$/);
+    await bomb.kill(9, { all: true });
+    await bomb.exited;
+    await bomb.delete();
+    assert.equal(await said('other', 'three', 'echo here'), 'here\n');
+    await other.kill(9);
+    await other.exited;
+    await other.delete();
+  });
+
+  it('memory: the kernel ends what is in that container, and nothing else', async () => {
+    const other = await started('neighbour', 'sleep 100000');
+    const bomb = await started('hungry', MEMORY_BOMB);
+    await until('the kernel has ended something in it', async () => {
+      return ((await containers().stats('hungry')).memoryEvents['oom_kill'] ?? 0) >= 3;
+    });
+    assert.equal(await said('neighbour', 'one', 'echo here'), 'here\n');
+    assert.equal(other.exit, undefined);
+    await sandbox().agent.ping();
+    await bomb.kill(9, { all: true });
+    await bomb.exited;
+    await bomb.delete();
+    await other.kill(9);
+    await other.exited;
+    await other.delete();
+  });
+
+  it('what it asks for counts, as far as there is so much; /dev/shm has 64 MiB', async () => {
+    const asked = { resources: { pids: { limit: 50 }, memory: { limit: 33_554_432 } } };
+    const small = await started('small', 'sleep 100000', asked);
+    const { pidsMax, memoryMaxBytes } = await containers().stats('small');
+    assert.deepEqual([pidsMax, memoryMaxBytes], [50, 33_554_432]);
+    const done = await sandbox().agent.exec({
+      path: '/bin/sh',
+      args: ['-c', 'stat -f -c "%b %S" /dev/shm'],
+      timeoutMs: 60_000,
+    });
+    const [blocks = 0, bytes = 0] = done.stdout.toString().trim().split(' ').map(Number);
+    assert.equal(blocks * bytes, 67_108_864);
+    await small.kill(9);
+    await small.exited;
+    await small.delete();
+  });
+});
