@@ -4,7 +4,7 @@ import { createWriteStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
-import { ShimError, messageOf } from '../base/errors.ts';
+import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { QemuProcess, type ExitInfo } from '../qemu/process.ts';
 import { tiedCommand } from '../qemu/tied.ts';
 import { enterCgroup } from './cgroup.ts';
@@ -54,8 +54,9 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
   });
   launcher.unref();
   const exited = exitOf(launcher);
+  let pid: number | undefined;
   try {
-    const pid = await childPid(launcher.stdio[info] as Readable | undefined, exited);
+    pid = await childPid(launcher.stdio[info] as Readable | undefined, exited);
     if (cell.cgroup !== '') {
       await enterCgroup(cell.cgroup, pid);
       (launcher.stdio[info + 1] as Writable).end('1');
@@ -64,11 +65,22 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
   } catch (error) {
     // QEMU with it, when it has begun: nobody would own it.
     launcher.kill('SIGKILL');
+    // bwrap's end does not end what waits for the block descriptor. The launcher, its parent, has not been reaped.
+    if (pid !== undefined) endProcess(pid);
     throw new ShimError('FAILED_PRECONDITION', `QEMU was not started below ${BWRAP}: ${messageOf(error)}`, {
       reason: 'QEMU_NOT_STARTED',
       metadata: { binary: cell.layout.program },
       cause: error,
     });
+  }
+}
+
+/** @throws the system error; none when it has ended already */
+function endProcess(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch (error) {
+    if (errnoOf(error) !== 'ESRCH') throw error;
   }
 }
 

@@ -151,8 +151,12 @@ export class FileHelpers implements Disposable {
     const check = setInterval(
       () => {
         const silentMs = monotonicMs() - Math.max(sinceMs, system.lastSignMs);
-        if (silentMs < at.timeoutMs || system.running < PER_FILE_SYSTEM) return;
-        waiting.reject(notAnswering(at, `${system.running} looks at ${system.name} wait for an answer before it`));
+        if (silentMs < at.timeoutMs) return;
+        if (system.running >= PER_FILE_SYSTEM) {
+          waiting.reject(notAnswering(at, `${system.running} looks at ${system.name} wait for an answer before it`));
+        } else if (this.#all >= HELPERS_MAX) {
+          waiting.reject(notAnswering(at, `all ${HELPERS_MAX} helpers wait for other file systems`));
+        }
       },
       Math.min(at.timeoutMs, CHECK_MS),
     );

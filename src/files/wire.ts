@@ -32,17 +32,20 @@ export interface ErrorData {
     | { readonly code: ShimCode; readonly reason: Reason; readonly metadata: Readonly<Record<string, string>> }
     | undefined;
   readonly cause: ErrorData | undefined;
+  /** Some of what was to be sent has gone, or may have (give.ts). */
+  readonly sent: boolean;
 }
 
 /** Takes an error apart. */
 export function errorData(error: unknown): ErrorData {
   const shim = isShimError(error) ? { code: error.code, reason: error.reason, metadata: error.metadata } : undefined;
   const cause = error instanceof Error && error.cause !== undefined ? errorData(error.cause) : undefined;
-  return { message: messageOf(error), errno: shim === undefined ? errnoOf(error) : undefined, shim, cause };
+  const sent = error instanceof Error && 'sent' in error;
+  return { message: messageOf(error), errno: shim === undefined ? errnoOf(error) : undefined, shim, cause, sent };
 }
 
 /** Puts an error together again: a ShimError, or one with the errno of a system error. */
-export function errorFrom({ message, errno, shim, cause }: ErrorData): Error {
+export function errorFrom({ message, errno, shim, cause, sent }: ErrorData): Error {
   const details: ShimErrorDetails = cause === undefined ? {} : { cause: errorFrom(cause) };
   if (shim !== undefined) {
     const { code, reason, metadata } = shim;
@@ -52,5 +55,5 @@ export function errorFrom({ message, errno, shim, cause }: ErrorData): Error {
     );
   }
   const error = new Error(message, details);
-  return errno === undefined ? error : Object.assign(error, { code: errno });
+  return Object.assign(error, errno !== undefined && { code: errno }, sent && { sent });
 }

@@ -177,6 +177,8 @@ export class PendingCalls {
     beside(text).then(onward, (error: unknown) => {
       const call = this.#pending.get(id);
       this.#pending.delete(id);
+      // Timed out while it was being sent: no reply will come to what was not.
+      this.#late.delete(id);
       clearTimeout(call?.timer);
       call?.settle.reject(error instanceof Error ? error : new Error('nothing was sent', { cause: error }));
       onward();

@@ -8,6 +8,7 @@ import { errnoOf, isShimError } from '../../src/base/errors.ts';
 import { configWith } from '../../src/config.ts';
 import { FileHelpers } from '../../src/files/helpers.ts';
 import { mountPointOf } from '../../src/files/mounts.ts';
+import { errorData, errorFrom } from '../../src/files/wire.ts';
 import { PLACE_FLAGS, messagePair, openBeneath, receiveDescriptor } from '../../src/files/native.ts';
 import { lookAtSecretFile } from '../../src/keys/secret-look.ts';
 import { openSource } from '../../src/volume/looks.ts';
@@ -101,6 +102,14 @@ describe('a file below a root', () => {
       closeSync(qemus);
     }
   });
+});
+
+it('an error of a helper tells the daemon whether something had been sent', () => {
+  const system = Object.assign(new Error('EPIPE'), { code: 'EPIPE', sent: true });
+  const received = errorFrom(errorData(system));
+  assert.equal(errnoOf(received), 'EPIPE');
+  assert.ok('sent' in received);
+  assert.ok(!('sent' in errorFrom(errorData(new Error('nothing went')))));
 });
 
 it('the file system of a path is found without touching it', () => {

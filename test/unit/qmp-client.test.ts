@@ -176,6 +176,16 @@ describe('qmp calls', () => {
     assert.equal(it.fake.receivedOf('cont').length, 1);
   });
 
+  it('a descriptor that could not be sent keeps no place, also when its call had timed out before', async () => {
+    await using it = await pair({ pendingMax: 1, replyTimeoutMs: 30 });
+    const sending = Promise.withResolvers<undefined>();
+    const call = it.qmp.addDescriptor({ 'fdset-id': 1 }, () => sending.promise);
+    await assert.rejects(call, { reason: 'QMP_REPLY_TIMEOUT' });
+    sending.reject(new Error('the helper was killed before it began'));
+    await Promise.allSettled([sending.promise]);
+    await it.qmp.run('cont', undefined, { timeoutMs: 10_000 });
+  });
+
   it('back-pressure: nothing is lost when the server reads slowly', async () => {
     await using it = await pair({ pendingMax: 2000 });
     it.fake.on('qom-set', (args) => ({ got: String(args['value']).length }));
