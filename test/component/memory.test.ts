@@ -53,7 +53,12 @@ it('10,000 calls beside 200 watchers leave nothing behind', { timeout: 300_000 }
     `${GAUGE}?listen=${encodeURIComponent(gauge)}`,
   ];
   // What is retained on purpose is full after the warm-up.
-  const settings = { log_level: 'info', removed_retained: 2, events_retained: 32 } as const;
+  const settings = {
+    log_level: 'info',
+    removed_retained: 2,
+    events_retained: 32,
+    caller_watchers_max: 2 * WATCHERS,
+  } as const;
   await using rig = await FakeVmRig.start(settings, nodeArguments);
   await rig.sandbox();
   await rig.attach('stays');

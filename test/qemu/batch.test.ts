@@ -107,7 +107,7 @@ await describe('several volumes in one call', { skip }, async () => {
     assert.deepEqual(first?.problems, []);
     assert.deepEqual(
       first.steps.map(({ command }) => command).filter((command) => command !== ''),
-      ['blockdev-add', 'device_add'],
+      ['add-fd', 'blockdev-add', 'device_add'],
     );
     assert.ok((second?.problems.length ?? 0) >= 2, 'every reason, not only the first');
     assert.deepEqual(

@@ -145,7 +145,7 @@ describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
 
   it('another kernel file, by time or by place, is another template', async () => {
     await using daemon = await start();
-    const kernel = join(daemon.volumeDir, 'vmlinuz');
+    const kernel = join(daemon.bootDir, 'vmlinuz');
     await copyFile(KERNEL, kernel);
     const ids = new Set<string>();
     for (const sandboxId of ['one', 'two']) {
