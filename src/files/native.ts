@@ -207,20 +207,20 @@ export function sendBytes(socket: number, bytes: Uint8Array): number {
 }
 
 /**
- * Takes one message, and the descriptor that came with it.
- * @throws the system error: EAGAIN when there is none; Error when it came without a descriptor
+ * Takes one message, or what a stream has, and the descriptor that came with it, if one did.
+ * @returns no bytes when the other side has closed
+ * @throws the system error: EAGAIN when there is none
  */
 export function receiveDescriptor(
   socket: number,
   bytesMax: number,
-): { readonly bytes: Buffer; readonly descriptor: number } {
+): { readonly bytes: Buffer; readonly descriptor: number | undefined } {
   const [bytes, control] = [Buffer.alloc(bytesMax), Buffer.alloc(CMSG_SPACE)];
   const length = checked('recvmsg', recvmsg(socket, messageOf(bytes, control), MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
   const whole = control.readBigUInt64LE(0) === BigInt(CMSG_LENGTH);
-  if (!whole || control.readInt32LE(8) !== SOL_SOCKET || control.readInt32LE(12) !== SCM_RIGHTS) {
-    throw new Error('a message came without its descriptor');
-  }
-  return { bytes: bytes.subarray(0, length), descriptor: control.readInt32LE(CMSG_HEADER_BYTES) };
+  const came = whole && control.readInt32LE(8) === SOL_SOCKET && control.readInt32LE(12) === SCM_RIGHTS;
+  const descriptor = came ? control.readInt32LE(CMSG_HEADER_BYTES) : undefined;
+  return { bytes: bytes.subarray(0, length), descriptor };
 }
 
 function messageOf(bytes: Uint8Array, control: Buffer | null): Message {

@@ -76,6 +76,7 @@ export function serveJobs(jobs: Readonly<Record<string, Job>>): void {
 /** Sends what the daemon has laid ready, to the socket that lies beside it. */
 async function give(descriptor: number): Promise<void> {
   const { bytes, descriptor: socket } = receiveDescriptor(GIVE_DESCRIPTOR, GIVE_BYTES_MAX);
+  if (socket === undefined) throw new Error('the daemon has laid no socket ready');
   try {
     await giveDescriptor(socket, bytes, descriptor);
   } finally {

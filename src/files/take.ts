@@ -11,7 +11,9 @@ export async function takeDescriptor(kept: Kept): Promise<number> {
   const [ours, its] = messagePair();
   try {
     await kept.send(its, Buffer.of(0));
-    return receiveDescriptor(ours, 1).descriptor;
+    const { descriptor } = receiveDescriptor(ours, 1);
+    if (descriptor === undefined) throw new Error('a helper has sent no descriptor');
+    return descriptor;
   } finally {
     closeSync(ours);
     closeSync(its);

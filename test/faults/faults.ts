@@ -240,7 +240,7 @@ const WIRE_FAULTS: readonly Fault[] = [
       await point.pass();
       return undefined;
     },
-    expect: lives((step) => (step.mounted ? ['RESOURCE_EXHAUSTED'] : brokenLink(step))),
+    expect: lives((step) => (step.mounted ? ['RESOURCE_EXHAUSTED', 'UNAVAILABLE'] : brokenLink(step))),
   },
   {
     name: 'invalid JSON',

@@ -1,5 +1,8 @@
 import { once } from 'node:events';
+import { closeSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
+import { errnoOf } from '../../src/base/errors.ts';
+import { receiveDescriptor, sendWithDescriptor } from '../../src/files/native.ts';
 import { until } from '../support/until.ts';
 
 const NEWLINE = 0x0a;
@@ -8,6 +11,11 @@ const SENTINEL = 0xff;
 /** Ids of requests that the wire itself sends; their answers never reach the daemon. */
 const OWN_ID = 'wire-';
 const MARK = '/mem/null/uevent';
+const CHUNK_BYTES = 64 * 1024;
+/** Node would throw descriptors away: the daemon's side is read past it, and nobody is woken for that. */
+const POLL_MS = 2;
+/** The command that has a descriptor beside it. */
+const WITH_DESCRIPTOR = 'add-fd';
 
 type Direction = 'up' | 'down';
 
@@ -65,7 +73,7 @@ export class Wire implements AsyncDisposable {
 
   /** Listens on `path`; each connection is joined to one of its own to `upstream`. */
   static async listen(path: string, upstream: string): Promise<Wire> {
-    const server = createServer();
+    const server = createServer({ pauseOnConnect: true });
     const wire = new Wire(server, upstream);
     server.listen(path);
     await once(server, 'listening');
@@ -145,6 +153,9 @@ class Link {
   /** Lines behind a held one, for each direction; undefined while nothing is held. */
   readonly #queued: Record<Direction, Buffer[] | undefined> = { up: undefined, down: undefined };
   #lastCommand: string | undefined;
+  /** Descriptors that came from the daemon, for the commands that are still on their way. */
+  readonly #descriptors: number[] = [];
+  readonly #poll: NodeJS.Timeout;
 
   constructor(wire: Wire, down: Socket, up: Socket, onEnd: () => void) {
     this.#wire = wire;
@@ -157,13 +168,48 @@ class Link {
         this.end();
       });
     }
-    read(down, (bytes) => this.#onLine('up', bytes));
+    const onBytes = lines((bytes) => this.#onLine('up', bytes));
+    this.#poll = setInterval(() => this.#take(onBytes), POLL_MS);
     read(up, (bytes) => this.#onLine('down', bytes));
   }
 
   end(): void {
+    clearInterval(this.#poll);
     this.down.destroy();
     this.up.destroy();
+    for (const descriptor of this.#descriptors.splice(0)) closeSync(descriptor);
+  }
+
+  /** Takes what the daemon has sent, with the descriptors beside it. */
+  #take(onBytes: (bytes: Buffer) => void): void {
+    try {
+      while (!this.down.destroyed) {
+        const { bytes, descriptor } = receiveDescriptor(descriptorOf(this.down), CHUNK_BYTES);
+        if (descriptor !== undefined) this.#descriptors.push(descriptor);
+        if (bytes.length === 0) this.end();
+        else onBytes(bytes);
+      }
+    } catch (error) {
+      if (errnoOf(error) !== 'EAGAIN') this.end();
+    }
+  }
+
+  #write(direction: Direction, part: Buffer | string, command: string | undefined): void {
+    const socket = direction === 'up' ? this.up : this.down;
+    if (socket.destroyed) return;
+    const descriptor = direction === 'up' && command === WITH_DESCRIPTOR ? this.#descriptors.shift() : undefined;
+    if (descriptor === undefined) {
+      socket.write(part);
+      return;
+    }
+    try {
+      const bytes = Buffer.from(part);
+      // All that came before has gone: these are few and short.
+      const sent = socket.writableLength === 0 ? sendWithDescriptor(descriptorOf(socket), bytes, descriptor) : 0;
+      socket.write(bytes.subarray(sent));
+    } finally {
+      closeSync(descriptor);
+    }
   }
 
   #onLine(direction: Direction, bytes: Buffer): void {
@@ -176,8 +222,8 @@ class Link {
     const line = this.#parse(direction, bytes);
     const { bytes: out, hold } = this.#wire.route(line);
     const write = (): void => {
-      const socket = direction === 'up' ? this.up : this.down;
-      for (const part of out) if (!socket.destroyed) socket.write(part);
+      for (const part of out) this.#write(direction, part, line.command);
+      if (out.length === 0 && direction === 'up' && line.command === WITH_DESCRIPTOR) this.#forget();
     };
     if (hold === undefined) {
       write();
@@ -197,9 +243,16 @@ class Link {
         if (!hold.overtaking) goOn();
       },
       drop: () => {
+        if (direction === 'up' && line.command === WITH_DESCRIPTOR) this.#forget();
         if (!hold.overtaking) goOn();
       },
     });
+  }
+
+  /** The descriptor of a command that goes no further. */
+  #forget(): void {
+    const descriptor = this.#descriptors.shift();
+    if (descriptor !== undefined) closeSync(descriptor);
   }
 
   #parse(direction: Direction, bytes: Buffer): Line {
@@ -232,15 +285,27 @@ function parseObject(bytes: Buffer): Readonly<Record<string, unknown>> {
   }
 }
 
-/** Cuts a stream into lines, their ends included. */
+/** Node's interface does not show it. */
+function descriptorOf(socket: Socket): number {
+  const handle: unknown = Reflect.get(socket, '_handle');
+  const descriptor: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
+  if (typeof descriptor !== 'number' || descriptor < 0) throw new Error('the connection has ended');
+  return descriptor;
+}
+
 function read(socket: Socket, onLine: (bytes: Buffer) => void): void {
+  socket.on('data', lines(onLine));
+}
+
+/** Cuts a stream into lines, their ends included. */
+function lines(onLine: (bytes: Buffer) => void): (chunk: Buffer) => void {
   let rest = Buffer.alloc(0);
-  socket.on('data', (chunk: Buffer) => {
+  return (chunk) => {
     rest = Buffer.concat([rest, chunk]);
     for (let end = rest.indexOf(NEWLINE); end !== -1; end = rest.indexOf(NEWLINE)) {
       const line = rest.subarray(0, end + 1);
       rest = rest.subarray(end + 1);
       onLine(line);
     }
-  });
+  };
 }

@@ -1,14 +1,18 @@
 import assert from 'node:assert/strict';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { describe, it } from 'node:test';
+import { after, describe, it } from 'node:test';
+import { configWith } from '../../src/config.ts';
+import { fileHelpers } from '../../src/files/helpers.ts';
 import { namesFor } from '../../src/volume/model/names.ts';
 import type { QemuObject } from '../../src/volume/model/objects.ts';
 import { objectsOf, spelledOut } from '../../src/volume/plan.ts';
 import { slotAt } from '../../src/volume/model/slots.ts';
-import type { VolumeSpec } from '../../src/volume/spec.ts';
+import { openForQemu, type VolumeSpec } from '../../src/volume/spec.ts';
 import { BASE_SPEC } from '../support/base-spec.ts';
 import { bareQemuMissing, startBareQemu, type BareQemu } from '../support/bare-qemu.ts';
+
+after(() => fileHelpers[Symbol.dispose]());
 
 const DISK_BYTES = 4 * 1024 * 1024;
 /** Everything that a plan says of a front end, and QEMU tells. */
@@ -51,7 +55,11 @@ await describe('what QEMU is not told', { skip: bareQemuMissing() }, async () =>
     const seat = { slot: { ...slotAt(0), device: generation }, placement: { vectors: 2, iothreads: [] } };
     const planned = { spec, resolved: spec.source, names, seat };
     const objects = lean ? objectsOf(planned, 'threads', false) : spelledOut(planned, 'threads', false);
-    for (const { add } of objects) await qemu.qmp.run(add.command, add.arguments);
+    using file = await openForQemu(spec, configWith({ allowed_roots: [qemu.directory] }), spec.source, false);
+    for (const { type, add } of objects) {
+      if (type === 'fdset') await qemu.qmp.addDescriptor(add.arguments, file.send);
+      else await qemu.qmp.run(add.command, add.arguments);
+    }
     const path = `/machine/peripheral/${names.device}`;
     const properties: Record<string, unknown> = {};
     for (const property of PROPERTIES) {
@@ -62,7 +70,9 @@ await describe('what QEMU is not told', { skip: bareQemuMissing() }, async () =>
     const nodes = all
       .filter((node) => 'node-name' in node && [names.root, names.protocol].includes(String(node['node-name'])))
       .map((node) =>
-        JSON.stringify(node).replaceAll(`vol-${generation}-`, 'vol-').replaceAll(`disk-${generation}-`, 'disk-'),
+        JSON.stringify(node)
+          .replaceAll(`vol-${generation}-`, 'vol-')
+          .replaceAll(`/dev/fdset/${names.fdset.number}`, '/dev/fdset/N'),
       );
     assert.equal(nodes.length, 2);
     return { properties, nodes: nodes.toSorted() };

@@ -94,6 +94,7 @@ describe('a file below a root', () => {
       await source.send(ours, Buffer.from('add-fd'));
       const { bytes, descriptor } = receiveDescriptor(qemus, 100);
       assert.equal(bytes.toString(), 'add-fd');
+      assert.ok(descriptor !== undefined);
       await using file = await open(`/proc/self/fd/${descriptor}`, 'r');
       assert.equal((await file.readFile('utf8')).slice(0, 4), 'seen');
       closeSync(descriptor);
