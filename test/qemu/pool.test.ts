@@ -104,7 +104,7 @@ describe('the warm pool', { skip: await realVmSkipReason() }, () => {
 
   it('members of a template that is out of date are not used, and end', async () => {
     await using daemon = await start({ pool_size: 2 });
-    const kernel = join(daemon.volumeDir, 'vmlinuz');
+    const kernel = join(daemon.bootDir, 'vmlinuz');
     await copyFile(KERNEL, kernel);
     const first = await daemon.client.createSandbox({ sandboxId: 'one', spec: { ...spec, kernel } });
     await untilReady(daemon, 2);

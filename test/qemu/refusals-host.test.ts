@@ -116,7 +116,7 @@ await describe('a daemon without privileges', { skip: unprivileged }, async () =
   });
 
   await it('refuses a kernel that it may not read', async () => {
-    const kernel = join(daemon.volumeDir, 'vmlinuz');
+    const kernel = join(daemon.bootDir, 'vmlinuz');
     await writeFile(kernel, 'secret', { mode: 0o600 });
     const seen = await refusedWithoutTrace(daemon, () =>
       daemon.client.createSandbox({ sandboxId: 'bad', spec: { kernel } }),
