@@ -1,11 +1,15 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync } from 'node:fs';
+import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { NODE_FLAGS } from '../base/node-flags.ts';
 import { messagePair, sendWithDescriptor } from './native.ts';
 import { errorFrom, type Answer, type Request } from './wire.ts';
 
 const PROGRAM = join(import.meta.dirname, '../files-main.ts');
+
+/** Characters of what it says that are kept for a message. */
+const SAID_MAX = 500;
 
 /** A request without its number. */
 type Asked = Request extends infer R ? (R extends Request ? Omit<R, 'id'> : never) : never;
@@ -45,6 +49,8 @@ export class Helper {
   #lastId = 0;
   #waiting: Waiting | undefined;
   #ended: HelperEnded | undefined;
+  /** The end of what it has said on its standard error. */
+  #said = '';
 
   /** @throws the system error (EMFILE) */
   constructor() {
@@ -54,8 +60,10 @@ export class Helper {
     this.#line = mine;
     try {
       // In a session of its own: a signal from the daemon's terminal is not for it. It ends with its channel.
+      // Nothing of the daemon's output is for it: Node makes what a child inherits as 0, 1 or 2 block (libuv,
+      // uv__process_child_init), for everybody who has that pipe open.
       this.#child = spawn(process.execPath, [...NODE_FLAGS, PROGRAM], {
-        stdio: ['ignore', 'ignore', 'inherit', its, 'ipc'],
+        stdio: ['ignore', 'ignore', 'pipe', its, 'ipc'],
         serialization: 'advanced',
         detached: true,
         cwd: '/',
@@ -75,9 +83,15 @@ export class Helper {
       if (this.#child.pid === undefined) exited.resolve();
     });
     this.#child.once('exit', (code, signal) => {
-      this.#end(new HelperEnded(`it ended with ${signal ?? `code ${code ?? 'none'}`}`, false));
+      const said = this.#said === '' ? '' : `: ${this.#said}`;
+      this.#end(new HelperEnded(`it ended with ${signal ?? `code ${code ?? 'none'}`}${said}`, false));
       exited.resolve();
     });
+    const stderr = this.#child.stderr;
+    stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#said = `${this.#said}${text}`.slice(-SAID_MAX);
+    });
+    if (stderr instanceof Socket) stderr.unref();
     this.#child.unref();
     this.#child.channel?.unref();
   }
