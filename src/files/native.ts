@@ -1,7 +1,7 @@
 import { closeSync, constants } from 'node:fs';
 import { constants as osConstants } from 'node:os';
-import { getSystemErrorName } from 'node:util';
 import koffi from 'koffi';
+import { checked, libc } from '../base/native.ts';
 
 /**
  * The system calls that Node does not have and files by descriptor need: openat2(2), socketpair(2), sendmsg(2) and
@@ -70,7 +70,6 @@ interface Message {
   readonly msg_flags: number;
 }
 
-const libc = koffi.load(null);
 const closeRange = libc.func('long syscall(long, uint32_t, uint32_t, int)') as unknown as (
   number: number,
   first: number,
@@ -234,12 +233,4 @@ function messageOf(bytes: Uint8Array, control: Buffer | null): Message {
     msg_controllen: control?.length ?? 0,
     msg_flags: 0,
   };
-}
-
-/** The result of a call, or the error that it has left, as Node's own calls throw it. */
-function checked(call: string, result: number): number {
-  if (result >= 0) return result;
-  const errno = koffi.errno();
-  const code = getSystemErrorName(-errno);
-  throw Object.assign(new Error(`${code}: ${call} failed`), { code, errno: -errno, syscall: call });
 }

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
-import koffi from 'koffi';
+import { checked, descriptorOf, libc } from '../base/native.ts';
 import type { Identity } from '../callers/identity.ts';
 
 /** asm-generic/socket.h: the same on every architecture that Node.js runs on under Linux. */
@@ -14,8 +14,6 @@ const GID_BYTES = 4;
 const GROUPS_MAX = 65_536;
 const GROUPS_USUAL = 64;
 
-/** Node.js does not ask the kernel; the C library that it runs on does. */
-const libc = koffi.load(null);
 /** value: an out buffer of `length[0]` bytes, which becomes what was needed. */
 const getsockopt: (fd: number, level: number, name: number, value: Buffer, length: [number]) => number = libc.func(
   'int getsockopt(int fd, int level, int name, _Out_ uint8_t *value, _Inout_ uint32_t *length)',
@@ -28,10 +26,9 @@ const getsockopt: (fd: number, level: number, name: number, value: Buffer, lengt
  */
 export function userAt(socket: Socket): Identity {
   const fd = descriptorOf(socket);
+  if (fd === undefined) throw new Error('the connection has no descriptor any more');
   const credentials = Buffer.alloc(UCRED_BYTES);
-  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, [UCRED_BYTES]) !== 0) {
-    throw new Error('the kernel does not say who connected');
-  }
+  checked('getsockopt', getsockopt(fd, SOL_SOCKET, SO_PEERCRED, credentials, [UCRED_BYTES]));
   const groups = [credentials.readUInt32LE(8), ...otherGroups(fd)];
   return { kind: 'user', pid: credentials.readInt32LE(0), uid: credentials.readUInt32LE(4), groups };
 }
@@ -45,13 +42,6 @@ function otherGroups(fd: number): readonly number[] {
     return Array.from({ length: length[0] / GID_BYTES }, (_, index) => list.readUInt32LE(index * GID_BYTES));
   }
   return [];
-}
-
-function descriptorOf(socket: Socket): number {
-  // Node.js has no other name for the descriptor of a socket.
-  const fd: unknown = Reflect.get(Reflect.get(socket, '_handle') as object, 'fd');
-  if (typeof fd !== 'number' || fd < 0) throw new Error('the connection has no descriptor any more');
-  return fd;
 }
 
 /**

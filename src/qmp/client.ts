@@ -5,6 +5,7 @@ import { Deadline, sleep, waitFor } from '../base/deadline.ts';
 import { errnoOf, isShimError, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { connectMetered } from '../base/metered-socket.ts';
+import { descriptorOf } from '../base/native.ts';
 import { PendingCalls } from './calls.ts';
 import { QMP_CONTRACT } from './contract.ts';
 import { qmpLost } from './errors.ts';
@@ -222,7 +223,9 @@ export class QmpClient implements AsyncDisposable {
   async addDescriptor(args: ArgumentsOf<'add-fd'>, send: DescriptorSender): Promise<ReturnsOf<'add-fd'>> {
     const value = await this.#calls.send('add-fd', args, undefined, async (text) => {
       try {
-        await send(descriptorOf(this.#socket), Buffer.from(text));
+        const socket = descriptorOf(this.#socket);
+        if (socket === undefined) throw qmpLost('the QMP connection was closed');
+        await send(socket, Buffer.from(text));
       } catch (error) {
         if (error instanceof Error && 'sent' in error) {
           this.#fail(qmpLost(`a command with a descriptor was not sent whole: ${messageOf(error)}`, error));
@@ -350,14 +353,6 @@ export class QmpClient implements AsyncDisposable {
     this.#released = true;
     this.#closed.resolve(this.#cause ?? qmpLost('the QMP connection was closed'));
   }
-}
-
-/** The descriptor of a socket, which Node's interface does not show. @throws ShimError UNAVAILABLE / QMP_LOST */
-function descriptorOf(socket: Socket): number {
-  const handle: unknown = Reflect.get(socket, '_handle');
-  const descriptor: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
-  if (typeof descriptor === 'number' && descriptor >= 0) return descriptor;
-  throw qmpLost('the QMP connection was closed');
 }
 
 async function connected(socket: Socket, path: string): Promise<void> {

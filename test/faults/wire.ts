@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { closeSync } from 'node:fs';
 import { createConnection, createServer, type Server, type Socket } from 'node:net';
 import { errnoOf } from '../../src/base/errors.ts';
+import { descriptorOf } from '../../src/base/native.ts';
 import { receiveDescriptor, sendWithDescriptor } from '../../src/files/native.ts';
 import { until } from '../support/until.ts';
 
@@ -183,8 +184,8 @@ class Link {
   /** Takes what the daemon has sent, with the descriptors beside it. */
   #take(onBytes: (bytes: Buffer) => void): void {
     try {
-      while (!this.down.destroyed) {
-        const { bytes, descriptor } = receiveDescriptor(descriptorOf(this.down), CHUNK_BYTES);
+      for (let down = descriptorOf(this.down); down !== undefined; down = descriptorOf(this.down)) {
+        const { bytes, descriptor } = receiveDescriptor(down, CHUNK_BYTES);
         if (descriptor !== undefined) this.#descriptors.push(descriptor);
         if (bytes.length === 0) this.end();
         else onBytes(bytes);
@@ -205,7 +206,8 @@ class Link {
     try {
       const bytes = Buffer.from(part);
       // All that came before has gone: these are few and short.
-      const sent = socket.writableLength === 0 ? sendWithDescriptor(descriptorOf(socket), bytes, descriptor) : 0;
+      const to = descriptorOf(socket);
+      const sent = to !== undefined && socket.writableLength === 0 ? sendWithDescriptor(to, bytes, descriptor) : 0;
       socket.write(bytes.subarray(sent));
     } finally {
       closeSync(descriptor);
@@ -283,14 +285,6 @@ function parseObject(bytes: Buffer): Readonly<Record<string, unknown>> {
   } catch {
     return {};
   }
-}
-
-/** Node's interface does not show it. */
-function descriptorOf(socket: Socket): number {
-  const handle: unknown = Reflect.get(socket, '_handle');
-  const descriptor: unknown = typeof handle === 'object' && handle !== null ? Reflect.get(handle, 'fd') : undefined;
-  if (typeof descriptor !== 'number' || descriptor < 0) throw new Error('the connection has ended');
-  return descriptor;
 }
 
 function read(socket: Socket, onLine: (bytes: Buffer) => void): void {
