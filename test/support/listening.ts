@@ -19,11 +19,14 @@ export async function tcpListeners(pid: number): Promise<readonly string[]> {
   return found;
 }
 
-/** Whether a process has a handler for a signal (`SigCgt` of /proc/PID/status). */
-export async function catches(pid: number, signal: number): Promise<boolean> {
+/** What a process does with a signal: has a handler for it, or has it blocked (SigCgt, SigBlk of /proc/PID/status). */
+export async function onSignal(pid: number, signal: number): Promise<{ handled: boolean; blocked: boolean }> {
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
-  const mask = BigInt(`0x${/^SigCgt:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? ''}`);
-  return ((mask >> BigInt(signal - 1)) & 1n) === 1n;
+  const has = (name: string): boolean => {
+    const mask = BigInt(`0x${new RegExp(`^${name}:\\s*([0-9a-f]+)$`, 'm').exec(status)?.[1] ?? ''}`);
+    return ((mask >> BigInt(signal - 1)) & 1n) === 1n;
+  };
+  return { handled: has('SigCgt'), blocked: has('SigBlk') };
 }
 
 /** The process whose command line has all of these texts. @throws Error when there is none */

@@ -6,7 +6,7 @@ import { constants } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { NODE_FLAGS } from '../../src/base/node-flags.ts';
-import { catches, tcpListeners } from '../support/listening.ts';
+import { onSignal, tcpListeners } from '../support/listening.ts';
 
 const BIN = join(import.meta.dirname, '../../bin');
 
@@ -28,7 +28,7 @@ describe("Node's flags", () => {
       await once(child.stdout, 'data');
       assert.ok(child.pid !== undefined);
       assert.deepEqual(await tcpListeners(child.pid), []);
-      assert.equal(await catches(child.pid, constants.signals.SIGUSR1), false);
+      assert.deepEqual(await onSignal(child.pid, constants.signals.SIGUSR1), { handled: false, blocked: true });
     } finally {
       child.kill('SIGKILL');
       await once(child, 'close');
