@@ -61,6 +61,13 @@ export function cellArguments(cell: CellCommand): readonly string[] {
   ];
 }
 
+/**
+ * QEMU's own open files, so that it can open one of them once more by a path: a secret's `file` takes no /dev/fdset
+ * (crypto/secret.c). bwrap resolves the host's /proc/self in the process that becomes QEMU, so this is that directory
+ * of QEMU's and no other, and nothing else of /proc is there.
+ */
+const OWN_DESCRIPTORS = '/proc/self/fd';
+
 /** Everything that is in the root, parents first. bwrap makes those that are missing for its own user only. */
 function root({ layout, directory, readable, writable, copied, devices }: CellCommand): readonly string[] {
   const files = readable.filter((path) => !isBelow(path, layout.directories));
@@ -71,6 +78,7 @@ function root({ layout, directory, readable, writable, copied, devices }: CellCo
     ...writable,
     ...copied.map(({ path }) => path),
     ...devices,
+    OWN_DESCRIPTORS,
     ...(directory === undefined ? [] : [directory]),
   ];
   return [
@@ -82,6 +90,7 @@ function root({ layout, directory, readable, writable, copied, devices }: CellCo
     ...copied.flatMap(({ descriptor, path }) => ['--perms', '0444', '--ro-bind-data', String(descriptor), path]),
     ...writable.flatMap((path) => ['--bind', path, path]),
     ...devices.flatMap((path) => ['--dev-bind', path, path]),
+    ...['--ro-bind', OWN_DESCRIPTORS, OWN_DESCRIPTORS],
     ...(directory === undefined ? [] : ['--bind', directory, directory]),
   ];
 }

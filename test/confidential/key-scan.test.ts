@@ -131,7 +131,7 @@ await describe('keys in use', { skip }, async () => {
     assert.match(log, /"level":"trace".*"qmp command"/, 'trace is on');
     const qmp = await readFile(join(recorded, 'qmp.sock'), 'utf8');
     assert.match(qmp, /"qom-type":"secret".*"keyid"/, 'QMP is recorded, and a secret went over it');
-    assert.match(qmp, /"file":"\/proc\/\d+\/fd\/\d+"/, "and the master key's way, which has no name in any directory");
+    assert.match(qmp, /"file":"\/proc\/self\/fd\/\d+"/, "and the master key's way, which has no name in any directory");
     const vm = daemon.directoryOf('vm');
     const looked = [join(daemon.directory, 'qshimd.log'), join(daemon.stateDir, 'events.jsonl')];
     for (const path of [...looked, join(vm, 'state.json'), join(vm, 'console.log')]) {

@@ -4,6 +4,7 @@ import { describe, it } from 'node:test';
 import { TestDaemon } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
+import { openFiles } from '../support/leaks.ts';
 import { ownNamespaces } from '../support/process-facts.ts';
 import { until } from '../support/until.ts';
 
@@ -44,5 +45,24 @@ describe('a confined QEMU', { skip }, () => {
     const again = await second.client.startSandbox('vm');
     assert.notEqual(again.confinement?.uid, created.confinement?.uid);
     assert.equal(again.stateDir, created.stateDir);
+  });
+
+  it('opens an encrypted image with a key that it has no way back to', async () => {
+    await using daemon = await TestDaemon.start({ config: { confine: 'degraded' } });
+    const { qemuPid } = await daemon.client.createSandbox({ sandboxId: 'vm' });
+    const path = await daemon.rawFile('a.raw', 32 * MIB);
+    const key = { file: await daemon.keyFile('key', Buffer.from('a key of some length')) };
+    const encryption = { hostLuks: { key, format: 'FORMAT_IF_EMPTY' as const, iterationMs: 20 } };
+    const before = await openFiles(qemuPid);
+    await daemon.client.attach({ sandboxId: 'vm', volumeId: 'a', spec: { rawFile: { path }, encryption } });
+    // Only the image has been added to what it has open: a confined QEMU could open anything else of that once more.
+    const added = (await openFiles(qemuPid)).filter(
+      (file) => !before.includes(file) && !file.startsWith('anon_inode:'),
+    );
+    assert.deepEqual([...new Set(added)], [path]);
+    await daemon.client.guest('vm', 'echo kept | dd of=/dev/vda conv=sync,fsync 2>/dev/null');
+    await daemon.client.detach({ sandboxId: 'vm', volumeId: 'a' });
+    await daemon.client.attach({ sandboxId: 'vm', volumeId: 'a', spec: { rawFile: { path }, encryption } });
+    assert.match(await daemon.client.guest('vm', 'dd if=/dev/vda bs=512 count=1 2>/dev/null'), /^kept\n/);
   });
 });

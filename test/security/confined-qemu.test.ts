@@ -19,6 +19,8 @@ function attempts(daemon: TestDaemon, own: string, other: string): Readonly<Reco
     shadow: opening('/etc/shadow', 0),
     cron: opening(CRON_FILE, O_WRONLY_CREAT),
     daemonMemory: opening(`/proc/${pid}/mem`, O_RDWR),
+    hostFacts: opening('/proc/mounts', 0),
+    ownFacts: opening('/proc/self/status', 0),
     signal: `((int (*)(int, int))kill)(${pid}, 0)`,
     api: connecting(daemon.socket),
     otherMonitor: connecting(join(other, 'spare.sock')),
@@ -43,6 +45,7 @@ describe('code that has broken out into QEMU', { skip }, () => {
     const { ENOENT, EACCES, ESRCH, EROFS } = constants.errno;
     const may: Readonly<Record<string, readonly number[]>> = {
       ...{ shadow: [ENOENT], cron: [ENOENT, EROFS], daemonMemory: [ENOENT], signal: [ESRCH] },
+      ...{ hostFacts: [ENOENT], ownFacts: [ENOENT] },
       ...{ api: [ENOENT], otherMonitor: [ENOENT], otherJournal: [ENOENT] },
       ...{ ownJournal: [EACCES], newFile: [EACCES], ownSocketAway: [EACCES] },
     };
