@@ -14,8 +14,7 @@ export interface EventLogLimits {
   readonly watcherQueueMax: number;
 }
 
-/** Microseconds: more than any daemon has ever given, and more the later it is. */
-const EPOCH_NUMBERS_PER_MS = 1000;
+const MICROSECONDS_PER_MS = 1000;
 
 /** An event, as a watcher remembers it to go on behind it. */
 export interface EventToken {
@@ -126,7 +125,7 @@ export class EventLog {
       const kept = await file.append(batch, [...this.#retained, ...batch].slice(-this.#limits.retainedMax));
       if (!kept && !this.#unkept) {
         this.#epoch = newEpoch();
-        batch = this.#numbered(waiting, Date.now() * EPOCH_NUMBERS_PER_MS);
+        batch = this.#numbered(waiting, farAbove());
       }
       this.#unkept = !kept;
       this.#waiting = this.#waiting.slice(waiting.length);
@@ -196,6 +195,14 @@ export class EventLog {
   close(cause: Error): void {
     for (const watcher of this.#watchers) watcher.fail(cause);
   }
+}
+
+/**
+ * A number above all that any daemon has given: the time in microseconds. Nobody tells an event in less than one, so the
+ * next daemon's is above what was given from here on, however soon it comes.
+ */
+function farAbove(): number {
+  return Math.floor((performance.timeOrigin + performance.now()) * MICROSECONDS_PER_MS);
 }
 
 interface WatcherOptions {

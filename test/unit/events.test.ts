@@ -385,6 +385,18 @@ describe('events that cannot be kept', () => {
     assert.deepEqual(await disk.behind({ epoch, sequence: 1 }), [2, 3, 4]);
   });
 
+  it('a daemon that comes within the same millisecond gives none of the numbers of the one before', async (t) => {
+    t.mock.timers.enable({ apis: ['Date'], now: Date.now() });
+    await using disk = await Disk.make();
+    await disk.emit(TO_THE_BRIM);
+    await disk.full(true);
+    await disk.emit(3);
+    await disk.restart();
+    await disk.emit(3);
+    const numbers = disk.told.map(({ sequence }) => sequence);
+    assert.equal(new Set(numbers).size, numbers.length);
+  });
+
   it('whatever happens: no number comes twice, and who goes on hears all that was told since, or that it is lost', async () => {
     const step = fc.oneof(
       fc.nat({ max: 12 }).map((count) => ({ kind: 'emit', count }) as const),
