@@ -198,8 +198,8 @@ export class EventLog {
 }
 
 /**
- * A number above all that any daemon has given: the time in microseconds. Nobody tells an event in less than one, so the
- * next daemon's is above what was given from here on, however soon it comes.
+ * A number above all that any daemon has given: the time in microseconds. Nobody tells an event in less than one, so
+ * the next daemon's is above what was given from here on, however soon it comes.
  */
 function farAbove(): number {
   return Math.floor((performance.timeOrigin + performance.now()) * MICROSECONDS_PER_MS);
