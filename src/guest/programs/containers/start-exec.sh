@@ -23,6 +23,7 @@ fi
 until [ -s pid ]; do
   [ -e failed ] && {
     log
+    full "${key%%/*}"
     fail CONTAINER_REFUSED
   }
   sleep 0.01

@@ -14,6 +14,12 @@ fail() { # REASON [DETAIL]
 # crun's own words.
 log() { [ -s log ] && cat log >&2; }
 
+# Why crun may have refused, of which it says little: what it starts in a container counts as one of the container's processes.
+full() { # ID
+  { read -r max < "/sys/fs/cgroup/qshim/$1/pids.max" && read -r _ refused < "/sys/fs/cgroup/qshim/$1/pids.events"; } 2> /dev/null
+  [ "${refused:-0}" -gt 0 ] && echo "the container may have $max processes; it has asked for more $refused times" >&2
+}
+
 ticks_of() { # PID; sets ticks
   ticks=
   read -r stat 2> /dev/null < "/proc/$1/stat" || return 1
