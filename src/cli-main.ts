@@ -76,7 +76,7 @@ async function examinePolicy(config: Config): Promise<Finding> {
   const check = 'policy';
   const { readPolicy } = await import('./callers/policy-file.ts');
   try {
-    const { hasAdmin } = await readPolicy(config.policy, config.allowed_roots);
+    const { hasAdmin } = await readPolicy(config.policy, [...config.allowed_roots, ...config.boot_roots]);
     if (hasAdmin) return { check, status: 'ok', detail: config.policy };
     const remedy = 'give the role admin to somebody, without sandboxes, to make and end what others have left';
     return { check, status: 'warning', detail: 'no rule gives admin for all sandboxes', remedy };

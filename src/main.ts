@@ -139,7 +139,7 @@ async function serve(options: Config, log: Logger): Promise<void> {
 
 async function openPolicy(config: Config, log: Logger): Promise<PolicyFile> {
   const everyMs = config.reload_check_ms;
-  return await PolicyFile.open(config.policy, { allowedRoots: config.allowed_roots, everyMs, log });
+  return await PolicyFile.open(config.policy, { roots: [...config.allowed_roots, ...config.boot_roots], everyMs, log });
 }
 
 /** Id of the group whose members may connect. @throws ShimError INVALID_ARGUMENT / INVALID_CONFIG */

@@ -1524,8 +1524,9 @@ export const REASONS = {
   SOCKET_DIRECTORY_OPEN: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['start'],
-    meaning: 'Others may enter the directory of the socket.',
-    remedy: 'Give the directory mode 0700, or choose another with the option that the message names.',
+    meaning: 'Others may enter the directory of the socket, or own it.',
+    remedy:
+      'Give the directory to the daemon, with mode 0700, or choose another with the option that the message names.',
   },
   DIRECTORY_NOT_USABLE: {
     statuses: ['FAILED_PRECONDITION'],

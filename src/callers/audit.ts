@@ -1,6 +1,7 @@
 import { appendFile, open, rename } from 'node:fs/promises';
 import { errnoOf, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { Denials } from './denials.ts';
 
 /** One line of the audit log. Names and references only: nothing in it is secret. */
 export interface AuditEntry {
@@ -31,12 +32,16 @@ export interface AuditOptions {
   readonly log: Logger;
 }
 
+/** How often it is told how many denials had no line. */
+const LEFT_OUT_MS = 60_000;
 /** Lines that wait for the disk; more are dropped, and the next line that is written says how many. */
 const WAITING_MAX = 1024;
 
 /** Who did what, one JSON line a call: what changes something, what reads a secret, what was denied. */
 export class AuditLog implements AsyncDisposable {
   readonly #options: AuditOptions;
+  readonly #denials = new Denials();
+  readonly #telling: NodeJS.Timeout;
   #waiting: string[] = [];
   #dropped = 0;
   #bytes: number;
@@ -46,6 +51,7 @@ export class AuditLog implements AsyncDisposable {
   private constructor(options: AuditOptions, bytes: number) {
     this.#options = options;
     this.#bytes = bytes;
+    this.#telling = setInterval(() => this.#tellLeftOut(), LEFT_OUT_MS).unref();
   }
 
   /** @throws Error of the file system */
@@ -79,9 +85,29 @@ export class AuditLog implements AsyncDisposable {
 
   /** Takes one line down. Never waits, never throws: `problem` tells of a failure. */
   write(entry: AuditEntry): void {
+    this.#line({ ...entry });
+  }
+
+  #line(fields: Readonly<Record<string, unknown>>): void {
     if (this.#waiting.length >= WAITING_MAX) this.#dropped += 1;
-    else this.#waiting.push(`${JSON.stringify({ time: new Date().toISOString(), ...entry })}\n`);
+    else this.#waiting.push(`${JSON.stringify({ time: new Date().toISOString(), ...fields })}\n`);
     void this.#flush();
+  }
+
+  /** Takes a denial down, or counts it: of one caller, so many have lines of their own (denials.ts). As `write`. */
+  writeDenial(entry: AuditEntry): void {
+    const leftOut = this.#denials.count(entry.caller);
+    if (leftOut === undefined) return;
+    if (leftOut > 0) this.#tell({ caller: entry.caller, leftOut });
+    this.write(entry);
+  }
+
+  #tellLeftOut(): void {
+    for (const counted of this.#denials.settle()) this.#tell(counted);
+  }
+
+  #tell({ caller, leftOut }: { readonly caller: string; readonly leftOut: number }): void {
+    this.#line({ caller, outcome: 'PERMISSION_DENIED', deniedWithoutLine: leftOut });
   }
 
   /** Never rejects. */
@@ -137,6 +163,8 @@ export class AuditLog implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#telling);
+    this.#tellLeftOut();
     await this.#flush();
   }
 }

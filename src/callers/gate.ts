@@ -1,6 +1,6 @@
 import { monotonicMs } from '../base/deadline.ts';
 import { isShimError, ShimError } from '../base/errors.ts';
-import type { AuditLog } from './audit.ts';
+import type { AuditEntry, AuditLog } from './audit.ts';
 import { describeIdentity, type Identity } from './identity.ts';
 import { refusedKey, refusedRoot, type Grant, type Labels, type Policy, type Role } from './policy.ts';
 
@@ -43,7 +43,7 @@ export interface Asked {
 
 export interface GateOptions {
   readonly policy: { readonly current: Policy };
-  readonly audit: Pick<AuditLog, 'ready' | 'write'>;
+  readonly audit: Pick<AuditLog, 'ready' | 'write' | 'writeDenial'>;
   /** Of a sandbox that is there. */
   readonly labelsOf: (sandboxId: string) => Labels | undefined;
 }
@@ -64,20 +64,17 @@ export class Gate {
   async admit(asked: Asked): Promise<Permit> {
     const { audit, policy } = this.#options;
     const startedMs = monotonicMs();
-    const first = this.decide(asked);
-    if (first instanceof ShimError) {
-      this.#writeDown(asked, [first.metadata['rule'] ?? ''], first, startedMs);
-      throw first;
+    let grant = this.#granted(asked, startedMs);
+    if (asked.access.audited) {
+      await audit.ready();
+      // Another policy may have come while the log was looked at: what is decided now holds when the work begins.
+      grant = this.#granted(asked, startedMs);
     }
-    if (asked.access.audited) await audit.ready();
-    // Another policy may have come while the log was looked at: what is decided now holds when the work begins.
-    const grant = this.decide(asked);
-    if (grant instanceof ShimError) throw grant;
     return {
       grant,
       sees: (labels) => !(policy.current.grant(asked.identity, 'read', labels, asked.rpc) instanceof ShimError),
       ended: (error) => {
-        if (asked.access.audited) this.#writeDown(asked, grant.rules, error, startedMs);
+        if (asked.access.audited) audit.write(entryOf(asked, grant.rules, error, startedMs));
       },
     };
   }
@@ -100,20 +97,29 @@ export class Gate {
     return grant;
   }
 
-  #writeDown({ identity, rpc, target }: Asked, rules: readonly string[], error: unknown, startedMs: number): void {
-    const problem = isShimError(error) ? error : undefined;
-    this.#options.audit.write({
-      caller: describeIdentity(identity),
-      pid: identity.kind === 'user' ? identity.pid : undefined,
-      method: rpc,
-      sandboxId: target.sandboxId,
-      volumeIds: target.volumeIds ?? [],
-      keys: target.keys ?? [],
-      sources: target.sources ?? [],
-      rules: rules.filter((rule) => rule !== ''),
-      outcome: error === undefined ? 'OK' : (problem?.code ?? 'INTERNAL'),
-      reason: error === undefined ? '' : (problem?.reason ?? 'UNEXPECTED'),
-      durationMs: Math.round(monotonicMs() - startedMs),
-    });
+  /** @throws ShimError as admit, and takes that down */
+  #granted(asked: Asked, startedMs: number): Grant {
+    const decided = this.decide(asked);
+    if (!(decided instanceof ShimError)) return decided;
+    this.#options.audit.writeDenial(entryOf(asked, [decided.metadata['rule'] ?? ''], decided, startedMs));
+    throw decided;
   }
+}
+
+function entryOf(asked: Asked, rules: readonly string[], error: unknown, startedMs: number): AuditEntry {
+  const { identity, rpc, target } = asked;
+  const problem = isShimError(error) ? error : undefined;
+  return {
+    caller: describeIdentity(identity),
+    pid: identity.kind === 'user' ? identity.pid : undefined,
+    method: rpc,
+    sandboxId: target.sandboxId,
+    volumeIds: target.volumeIds ?? [],
+    keys: target.keys ?? [],
+    sources: target.sources ?? [],
+    rules: rules.filter((rule) => rule !== ''),
+    outcome: error === undefined ? 'OK' : (problem?.code ?? 'INTERNAL'),
+    reason: error === undefined ? '' : (problem?.reason ?? 'UNEXPECTED'),
+    durationMs: Math.round(monotonicMs() - startedMs),
+  };
 }

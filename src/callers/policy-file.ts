@@ -41,16 +41,16 @@ async function idOf(database: 'passwd' | 'group', name: string): Promise<number>
 
 /**
  * Reads a policy file.
- * @param allowedRoots the daemon's: a root of the policy can be no wider
+ * @param roots the daemon's, for volumes and for boot images: a root of the policy can be no wider
  * @throws ShimError INVALID_ARGUMENT / INVALID_POLICY
  */
-export async function readPolicy(path: string, allowedRoots: readonly string[]): Promise<Policy> {
+export async function readPolicy(path: string, roots: readonly string[]): Promise<Policy> {
   try {
     const policy = await Policy.parse(await readTrustedFile(path, 'to writers'), hostNames);
     for (const root of policy.roots()) {
       const below = (one: string): boolean => `${root}/`.startsWith(one.endsWith('/') ? one : `${one}/`);
-      if (root.startsWith('/') && !allowedRoots.some(below)) {
-        throw new Error(`the root ${root} lies below none that the daemon allows: ${allowedRoots.join(', ')}`);
+      if (root.startsWith('/') && !roots.some(below)) {
+        throw new Error(`the root ${root} lies below none that the daemon allows: ${roots.join(', ')}`);
       }
     }
     return policy;
@@ -83,18 +83,18 @@ export class PolicyFile implements AsyncDisposable {
    */
   static async open(
     path: string,
-    options: { readonly allowedRoots: readonly string[]; readonly everyMs: number; readonly log: Logger },
+    options: { readonly roots: readonly string[]; readonly everyMs: number; readonly log: Logger },
   ): Promise<PolicyFile> {
     if (path === '') return new PolicyFile(Policy.open, undefined);
-    const { allowedRoots, everyMs, log } = options;
-    const policy = await readPolicy(path, allowedRoots);
+    const { roots, everyMs, log } = options;
+    const policy = await readPolicy(path, roots);
     if (!policy.hasAdmin) log.warn({ path }, 'no rule of the policy gives the role admin without a limit');
     return new PolicyFile(
       policy,
       (loaded) =>
         new FileWatch({
           ...{ paths: [path], everyMs, what: 'policy', log },
-          load: async () => loaded(await readPolicy(path, allowedRoots)),
+          load: async () => loaded(await readPolicy(path, roots)),
         }),
     );
   }

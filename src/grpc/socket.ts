@@ -9,6 +9,7 @@ import { tryLock } from '../base/native.ts';
 const CONNECT_TIMEOUT_MS = 2000;
 const TURN_TIMEOUT_MS = 30_000;
 const TURN_RETRY_MS = 10;
+const ROOT = 0;
 /** What the socket that was the lock of a state directory before (state-lock.ts) says to whoever connects. */
 const HOLDER = /^qshimd ([0-9]+)\n/;
 
@@ -74,19 +75,31 @@ function notLocked(path: string, why: string, cause?: unknown): ShimError {
  */
 export async function privateDirectory(directory: string, option: string, group?: number): Promise<void> {
   let mode: number;
+  let owner: number;
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 });
     const found = await lstat(directory);
     mode = found.gid === group ? found.mode & ~0o010 : found.mode;
+    owner = found.uid;
     await access(directory, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (error) {
     const message = `the directory ${directory} cannot be used: ${messageOf(error)}; ${elsewhere(option)}`;
     const metadata = { path: directory, option };
     throw new ShimError('FAILED_PRECONDITION', message, { reason: 'DIRECTORY_NOT_USABLE', metadata, cause: error });
   }
+  // The owner of a directory may open it to whom they like, and exchange what is in it.
+  const own = process.geteuid?.() ?? ROOT;
+  if (owner !== ROOT && owner !== own) {
+    throw isOpen(directory, option, `belongs to another user (uid ${owner})`, `chown ${own} ${directory}`);
+  }
   if ((mode & 0o077) === 0) return;
-  const message = `the directory ${directory} is open to others (mode ${(mode & 0o777).toString(8)})`;
-  throw new ShimError('FAILED_PRECONDITION', `${message}; run: chmod 700 ${directory}, or ${elsewhere(option)}`, {
+  const others = `is open to others (mode ${(mode & 0o777).toString(8)})`;
+  throw isOpen(directory, option, others, `chmod 700 ${directory}`);
+}
+
+function isOpen(directory: string, option: string, how: string, remedy: string): ShimError {
+  const message = `the directory ${directory} ${how}; run: ${remedy}, or ${elsewhere(option)}`;
+  return new ShimError('FAILED_PRECONDITION', message, {
     reason: 'SOCKET_DIRECTORY_OPEN',
     metadata: { path: directory, option },
   });

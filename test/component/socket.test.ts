@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmod, link, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, link, mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -234,6 +234,13 @@ await describe('the socket', async () => {
         assert.equal(await modeOf(join(directory.path, name)), mode.toString(8));
       }
       await chmod(join(directory.path, name), 0o700);
+      if (process.geteuid?.() === 0) {
+        await chown(join(directory.path, name), 65_534, 0);
+        const result = await failedStart(directory.path);
+        assert.equal(result.exitCode, 1);
+        assert.ok(result.stderr.includes('belongs to another user (uid 65534); run: chown 0 '), result.stderr);
+        await chown(join(directory.path, name), 0, 0);
+      }
       await rm(join(directory.path, other), { recursive: true, force: true });
     }
     assert.ok(!(await readdir(directory.path)).includes('run') || (await readdir(run)).length === 0);

@@ -134,6 +134,24 @@ describe('the audit log', () => {
     });
   });
 
+  it('a caller that is denied without an end does not push out what others did', async () => {
+    await withLog({ bytesMax: 40_000 }, async (log, path) => {
+      log.write({ ...entry, method: 'Volumes.Attach' });
+      for (let index = 0; index < 1000; index += 1) log.writeDenial({ ...entry, caller: 'uid 7' });
+      log.writeDenial({ ...entry, caller: 'uid 8' });
+      await log[Symbol.asyncDispose]();
+      const found = await lines(path);
+      assert.equal(found[0]?.['method'], 'Volumes.Attach');
+      assert.equal(found.filter(({ caller }) => caller === 'uid 8').length, 1);
+      const told = found.filter(({ deniedWithoutLine }) => deniedWithoutLine !== undefined);
+      const whole = found.filter(({ caller, method }) => caller === 'uid 7' && method !== undefined);
+      assert.ok(whole.length >= 50 && whole.length < 100, `${whole.length} lines`);
+      const counted = told.reduce((sum, line) => sum + Number(line['deniedWithoutLine']), 0);
+      assert.equal(whole.length + counted, 1000);
+      assert.deepEqual(new Set(told.map(({ caller }) => caller)), new Set(['uid 7']));
+    });
+  });
+
   it('that cannot be written keeps its lines, and says so; where it is required, nothing begins', async () => {
     for (const required of [false, true]) {
       await withLog({ required }, async (log, path) => {
@@ -176,14 +194,29 @@ keys = ["file:/k/a"]`;
     assert.ok(access);
     return { rpc, access, identity: DEPLOY, target };
   };
-  const open = async (): Promise<{ gate: Gate; entries: AuditEntry[]; holder: { current: Policy } }> => {
+  const open = async (): Promise<{
+    gate: Gate;
+    entries: AuditEntry[];
+    holder: { current: Policy };
+    /** What happens while the audit log is looked at. */
+    meanwhile: (act: () => void) => void;
+  }> => {
     const noNames = { user: () => Promise.reject(new Error()), group: () => Promise.reject(new Error()) };
     const holder = { current: await Policy.parse(POLICY, noNames) };
     const entries: AuditEntry[] = [];
     // Only what the gate asks of it.
-    const audit = { ready: () => Promise.resolve(), write: (line: AuditEntry) => entries.push(line) };
+    const write = (line: AuditEntry): unknown => entries.push(line);
+    let whileLooking = (): void => undefined;
+    const ready = (): Promise<void> => {
+      whileLooking();
+      return Promise.resolve();
+    };
+    const audit = { ready, write, writeDenial: write };
     const labels: Record<string, Record<string, string>> = { mine: { tenant: 'a' }, yours: { tenant: 'b' } };
-    return { gate: new Gate({ policy: holder, audit, labelsOf: (id) => labels[id] }), entries, holder };
+    const meanwhile = (act: () => void): void => {
+      whileLooking = act;
+    };
+    return { gate: new Gate({ policy: holder, audit, labelsOf: (id) => labels[id] }), entries, holder, meanwhile };
   };
 
   it('lets pass what the policy grants, and takes down how it ended', async () => {
@@ -226,6 +259,23 @@ keys = ["file:/k/a"]`;
       assert.deepEqual([entries.at(-1)?.reason, entries.at(-1)?.rules], [reason, ['a']]);
     }
     await gate.admit({ ...asked('Volumes.Attach', { sandboxId: 'yours' }), identity: CONTAINERD });
+  });
+
+  it('a policy that comes while the log is looked at denies, and that is taken down too', async () => {
+    const { gate, entries, holder, meanwhile } = await open();
+    const nobody = await Policy.parse(POLICY.replace('1000', '1001'), {
+      user: (name) => Promise.resolve(Number(name)),
+      group: (name) => Promise.resolve(Number(name)),
+    });
+    meanwhile(() => {
+      holder.current = nobody;
+    });
+    const attach = gate.admit(asked('Volumes.Attach', { sandboxId: 'mine' }));
+    await assert.rejects(attach, shimFailure('PERMISSION_DENIED', 'CALLER_NOT_NAMED'));
+    assert.deepEqual(
+      entries.map(({ method, reason }) => [method, reason]),
+      [['Volumes.Attach', 'CALLER_NOT_NAMED']],
+    );
   });
 
   it('what a caller may see is what the policy of now says', async () => {

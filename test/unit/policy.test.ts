@@ -176,7 +176,7 @@ describe('the policy file', () => {
   it('is taken up when it changes; one that cannot be used leaves what was in force, and says so', async () => {
     await withFile(async (path) => {
       await writeFile(path, rule('read'));
-      await using file = await PolicyFile.open(path, { allowedRoots: [], everyMs: 10, log: silentLogger() });
+      await using file = await PolicyFile.open(path, { roots: [], everyMs: 10, log: silentLogger() });
       let changes = 0;
       file.onChange(() => (changes += 1));
       await writeFile(path, rule('nonsense'));
