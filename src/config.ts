@@ -266,7 +266,7 @@ const configSchema = z.strictObject({
   templates_dir: pathOfBytes(TEMPLATES_DIR_BYTES_MAX, SOCKETS_BELOW)
     .default('/dev/shm/qshim-templates')
     .describe(
-      `Directory of the templates, on tmpfs: they are guests' memory. Mode 0700. Its path may have ${TEMPLATES_DIR_BYTES_MAX} bytes.`,
+      `Directory of the templates, but for their memory, which has no path. Mode 0700. Its path may have ${TEMPLATES_DIR_BYTES_MAX} bytes.`,
     ),
   templates_bytes_max: z
     .int()

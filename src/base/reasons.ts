@@ -1259,12 +1259,6 @@ export const REASONS = {
     meaning: 'The host has too little memory left for the VM of a template.',
     remedy: 'Free memory, lower `template_free_mib`, or let the sandbox boot.',
   },
-  TEMPLATE_NO_SPACE: {
-    statuses: ['RESOURCE_EXHAUSTED'],
-    where: ['api'],
-    meaning: 'The file system of `templates_dir` has no room for the template.',
-    remedy: 'Give it more room, or let the sandbox boot.',
-  },
   TEMPLATE_TOO_LARGE: {
     statuses: ['RESOURCE_EXHAUSTED'],
     where: ['api'],

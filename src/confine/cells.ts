@@ -28,8 +28,8 @@ export interface CellLaunch {
   readonly files: SandboxFiles;
   /** Files of the host that QEMU reads by their paths: kernel and ramdisk. */
   readonly reads: readonly string[];
-  /** Files that it writes, for everybody in a directory that only the daemon may enter: a template's memory. */
-  readonly writes: readonly string[];
+  /** An open file that it gets as MEMORY_DESCRIPTOR (qemu/argv.ts): a template's memory. */
+  readonly memory?: number;
   readonly kvm: boolean;
   readonly limits: CellLimits;
   /** It ends with this process. */
@@ -166,7 +166,14 @@ export class Cell implements Disposable {
     if (walls?.layout === undefined) {
       const plain = { file: config.qemu_binary, prefix: [] };
       const { file, prefix } = launch.tied === true ? await tiedCommand(config.qemu_binary) : plain;
-      return await QemuProcess.spawn(file, [...prefix, ...args], files.directory, files.qemuLog, allocator);
+      return await QemuProcess.spawn(
+        file,
+        [...prefix, ...args],
+        files.directory,
+        files.qemuLog,
+        allocator,
+        launch.memory,
+      );
     }
     await this.prepare(files, launch.limits);
     const uid = this.#ownUid;
@@ -183,7 +190,7 @@ export class Cell implements Disposable {
       logFile: files.qemuLog,
       readable: reads.flatMap(({ path, shared }) => (shared || uid === undefined ? [path] : [])),
       copied: reads.flatMap(({ path, shared }) => (shared || uid === undefined ? [] : [path])),
-      writable: launch.writes,
+      memory: launch.memory,
       devices: launch.kvm ? [...DEVICES, KVM_DEVICE] : DEVICES,
       preload: allocator.startsWith('/') ? allocator : undefined,
       landlock: walls.landlock,

@@ -23,8 +23,6 @@ export interface CellCommand {
   readonly directory?: string;
   /** Files of the host that are read: kernel, ramdisk. */
   readonly readable: readonly string[];
-  /** Files of the host that are written: a template's memory. */
-  readonly writable: readonly string[];
   /** Files that only the daemon may read; each is copied from a descriptor into memory. */
   readonly copied: readonly { readonly descriptor: number; readonly path: string }[];
   readonly devices: readonly string[];
@@ -69,13 +67,12 @@ export function cellArguments(cell: CellCommand): readonly string[] {
 const OWN_DESCRIPTORS = '/proc/self/fd';
 
 /** Everything that is in the root, parents first. bwrap makes those that are missing for its own user only. */
-function root({ layout, directory, readable, writable, copied, devices }: CellCommand): readonly string[] {
+function root({ layout, directory, readable, copied, devices }: CellCommand): readonly string[] {
   const files = readable.filter((path) => !isBelow(path, layout.directories));
   const paths = [
     ...layout.directories,
     ...layout.files.map(({ path }) => path),
     ...files,
-    ...writable,
     ...copied.map(({ path }) => path),
     ...devices,
     OWN_DESCRIPTORS,
@@ -88,7 +85,6 @@ function root({ layout, directory, readable, writable, copied, devices }: CellCo
     ...layout.files.flatMap(({ path, source }) => ['--ro-bind', source, path]),
     ...files.flatMap((path) => ['--ro-bind', path, path]),
     ...copied.flatMap(({ descriptor, path }) => ['--perms', '0444', '--ro-bind-data', String(descriptor), path]),
-    ...writable.flatMap((path) => ['--bind', path, path]),
     ...devices.flatMap((path) => ['--dev-bind', path, path]),
     ...['--ro-bind', OWN_DESCRIPTORS, OWN_DESCRIPTORS],
     ...(directory === undefined ? [] : ['--bind', directory, directory]),
@@ -123,7 +119,7 @@ function privileges(cell: CellCommand): readonly string[] {
 const LANDLOCKED =
   'write-file,remove-dir,remove-file,make-char,make-dir,make-reg,make-sock,make-fifo,make-block,make-sym';
 
-function landlock({ landlock: wanted, directory, writable, devices }: CellCommand): readonly string[] {
+function landlock({ landlock: wanted, directory, devices }: CellCommand): readonly string[] {
   if (!wanted) return [];
   const rule = (access: string, path: string): readonly string[] => [
     '--landlock-rule',
@@ -132,6 +128,6 @@ function landlock({ landlock: wanted, directory, writable, devices }: CellComman
   return [
     ...['--landlock-access', `fs:${LANDLOCKED}`],
     ...(directory === undefined ? [] : rule('write-file,make-reg,make-sock,remove-file', directory)),
-    ...[...writable, ...devices].flatMap((path) => rule('write-file', path)),
+    ...devices.flatMap((path) => rule('write-file', path)),
   ];
 }

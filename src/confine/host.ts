@@ -109,7 +109,7 @@ async function tried({ layout, users, landlock }: Tried, { allocator, uid }: Wal
   const args = cellArguments({
     layout,
     uid: users ? uid : undefined,
-    ...{ groups: [], readable: [], writable: [], copied: [], devices: ['/dev/null', '/dev/urandom'] },
+    ...{ groups: [], readable: [], copied: [], devices: ['/dev/null', '/dev/urandom'] },
     ...{ preload: allocator.startsWith('/') ? allocator : undefined, landlock, tied: false, args: ['-version'] },
   });
   return await execa(BWRAP, args, { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', env: { LC_ALL: 'C' } }).then(

@@ -5,6 +5,7 @@ import { open } from 'node:fs/promises';
 import { constants } from 'node:os';
 import type { Readable, Writable } from 'node:stream';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
+import { MEMORY_DESCRIPTOR } from '../qemu/argv.ts';
 import { QemuProcess, type ExitInfo } from '../qemu/process.ts';
 import { tiedCommand } from '../qemu/tied.ts';
 import { enterCgroup } from './cgroup.ts';
@@ -15,11 +16,12 @@ export interface CellStart extends Omit<CellCommand, 'infoDescriptor' | 'blockDe
   readonly logFile: string;
   /** Files that only the daemon may read. */
   readonly copied: readonly string[];
+  /** An open file that QEMU gets as MEMORY_DESCRIPTOR (qemu/argv.ts). */
+  readonly memory: number | undefined;
   /** Directory of the control group; empty: none. */
   readonly cgroup: string;
 }
 
-const FIRST_DESCRIPTOR = 3;
 const INFO_CHARS_MAX = 4096;
 const SIGNALLED = 128;
 
@@ -34,10 +36,12 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
   log.on('error', () => undefined); // QEMU has its own descriptor by then, or is not started.
   owned.defer(() => void log.destroy());
   const copied = await Promise.all(cell.copied.map(async (path) => ({ path, file: owned.use(await open(path, 'r')) })));
-  const info = FIRST_DESCRIPTOR + copied.length;
+  const given = cell.memory === undefined ? [] : [cell.memory];
+  const first = MEMORY_DESCRIPTOR + given.length;
+  const info = first + copied.length;
   const args = cellArguments({
     ...cell,
-    copied: copied.map(({ path }, index) => ({ path, descriptor: FIRST_DESCRIPTOR + index })),
+    copied: copied.map(({ path }, index) => ({ path, descriptor: first + index })),
     infoDescriptor: info,
     ...(cell.cgroup !== '' && { blockDescriptor: info + 1 }),
   });
@@ -48,6 +52,7 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
     detached: true,
     stdio: [
       ...(['ignore', log, log] as const),
+      ...given,
       ...copied.map((one) => one.file.fd),
       ...(cell.cgroup === '' ? (['pipe'] as const) : (['pipe', 'pipe'] as const)),
     ],

@@ -28,15 +28,15 @@ export interface Launch {
 }
 
 /**
- * `anonymous`: QEMU's own. `template`: a file on tmpfs, shared, so that what the guest writes is in the file. `clone`:
- * the same file, privately: the guest sees a template's memory and what it writes is its own; QEMU waits for
- * `migrate-incoming`. Both have one more port, through which a clone is given an identity of its own.
+ * `anonymous`: QEMU's own. `template`: the open file that QEMU inherits as MEMORY_DESCRIPTOR, shared, so that what the
+ * guest writes is in the file. `clone`: the same file, privately: the guest sees a template's memory and what it writes
+ * is its own; QEMU waits for `migrate-incoming`. Both have one more port, through which a clone is given an identity of
+ * its own.
  */
 export type GuestMemory =
   | { readonly kind: 'anonymous' }
   | {
       readonly kind: 'template' | 'clone';
-      readonly file: string;
       /** The socket of the port named IDENTITY_PORT_NAME. */
       readonly identitySocket: string;
     };
@@ -54,6 +54,11 @@ export const AGENT_PORT_NR = 1;
 export const AGENT_PORT_ID = 'agent';
 export const IDENTITY_PORT_NR = 2;
 export const UEVENT_PORT_NR = 3;
+
+/** The descriptor with which QEMU of a template or a clone is started: the memory of its guest. */
+export const MEMORY_DESCRIPTOR = 3;
+/** QEMU opens memory by a path only, and for writing, also what it maps privately (hostmem-file.c, physmem.c). */
+const MEMORY_PATH = `/proc/self/fd/${MEMORY_DESCRIPTOR}`;
 
 /** The id is part of the migration stream: a template and its clones must agree on it. */
 const MEMORY_ID = 'memory0';
@@ -127,10 +132,7 @@ function memoryArguments(memory: GuestMemory, memoryMib: number): readonly strin
   if (memory.kind === 'anonymous') return [];
   const share = memory.kind === 'template' ? 'on' : 'off';
   return [
-    ...[
-      '-object',
-      `memory-backend-file,id=${MEMORY_ID},size=${memoryMib}M,mem-path=${escape(memory.file)},share=${share}`,
-    ],
+    ...['-object', `memory-backend-file,id=${MEMORY_ID},size=${memoryMib}M,mem-path=${MEMORY_PATH},share=${share}`],
     ...(memory.kind === 'clone' ? ['-incoming', 'defer'] : []),
   ];
 }

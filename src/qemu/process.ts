@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createWriteStream } from 'node:fs';
+import { createReadStream, createWriteStream, type ReadStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { constants } from 'node:os';
 import { execa } from 'execa';
@@ -54,6 +54,7 @@ export class QemuProcess {
   /**
    * Starts QEMU. Its output goes to `logFile`, never through this process.
    * @param allocator the path of a library that is preloaded, or `system` (allocator.ts)
+   * @param memory an open file that QEMU gets as MEMORY_DESCRIPTOR (argv.ts)
    * @throws ShimError FAILED_PRECONDITION / QEMU_NOT_STARTED when the binary cannot be run
    */
   static async spawn(
@@ -62,6 +63,7 @@ export class QemuProcess {
     directory: string,
     logFile: string,
     allocator = 'system',
+    memory?: number,
   ): Promise<QemuProcess> {
     const env = allocatorEnvironment(allocator);
     // A stream that is open has a descriptor, which QEMU inherits: nothing is piped through this process.
@@ -75,9 +77,7 @@ export class QemuProcess {
       detached: true,
       cleanup: false,
       reject: false,
-      stdin: 'ignore',
-      stdout: log,
-      stderr: log,
+      stdio: ['ignore', log, log, ...(memory === undefined ? [] : [inherited(memory)])],
     });
     const { pid } = subprocess;
     if (pid === undefined) {
@@ -147,6 +147,11 @@ export class QemuProcess {
       if (errnoOf(error) !== 'ESRCH') throw error;
     }
   }
+}
+
+/** For execa, which takes a stream that has a descriptor and gives the child that. Nobody reads from it. */
+function inherited(descriptor: number): ReadStream {
+  return createReadStream('', { fd: descriptor, autoClose: false });
 }
 
 /** Reads pid and start time; undefined when there is no such process, or only its zombie. */

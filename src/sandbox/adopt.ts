@@ -12,6 +12,7 @@ import { bootedSince, noteBoot } from './boot-id.ts';
 import { sandboxDirectories } from './directories.ts';
 import { bootOwner } from './launch.ts';
 import { awaitAgent } from './observe.ts';
+import { templateOf } from '../template/memory.ts';
 import { POOL_DIRECTORY_PREFIX, SANDBOX_ID_FILE } from '../template/pool.ts';
 import { sandboxFromArguments } from './recover.ts';
 import type { Sandbox } from './sandbox.ts';
@@ -159,11 +160,13 @@ async function recordFromProcess(
 ): Promise<JournalRecord | undefined> {
   const found = await findQemu(sandboxFiles(directory).qmpSocket);
   if (found === undefined) return undefined;
-  const fromArguments = sandboxFromArguments(found.args, found.identity, config.kernel_parameters);
+  const { args, identity } = found;
+  const templateId = await templateOf(identity.pid);
+  const fromArguments = sandboxFromArguments(args, identity, config.kernel_parameters, templateId);
   if (fromArguments === undefined) return undefined;
   const id = await readFile(join(directory, SANDBOX_ID_FILE), 'utf8').catch(() => fromArguments.id);
   const sandbox = { ...fromArguments, id };
-  log.warn({ directory, sandboxId: sandbox.id, pid: found.identity.pid }, 'sandbox recovered from its qemu process');
+  log.warn({ directory, sandboxId: sandbox.id, pid: identity.pid }, 'sandbox recovered from its qemu process');
   return { version: 1, sandbox, volumes: [], ports: [], containers: NO_CONTAINERS };
 }
 

@@ -9,7 +9,6 @@ import type { JournalSandbox } from '../store/journal.ts';
  */
 
 const OWN_HOSTNAME = new RegExp(`^${HOSTNAME_PARAMETER.replaceAll('.', '\\.')}\\S+ ?`);
-const TEMPLATE_MEMORY = /,mem-path=[^,]*\/([0-9a-f]{64})\/memory,/;
 
 /** The id of the sandbox whose QEMU has these arguments; undefined when they are not ours. */
 export function idFromArguments(args: readonly string[]): string | undefined {
@@ -17,11 +16,15 @@ export function idFromArguments(args: readonly string[]): string | undefined {
   return /^guest=qshim-(.+?),debug-threads=on$/.exec(name)?.[1]?.replaceAll(',,', ',');
 }
 
-/** The sandbox's own record, read back from the arguments that qemu/argv.ts made; undefined when they are not ours. */
+/**
+ * The sandbox's own record, read back from the arguments that qemu/argv.ts made; undefined when they are not ours.
+ * @param templateId of the template whose memory that QEMU has (template/memory.ts); empty: none, or not known
+ */
 export function sandboxFromArguments(
   args: readonly string[],
   identity: ProcessIdentity,
   configuredParameters: string,
+  templateId: string,
 ): JournalSandbox | undefined {
   const valueOf = (flag: string): string => args[args.indexOf(flag) + 1] ?? '';
   const id = idFromArguments(args);
@@ -32,7 +35,7 @@ export function sandboxFromArguments(
   const iothreads = args.filter((arg) => arg.startsWith('iothread,id=iothread')).length;
   const bridges = args.filter((arg) => arg.startsWith('pci-bridge,id=bridge')).length;
   const parameters = valueOf('-append').replace(OWN_HOSTNAME, '');
-  const templateId = TEMPLATE_MEMORY.exec(args.find((arg) => arg.startsWith('memory-backend-file,')) ?? '')?.[1] ?? '';
+  const cloned = args.some((arg) => arg.startsWith('memory-backend-file,'));
   return {
     id,
     spec: {
@@ -59,6 +62,6 @@ export function sandboxFromArguments(
     process: identity,
     nextGeneration: 1,
     timings: [],
-    start: { kind: templateId === '' ? 'cold' : 'clone', templateId, reason: '' },
+    start: { kind: cloned ? 'clone' : 'cold', templateId, reason: '' },
   };
 }

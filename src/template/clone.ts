@@ -1,7 +1,7 @@
 import type { Logger } from '../base/log.ts';
 import type { Stopwatch } from '../base/stopwatch.ts';
 import type { Config } from '../config.ts';
-import type { Cell, Cells } from '../confine/cells.ts';
+import type { Cell, CellLaunch, Cells } from '../confine/cells.ts';
 import type { GuestAgent } from '../guest/agent.ts';
 import type { IdentityPort } from '../guest/identity.ts';
 import { qemuArguments } from '../qemu/argv.ts';
@@ -38,15 +38,15 @@ export interface CloneVmOptions {
 /**
  * Starts a clone's QEMU in a directory that is there, up to the answer of the guest's agent. When it fails, that QEMU
  * has ended.
- * @throws what QemuProcess.spawn, connectQmp and startClone throw
+ * @throws what TemplateLease.openMemory, Cell.start, connectQmp and startClone throw
  */
 export async function startCloneVm(options: CloneVmOptions): Promise<CloneVm> {
   const { config, cells, log, launch, lease, identity, files, agent, watch, signal } = options;
   const limits = { timeoutMs: config.clone_timeout_ms, signal };
   await using undo = new AsyncDisposableStack();
-  const args = qemuArguments({ ...launch, ...identity, files, memory: cloneMemory(lease, files) });
+  const args = qemuArguments({ ...launch, ...identity, files, memory: cloneMemory(files) });
   const cell = undo.use(await cells.take());
-  const qemu = await cell.start({ ...cellLaunch(launch), args, files, writes: [lease.memoryFile] });
+  const qemu = await startQemu(cell, lease, { ...cellLaunch(launch), args, files });
   undo.defer(async () => {
     await qemu.kill('SIGKILL');
     await qemu.exited;
@@ -64,4 +64,10 @@ export async function startCloneVm(options: CloneVmOptions): Promise<CloneVm> {
   const { port } = await startClone({ qmp, cell, agent, files, lease, identity, watch }, limits);
   undo.move();
   return { qemu, qmp, cell, port };
+}
+
+/** QEMU has the memory from its start on; this process has it open only until then. */
+async function startQemu(cell: Cell, lease: TemplateLease, start: CellLaunch): Promise<QemuProcess> {
+  await using memory = await lease.openMemory();
+  return await cell.start({ ...start, memory: memory.fd });
 }

@@ -3,7 +3,7 @@ import type { FileIdentity } from '../qemu/file-identity.ts';
 import { qemuArguments, type Launch } from '../qemu/argv.ts';
 
 /** Raised whenever a template of an earlier qshim must not be used by this one: what is saved, or how, has changed. */
-export const TEMPLATE_FORMAT = 1;
+export const TEMPLATE_FORMAT = 2;
 
 /** Everything that a template depends on. */
 export interface TemplateInputs {
@@ -40,7 +40,7 @@ export function templateKey(inputs: TemplateInputs): string {
       qemuLog: everywhere,
       fences: everywhere,
     },
-    memory: { kind: 'template', file: everywhere, identitySocket: everywhere },
+    memory: { kind: 'template', identitySocket: everywhere },
   });
   const facts = {
     format: TEMPLATE_FORMAT,

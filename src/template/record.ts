@@ -1,10 +1,12 @@
 import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { isShimError, messageOf } from '../base/errors.ts';
 import { identifyFile } from '../qemu/file-identity.ts';
 import { TEMPLATE_FORMAT, sameFile } from './key.ts';
+import { heldMemorySchema, openMemory } from './memory.ts';
 
-/** What lies beside a template's memory and state: which files they are, and what their maker needs to know of them. */
+/** What lies beside a template's state: which file that is, who holds the memory, and what their maker has noted. */
 
 const RECORD_FILE = 'template.json';
 const RECORD_BYTES_MAX = 65_536;
@@ -21,9 +23,9 @@ const fileSchema = z.object({
 const recordSchema = z.object({
   format: z.literal(TEMPLATE_FORMAT),
   key: z.string(),
-  memory: fileSchema,
+  memory: heldMemorySchema,
   state: fileSchema,
-  /** What both take on their file system; holes take nothing. */
+  /** What memory and state take; holes take nothing. */
   bytes: z.int(),
   createdAtMs: z.number(),
   /** Kept for who made it, unread here. */
@@ -33,51 +35,65 @@ const recordSchema = z.object({
 export type TemplateRecord = Readonly<z.infer<typeof recordSchema>>;
 export type TemplateNotes = Readonly<Record<string, string>>;
 
-/** Paths of a template's parts in its directory. */
-export function templateFiles(directory: string): { readonly memory: string; readonly state: string } {
-  return { memory: join(directory, 'memory'), state: join(directory, 'state') };
+/** Path of a template's state in its directory. */
+export function stateFileIn(directory: string): string {
+  return join(directory, 'state');
+}
+
+/** What a state file takes. @throws the system error */
+export async function stateBytes(directory: string): Promise<number> {
+  return (await stat(stateFileIn(directory))).blocks * STAT_BLOCK_BYTES;
 }
 
 /** Describes a template that was made in `directory` and will lie in `finalDirectory`; writes that down. */
 export async function writeRecord(
   directory: string,
   finalDirectory: string,
-  key: string,
-  notes: TemplateNotes,
+  facts: Pick<TemplateRecord, 'key' | 'memory' | 'bytes' | 'notes'>,
 ): Promise<TemplateRecord> {
-  const made = templateFiles(directory);
-  const final = templateFiles(finalDirectory);
-  const [memoryStat, stateStat] = await Promise.all([stat(made.memory), stat(made.state)]);
   const record: TemplateRecord = {
     format: TEMPLATE_FORMAT,
-    key,
-    memory: { ...(await identifyFile(made.memory)), path: final.memory },
-    state: { ...(await identifyFile(made.state)), path: final.state },
-    bytes: (memoryStat.blocks + stateStat.blocks) * STAT_BLOCK_BYTES,
+    ...facts,
+    state: { ...(await identifyFile(stateFileIn(directory))), path: stateFileIn(finalDirectory) },
     createdAtMs: Date.now(),
-    notes,
   };
   await writeFile(join(directory, RECORD_FILE), JSON.stringify(record), { mode: 0o600 });
   return record;
 }
 
-/** The record in a template's directory. @throws when there is none, or it is no record of this format and key */
-export async function readRecord(directory: string, key: string): Promise<TemplateRecord> {
+/**
+ * The record in a directory, of whatever template.
+ * @throws when there is none, or it is no record of this format
+ */
+export async function readAnyRecord(directory: string): Promise<TemplateRecord> {
   const text = await readFile(join(directory, RECORD_FILE), 'utf8');
   if (text.length > RECORD_BYTES_MAX) throw new Error('its record is too long');
-  const record = recordSchema.parse(JSON.parse(text));
+  return recordSchema.parse(JSON.parse(text));
+}
+
+/** The record in a template's directory. @throws as readAnyRecord, and when it is that of another key */
+export async function readRecord(directory: string, key: string): Promise<TemplateRecord> {
+  const record = await readAnyRecord(directory);
   if (record.key !== key) throw new Error('its record is that of another template');
   return record;
 }
 
-/** Why a template's files are not those that were published, or undefined when they are. */
-export async function recordProblem(record: TemplateRecord): Promise<string | undefined> {
-  for (const part of ['memory', 'state'] as const) {
-    try {
-      if (!sameFile(await identifyFile(record[part].path), record[part])) return `its ${part} file has changed`;
-    } catch {
-      return `its ${part} file is gone`;
-    }
+/**
+ * Why a template is not what was published, or undefined when it is.
+ * @throws the system error when its memory could not be looked at
+ */
+export async function recordProblem({ state, memory }: TemplateRecord): Promise<string | undefined> {
+  try {
+    if (!sameFile(await identifyFile(state.path), state)) return 'its state file has changed';
+  } catch {
+    return 'its state file is gone';
   }
-  return undefined;
+  try {
+    await (await openMemory(memory)).close();
+    return undefined;
+  } catch (error) {
+    // A look that failed decides nothing.
+    if (!isShimError(error)) throw error;
+    return messageOf(error);
+  }
 }

@@ -1,29 +1,30 @@
 import { randomBytes } from 'node:crypto';
-import { lstat, mkdir, readdir, realpath, rename, rm, statfs } from 'node:fs/promises';
-import { join } from 'node:path';
+import { lstat, mkdir, readdir, realpath, rename, rm, writeFile, type FileHandle } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { monotonicMs } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { identify } from '../qemu/process.ts';
+import { NewMemory, endMemory, openMemory } from './memory.ts';
 import {
+  readAnyRecord,
   readRecord,
   recordProblem,
-  templateFiles,
+  stateBytes,
+  stateFileIn,
   writeRecord,
   type TemplateNotes,
   type TemplateRecord,
 } from './record.ts';
 
 export interface TemplateStoreOptions {
-  /** On tmpfs; made when it is missing. One directory may serve several daemons of one user. */
+  /** Made when it is missing. One directory may serve several daemons of one user. */
   readonly directory: string;
   /** What all templates together may take. Those in use stay even beyond it. */
   readonly bytesMax: number;
   readonly log: Logger;
   /** How long after a failure the same template is not tried again. Default 60 s. */
   readonly retryAfterMs?: number;
-  /** Refuses a directory that will not do, by throwing. Asked when it is opened, and before each making. */
-  readonly assertFit?: (directory: string) => Promise<void>;
   /** Ends what a maker that died has left running in its directory; called before that is removed. */
   readonly abandoned?: (directory: string) => Promise<void>;
 }
@@ -31,25 +32,30 @@ export interface TemplateStoreOptions {
 /** A template that stays while this is held. Dispose it when the clone has ended: until then its pages are in use. */
 export interface TemplateLease extends Disposable {
   readonly key: string;
-  readonly memoryFile: string;
   readonly stateFile: string;
   readonly notes: TemplateNotes;
+  /**
+   * Opens its memory for a clone's QEMU, which inherits it: sealed, and seen to be so.
+   * @throws ShimError FAILED_PRECONDITION / TEMPLATE_UNAVAILABLE; the system error
+   */
+  openMemory(): Promise<FileHandle>;
 }
 
 export interface TemplateBuild {
   readonly key: string;
   /** The key of the inputs as they are now: what changes while the template is made must not be in it. */
   readonly keyNow: () => Promise<string>;
-  /** What the memory file may come to take. */
-  readonly bytesNeeded: number;
-  /** Makes both files. Whatever it starts has ended when it settles. */
+  /** Size of the guest's memory. */
+  readonly memoryBytes: number;
+  /** Makes the state file, and writes the memory. Whatever it starts has ended when it settles. */
   readonly make: (into: TemplateTarget) => Promise<TemplateNotes>;
 }
 
 export interface TemplateTarget {
   /** For sockets and the like; removed with all that is in it when the making fails. */
   readonly directory: string;
-  readonly memoryFile: string;
+  /** A descriptor of this process's, for QEMU to inherit; nobody writes to it any more once the making has settled. */
+  readonly memory: number;
   readonly stateFile: string;
   /** Aborted when the store is closed. */
   readonly signal: AbortSignal;
@@ -72,7 +78,8 @@ const ELSEWHERE = 'the option templates_dir names another';
  *
  * INVARIANTS: a directory named by a key is complete: it came there by one rename. Whatever is unfinished carries its
  * maker's pid and start time in its name, so that the next store to be opened knows what nobody will finish. A template
- * is handed out only right after its files were seen to be those that were published.
+ * is handed out only right after its state was seen to be what was published, and its memory to be sealed. The process
+ * that holds the memory ends with the template's directory, whoever removes that.
  */
 export class TemplateStore implements AsyncDisposable {
   readonly #directory: string;
@@ -95,11 +102,10 @@ export class TemplateStore implements AsyncDisposable {
   /**
    * Opens the directory: keeps the templates that are whole, removes those that are not and what makers that died left.
    * Files with other names are left alone.
-   * @throws ShimError FAILED_PRECONDITION / TEMPLATE_DIR_UNSAFE when others could write there; what `assertFit` throws;
-   *   system errors
+   * @throws ShimError FAILED_PRECONDITION / TEMPLATE_DIR_UNSAFE when others could write there; system errors
    */
   static async open(options: TemplateStoreOptions): Promise<TemplateStore> {
-    await makeDirectory(options);
+    await makeDirectory(options.directory);
     const self = await identify(process.pid);
     const owner = `${process.pid}-${self?.startTicks ?? 0}`;
     const store = new TemplateStore(await realpath(options.directory), owner, options);
@@ -118,14 +124,20 @@ export class TemplateStore implements AsyncDisposable {
     return entries.map(({ record, leases }) => ({ key: record.key, bytes: record.bytes, leases }));
   }
 
-  /** The template of this key, or undefined when there is none, or when its files are not as they were published. */
+  /**
+   * The template of this key, or undefined when there is none, or when it is not as it was published.
+   * @throws the system error when it could not be looked at: it stays
+   */
   async lookup(key: string): Promise<TemplateLease | undefined> {
     await this.#removals.get(key);
     const entry = this.#entries.get(key) ?? (await this.#read(key));
     if (entry === undefined) return undefined;
     // Counted before it is checked, so that it is not evicted in between.
     const lease = this.#lease(entry);
-    const problem = await recordProblem(entry.record);
+    const problem = await recordProblem(entry.record).catch((error: unknown) => {
+      lease[Symbol.dispose]();
+      throw error;
+    });
     if (problem === undefined) return lease;
     lease[Symbol.dispose]();
     this.#options.log.warn({ key, problem }, 'template dropped');
@@ -136,8 +148,9 @@ export class TemplateStore implements AsyncDisposable {
   /**
    * Makes the template unless it is there, and the store's directory when somebody has removed that meanwhile. Callers
    * that ask for one that is being made wait for that.
-   * @throws what `open` throws of the directory; ShimError RESOURCE_EXHAUSTED / TEMPLATE_NO_SPACE, TEMPLATE_TOO_LARGE;
-   *   ABORTED / TEMPLATE_INPUTS_CHANGED; what `make` throws; and for retryAfterMs after a failure, the same again
+   * @throws what `open` throws of the directory; ShimError RESOURCE_EXHAUSTED / TEMPLATE_TOO_LARGE; ABORTED /
+   *   TEMPLATE_INPUTS_CHANGED; FAILED_PRECONDITION / TEMPLATE_UNAVAILABLE: its memory cannot be sealed; what `make`
+   *   throws; and for retryAfterMs after a failure, the same again
    */
   async build(build: TemplateBuild): Promise<void> {
     const { key } = build;
@@ -186,63 +199,59 @@ export class TemplateStore implements AsyncDisposable {
     await Promise.allSettled([...this.#builds.values(), ...this.#trims, ...this.#removals.values()]);
   }
 
-  async #build({ key, keyNow, bytesNeeded, make }: TemplateBuild): Promise<void> {
+  async #build({ key, keyNow, memoryBytes, make }: TemplateBuild): Promise<void> {
     const { signal } = this.#closing;
     signal.throwIfAborted();
     using present = await this.lookup(key);
     if (present !== undefined) return;
-    const anew = await makeDirectory({ ...this.#options, directory: this.#directory });
+    const anew = await makeDirectory(this.#directory);
     // Somebody has cleared it away, with all that was in it.
-    if (anew) this.#entries.clear();
-    await this.#makeRoom(bytesNeeded);
+    if (anew) await Promise.all([...this.#entries.keys()].map((other) => this.#remove(other)));
     const directory = this.#unfinished('building');
     await using undo = new AsyncDisposableStack();
     undo.defer(() => rm(directory, { recursive: true, force: true }));
     await mkdir(directory, { mode: 0o700 });
     signal.throwIfAborted();
-    const { memory, state } = templateFiles(directory);
-    const notes = await make({ directory, memoryFile: memory, stateFile: state, signal });
+    const memory = undo.use(NewMemory.create(key, memoryBytes));
+    const stateFile = stateFileIn(directory);
+    const notes = await make({ directory, memory: memory.descriptor, stateFile, signal });
+    await memory.seal();
     if ((await keyNow()) !== key) {
       throw new ShimError('ABORTED', 'what the template was made of has changed meanwhile', {
         reason: 'TEMPLATE_INPUTS_CHANGED',
       });
     }
-    await this.#publish(directory, key, notes);
+    await this.#publish(directory, key, memory, notes);
   }
 
-  async #publish(directory: string, key: string, notes: TemplateNotes): Promise<void> {
+  async #publish(directory: string, key: string, memory: NewMemory, notes: TemplateNotes): Promise<void> {
     const { bytesMax, log } = this.#options;
-    const final = join(this.#directory, key);
-    const record = await writeRecord(directory, final, key, notes);
-    if (record.bytes > bytesMax) {
+    const bytes = memory.bytes + (await stateBytes(directory));
+    if (bytes > bytesMax) {
       throw new ShimError(
         'RESOURCE_EXHAUSTED',
-        `the template takes ${record.bytes} bytes, all templates may take ${bytesMax}`,
-        { reason: 'TEMPLATE_TOO_LARGE', metadata: { bytes: String(record.bytes), max: String(bytesMax) } },
+        `the template takes ${bytes} bytes, all templates may take ${bytesMax}`,
+        { reason: 'TEMPLATE_TOO_LARGE', metadata: { bytes: String(bytes), max: String(bytesMax) } },
       );
     }
+    const final = join(this.#directory, key);
+    // Another one for every template: a holder must not take the place of its own for that of a later one.
+    const mark = join(final, `held-${randomBytes(4).toString('hex')}`);
+    await writeFile(join(directory, basename(mark)), '', { mode: 0o600 });
+    const held = await memory.hold(mark);
+    await using unpublished = new AsyncDisposableStack();
+    unpublished.defer(() => endMemory(held));
+    const record = await writeRecord(directory, final, { key, memory: held, bytes, notes });
     try {
       await rename(directory, final);
+      unpublished.move();
       this.#add(record);
-      log.info({ key, bytes: record.bytes }, 'template made');
+      log.info({ key, bytes, holder: held.pid }, 'template made');
     } catch (error) {
       // Another daemon was quicker: its template is as good.
       if (errnoOf(error) !== 'ENOTEMPTY' && errnoOf(error) !== 'EEXIST') throw error;
     }
     while (this.bytes > bytesMax && (await this.#evictOne(key)));
-  }
-
-  /** Evicts until the file system has room for one more. */
-  async #makeRoom(bytes: number): Promise<void> {
-    for (;;) {
-      const { bavail, bsize } = await statfs(this.#directory);
-      if (bavail * bsize >= bytes) return;
-      if (await this.#evictOne()) continue;
-      throw new ShimError('RESOURCE_EXHAUSTED', `${this.#directory} has no room for ${bytes} bytes`, {
-        reason: 'TEMPLATE_NO_SPACE',
-        metadata: { path: this.#directory, bytes: String(bytes) },
-      });
-    }
   }
 
   /** Removes the least recently used template that nobody uses; false when there is none. */
@@ -255,18 +264,24 @@ export class TemplateStore implements AsyncDisposable {
   }
 
   async #remove(key: string): Promise<void> {
+    const record = this.#entries.get(key)?.record;
     this.#entries.delete(key);
     const running = this.#removals.get(key);
     if (running !== undefined) return running;
-    const removal = this.#takeAway(key).finally(() => this.#removals.delete(key));
+    const removal = this.#takeAway(key, record).finally(() => this.#removals.delete(key));
     this.#removals.set(key, removal);
     return removal;
   }
 
-  async #takeAway(name: string): Promise<void> {
+  /** @param known what is gone from the directory already may still be held */
+  async #takeAway(name: string, known?: TemplateRecord): Promise<void> {
     const aside = this.#unfinished('removing');
     try {
+      if (known !== undefined) await endMemory(known.memory);
       await rename(join(this.#directory, name), aside);
+      // Those of an unfinished one, and of other formats, end by themselves.
+      const record = await readAnyRecord(aside).catch(() => undefined);
+      if (record !== undefined) await endMemory(record.memory);
       await rm(aside, { recursive: true, force: true });
     } catch (error) {
       if (errnoOf(error) !== 'ENOENT') {
@@ -329,9 +344,9 @@ export class TemplateStore implements AsyncDisposable {
     let held = true;
     return {
       key,
-      memoryFile: memory.path,
       stateFile: state.path,
       notes,
+      openMemory: () => openMemory(memory),
       [Symbol.dispose]: () => {
         if (!held) return;
         held = false;
@@ -367,7 +382,7 @@ export class TemplateStore implements AsyncDisposable {
  * @returns true when it was missing
  * @throws as TemplateStore.open
  */
-async function makeDirectory({ directory, assertFit }: TemplateStoreOptions): Promise<boolean> {
+async function makeDirectory(directory: string): Promise<boolean> {
   const made = await mkdir(directory, { recursive: true, mode: 0o700 }).catch((cause: unknown) => {
     throw new ShimError('FAILED_PRECONDITION', `${messageOf(cause)}; ${ELSEWHERE}`, {
       reason: 'TEMPLATE_DIR_UNSAFE',
@@ -383,6 +398,5 @@ async function makeDirectory({ directory, assertFit }: TemplateStoreOptions): Pr
       { reason: 'TEMPLATE_DIR_UNSAFE', metadata: { path: directory } },
     );
   }
-  await assertFit?.(directory);
   return made !== undefined;
 }

@@ -1,4 +1,4 @@
-import { readFile, statfs } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { z } from 'zod';
@@ -11,6 +11,7 @@ import type { Config } from '../config.ts';
 import type { Cells } from '../confine/cells.ts';
 import { findProgram, identifyFile } from '../qemu/file-identity.ts';
 import { templateKey } from './key.ts';
+import { bootOfHost } from './memory.ts';
 import { TemplateStore, type TemplateLease } from './store.ts';
 import { sandboxFiles } from '../qemu/files.ts';
 import { endQemuOf } from '../qemu/find.ts';
@@ -22,12 +23,10 @@ import { VM_DIRECTORY, makeTemplate, type HoldImages, type TemplateLaunch } from
  *     templates.ts ─ key.ts: its name ─▶ store.ts ─ is it there? ─▶ lease ─▶ clone.ts ─▶ a VM of its own identity
  *          │                                ▲                                  ▲
  *          └─ missing ─▶ vm.ts: boot, save ─┘          pool.ts: clones made ahead of time
- *                        (migrate.ts, record.ts)
+ *                        (migrate.ts, memory.ts, record.ts)
  */
 
 const MIB = 1_048_576;
-/** f_type of statfs(2) for tmpfs, and for ramfs. */
-const MEMORY_FILE_SYSTEMS: ReadonlySet<number> = new Set([0x0102_1994, 0x8584_58f6]);
 /** Templates that may wait to be made. */
 const WAITING_MAX = 16;
 const VERSION_TIMEOUT_MS = 10_000;
@@ -103,13 +102,14 @@ export class Templates implements AsyncDisposable {
       throw unavailable(`there are no templates on this host: ${this.#problem}`);
     }
     let key: string;
+    let lease: TemplateLease | undefined;
     try {
       key = await this.keyOf(launch);
+      lease = await store.lookup(key);
     } catch (error) {
       if (use === 'required') throw error;
       return { lease: undefined, reason: `which template is its own is not known: ${messageOf(error)}` };
     }
-    const lease = await store.lookup(key);
     if (lease !== undefined) return { lease };
     if (use === 'auto') return { lease: undefined, reason: whyNone(store, key) };
     await waitFor(this.#make(store, key, launch), { signal });
@@ -136,7 +136,12 @@ export class Templates implements AsyncDisposable {
 
   /** Counts a clone of an earlier daemon among the users of its template; undefined when that is gone. */
   async hold(templateId: string): Promise<TemplateLease | undefined> {
-    return await this.#store?.lookup(templateId);
+    try {
+      return await this.#store?.lookup(templateId);
+    } catch (error) {
+      this.#log.warn({ templateId, problem: messageOf(error) }, 'template of an adopted clone not looked at');
+      return undefined;
+    }
   }
 
   /** Every clone of an earlier daemon is counted by now: what is too much may go. */
@@ -190,7 +195,7 @@ export class Templates implements AsyncDisposable {
     return store.build({
       key,
       keyNow: () => this.keyOf(launch),
-      bytesNeeded: launch.memoryMib * MIB,
+      memoryBytes: launch.memoryMib * MIB,
       make: async (target) => {
         using _turn = await this.#making.acquire();
         target.signal.throwIfAborted();
@@ -237,22 +242,16 @@ export class Templates implements AsyncDisposable {
 async function openStore(config: Config, log: Logger): Promise<TemplateStore> {
   const { templates_dir: directory, templates_bytes_max: bytesMax } = config;
   const abandoned = (left: string): Promise<void> => endTemplateVm(left, log);
-  return await TemplateStore.open({ directory, bytesMax, log, abandoned, assertFit: assertInMemory });
-}
-
-async function assertInMemory(directory: string): Promise<void> {
-  const { type } = await statfs(directory);
-  if (!MEMORY_FILE_SYSTEMS.has(type))
-    throw unavailable(`${directory} does not lie on tmpfs; the option templates_dir names another`);
+  return await TemplateStore.open({ directory, bytesMax, log, abandoned });
 }
 
 async function readConstants(): Promise<{ readonly hostBoot: string; readonly qshimVersion: string }> {
   const [hostBoot, manifest] = await Promise.all([
-    readFile('/proc/sys/kernel/random/boot_id', 'utf8'),
+    bootOfHost(),
     readFile(join(import.meta.dirname, '../../package.json'), 'utf8'),
   ]);
   return {
-    hostBoot: hostBoot.trim(),
+    hostBoot,
     qshimVersion: z.object({ version: z.string() }).parse(JSON.parse(manifest)).version,
   };
 }

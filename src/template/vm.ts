@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { chmod, mkdir, open, rm } from 'node:fs/promises';
+import { chmod, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { Deadline, sleep } from '../base/deadline.ts';
@@ -75,7 +75,7 @@ const notesSchema = z.object({
 
 /**
  * Boots a VM until its guest agent answers and the guest has come to rest, has it wait for an identity, and saves it.
- * For TemplateStore.build. When this settles, QEMU has ended and nothing but the two files is left in the directory.
+ * For TemplateStore.build. When this settles, QEMU has ended and nothing but the state file is left in the directory.
  * @throws ShimError FAILED_PRECONDITION / TEMPLATE_UNAVAILABLE (no player), TEMPLATE_GUEST_UNFIT,
  *   TEMPLATE_SAVE_FAILED, QEMU_EXITED, GUEST_BOOT_FAILED; DEADLINE_EXCEEDED; the signal's reason
  */
@@ -113,10 +113,7 @@ export async function makeTemplate(target: TemplateTarget, options: MakeTemplate
   await saveState(qmp, { stateFile: target.stateFile, socketPath, ...limits(), ...(uid !== 0 && { qemuUid: uid }) });
   await qemu.kill('SIGKILL');
   await qemu.exited;
-  // QEMU opens a memory file for writing, also where it maps it privately. Clones of other users do so too; nobody but
-  // the daemon reaches the directory.
-  const memoryMode = uid === 0 ? 0o600 : 0o666;
-  await Promise.all([chmod(target.memoryFile, memoryMode), chmod(target.stateFile, 0o400)]);
+  await chmod(target.stateFile, 0o400);
   return { ...identityFiles };
 }
 
@@ -126,31 +123,16 @@ async function startTemplate(
   cell: Cell,
   options: MakeTemplateOptions,
 ): Promise<QemuProcess> {
-  const memory = {
-    kind: 'template',
-    file: target.memoryFile,
-    identitySocket: join(files.directory, IDENTITY_SOCKET),
-  } as const;
+  const memory = { kind: 'template', identitySocket: join(files.directory, IDENTITY_SOCKET) } as const;
   const args = qemuArguments({ ...options.launch, sandboxId: 'template', uuid: randomUUID(), files, memory });
-  const writes = await ownMemoryFile(target.memoryFile, options.launch.memoryMib, cell.facts.uid);
-  return await cell.start({ ...cellLaunch(options.launch), args, files, writes, tied: true, systemAllocator: true });
-}
-
-/** A QEMU of another user cannot make it: the directory is the daemon's. */
-async function ownMemoryFile(path: string, memoryMib: number, uid: number): Promise<readonly string[]> {
-  if (uid !== 0) {
-    await using file = await open(path, 'w', 0o600);
-    await file.truncate(memoryMib * 1_048_576);
-    await file.chown(uid, uid);
-  }
-  return [path];
+  const start = { ...cellLaunch(options.launch), args, files, memory: target.memory };
+  return await cell.start({ ...start, tied: true, systemAllocator: true });
 }
 
 /** What a machine's cell is to let in and to allow. */
-export function cellLaunch(launch: TemplateLaunch): Pick<CellLaunch, 'reads' | 'writes' | 'kvm' | 'limits'> {
+export function cellLaunch(launch: TemplateLaunch): Pick<CellLaunch, 'reads' | 'kvm' | 'limits'> {
   return {
     reads: [launch.kernel, launch.initrd],
-    writes: [],
     kvm: launch.accelerator === 'kvm',
     limits: limitsOf(launch),
   };
@@ -200,9 +182,9 @@ async function cpuMs(pid: number): Promise<number> {
   return userMs + systemMs;
 }
 
-/** The memory with which a clone's QEMU is started, for Launch. */
-export function cloneMemory(lease: TemplateLease, files: SandboxFiles): GuestMemory {
-  return { kind: 'clone', file: lease.memoryFile, identitySocket: join(files.directory, IDENTITY_SOCKET) };
+/** How a clone's QEMU, which inherits the template's memory, is started, for Launch. */
+export function cloneMemory(files: SandboxFiles): GuestMemory {
+  return { kind: 'clone', identitySocket: join(files.directory, IDENTITY_SOCKET) };
 }
 
 export interface Clone {

@@ -26,7 +26,7 @@ export async function confinement(bench: Bench): Promise<Section> {
   if (layout === undefined) throw new Error(`nothing to measure: ${JSON.stringify(missing)}`);
   const alone = cellArguments({
     layout: { ...layout, program: TRUE, files: [...layout.files, { path: TRUE, source: TRUE }] },
-    ...{ uid: UID, groups: [], readable: [testLaunch.kernel, testLaunch.initrd], writable: [], copied: [] },
+    ...{ uid: UID, groups: [], readable: [testLaunch.kernel, testLaunch.initrd], copied: [] },
     ...{ devices: ['/dev/null', '/dev/urandom'], preload: undefined, landlock: false, tied: false, args: [] },
   });
   // The first cell waits until the host was tried.

@@ -4,10 +4,12 @@ import { createReadStream } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, readdir, rm, truncate, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { after, before, describe, it } from 'node:test';
 import { monotonicMs, sleep } from '../../src/base/deadline.ts';
 import { silentLogger } from '../../src/base/log.ts';
+import { NewMemory, templateOf } from '../../src/template/memory.ts';
 import { TemplateStore, type TemplateLease } from '../../src/template/store.ts';
 import { cloneMemory, makeTemplate, startClone } from '../../src/template/vm.ts';
 import { bareQemuBinary } from '../support/bare-qemu.ts';
@@ -16,6 +18,7 @@ import {
   START_TIMEOUT_MS,
   UNSEALED,
   keyOf,
+  startCloneQemu,
   startTestClone,
   startVm,
   templateBuild,
@@ -24,6 +27,7 @@ import {
 } from '../support/template-vm.ts';
 import { until } from '../support/until.ts';
 import { cellsFor } from '../support/cells.ts';
+import { endHoldersBelow, holdersBelow } from '../support/template-holders.ts';
 
 const EVENT_TIMEOUT_MS = 30_000;
 const SECTOR_BYTES = 512;
@@ -48,6 +52,7 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
 
   after(async () => {
     await store[Symbol.asyncDispose]();
+    await endHoldersBelow(root);
     await rm(root, { recursive: true });
     clearInterval(alive);
   });
@@ -58,8 +63,15 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
     return found;
   }
 
-  it('it is two files and a record, of which the memory is mostly holes', async () => {
-    assert.deepEqual((await readdir(join(root, 'store', key))).sort(), ['memory', 'state', 'template.json']);
+  it('it is a state, a record and a process that holds the memory, which is mostly holes', async () => {
+    const names = (await readdir(join(root, 'store', key))).sort();
+    assert.deepEqual(
+      names.map((name) => name.replace(/^held-[0-9a-f]{8}$/, 'held')),
+      ['held', 'state', 'template.json'],
+    );
+    const [holder = 0, ...others] = await holdersBelow(root);
+    assert.deepEqual(others, []);
+    assert.equal(await templateOf(holder), key);
     assert.ok(store.bytes < testLaunch.memoryMib * 1_048_576, `${store.bytes} bytes`);
   });
 
@@ -107,14 +119,14 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
 
   it('what clones write stays theirs; the template serves further clones after they have gone', async () => {
     using held = await lease();
-    const before = await Promise.all([checksum(held.memoryFile), checksum(held.stateFile)]);
+    const before = await Promise.all([memoryChecksum(held), checksum(createReadStream(held.stateFile))]);
     {
       await using one = await startTestClone(testLaunch, held, 'clone-one');
       await guest(one, 'dd if=/dev/urandom of=/tmp/noise bs=1M count=16 2> /dev/null; echo mine > /tmp/mark; sync');
       await using beside = await startTestClone(testLaunch, held, 'clone-two');
       assert.equal(await guest(beside, 'cat /tmp/mark 2> /dev/null || echo none'), 'none\n');
     }
-    assert.deepEqual(await Promise.all([checksum(held.memoryFile), checksum(held.stateFile)]), before);
+    assert.deepEqual(await Promise.all([memoryChecksum(held), checksum(createReadStream(held.stateFile))]), before);
     using again = await lease();
     await using later = await startTestClone(testLaunch, again, 'clone-three');
     assert.equal(await guest(later, 'hostname; cat /tmp/mark 2> /dev/null || echo none'), 'clone-three\nnone\n');
@@ -156,9 +168,10 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
   it('a kernel that does not boot makes no template, and leaves nothing', async () => {
     const directory = join(root, 'making');
     await mkdir(directory);
+    using memory = NewMemory.create(key, testLaunch.memoryMib * 1_048_576);
     const target = {
       directory,
-      memoryFile: join(directory, 'memory'),
+      memory: memory.descriptor,
       stateFile: join(directory, 'state'),
       signal: AbortSignal.timeout(START_TIMEOUT_MS),
     };
@@ -171,12 +184,8 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
         timeoutMs,
       });
     await assert.rejects(make(join(root, 'no-such-kernel'), START_TIMEOUT_MS), { reason: 'QEMU_EXITED' });
-    await rm(target.memoryFile, { force: true });
     await assert.rejects(make(testLaunch.kernel, 250), { code: 'DEADLINE_EXCEEDED' });
-    assert.deepEqual(
-      (await readdir(directory)).filter((name) => name !== 'memory'),
-      [],
-    );
+    assert.deepEqual(await readdir(directory), []);
   });
 
   for (const keepBytes of [0, 1000, 200_000]) {
@@ -186,7 +195,7 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
       await copyFile(held.stateFile, stateFile);
       await truncate(stateFile, keepBytes);
       const cut = { ...held, stateFile };
-      await using vm = await startVm(testLaunch, (files) => cloneMemory(cut, files));
+      await using vm = await startCloneQemu(testLaunch, cut);
       const started = startClone(
         { ...vm, cell: UNSEALED, lease: cut, identity: { uuid: vm.uuid, hostname: 'cut' } },
         { timeoutMs: START_TIMEOUT_MS, signal: AbortSignal.timeout(START_TIMEOUT_MS) },
@@ -195,12 +204,9 @@ describe('templates', { skip: await realVmSkipReason() }, () => {
     });
   }
 
-  it('a memory file that was cut: QEMU does not start', async () => {
-    using held = await lease();
-    const memoryFile = join(root, 'cut-memory');
-    await writeFile(memoryFile, '');
-    await truncate(memoryFile, (testLaunch.memoryMib - 1) * 1_048_576);
-    const started = startVm(testLaunch, (files) => cloneMemory({ ...held, memoryFile }, files));
+  it('a memory that is too small: QEMU does not start', async () => {
+    using memory = NewMemory.create(key, (testLaunch.memoryMib - 1) * 1_048_576);
+    const started = startVm(testLaunch, cloneMemory, memory.descriptor);
     await assert.rejects(started, /does not match 'size' option/);
   });
 });
@@ -251,8 +257,13 @@ async function detach(vm: StartedVm): Promise<void> {
   await vm.qmp.run('blockdev-del', { 'node-name': 'node' });
 }
 
-async function checksum(path: string): Promise<string> {
+async function memoryChecksum(lease: TemplateLease): Promise<string> {
+  const memory = await lease.openMemory();
+  return await checksum(memory.createReadStream());
+}
+
+async function checksum(from: Readable): Promise<string> {
   const hash = createHash('sha256');
-  await pipeline(createReadStream(path), hash);
+  await pipeline(from, hash);
   return hash.digest('hex');
 }

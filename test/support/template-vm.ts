@@ -52,7 +52,7 @@ export async function templateBuild(launch: TemplateLaunch): Promise<TemplateBui
   return {
     key: await keyOf(launch),
     keyNow: () => keyOf(launch),
-    bytesNeeded: launch.memoryMib * 1_048_576,
+    memoryBytes: launch.memoryMib * 1_048_576,
     make: (target) => makeTemplate(target, { cells, launch, log: silentLogger(), timeoutMs: START_TIMEOUT_MS }),
   };
 }
@@ -71,11 +71,13 @@ export interface StartedVm extends AsyncDisposable {
 
 /**
  * Starts QEMU and connects to its QMP socket; the agent's client is there, and not used yet.
+ * @param descriptor of its guest's memory, unless that is anonymous
  * @throws with QEMU's own words when it ends first
  */
 export async function startVm(
   launch: TemplateLaunch,
   memory: (files: SandboxFiles) => GuestMemory = () => ({ kind: 'anonymous' }),
+  descriptor?: number,
 ): Promise<StartedVm> {
   await using stack = new AsyncDisposableStack();
   const root = await mkdtemp(join(tmpdir(), 'qshim-template-vm-'));
@@ -84,7 +86,7 @@ export async function startVm(
   await mkdir(files.directory);
   const uuid = randomUUID();
   const args = qemuArguments({ ...launch, sandboxId: 'test', uuid, files, memory: memory(files) });
-  const qemu = await QemuProcess.spawn(bareQemuBinary, args, files.directory, files.qemuLog);
+  const qemu = await QemuProcess.spawn(bareQemuBinary, args, files.directory, files.qemuLog, 'system', descriptor);
   stack.defer(async () => {
     await qemu.kill('SIGKILL');
     await qemu.exited;
@@ -109,6 +111,15 @@ export interface StartedClone extends StartedVm {
   readonly assumed: AssumedIdentity;
 }
 
+/** Starts a clone's QEMU, which has no state yet. */
+export async function startCloneQemu(
+  launch: TemplateLaunch,
+  lease: Pick<TemplateLease, 'openMemory'>,
+): Promise<StartedVm> {
+  await using memory = await lease.openMemory();
+  return await startVm(launch, cloneMemory, memory.fd);
+}
+
 /** Starts a clone; the caller keeps the lease. */
 export async function startTestClone(
   launch: TemplateLaunch,
@@ -116,7 +127,7 @@ export async function startTestClone(
   hostname: string,
 ): Promise<StartedClone> {
   await using stack = new AsyncDisposableStack();
-  const vm = stack.use(await startVm(launch, (files) => cloneMemory(lease, files)));
+  const vm = stack.use(await startCloneQemu(launch, lease));
   const { assumed, port } = await startClone(
     { ...vm, cell: UNSEALED, lease, identity: { uuid: vm.uuid, hostname } },
     { timeoutMs: START_TIMEOUT_MS, signal: AbortSignal.timeout(START_TIMEOUT_MS) },

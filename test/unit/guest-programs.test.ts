@@ -84,7 +84,7 @@ describe('without the player', () => {
         ...{ kernelParameters: KERNEL_PARAMETERS, bridges: [], portsMax: 2 },
       };
       const target = {
-        ...{ directory, memoryFile: join(directory, 'memory'), stateFile: join(directory, 'state') },
+        ...{ directory, memory: -1, stateFile: join(directory, 'state') },
         signal: new AbortController().signal,
       };
       const options = {

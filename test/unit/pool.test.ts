@@ -99,7 +99,7 @@ class Rig implements AsyncDisposable {
   #find(): FoundTemplate {
     if (this.templateKey === undefined) return { lease: undefined, reason: 'none yet' };
     this.leases += 1;
-    const lease = { key: this.templateKey, memoryFile: '', stateFile: '', [Symbol.dispose]: () => (this.leases -= 1) };
+    const lease = { key: this.templateKey, stateFile: '', [Symbol.dispose]: () => (this.leases -= 1) };
     return { lease } as unknown as FoundTemplate;
   }
 

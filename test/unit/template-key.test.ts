@@ -89,7 +89,7 @@ describe('template key', () => {
 describe('QEMU arguments of templates and clones', () => {
   const plain: Launch = { ...INPUTS.launch, sandboxId: 'one', uuid: 'u', files: sandboxFiles('/run/s/one') };
   const withMemory = (kind: 'template' | 'clone'): readonly string[] =>
-    qemuArguments({ ...plain, memory: { kind, file: '/dev/shm/a,b', identitySocket: '/run/s/one/ident.sock' } });
+    qemuArguments({ ...plain, memory: { kind, identitySocket: '/run/s/one/ident.sock' } });
 
   it('a plain launch has none of it, whether it says so or says nothing', () => {
     const args = qemuArguments(plain);
@@ -97,9 +97,9 @@ describe('QEMU arguments of templates and clones', () => {
     assert.ok(!args.some((arg) => /memory|incoming|identity/.test(arg)), args.join(' '));
   });
 
-  it('the template writes to the file, the clone reads it and waits; else they are the same machine', () => {
+  it('the template shares the memory that it inherits, the clone has it privately and waits; else they are the same machine', () => {
     const [template, clone] = [withMemory('template'), withMemory('clone')];
-    const object = 'memory-backend-file,id=memory0,size=512M,mem-path=/dev/shm/a,,b,share=';
+    const object = 'memory-backend-file,id=memory0,size=512M,mem-path=/proc/self/fd/3,share=';
     assert.ok(template.includes(`${object}on`), template.join(' '));
     assert.ok(clone.includes(`${object}off`));
     assert.ok(!template.includes('-incoming'));
