@@ -9,6 +9,7 @@ import { run } from 'node:test';
 import { Command } from '@commander-js/extra-typings';
 import { execa } from 'execa';
 import { ensureTestTools } from './lib/prepare.ts';
+import { endHoldersBelow } from '../test/support/template-holders.ts';
 import { shellChecks } from './lib/shell-lint.ts';
 import { list, testFiles } from './lib/test-files.ts';
 
@@ -154,6 +155,7 @@ async function inTemplateMode(use: string, work: () => Promise<void>): Promise<v
   } finally {
     delete process.env['QSHIM_TEST_TEMPLATE'];
     delete process.env['QSHIM_TEST_TEMPLATES_DIR'];
+    await endHoldersBelow(directory);
     await rm(directory, { recursive: true });
   }
 }

@@ -69,12 +69,12 @@ export function tryLock(fd: number, how: 'exclusive' | 'shared' = 'exclusive'): 
  * process starts has it but those that it is given to.
  * @param name as /proc/PID/fd shows it, at most 249 bytes
  * @returns a descriptor for reading and writing; whoever has it closes it
- * @throws SystemCallError EMFILE, ENOSYS, EPERM where a filter forbids the call
+ * @throws the system error: EMFILE, ENOSYS, EPERM where a filter forbids the call
  */
 export function sealableFile(name: string): number {
   const made = memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
   // Kernels before 6.3 know no MFD_NOEXEC_SEAL.
-  if (made === -1 && errno() === os.errno.EINVAL)
+  if (made === -1 && koffi.errno() === constants.errno.EINVAL)
     return checked('memfd_create', memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
   return checked('memfd_create', made);
 }
@@ -82,7 +82,7 @@ export function sealableFile(name: string): number {
 /**
  * From here nobody can change such a file or its size, through whatever descriptor, nor take that back (fcntl(2)). It
  * can be mapped privately, for writing too.
- * @throws SystemCallError EBUSY: a process still has it mapped for writing
+ * @throws the system error: EBUSY: a process still has it mapped for writing
  */
 export function seal(fd: number): void {
   checked('fcntl(F_ADD_SEALS)', fcntl(fd, F_ADD_SEALS, 'int', SEALS));

@@ -10,6 +10,7 @@ import { TestDaemon } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import { KERNEL, realVmSkipReason } from '../support/guest-image.ts';
 import { qemuProcessesBelow } from '../support/leaks.ts';
+import { endHoldersBelow, holdersBelow } from '../support/template-holders.ts';
 import { until } from '../support/until.ts';
 
 /** Sandboxes that start from templates, through the daemon: when they do, when they do not, and what is left. */
@@ -40,6 +41,7 @@ describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
 
   after(async () => {
     assert.deepEqual(await qemuProcessesBelow(root), []);
+    await endHoldersBelow(root);
     await rm(root, { recursive: true });
   });
 
@@ -51,6 +53,14 @@ describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
 
   /** What is in a directory of templates: finished ones, and what is being made or removed. */
   const contents = async (directory: string): Promise<readonly string[]> => (await readdir(directory)).sort();
+
+  /** The only process that holds a template's memory below a directory. */
+  const onlyHolder = async (directory: string): Promise<number> => {
+    const [holder = 0, ...others] = await holdersBelow(directory);
+    assert.deepEqual(others, []);
+    assert.notEqual(holder, 0);
+    return holder;
+  };
 
   it('a clone is required and there is no template: it is made first. Two clones are two machines', async () => {
     await using daemon = await start();
@@ -100,21 +110,49 @@ describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     assert.deepEqual([seen.code, seen.metadata['field']], ['INVALID_ARGUMENT', 'spec.template']);
   });
 
-  it('templates that are not in memory are none: auto boots, required is refused', async () => {
+  it('the holder of its memory has ended: it is made anew, also by a daemon that comes back; clones run on', async () => {
+    const own = join(root, 'unheld');
+    const first = await start({ templates_dir: own });
+    const { start: how } = await first.client.createSandbox({ sandboxId: 'before', spec });
+    const holder = await onlyHolder(own);
+    process.kill(holder, 'SIGKILL');
+    const made = await first.client.createSandbox({ sandboxId: 'after', spec });
+    assert.deepEqual(made.start, how);
+    const another = await onlyHolder(own);
+    assert.notEqual(another, holder);
+    await first.kill('SIGKILL');
+    process.kill(another, 'SIGKILL');
+    await using second = await start({ templates_dir: own }, first.directory);
+    const again = await second.client.createSandbox({ sandboxId: 'again', spec });
+    assert.deepEqual(again.start, how);
+    await onlyHolder(own);
+    for (const id of ['before', 'after', 'again']) {
+      await until('the agent', async () => (await second.client.getSandbox(id)).agentReady);
+      assert.equal(await second.client.guest(id, 'hostname'), `${id}\n`);
+    }
+  });
+
+  it('a directory on a disk does: the memory of a template is not in it', async () => {
     await using cleanup = new AsyncDisposableStack();
-    // Kept over a reboot, so not on tmpfs.
     const onDisk = await mkdtemp('/var/tmp/qshim-t-');
-    cleanup.defer(() => rm(onDisk, { recursive: true }));
-    await using daemon = await start({ templates_dir: onDisk });
-    const seen = await refusal(daemon.client.createSandbox({ sandboxId: 'one', spec }));
-    assert.deepEqual([seen.code, seen.reason], ['FAILED_PRECONDITION', 'TEMPLATE_UNAVAILABLE']);
-    assert.match(seen.message, /tmpfs/);
-    const booted = await daemon.client.createSandbox({
-      sandboxId: 'one',
-      spec: { ...spec, template: 'TEMPLATE_AUTO' },
+    cleanup.defer(async () => {
+      await endHoldersBelow(onDisk);
+      await rm(onDisk, { recursive: true });
     });
-    assert.equal(booted.start?.kind, COLD);
-    assert.match(booted.start.reason, /tmpfs/);
+    await using daemon = await start({ templates_dir: onDisk });
+    const { start: how } = await daemon.client.createSandbox({ sandboxId: 'one', spec });
+    assert.equal(how?.kind, CLONE);
+    for (const name of await readdir(join(onDisk, how.templateId)))
+      assert.ok((await stat(join(onDisk, how.templateId, name))).size < 16 * 1_048_576, name);
+  });
+
+  it('a clone whose journal is lost still has its template', async () => {
+    const first = await start();
+    const { start: how, stateDir } = await first.client.createSandbox({ sandboxId: 'vm', spec });
+    await first.kill('SIGKILL');
+    await rm(join(stateDir, 'state.json'));
+    await using second = await start({}, first.directory);
+    assert.deepEqual((await second.client.getSandbox('vm')).start, how);
   });
 
   it('a template that does not work: required is refused, auto boots and says why, nothing is left', async () => {
@@ -138,6 +176,7 @@ describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     assert.equal(await client.guest('two', 'hostname'), 'two\n');
     assert.equal((await qemuProcessesBelow(daemon.directory)).length, 1);
     assert.deepEqual(await contents(own), [], 'neither is tried again');
+    assert.deepEqual(await holdersBelow(own), [], 'nor does anybody hold their memory');
     // For a while none is made anew: it would fail again and again, at the cost of a boot each time.
     const later = await client.createSandbox({ sandboxId: 'three', spec: { ...auto, vcpus: 1 } });
     assert.match(later.start?.reason ?? '', /^its template could not be made: .*not restored/);
@@ -162,6 +201,7 @@ describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     const first = await start({ templates_dir: own });
     const created = await first.client.createSandbox({ sandboxId: 'vm', spec });
     const held = created.start?.templateId ?? '';
+    const holder = await onlyHolder(own);
     await first.kill('SIGKILL');
     await using second = await start({ templates_dir: own, templates_bytes_max: 1_048_576 }, first.directory);
     const adopted = await second.client.getSandbox('vm');
@@ -170,9 +210,13 @@ describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     assert.equal(await second.client.guest('vm', 'hostname'), 'vm\n');
     // It is in use: too large as it is for this daemon, it stays.
     assert.deepEqual(await contents(own), [held]);
+    assert.equal(await onlyHolder(own), holder);
     const seen = await refusal(second.client.createSandbox({ sandboxId: 'big', spec: { ...spec, vcpus: 2 } }));
     assert.equal(seen.reason, 'TEMPLATE_TOO_LARGE');
     assert.deepEqual(await contents(own), [held]);
+    await second.client.deleteSandbox('vm');
+    await until('its removal', async () => (await contents(own)).length === 0);
+    assert.equal(await identify(holder), undefined);
   });
 
   it('nothing is left of a template whose daemon was killed while it was made', async () => {
@@ -185,6 +229,7 @@ describe('sandboxes from templates', { skip: await realVmSkipReason() }, () => {
     await creating;
     await using second = await start({ templates_dir: own, template: 'off' }, first.directory);
     assert.deepEqual(await contents(own), []);
+    assert.deepEqual(await holdersBelow(own), []);
     assert.deepEqual(await qemuProcessesBelow(own), []);
     await until('the sandbox is there or gone', async () => {
       const [sandbox] = await second.client.listSandboxes();

@@ -8,6 +8,7 @@ import { POOL_DIRECTORY_PREFIX } from '../../src/template/pool.ts';
 import { TestDaemon } from '../support/daemon.ts';
 import { KERNEL, realVmSkipReason } from '../support/guest-image.ts';
 import { qemuProcessesBelow } from '../support/leaks.ts';
+import { endHoldersBelow } from '../support/template-holders.ts';
 import { until } from '../support/until.ts';
 
 /** The warm pool: sandboxes that were started before they were asked for. */
@@ -22,6 +23,7 @@ describe('the warm pool', { skip: await realVmSkipReason() }, () => {
   });
 
   after(async () => {
+    await endHoldersBelow(root);
     await rm(root, { recursive: true });
   });
 
