@@ -60,9 +60,9 @@ export function cellArguments(cell: CellCommand): readonly string[] {
 }
 
 /**
- * QEMU's own open files, so that it can open one of them once more by a path: a secret's `file` takes no /dev/fdset
- * (crypto/secret.c). bwrap resolves the host's /proc/self in the process that becomes QEMU, so this is that directory
- * of QEMU's and no other, and nothing else of /proc is there.
+ * QEMU's own open files, so that it can open one of them once more by a path: neither a secret's `file`
+ * (crypto/secret.c) nor a memory's `mem-path` (physmem.c) takes a /dev/fdset. bwrap resolves the host's /proc/self in
+ * the process that becomes QEMU, so this is that directory of QEMU's and no other, and nothing else of /proc is there.
  */
 const OWN_DESCRIPTORS = '/proc/self/fd';
 

@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { chmod, chown, mkdir, mkdtemp, open, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
@@ -29,6 +29,7 @@ import { NODE_FLAGS } from '../../src/base/node-flags.ts';
 import { sandboxDirectory, sandboxesDirectory } from '../../src/qemu/files.ts';
 import { POOL_DIRECTORY_PREFIX } from '../../src/template/pool.ts';
 import { loadApi } from '../../src/grpc/schema.ts';
+import { endHoldersBelow } from './template-holders.ts';
 
 const root = join(import.meta.dirname, '../..');
 const START_TIMEOUT_MS = 60_000;
@@ -358,6 +359,7 @@ export class TestDaemon implements AsyncDisposable {
     const members = (await this.leftInState()).filter((name) => name.startsWith(POOL_DIRECTORY_PREFIX));
     const unexpected = [...before, ...members, ...pods];
     if (unexpected.length > 0) throw new Error(`left in the state directory: ${unexpected.join(', ')}`);
+    if (existsSync(join(this.directory, 'templates'))) await endHoldersBelow(this.directory);
     if (process.env.KEEP === undefined) await rm(this.directory, { recursive: true, force: true });
   }
 }

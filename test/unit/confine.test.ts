@@ -31,7 +31,6 @@ const COMMAND: CellCommand = {
   groups: [],
   directory: '/run/s/one',
   readable: ['/boot/vmlinuz', '/usr/share/qemu/bios.bin'],
-  writable: [],
   copied: [{ descriptor: 3, path: '/boot/initrd' }],
   devices: ['/dev/null'],
   preload: '/usr/lib/x86_64-linux-gnu/libtcmalloc.so',
