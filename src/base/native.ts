@@ -82,7 +82,7 @@ export function sealableFile(name: string): number {
 /**
  * From here nobody can change such a file or its size, through whatever descriptor, nor take that back (fcntl(2)). It
  * can be mapped privately, for writing too.
- * @throws the system error: EBUSY: a process still has it mapped for writing
+ * @throws the system error: EBUSY while a process still has it mapped for writing
  */
 export function seal(fd: number): void {
   checked('fcntl(F_ADD_SEALS)', fcntl(fd, F_ADD_SEALS, 'int', SEALS));
