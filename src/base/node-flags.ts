@@ -10,3 +10,9 @@ export const NODE_FLAGS: readonly string[] = [
   '--no-inspect-brk',
   '--no-inspect-wait',
 ];
+
+/** The environment of a process of qshim that is no daemon: Node's compile cache, and nothing else of the daemon's. */
+export function nodeEnvironment(): NodeJS.ProcessEnv {
+  const cache = process.env['NODE_COMPILE_CACHE'];
+  return cache === undefined ? {} : { NODE_COMPILE_CACHE: cache };
+}

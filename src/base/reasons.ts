@@ -204,12 +204,12 @@ export const REASONS = {
       'Something that is to confine QEMU is missing and `confine = full` does not do without, or the control group could not be made; the message has the list.',
     remedy: 'See what `qshim doctor` says, and put it right, or set `confine = degraded`.',
   },
-  SOURCE_NOT_CONFINABLE: {
-    statuses: ['FAILED_PRECONDITION'],
+  NBD_RELAY_NOT_STARTED: {
+    statuses: ['UNAVAILABLE'],
     where: ['api'],
     meaning:
-      'The QEMU of the sandbox is confined, and this kind of source is one that QEMU would have to reach by itself, over a network or by a path.',
-    remedy: 'Start the sandbox under a daemon with `confine = off`, or use another kind of source.',
+      'The QEMU of the sandbox is confined, and the process that is to take it to the NBD server could not be started.',
+    remedy: 'Read why in the message, and try again.',
   },
   CONFINE_UIDS_IN_USE: {
     statuses: ['RESOURCE_EXHAUSTED'],

@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
-import { NODE_FLAGS } from '../base/node-flags.ts';
+import { NODE_FLAGS, nodeEnvironment } from '../base/node-flags.ts';
 import { messagePair, sendWithDescriptor } from './native.ts';
 import { errorFrom, type Answer, type Request } from './wire.ts';
 
@@ -67,7 +67,7 @@ export class Helper {
         serialization: 'advanced',
         detached: true,
         cwd: '/',
-        env: environment(),
+        env: nodeEnvironment(),
       });
     } catch (error) {
       closeSync(mine);
@@ -169,10 +169,4 @@ export class Helper {
         waiting.settle.reject(errorFrom(answer.error));
     }
   }
-}
-
-/** Nothing of the daemon's environment is for it, but what finds Node's cache. */
-function environment(): NodeJS.ProcessEnv {
-  const cache = process.env['NODE_COMPILE_CACHE'];
-  return cache === undefined ? {} : { NODE_COMPILE_CACHE: cache };
 }

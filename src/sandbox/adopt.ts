@@ -3,6 +3,8 @@ import { readdir, readFile, realpath, rm, rmdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { confinementOf } from '../confine/running.ts';
+import { parseUidRange } from '../confine/uids.ts';
 import { sandboxFiles } from '../qemu/files.ts';
 import { endQemuOf, findQemu, hasUuid } from '../qemu/find.ts';
 import { QemuProcess } from '../qemu/process.ts';
@@ -165,7 +167,8 @@ async function recordFromProcess(
   const fromArguments = sandboxFromArguments(args, identity, config.kernel_parameters, templateId);
   if (fromArguments === undefined) return undefined;
   const id = await readFile(join(directory, SANDBOX_ID_FILE), 'utf8').catch(() => fromArguments.id);
-  const sandbox = { ...fromArguments, id };
+  const confinement = await confinementOf(identity.pid, parseUidRange(config.confine_uids));
+  const sandbox = { ...fromArguments, id, ...(confinement !== undefined && { confinement }) };
   log.warn({ directory, sandboxId: sandbox.id, pid: identity.pid }, 'sandbox recovered from its qemu process');
   return { version: 1, sandbox, volumes: [], ports: [], containers: NO_CONTAINERS };
 }

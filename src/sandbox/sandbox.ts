@@ -32,6 +32,7 @@ import { GuestAddresses } from '../volume/guest-addresses.ts';
 import type { VolumeHost } from '../volume/host.ts';
 import { IoErrors } from '../volume/io-errors.ts';
 import type { Cause } from '../volume/model/state.ts';
+import { Relays, relaySocket } from '../volume/relays.ts';
 import { emptyAgain } from '../volume/removal.ts';
 import { VolumeStore } from '../volume/store.ts';
 import { Unplugs } from '../volume/unplugs.ts';
@@ -169,6 +170,7 @@ export class Sandbox implements VolumeHost {
   readonly drivers: DriverWatch;
   readonly unplugs: Unplugs;
   readonly fence: Fence;
+  readonly relays: Relays;
   readonly ioErrors: IoErrors;
   readonly ports: SerialPorts;
   readonly containers: Containers;
@@ -217,6 +219,7 @@ export class Sandbox implements VolumeHost {
       vcpus: identity.spec.vcpus,
       iothreads: identity.spec.iothreads,
       spreadsQueues: () => this.capabilities?.iothreadVqMapping ?? false,
+      relaySocket: (generation) => (this.confined ? relaySocket(identity.directory, generation) : undefined),
       log: this.log,
       events,
       claims,
@@ -249,6 +252,13 @@ export class Sandbox implements VolumeHost {
     this.drivers = new DriverWatch(this);
     this.unplugs = new Unplugs(this);
     this.fence = new Fence(this);
+    this.relays = new Relays({
+      log: this.log,
+      directory: identity.directory,
+      qemu: () => this.qemu?.identity,
+      uid: () => this.#launched.confinement.uid,
+      ended: this.#ended.signal,
+    });
     this.ioErrors = new IoErrors(this);
     this.ports = new SerialPorts(this);
     this.containers = new Containers(this);
@@ -586,6 +596,7 @@ export class Sandbox implements VolumeHost {
     this.budget[Symbol.dispose]();
     this.#overBudget = '';
     this.#lease?.[Symbol.dispose]();
+    await this.relays.endAll();
     this.#cell?.[Symbol.dispose]();
     this.#heldImages?.[Symbol.dispose]();
     for (const volume of this.volumes.all()) {

@@ -3,6 +3,7 @@ import type { Stopwatch } from '../base/stopwatch.ts';
 import type { KeyMaterial } from '../keys/material.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
+import { addWithFiles } from './credentials.ts';
 import type { VolumeHost } from './host.ts';
 import { runKeyJob } from './job.ts';
 import { look, type OpenSource } from './looks.ts';
@@ -49,6 +50,7 @@ export async function addVolume(
   watch: Stopwatch,
 ): Promise<void> {
   using open = await openAgain(host, volume);
+  await startRelay(host, volume, watch);
   await using secrets = new SecretHandover(qmp, host.config.secret_dir, key);
   const adding = { host, qmp, volume, secrets, open, watch, added: new Set<string>() };
   const modes = aioModes(volume.spec, volume.look.endsInSector);
@@ -65,6 +67,13 @@ export async function addVolume(
       host.log.debug({ volumeId: volume.id, aio, problem: error.message }, 'aio mode refused, trying the next');
     }
   }
+}
+
+async function startRelay({ relays }: VolumeHost, { relay, resolved }: Volume, watch: Stopwatch): Promise<void> {
+  const server = moduleOf(resolved).server?.(resolved);
+  if (relay === undefined || server === undefined) return;
+  await relays.start(relay, server);
+  watch.lap('relay');
 }
 
 function hasNode({ added }: Adding, objects: readonly QemuObject[]): boolean {
@@ -136,6 +145,7 @@ async function addOne(adding: Adding, object: QemuObject): Promise<void> {
       return;
     case 'object':
       if (object.add.arguments['qom-type'] === 'secret') await secrets.add(object.add.arguments);
+      else if (object.files !== undefined) await addWithFiles(qmp, adding.host.config.secret_dir, object);
       else await qmp.run(object.add.command, object.add.arguments);
       return;
     case 'job':

@@ -15,8 +15,6 @@ export interface Admitting {
   /** Its QEMU does not answer. */
   readonly unresponsive: boolean;
   readonly vcpus: number;
-  /** Its QEMU has namespaces of its own: it reaches nothing by a path or over a network. */
-  readonly confined: boolean;
   readonly volumes: VolumeStore;
   readonly config: Config;
   /** Of its QEMU; undefined while that is not known. */
@@ -114,20 +112,8 @@ export function refusalUnlessRunning({
 }
 
 /** A kind of source that this sandbox's QEMU cannot open. */
-function refusalOfKind({ id, blockDrivers, confined }: Admitting, { source }: VolumeSpec): readonly ShimError[] {
-  const { apiName, demands, byDescriptor } = moduleOf(source);
-  if (confined && !byDescriptor) {
-    return [
-      new ShimError(
-        'FAILED_PRECONDITION',
-        `the QEMU of sandbox ${id} is confined and reaches no server: ${apiName} needs a daemon with confine = off`,
-        {
-          reason: 'SOURCE_NOT_CONFINABLE',
-          metadata: { sandboxId: id, field: 'spec.source', value: apiName },
-        },
-      ),
-    ];
-  }
+function refusalOfKind({ id, blockDrivers }: Admitting, { source }: VolumeSpec): readonly ShimError[] {
+  const { apiName, demands } = moduleOf(source);
   const missing = demands.blockDrivers.filter((driver) => blockDrivers?.has(driver) === false);
   if (missing.length === 0) return [];
   return [

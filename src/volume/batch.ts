@@ -142,7 +142,8 @@ export async function planAttach(sandbox: Admitting, requests: readonly Request[
     if (slot === undefined) plans.push({ volumeId, pciPath: '', blockGraph: [], steps: [], problems });
     else {
       const seat = { slot, placement: place(generation, spec.queues) };
-      plans.push(planOf({ ...admission, spec }, seat, generation, problems));
+      const relay = volumes.relaySocket(spec.source, generation);
+      plans.push(planOf({ ...admission, spec }, { seat, generation, relay }, problems));
       generation += 1;
     }
   }
@@ -151,15 +152,14 @@ export async function planAttach(sandbox: Admitting, requests: readonly Request[
 
 function planOf(
   { volumeId, spec, source }: Admission & { readonly spec: VolumeSpec },
-  seat: Seat,
-  generation: number,
+  { seat, generation, relay }: { readonly seat: Seat; readonly generation: number; readonly relay: string | undefined },
   problems: readonly ShimError[],
 ): VolumePlan {
   const names = namesFor(volumeId, generation);
   const resolved = source?.resolved ?? spec.source;
   const [aio] = aioModes(spec, source?.endsInSector ?? true);
   const creates = spec.encryption?.kind === 'host-luks' && spec.encryption.format === 'if_empty';
-  const objects = objectsOf({ spec, resolved, names, seat }, aio, creates);
+  const objects = objectsOf({ spec, resolved, names, seat, relay }, aio, creates);
   return {
     volumeId,
     pciPath: pciPath(seat.slot),

@@ -27,7 +27,11 @@ export function hostLuksObjects(
 ): readonly QemuObject[] {
   const { keySecret, masterSecret } = secretNames(names);
   const secret = (id: string, keyid?: string): HelperObject =>
-    helperObject('add-secret', { 'qom-type': 'secret', id, ...(keyid === undefined ? {} : { keyid }) }, names.root);
+    helperObject(
+      'add-secret',
+      { 'qom-type': 'secret', id, ...(keyid === undefined ? {} : { keyid }) },
+      { until: names.root },
+    );
   const create = jobObject('create-image', 'luks-create', {
     'job-id': names.job,
     options: {

@@ -11,6 +11,7 @@ import type { QmpLink } from '../qmp/link.ts';
 import type { GuestAddresses } from './guest-addresses.ts';
 import type { Slot } from './model/slots.ts';
 import type { Evidence } from './model/state.ts';
+import type { Relays } from './relays.ts';
 import type { VolumeStore } from './store.ts';
 import type { Unplugs } from './unplugs.ts';
 
@@ -65,6 +66,8 @@ export interface VolumeHost extends GuestBoot {
   readonly unplugs: Unplugs;
   /** Tells when the guest has no request left for a slot. */
   readonly fence: Fences;
+  /** By which a confined QEMU reaches servers. */
+  readonly relays: Pick<Relays, 'start' | 'end' | 'adopt' | 'serverOf' | 'sockets'>;
   /** What QEMU lists. */
   readonly inventory: Inventory;
   /**

@@ -22,6 +22,8 @@ export interface Planned {
   readonly resolved: SourceSpec;
   readonly names: QemuNames;
   readonly seat: Seat;
+  /** The socket by which QEMU reaches the source's server; undefined: by itself, or there is none. */
+  readonly relay?: string | undefined;
 }
 
 /** The aio modes in which the source may be opened, best first. @param endsInSector as the inspection saw it */
@@ -34,12 +36,12 @@ export function aioModes(spec: VolumeSpec, endsInSector: boolean): readonly (Aio
  * @param creates an encrypted image is to be made if there is none; the list without it is that of one that exists
  */
 export function spelledOut(
-  { spec, resolved, names, seat }: Planned,
+  { spec, resolved, names, seat, relay }: Planned,
   aio: AioMode | undefined,
   creates: boolean,
 ): readonly QemuObject[] {
   const source = moduleOf(resolved);
-  const protocol = source.protocol(resolved, names, spec, aio);
+  const protocol = source.protocol(resolved, names, spec, aio, relay);
   const { encryption } = spec;
   const nodes =
     encryption?.kind === 'host-luks'
@@ -58,7 +60,7 @@ export function spelledOut(
           ),
         ];
   const files = source.byDescriptor ? [fdsetObject(names.fdset, source.describe(resolved))] : [];
-  return [...files, ...source.helpers(resolved, names), ...nodes, frontEndOf().device(spec, names, seat)];
+  return [...files, ...source.helpers(resolved, names, relay), ...nodes, frontEndOf().device(spec, names, seat)];
 }
 
 /** The objects as they are sent: without what QEMU does by itself. */

@@ -12,6 +12,7 @@ import { look } from './looks.ts';
 import { causeFrom, type Cause } from './model/state.ts';
 import { resumeOperation } from './operations/resume.ts';
 import { recoverVolumes } from './recover.ts';
+import { moduleOf } from './source/registry.ts';
 import { lookAtMadeAgain } from './still-there.ts';
 import type { VolumeHost } from './host.ts';
 import { Stopwatch } from '../base/stopwatch.ts';
@@ -24,12 +25,28 @@ import type { Volume } from './volume.ts';
  * guest that was not asked for: only an attach that the journal tells of is undone.
  */
 export async function reconcile(host: VolumeHost, client: QmpClient): Promise<void> {
+  await host.relays.adopt();
   await recoverVolumes(host, client);
   const open = host.volumes.all().filter((volume) => !volume.isRemoved());
+  await settleRelays(host, open);
   if (open.length === 0) return;
   const present = await listed(client, 'device');
   for (const volume of open) {
     host.inBackground('reconcile volume', reconcileVolume(host, volume, present.has(volume.names.device)));
+  }
+}
+
+/** Each volume that needs a relay has one again, whatever became of it meanwhile; those of no volume end. */
+async function settleRelays(host: VolumeHost, open: readonly Volume[]): Promise<void> {
+  const { relays, log } = host;
+  const needed = new Set(open.map(({ relay }) => relay));
+  await Promise.all(relays.sockets.filter((socket) => !needed.has(socket)).map((socket) => relays.end(socket)));
+  for (const { id, relay, resolved } of open) {
+    const server = moduleOf(resolved).server?.(resolved);
+    if (relay === undefined || server === undefined || relays.serverOf(relay) !== undefined) continue;
+    await relays.start(relay, server).catch((error: unknown) => {
+      log.error({ volumeId: id, problem: messageOf(error) }, 'volume is without its relay');
+    });
   }
 }
 

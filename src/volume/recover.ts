@@ -84,7 +84,7 @@ async function nodesWithPaths(qmp: QmpClient): Promise<readonly BlockNodeInfo[]>
 }
 
 async function recordFromQemu(
-  { config }: VolumeHost,
+  { config, relays }: VolumeHost,
   qmp: QmpClient,
   { nodes, objects }: { readonly nodes: readonly BlockNodeInfo[]; readonly objects: readonly string[] },
   { volumeId, generation }: { readonly volumeId: string; readonly generation: number },
@@ -94,7 +94,7 @@ async function recordFromQemu(
   const protocol = nodes.find((node) => node['node-name'] === names.protocol);
   if (root === undefined || protocol === undefined) throw new Error('its block nodes are not there');
   const { slot, placement, disk, writeThrough } = await frontEndOf().read(qmp, names.device);
-  const source = recogniseSource({ root, protocol, objects });
+  const source = recogniseSource({ root, protocol, objects, relayed: (socket) => relays.serverOf(socket) });
   const module = moduleOf(source);
   return {
     volumeId,

@@ -107,6 +107,7 @@ async function removeOnce(removing: Removing): Promise<boolean> {
   host.volumes.apply(volume, { kind: 'device-gone' });
   image.left = (await leftByQemu(qmp, volume, host.config)) ?? image.left;
   if (!(await removeRestAndProve(host, volume, qmp, objects))) return false;
+  if (volume.relay !== undefined) await host.relays.end(volume.relay);
   await emptyAgain(host, volume, image.left);
   watch.lap('unplug');
   host.volumes.apply(volume, { kind: 'timed', timings: watch.timings });

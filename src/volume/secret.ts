@@ -1,16 +1,11 @@
 import { isUtf8 } from 'node:buffer';
 import { createCipheriv, randomBytes, randomFillSync } from 'node:crypto';
-import { open, statfs } from 'node:fs/promises';
 import { ShimError } from '../base/errors.ts';
 import type { KeyMaterial } from '../keys/material.ts';
-import { giveDescriptor } from '../files/give.ts';
-import { unnamedFile } from '../qemu/unnamed-file.ts';
 import type { QmpClient } from '../qmp/client.ts';
 import { isQmpError } from '../qmp/errors.ts';
+import { MemoryFiles } from './memory-file.ts';
 
-/** linux/magic.h */
-const TMPFS_MAGIC = 0x01021994;
-const RAMFS_MAGIC = 0x858458f6;
 const MASTER_KEY_BYTES = 32;
 /** Below those of volumes (model/names.ts). */
 const MASTER_FDSET = 900;
@@ -114,31 +109,7 @@ function encrypt(bytes: Buffer, master: Buffer): { readonly data: string; readon
 }
 
 async function handOverMaster(qmp: QmpClient, secretDir: string, id: string, master: Buffer): Promise<void> {
-  await checkInMemory(secretDir);
-  await using file = await unnamedFile(master, secretDir);
-  // QEMU may be another user's. Nobody else has a way to it.
-  await file.chmod(0o444);
-  await using readable = await open(`/proc/self/fd/${file.fd}`, 'r');
-  const { fd } = await qmp.addDescriptor({ 'fdset-id': MASTER_FDSET }, (socket, bytes) =>
-    giveDescriptor(socket, bytes, readable.fd),
-  );
-  try {
-    // A secret's `file` takes no /dev/fdset (crypto/secret.c, g_file_get_contents). The reply comes when it was read.
-    await qmp.run('object-add', { 'qom-type': 'secret', id, file: `/proc/self/fd/${fd}` });
-  } finally {
-    // A VM that is paused keeps the descriptor until the next key comes; there is nothing in the file any more.
-    await file.write(Buffer.alloc(master.length), 0, master.length, 0);
-    await qmp.run('remove-fd', { 'fdset-id': MASTER_FDSET }).catch((error: unknown) => {
-      if (!isQmpError(error)) throw error;
-    });
-  }
-}
-
-async function checkInMemory(directory: string): Promise<void> {
-  const { type } = await statfs(directory);
-  if (type === TMPFS_MAGIC || type === RAMFS_MAGIC) return;
-  throw new ShimError('FAILED_PRECONDITION', `secret_dir (${directory}) is neither on tmpfs nor on ramfs`, {
-    reason: 'SECRET_DIR_NOT_IN_MEMORY',
-    metadata: { path: directory },
-  });
+  await using memory = new MemoryFiles(qmp, secretDir, MASTER_FDSET);
+  // A secret's `file` takes no /dev/fdset (crypto/secret.c, g_file_get_contents). The reply comes when it was read.
+  await qmp.run('object-add', { 'qom-type': 'secret', id, file: await memory.give(master) });
 }

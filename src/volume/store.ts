@@ -38,6 +38,8 @@ export interface VolumeStoreOptions {
   readonly iothreads: number;
   /** Whether QEMU can spread the virtqueues of a disk over iothreads; known once it runs. */
   readonly spreadsQueues: () => boolean;
+  /** Where this VM's QEMU finds the relay for the volume of a generation; undefined: it needs none. */
+  readonly relaySocket: (generation: number) => string | undefined;
   readonly log: Logger;
   readonly events: VolumeEvents;
   readonly claims: BackingClaims;
@@ -159,7 +161,7 @@ export class VolumeStore {
    * @throws ShimError the first of `refusals`
    */
   add(volumeId: string, spec: VolumeSpec, source: Inspection<SourceSpec>): Volume {
-    const { sandboxId, claims, mutexWaitersMax } = this.#options;
+    const { sandboxId, claims, mutexWaitersMax, relaySocket } = this.#options;
     const [refusal] = this.refusals(volumeId, spec, source);
     if (refusal !== undefined) throw refusal;
     const generation = this.#nextGeneration;
@@ -179,7 +181,7 @@ export class VolumeStore {
     };
     const { endsInSector, blank = false, emptiness } = source;
     const look: SourceLook = { endsInSector, blank, emptiness };
-    const volume = Volume.begin(identity, { mutexWaitersMax, sizeBytes: source.sizeBytes, look });
+    const volume = Volume.begin(identity, { mutexWaitersMax, relaySocket, sizeBytes: source.sizeBytes, look });
     this.#put(volume);
     this.#announceState(volume, undefined);
     return volume;
@@ -266,6 +268,11 @@ export class VolumeStore {
     this.#slots.distrust();
   }
 
+  /** Where QEMU would find the relay for a volume of this generation; undefined: it needs none. */
+  relaySocket(source: SourceSpec, generation: number): string | undefined {
+    return moduleOf(source).server === undefined ? undefined : this.#options.relaySocket(generation);
+  }
+
   /** The slots that the next volumes would get. */
   previewSlots(count: number): readonly Slot[] {
     return this.#slots.preview(count);
@@ -280,8 +287,8 @@ export class VolumeStore {
 
   /** Puts back a volume that the journal knows. Its slot and claim are taken unless it is removed. */
   restore(record: VolumeRecord): Volume {
-    const { sandboxId, mutexWaitersMax, claims } = this.#options;
-    const volume = Volume.restore(record, { sandboxId, mutexWaitersMax });
+    const { sandboxId, mutexWaitersMax, relaySocket, claims } = this.#options;
+    const volume = Volume.restore(record, { sandboxId, mutexWaitersMax, relaySocket });
     this.#nextGeneration = Math.max(this.#nextGeneration, record.generation + 1);
     if (volume.state.state !== 'removed') {
       this.#slots.claim(record.slot, record.generation);

@@ -62,6 +62,12 @@ export interface VolumeSnapshot extends VolumeIdentity {
   readonly job: JobProgress | undefined;
 }
 
+interface VolumeOptions {
+  readonly mutexWaitersMax: number;
+  /** Where QEMU finds the relay for the volume of a generation; undefined where it needs none. */
+  readonly relaySocket: (generation: number) => string | undefined;
+}
+
 /**
  * One generation of a volume: what never changes, what is known (model/facts.ts), and the work that is under way for
  * it.
@@ -73,6 +79,8 @@ export class Volume {
   readonly names: QemuNames;
   readonly mutex: BoundedMutex;
   readonly look: SourceLook;
+  /** The socket by which QEMU reaches the source's server (relays.ts); undefined: by itself, or there is none. */
+  readonly relay: string | undefined;
   #facts: VolumeFacts;
   #arrival: DiskArrival | undefined;
   #attaching: Promise<void> | undefined;
@@ -81,8 +89,11 @@ export class Volume {
   #question: AbortController | undefined;
   #asking = false;
 
-  private constructor(identity: VolumeIdentity, mutexWaitersMax: number, facts: VolumeFacts, look: SourceLook) {
+  private constructor(identity: VolumeIdentity, options: VolumeOptions, facts: VolumeFacts, look: SourceLook) {
+    const { mutexWaitersMax, relaySocket } = options;
     this.identity = identity;
+    const hasServer = moduleOf(identity.spec.source).server !== undefined;
+    this.relay = hasServer ? relaySocket(identity.generation) : undefined;
     this.names = namesFor(identity.volumeId, identity.generation);
     this.mutex = new BoundedMutex(`volume ${identity.volumeId}`, mutexWaitersMax);
     this.#facts = facts;
@@ -92,7 +103,7 @@ export class Volume {
   /** A PENDING volume that nobody has told QEMU of yet. */
   static begin(
     identity: VolumeIdentity,
-    options: { readonly mutexWaitersMax: number; readonly sizeBytes: number; readonly look: SourceLook },
+    options: VolumeOptions & { readonly sizeBytes: number; readonly look: SourceLook },
   ): Volume {
     const facts: VolumeFacts = {
       state: { state: 'pending', phase: 'attaching', slot: identity.slot },
@@ -108,14 +119,11 @@ export class Volume {
       ...{ encryption: undefined, creating: undefined, operation: undefined, job: undefined, heldBy: undefined },
       health: { failing: false, errors: 0 },
     };
-    return new Volume(identity, options.mutexWaitersMax, facts, options.look);
+    return new Volume(identity, options, facts, options.look);
   }
 
   /** One that the journal, or QEMU, knows. */
-  static restore(
-    record: VolumeRecord,
-    options: { readonly sandboxId: string; readonly mutexWaitersMax: number },
-  ): Volume {
+  static restore(record: VolumeRecord, options: VolumeOptions & { readonly sandboxId: string }): Volume {
     const { state, times, sizeBytes, aio, mounted, encryption, creating, operation, ...identity } = record;
     const facts: VolumeFacts = {
       ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, operation, job: undefined },
@@ -131,7 +139,7 @@ export class Volume {
       health: { failing: false, errors: 0 },
     };
     const look = { endsInSector: true, blank: false, emptiness: 'look' } as const;
-    return new Volume({ ...identity, sandboxId: options.sandboxId }, options.mutexWaitersMax, facts, look);
+    return new Volume({ ...identity, sandboxId: options.sandboxId }, options, facts, look);
   }
 
   get id(): string {
@@ -202,8 +210,8 @@ export class Volume {
 
   /** What it is in QEMU, in order; all of what may be there, as long as an image may have been begun. */
   objects(aio: AioMode | undefined = this.aio, creates = true): readonly QemuObject[] {
-    const { spec, identity, names, resolved } = this;
-    return objectsOf({ spec, names, resolved, seat: identity }, aio, creates);
+    const { spec, identity, names, resolved, relay } = this;
+    return objectsOf({ spec, names, resolved, seat: identity, relay }, aio, creates);
   }
 
   isRemoved(): boolean {

@@ -360,9 +360,9 @@ const COMMON = {
   cache: { direct: false, 'no-flush': false },
 } as const;
 
-function objectsOf(source: NbdSource): readonly QemuObject[] {
+function objectsOf(source: NbdSource, relay?: string): readonly QemuObject[] {
   const seat = { slot: slotAt(30), placement: { vectors: 2, iothreads: [] } };
-  return spelledOut({ spec: specOf(source), resolved: source, names: NAMES, seat }, undefined, false);
+  return spelledOut({ spec: specOf(source), resolved: source, names: NAMES, seat, relay }, undefined, false);
 }
 
 describe('an NBD volume in QEMU', () => {
@@ -424,6 +424,17 @@ describe('an NBD volume in QEMU', () => {
     assert.ok(unix.add.arguments.file.driver === 'nbd');
     assert.equal(unix.add.arguments.file['tls-hostname'], 'localhost');
   });
+
+  it('by a relay: its socket in place of the server, the name to verify as it was, credentials beside the socket', () => {
+    const [credentials, node] = objectsOf({ ...TCP, tls: '/etc/qshim/nbd-tls/tenant-1' }, '/run/s/nbd-7');
+    assert.ok(credentials?.type === 'object' && credentials.add.arguments['qom-type'] === 'tls-creds-x509');
+    assert.equal(credentials.add.arguments.dir, '/run/s/nbd-7.tls');
+    assert.equal(credentials.files, '/etc/qshim/nbd-tls/tenant-1');
+    assert.ok(node?.type === 'node' && 'file' in node.add.arguments && typeof node.add.arguments.file === 'object');
+    assert.ok(node.add.arguments.file.driver === 'nbd');
+    const { server, export: name, 'tls-hostname': verified } = node.add.arguments.file;
+    assert.deepEqual([server, name, verified], [{ type: 'unix', path: '/run/s/nbd-7' }, 'disk', 'storage.example']);
+  });
 });
 
 describe('an NBD volume whose journal is lost', () => {
@@ -438,14 +449,22 @@ describe('an NBD volume whose journal is lost', () => {
   });
   const recognise = (file: string, objects: readonly string[] = []): unknown =>
     recogniseSource({ root: node('raw', file), protocol: node('nbd', file), objects });
+  const relayed = (socket: string): NbdSource['server'] | undefined =>
+    socket === '/run/s/nbd-7' ? TCP.server : undefined;
   /** As QEMU names the node (block/nbd.c, nbd_refresh_filename). */
   const filename = ({ server: found, exportName: name }: NbdSource): string =>
     found.type === 'unix' ? `nbd+unix:///${name}?socket=${found.path}` : `nbd://${found.host}:${found.port}/${name}`;
 
+  it('behind a relay comes back as what is behind it', () => {
+    const file = filename({ ...TCP, server: { type: 'unix', path: '/run/s/nbd-7' } });
+    const found = recogniseSource({ root: node('raw', file), protocol: node('nbd', file), objects: [], relayed });
+    assert.deepEqual(found, { ...TCP, reconnectDelayS: 0, tls: undefined });
+  });
+
   it('comes back, but for its reconnect delay, of which QEMU tells nothing', () => {
     fc.assert(
       fc.property(anySource, (source) => {
-        const helpers = nbd.helpers(source, NAMES).map(({ id }) => id);
+        const helpers = nbd.helpers(source, NAMES, undefined).map(({ id }) => id);
         assert.deepEqual(recognise(filename(source), helpers), { ...source, reconnectDelayS: 0 });
       }),
       { numRuns: 300 },

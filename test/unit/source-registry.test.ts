@@ -92,7 +92,7 @@ describe('the registry of sources', () => {
         takers.map(({ kind }) => kind),
         [source.kind],
       );
-      const { driver } = module.protocol(source, NAMES, BASE_SPEC, module.aioModes(BASE_SPEC, true)[0]);
+      const { driver } = module.protocol(source, NAMES, BASE_SPEC, module.aioModes(BASE_SPEC, true)[0], undefined);
       // A LUKS image has a node of another driver at the top.
       for (const top of module.carriesHostLuks ? [module.format.driver, 'luks'] : [module.format.driver]) {
         const seen = { root: node(NAMES.root, top, file), protocol: node(NAMES.protocol, driver, file), objects: [] };

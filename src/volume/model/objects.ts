@@ -25,6 +25,8 @@ interface ObjectOf<Type extends string, Add extends AddCommand, Remove extends R
   readonly gone: readonly string[];
   /** Nothing needs it once the object of this id is there: it goes then, long before the volume does. */
   readonly until?: string;
+  /** The directory of the host whose files QEMU is to find in the `dir` of its arguments, where it sees none. */
+  readonly files?: string;
 }
 
 type AddCommand = 'blockdev-add' | 'device_add' | 'object-add' | 'blockdev-create' | 'chardev-add' | 'add-fd';
@@ -87,8 +89,12 @@ export function deviceObject(args: ArgumentsOf<'device_add'>): DeviceObject {
   };
 }
 
-/** @param until the object after which it is not needed any more; left out: it stays as long as the volume */
-export function helperObject(step: string, args: ArgumentsOf<'object-add'>, until?: string): HelperObject {
+/** @param more without `until` it stays as long as the volume */
+export function helperObject(
+  step: string,
+  args: ArgumentsOf<'object-add'>,
+  more: Pick<HelperObject, 'until' | 'files'> = {},
+): HelperObject {
   const { id } = args;
   return {
     type: 'object',
@@ -97,7 +103,7 @@ export function helperObject(step: string, args: ArgumentsOf<'object-add'>, unti
     add: { command: 'object-add', arguments: args },
     remove: { command: 'object-del', arguments: { id } },
     gone: [id],
-    ...(until === undefined ? {} : { until }),
+    ...more,
   };
 }
 

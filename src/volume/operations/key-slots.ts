@@ -224,7 +224,7 @@ async function changeImage(host: ImageHost, image: string, change: KeySlotChange
       if (open.found.identity !== found.identity) throw changed('path', path);
       await qmp.addDescriptor(fdsetObject(names.fdset, path).add.arguments, open.send);
     }
-    await qmp.run('blockdev-add', module.protocol(found.resolved, names, spec, 'threads'));
+    await qmp.run('blockdev-add', module.protocol(found.resolved, names, spec, 'threads', undefined));
     await withSecret(qmp, config.secret_dir, { keySecret, masterSecret }, keys.key, async () => {
       const luks = { driver: 'luks', 'node-name': names.root, file: names.protocol } as const;
       await qmp

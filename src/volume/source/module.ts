@@ -8,6 +8,7 @@ import type { Emptiness } from '../model/emptiness.ts';
 import type { HostLuksSpec } from '../model/encryption.ts';
 import type { QemuNames } from '../model/names.ts';
 import type { QemuObject } from '../model/objects.ts';
+import type { ServerAddress } from '../relay-arguments.ts';
 
 /** What a look at a source found on the host, as it was then. */
 export interface Inspection<S> {
@@ -55,6 +56,8 @@ export interface Seen {
   readonly protocol: BlockNodeInfo;
   /** Names of its helpers. */
   readonly objects: readonly string[];
+  /** The server behind the socket of a relay; undefined for every other path. */
+  readonly relayed?: (socket: string) => ServerAddress | undefined;
 }
 
 /** The kind as the `qshim` command shows it and asks for it. Pure: what a value means, the daemon decides. */
@@ -127,10 +130,22 @@ export interface SourceModule<S extends { readonly kind: string }> {
    * @param endsInSector as the inspection saw it; io_uring is for no other source
    */
   aioModes(disk: DiskSpec, endsInSector: boolean): readonly (AioMode | undefined)[];
-  /** The protocol node, `names.protocol`, spelled out. @param resolved as QEMU is to open it */
-  protocol(resolved: S, names: QemuNames, disk: DiskSpec, aio: AioMode | undefined): BlockdevProtocol;
-  /** What the protocol node needs in QEMU, to be added before it. */
-  helpers(resolved: S, names: QemuNames): readonly QemuObject[];
+  /** The server that QEMU connects to, or a relay for it (volume/relays.ts). Left out where there is none. */
+  server?(resolved: S): ServerAddress;
+  /**
+   * The protocol node, `names.protocol`, spelled out.
+   * @param resolved as QEMU is to open it
+   * @param relay the socket by which QEMU reaches the server; undefined: it connects by itself
+   */
+  protocol(
+    resolved: S,
+    names: QemuNames,
+    disk: DiskSpec,
+    aio: AioMode | undefined,
+    relay: string | undefined,
+  ): BlockdevProtocol;
+  /** What the protocol node needs in QEMU, to be added before it. @param relay as `protocol` takes it */
+  helpers(resolved: S, names: QemuNames, relay: string | undefined): readonly QemuObject[];
   /** The source that this was made of; undefined when it is of another kind. */
   recognise(seen: Seen): S | undefined;
   /** `identity` of what QEMU has open, when the journal is lost. */

@@ -5,6 +5,7 @@ import { connect as connectTls, createSecureContext, type SecureContext } from '
 import { once } from 'node:events';
 import { ShimError, errnoOf, messageOf } from '../../base/errors.ts';
 import type { ReasonWith } from '../../base/reasons.ts';
+import type { ServerAddress } from '../relay-arguments.ts';
 
 /**
  * What an NBD server says of an export, asked as a client asks that then does not come: fixed newstyle, NBD_OPT_INFO,
@@ -40,12 +41,8 @@ const INFO_BLOCK_SIZE_BYTES = 14;
 const TRANSMISSION_FLAG_READ_ONLY = 1 << 1;
 const MIN_BLOCK_BYTES_MAX = 65_536;
 
-export type NbdServer =
-  | { readonly type: 'unix'; readonly path: string }
-  | { readonly type: 'inet'; readonly host: string; readonly port: number };
-
 export interface NbdTarget {
-  readonly server: NbdServer;
+  readonly server: ServerAddress;
   readonly exportName: string;
   /** Directory of the credentials, and whom the server's certificate must name; undefined: without TLS. */
   readonly tls: { readonly directory: string; readonly hostname: string } | undefined;

@@ -5,15 +5,15 @@ import { SOCKET_PATH_BYTES_MAX, pathBytes } from '../../base/socket-path.ts';
 import { checkId } from '../../base/ids.ts';
 import type { Config } from '../../config.ts';
 import type { BlockdevNbd } from '../../qmp/block-options.ts';
-import { checkHostPath, type DiskSpec } from '../model/disk.ts';
+import { checkHostPath, type AioMode, type DiskSpec } from '../model/disk.ts';
 import { maybe } from '../model/maybe.ts';
 import { generationOf, helperName, type QemuNames } from '../model/names.ts';
 import { commonNode } from '../model/nodes.ts';
-import { helperObject } from '../model/objects.ts';
+import { helperObject, type QemuObject } from '../model/objects.ts';
 import { checkSize } from './local.ts';
 import { findAllowed } from './open-file.ts';
 import type { Inspection, IntendedUse, Seen, SourceModule } from './module.ts';
-import type { NbdServer } from './nbd-look.ts';
+import { serverSchema, type ServerAddress } from '../relay-arguments.ts';
 
 const PORT_DEFAULT = 10_809;
 const PORT_MAX = 65_535;
@@ -27,10 +27,7 @@ const OPEN_TIMEOUT_S = 5;
 const schema = z
   .object({
     kind: z.literal('nbd'),
-    server: z.union([
-      z.object({ type: z.literal('unix'), path: z.string() }).readonly(),
-      z.object({ type: z.literal('inet'), host: z.string(), port: z.int() }).readonly(),
-    ]) satisfies z.ZodType<NbdServer>,
+    server: serverSchema,
     /** Empty: the server's default export. */
     exportName: z.string(),
     /** Seconds for which requests wait for a server that has gone. */
@@ -77,18 +74,8 @@ export const nbd: SourceModule<NbdSource> = {
   inspect,
   aioModes: () => [undefined],
   protocol,
-  helpers: ({ tls }, names) =>
-    tls === undefined
-      ? []
-      : [
-          helperObject('add-tls-credentials', {
-            'qom-type': 'tls-creds-x509',
-            id: credentialsId(names.generation, tls),
-            dir: tls,
-            endpoint: 'client',
-            'verify-peer': true,
-          }),
-        ],
+  helpers,
+  server: ({ server }) => server,
   recognise,
   identify: (source) => Promise.resolve(identityOf(source)),
   // What the server has left is not to be seen here.
@@ -142,7 +129,7 @@ function complete(requested: NbdSource): NbdSource {
   return { ...requested, server };
 }
 
-function completeServer(server: NbdServer): NbdServer {
+function completeServer(server: ServerAddress): ServerAddress {
   if (server.type === 'unix') {
     if (server.path === '') throw invalidArgument('spec.source', '', 'one of socket and host is needed');
     checkHostPath('spec.source.socket', server.path);
@@ -184,7 +171,7 @@ async function inspect(source: NbdSource, use: IntendedUse, config: Config): Pro
   return { resolved, identity: identityOf(resolved), sizeBytes, endsInSector: true, emptiness: 'look' };
 }
 
-async function resolveServer(server: NbdServer, config: Config): Promise<NbdServer> {
+async function resolveServer(server: ServerAddress, config: Config): Promise<ServerAddress> {
   if (server.type === 'inet') {
     const { host } = server;
     const spelled = [host, authority(server)];
@@ -214,12 +201,15 @@ function protocol(
   { server, exportName, reconnectDelayS, tls }: NbdSource,
   names: QemuNames,
   disk: DiskSpec,
+  _aio: undefined | AioMode,
+  relay: string | undefined,
 ): BlockdevNbd {
+  const direct = server.type === 'unix' ? server : { ...server, port: String(server.port) };
   return {
     ...commonNode(disk),
     driver: 'nbd',
     'node-name': names.protocol,
-    server: server.type === 'unix' ? server : { ...server, port: String(server.port) },
+    server: relay === undefined ? direct : { type: 'unix', path: relay },
     export: exportName,
     'reconnect-delay': reconnectDelayS,
     'open-timeout': OPEN_TIMEOUT_S,
@@ -229,8 +219,21 @@ function protocol(
   };
 }
 
+/** Where QEMU sees no file of the host's, it gets those of the credentials beside the socket of the relay (add.ts). */
+function helpers({ tls }: NbdSource, names: QemuNames, relay: string | undefined): readonly QemuObject[] {
+  if (tls === undefined) return [];
+  const args = {
+    'qom-type': 'tls-creds-x509',
+    id: credentialsId(names.generation, tls),
+    dir: relay === undefined ? tls : `${relay}.tls`,
+    endpoint: 'client',
+    'verify-peer': true,
+  } as const;
+  return [helperObject('add-tls-credentials', args, relay === undefined ? {} : { files: tls })];
+}
+
 /** Whom the server's certificate must name: a unix socket is on this host. */
-function tlsHostname(server: NbdServer): string {
+function tlsHostname(server: ServerAddress): string {
   return server.type === 'inet' ? server.host : 'localhost';
 }
 
@@ -240,9 +243,11 @@ function credentialsId(generation: number, tls: string): string {
 }
 
 /** The reconnect delay is in none of QEMU's lists, so it comes back as 0. */
-function recognise({ protocol: node, objects }: Seen): NbdSource | undefined {
-  const found = node.drv === 'nbd' ? readFilename(node.file) : undefined;
-  if (found === undefined) return undefined;
+function recognise({ protocol: node, objects, relayed }: Seen): NbdSource | undefined {
+  const seen = node.drv === 'nbd' ? readFilename(node.file) : undefined;
+  if (seen === undefined) return undefined;
+  const server = seen.server.type === 'unix' ? (relayed?.(seen.server.path) ?? seen.server) : seen.server;
+  const found = { ...seen, server };
   const prefix = helperName(generationOf(node['node-name'] ?? '') ?? 0, 'tls-');
   const tls = objects.find((id) => id.startsWith(prefix))?.slice(prefix.length);
   return { kind: 'nbd', ...found, reconnectDelayS: 0, tls };
@@ -285,14 +290,14 @@ function readJsonFilename(json: string): Pick<NbdSource, 'server' | 'exportName'
   }
   const { data } = optionsSchema.safeParse(options);
   if (data === undefined) return undefined;
-  const server: NbdServer =
+  const server: ServerAddress =
     data['server.type'] === 'unix'
       ? { type: 'unix', path: data['server.path'] }
       : { type: 'inet', host: data['server.host'], port: Number(data['server.port']) };
   return { server, exportName: data.export };
 }
 
-function authority({ host, port }: Extract<NbdServer, { type: 'inet' }>): string {
+function authority({ host, port }: Extract<ServerAddress, { type: 'inet' }>): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
@@ -326,11 +331,11 @@ function fromUri(text: string): NbdSource {
   if ((unix === undefined) !== (socket === undefined)) throw new Error('nbd+unix goes with the parameter socket');
   if (unix !== undefined && at !== '') throw new Error('a unix socket has no host: nbd+unix:///EXPORT?socket=PATH');
   if (!/^[0-9]{1,9}$/.test(delay)) throw new Error('reconnect-delay is a number of seconds');
-  const server: NbdServer = socket === undefined ? serverAt(at) : { type: 'unix', path: socket };
+  const server: ServerAddress = socket === undefined ? serverAt(at) : { type: 'unix', path: socket };
   return { kind: 'nbd', server, exportName: decoded(exportName), reconnectDelayS: Number(delay), tls };
 }
 
-function serverAt(text: string): NbdServer {
+function serverAt(text: string): ServerAddress {
   const { address, name, port } = AUTHORITY.exec(text)?.groups ?? {};
   const host = address ?? name;
   if (host === undefined) throw new Error('the host is HOST, HOST:PORT or [ADDRESS]:PORT');

@@ -1,0 +1,222 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdir, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { sleep, waitFor } from '../base/deadline.ts';
+import { ShimError, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
+import { NODE_FLAGS, nodeEnvironment } from '../base/node-flags.ts';
+import { QemuProcess, argumentsOf, identify, type ExitInfo, type ProcessIdentity } from '../qemu/process.ts';
+import { relayArguments, relayOfCommandLine, type RelayPlace, type ServerAddress } from './relay-arguments.ts';
+
+/**
+ * The relays of one confined QEMU, a process for each volume on a server (nbd-relay-main.ts):
+ *
+ *     add.ts ─▶ start ─▶ relay ◀─ connects ─ QEMU          removal.ts, the end of QEMU ─▶ end
+ *     a new daemon ─▶ adopt: those that run, by their command lines
+ *
+ * A relay that ends before it is told to is started again where it was: QEMU connects once more, as it does when a
+ * server comes back.
+ */
+
+const PROGRAM = join(import.meta.dirname, '../nbd-relay-main.ts');
+const START_TIMEOUT_MS = 20_000;
+/** Longer than a relay takes to let its last bytes go. */
+const END_TIMEOUT_MS = 3000;
+const RESTART_PAUSE_MS = 500;
+const SAID_MAX = 500;
+const SOCKET_PREFIX = 'nbd-';
+
+/** What relays need to know of their sandbox. */
+export interface RelayHost {
+  readonly log: Logger;
+  /** The sandbox's directory, where they listen. */
+  readonly directory: string;
+  /** Its QEMU; undefined while there is none. */
+  qemu(): ProcessIdentity | undefined;
+  /** QEMU's user; 0: the daemon's own. */
+  uid(): number;
+  /** Aborted when QEMU has ended or the daemon leaves it. */
+  readonly ended: AbortSignal;
+}
+
+/** Where QEMU connects for the volume of a generation. As long a name as the longest of QEMU's own sockets has. */
+export function relaySocket(directory: string, generation: number): string {
+  return join(directory, `${SOCKET_PREFIX}${generation}`);
+}
+
+/** A relay that runs, or is being started again. */
+interface Running {
+  readonly server: ServerAddress;
+  process: QemuProcess;
+}
+
+export class Relays {
+  readonly #host: RelayHost;
+  /** By their sockets. */
+  readonly #running = new Map<string, Running>();
+  #adopted: Promise<void> | undefined;
+
+  constructor(host: RelayHost) {
+    this.#host = host;
+  }
+
+  /**
+   * Starts a relay, if it does not run.
+   * @param socket where it listens (`relaySocket`)
+   * @throws ShimError UNAVAILABLE / NBD_RELAY_NOT_STARTED
+   */
+  async start(socket: string, server: ServerAddress): Promise<void> {
+    if (this.#running.has(socket)) return;
+    this.#keep(socket, server, await this.#spawn(socket, server));
+  }
+
+  /** Ends a relay, and returns once it has ended and its socket is gone; does nothing where there is none. */
+  async end(socket: string): Promise<void> {
+    const running = this.#running.get(socket);
+    if (running !== undefined) {
+      this.#running.delete(socket);
+      await endProcess(running.process);
+    }
+    await rm(socket, { force: true });
+  }
+
+  /** QEMU has ended. Never rejects. */
+  async endAll(): Promise<void> {
+    const ends = await Promise.allSettled([...this.#running.keys()].map((socket) => this.end(socket)));
+    for (const end of ends) {
+      if (end.status === 'rejected') {
+        this.#host.log.warn({ problem: messageOf(end.reason) }, 'relay of a volume not ended');
+      }
+    }
+  }
+
+  /** Takes over the relays that an earlier daemon started, once. */
+  async adopt(): Promise<void> {
+    await (this.#adopted ??= this.#adopt());
+  }
+
+  /** Which server is behind a socket; undefined when no relay listens there. */
+  serverOf(socket: string): ServerAddress | undefined {
+    return this.#running.get(socket)?.server;
+  }
+
+  /** Sockets of all relays. */
+  get sockets(): readonly string[] {
+    return [...this.#running.keys()];
+  }
+
+  async #adopt(): Promise<void> {
+    const { directory, log } = this.#host;
+    const names = await readdir(directory).catch(() => []);
+    // The look at all processes of the host is for those sandboxes alone that have had one.
+    if (!names.some((name) => name.startsWith(SOCKET_PREFIX))) return;
+    for (const { identity, place } of await relaysBelow(directory)) {
+      const { socket, server } = place;
+      const isOurs = (args: readonly string[]): boolean => relayOfCommandLine(args)?.socket === socket;
+      const process = await QemuProcess.adopt(identity, isOurs);
+      if (process === undefined || this.#running.has(socket)) continue;
+      log.info({ socket, pid: process.pid }, 'relay of a volume adopted');
+      this.#keep(socket, server, process);
+    }
+  }
+
+  #keep(socket: string, server: ServerAddress, process: QemuProcess): void {
+    const running: Running = { server, process };
+    this.#running.set(socket, running);
+    this.#watch(socket, running);
+  }
+
+  #watch(socket: string, running: Running): void {
+    const { ended, log } = this.#host;
+    // One that was told to end is not in the list any more, also if that was while there was no process of it.
+    const isWanted = (): boolean => this.#running.get(socket) === running && !ended.aborted;
+    void running.process.exited.then(async (exit) => {
+      while (isWanted()) {
+        log.error({ socket, ...exit }, 'the relay of a volume has ended; starting another');
+        await sleep(RESTART_PAUSE_MS, ended).catch(() => undefined);
+        if (!isWanted()) return;
+        try {
+          running.process = await this.#spawn(socket, running.server);
+          if (isWanted()) this.#watch(socket, running);
+          else await endProcess(running.process);
+          return;
+        } catch (error) {
+          log.error({ socket, problem: messageOf(error) }, 'no relay for a volume');
+        }
+      }
+    });
+  }
+
+  /** In a session of its own: it outlives the daemon as QEMU does. */
+  async #spawn(socket: string, server: ServerAddress): Promise<QemuProcess> {
+    const qemu = this.#host.qemu();
+    if (qemu === undefined) throw notStarted(socket, 'there is no QEMU to start it for');
+    const place: RelayPlace = { socket, uid: this.#host.uid(), qemu, server };
+    const child = spawn(process.execPath, [...NODE_FLAGS, PROGRAM, ...relayArguments(place)], {
+      ...{ cwd: '/', detached: true, stdio: ['ignore', 'pipe', 'pipe'], env: nodeEnvironment() },
+    });
+    child.unref();
+    let said = '';
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (said = `${said}${text}`.slice(-SAID_MAX)));
+    const exited = exitOf(child);
+    try {
+      const ready = once(child.stdout, 'data').then(() => true);
+      const ended = exited.then(() => false);
+      if (!(await waitFor(Promise.race([ready, ended]), { milliseconds: START_TIMEOUT_MS }))) {
+        throw new Error(`it ended${said === '' ? '' : `: ${said.trim()}`}`);
+      }
+      return await QemuProcess.launched(child.pid ?? 0, exited);
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw notStarted(socket, messageOf(error), error);
+    } finally {
+      // It says nothing more; nobody waits for it.
+      child.stdout.destroy();
+      child.stderr.destroy();
+    }
+  }
+}
+
+async function exitOf(child: ReturnType<typeof spawn>): Promise<ExitInfo> {
+  const { promise, resolve } = Promise.withResolvers<ExitInfo>();
+  child.once('exit', (code, signal) => resolve({ code: code ?? undefined, signal: signal ?? undefined }));
+  child.once('error', () => {
+    if (child.pid === undefined) resolve({ code: undefined, signal: undefined });
+  });
+  return await promise;
+}
+
+/** Lets it pass on what it has, then ends it. */
+async function endProcess(relay: QemuProcess): Promise<void> {
+  await relay.kill('SIGTERM');
+  await waitFor(relay.exited, { milliseconds: END_TIMEOUT_MS }).catch(async () => {
+    await relay.kill('SIGKILL');
+    await relay.exited;
+  });
+}
+
+/** Relays whose sockets lie in a directory. Only those of this user count: anybody may have any command line. */
+async function relaysBelow(
+  directory: string,
+): Promise<readonly { readonly identity: ProcessIdentity; readonly place: RelayPlace }[]> {
+  const found: { identity: ProcessIdentity; place: RelayPlace }[] = [];
+  for (const name of await readdir('/proc')) {
+    if (!/^[0-9]+$/.test(name)) continue;
+    // Processes end while they are looked at.
+    const place = relayOfCommandLine(await argumentsOf(Number(name)).catch(() => []));
+    if (place === undefined || dirname(place.socket) !== directory) continue;
+    const owner = await stat(`/proc/${name}`).catch(() => undefined);
+    const identity = await identify(Number(name));
+    if (identity !== undefined && owner?.uid === process.geteuid?.()) found.push({ identity, place });
+  }
+  return found;
+}
+
+function notStarted(socket: string, why: string, cause?: unknown): ShimError {
+  return new ShimError('UNAVAILABLE', `the relay between QEMU and an NBD server was not started: ${why}`, {
+    reason: 'NBD_RELAY_NOT_STARTED',
+    metadata: { socket },
+    cause,
+  });
+}
