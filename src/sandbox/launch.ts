@@ -4,7 +4,7 @@ import { iothreadIds } from '../volume/model/placement.ts';
 import { FENCE_BRIDGE, bridgesFor } from '../volume/model/slots.ts';
 import type { RunningAccelerator } from '../qemu/argv.ts';
 import type { QemuProcess } from '../qemu/process.ts';
-import { findBootImages } from '../volume/boot-images.ts';
+import { findBootImages } from '../volume/looks.ts';
 import type { SandboxEnvironment } from './environment.ts';
 import type { Sandbox } from './sandbox.ts';
 import { hostnameOf } from './spec.ts';

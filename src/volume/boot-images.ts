@@ -18,7 +18,7 @@ export interface BootImages {
   readonly initrd: string;
 }
 
-type BootOptions = Pick<Config, 'kernel' | 'initrd' | 'boot_roots'>;
+export type BootOptions = Pick<Config, 'kernel' | 'initrd' | 'boot_roots'>;
 
 /** Permission bits of chmod(2): the group or others may write; others may. */
 const WRITABLE = 0o022;
@@ -28,19 +28,13 @@ const STICKY = 0o1000;
 const ROOT_UID = 0;
 
 /**
- * The images, with every symbolic link resolved. One that the configuration names is the operator's word, and may lie
- * anywhere; another must lie in boot_roots, and be nobody's to change but root's and the daemon's.
+ * An image, with every symbolic link resolved. It touches what a caller names, and runs in helpers (jobs.ts). An image
+ * that the configuration names is the operator's word, and may lie anywhere; another must lie in boot_roots, and be
+ * nobody's to change but root's and the daemon's.
  * @throws ShimError INVALID_ARGUMENT / WRONG_FILE_TYPE; FAILED_PRECONDITION / BOOT_IMAGE_NOT_FOUND; PERMISSION_DENIED /
  *   SOURCE_NOT_ACCESSIBLE, OUTSIDE_BOOT_ROOTS, BOOT_IMAGE_WRITABLE
  */
-export async function findBootImages(named: BootImages, config: BootOptions): Promise<BootImages> {
-  return {
-    kernel: await findImage('kernel', named.kernel, config),
-    initrd: await findImage('initrd', named.initrd, config),
-  };
-}
-
-async function findImage(option: 'kernel' | 'initrd', named: string, config: BootOptions): Promise<string> {
+export async function findBootImage(option: keyof BootImages, named: string, config: BootOptions): Promise<string> {
   const field = `spec.${option}`;
   const trusted = named === config[option];
   const path = await realpath(named).catch((error: unknown) => {

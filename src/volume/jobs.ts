@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises';
 import type { Config } from '../config.ts';
 import type { JobContext } from '../files/serve.ts';
+import { findBootImage } from './boot-images.ts';
 import { beforeCreation, digestOfDevice, emptyAgain } from './image-bytes.ts';
 import { readLuks1 } from './luks-image.ts';
 import type { IntendedUse, Inspection } from './source/module.ts';
@@ -27,6 +28,7 @@ export const VOLUME_JOBS = {
       (found) => found.isBlockDevice(),
       () => false,
     ),
+  findBootImage: (_context: JobContext, ...args: Parameters<typeof findBootImage>) => findBootImage(...args),
   readLuks1: (_context: JobContext, ...args: Parameters<typeof readLuks1>) => readLuks1(...args),
   beforeCreation: (_context: JobContext, ...args: Parameters<typeof beforeCreation>) => beforeCreation(...args),
   digestOfDevice: (_context: JobContext, ...args: Parameters<typeof digestOfDevice>) => digestOfDevice(...args),

@@ -1,5 +1,6 @@
 import type { Config } from '../config.ts';
 import { fileHelpers, type DescriptorSender, type LookAt } from '../files/helpers.ts';
+import type { BootImages, BootOptions } from './boot-images.ts';
 import type { VOLUME_JOBS } from './jobs.ts';
 import type { Inspection, IntendedUse } from './source/module.ts';
 import { moduleOf, type SourceSpec } from './source/registry.ts';
@@ -65,6 +66,15 @@ export async function freeBytesFor(source: SourceSpec, limits: LookLimits): Prom
   const module = moduleOf(source);
   const path = module.filePath(source);
   return await (path === undefined ? module.freeBytes(source) : look('freeBytes', path, limits, source));
+}
+
+/** Both boot images, with every symbolic link resolved. @throws as findBootImage; as `look` */
+export async function findBootImages(named: BootImages, config: BootOptions & LookLimits): Promise<BootImages> {
+  const { kernel, initrd, boot_roots } = config;
+  const find = (option: keyof BootImages): Promise<string> =>
+    look('findBootImage', named[option], config, option, named[option], { kernel, initrd, boot_roots });
+  const [foundKernel, foundInitrd] = await Promise.all([find('kernel'), find('initrd')]);
+  return { kernel: foundKernel, initrd: foundInitrd };
 }
 
 function at(path: string, config: LookLimits): LookAt {

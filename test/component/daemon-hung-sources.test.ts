@@ -36,6 +36,19 @@ describe('sources on a file system that never answers', { skip, timeout: 120_000
     assert.deepEqual(await rig.client.listVolumes('one'), []);
   });
 
+  it('named as a kernel: Create fails with SOURCE_NOT_ANSWERING, and leaves nothing', async () => {
+    await using system = await hungFileSystem();
+    assert.ok(system !== undefined);
+    await using rig = await FakeVmRig.start({ source_timeout_ms: 300 });
+    const creates = Array.from({ length: ATTACHES }, (_, index) =>
+      refusal(rig.client.createSandbox({ sandboxId: `s${index}`, spec: { kernel: join(system.path, 'vmlinuz') } })),
+    );
+    for (const seen of await Promise.all(creates)) {
+      assert.deepEqual([seen.code, seen.reason], ['UNAVAILABLE', 'SOURCE_NOT_ANSWERING'], seen.message);
+    }
+    assert.deepEqual(await rig.client.listSandboxes(), []);
+  });
+
   it('hold nobody else up: attach, detach, journal, stop and the end of the daemon', async () => {
     await using system = await hungFileSystem();
     assert.ok(system !== undefined);
