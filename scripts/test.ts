@@ -13,6 +13,9 @@ import { endHoldersBelow } from '../test/support/template-holders.ts';
 import { shellChecks } from './lib/shell-lint.ts';
 import { list, testFiles } from './lib/test-files.ts';
 
+/** So many files are named with their time. */
+const LONGEST = 8;
+
 interface Tally {
   passed: number;
   failed: number;
@@ -109,6 +112,12 @@ async function check(name: string, file: string, args: readonly string[]): Promi
   }
 }
 
+/** The files that took longest, with their seconds. */
+function longest(took: ReadonlyMap<string, number>): string {
+  const sorted = [...took].sort(([, one], [, other]) => other - one).slice(0, LONGEST);
+  return sorted.map(([file, ms]) => `${basename(file, '.test.ts')} ${Math.round(ms / 1000)} s`).join(', ');
+}
+
 /** Runs test files; those of `picked` when given. */
 async function runKind(kind: Kind, title: string, picked?: readonly string[]): Promise<void> {
   const files = (filesOf.get(kind.name) ?? []).filter((file) => picked?.includes(basename(file)) ?? true);
@@ -116,6 +125,13 @@ async function runKind(kind: Kind, title: string, picked?: readonly string[]): P
   const started = performance.now();
   const before = { ...tally };
   const stream = run({ files, concurrency: kind.concurrency, timeout: kind.timeoutMs });
+  const took = new Map<string, number>();
+  const onEnd = (event: { nesting: number; file?: string; details: { duration_ms: number } }): void => {
+    if (event.nesting > 0 || event.file === undefined) return;
+    took.set(event.file, (took.get(event.file) ?? 0) + event.details.duration_ms);
+  };
+  stream.on('test:pass', onEnd);
+  stream.on('test:fail', onEnd);
   stream.on('test:pass', (event) => {
     if (event.details.type === 'suite') return;
     if (event.skip !== undefined) {
@@ -141,6 +157,7 @@ async function runKind(kind: Kind, title: string, picked?: readonly string[]): P
     `${title}: ${tally.passed - before.passed} passed, ${tally.failed - before.failed} failed, ` +
       `${tally.skipped - before.skipped} skipped, ${files.length} files, ${seconds} s`,
   );
+  console.log(`  longest: ${longest(took)}`);
 }
 
 /** Has the tests' daemons start sandboxes from templates, which they share (test/support/daemon.ts reads this). */

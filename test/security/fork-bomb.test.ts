@@ -87,6 +87,11 @@ describe('a container that takes all it can get', { timeout: TIME_LIMIT_MS }, ()
     return (await output).toString();
   }
 
+  async function inGuest(script: string): Promise<string> {
+    const done = await sandbox().agent.exec({ path: '/bin/sh', args: ['-c', script], timeoutMs: 60_000 });
+    return done.stdout.toString().trim();
+  }
+
   const figures = async (id: string): Promise<{ pidsCurrent?: number | undefined; pidsMax?: number | undefined }> =>
     await containers().stats(id);
 
@@ -113,9 +118,9 @@ describe('a container that takes all it can get', { timeout: TIME_LIMIT_MS }, ()
   it('memory: the kernel ends what is in that container, and nothing else', async () => {
     const other = await started('neighbour', 'sleep 100000');
     const bomb = await started('hungry', MEMORY_BOMB);
-    await until('the kernel has ended something in it', async () => {
-      return ((await containers().stats('hungry')).memoryEvents['oom_kill'] ?? 0) >= 3;
-    });
+    const ended = async (): Promise<boolean> =>
+      ((await containers().stats('hungry')).memoryEvents['oom_kill'] ?? 0) >= 1;
+    await until('the kernel has ended something in it', ended, TIME_LIMIT_MS / 2);
     assert.equal(await said('neighbour', 'one', 'echo here'), 'here\n');
     assert.equal(other.exit, undefined);
     await sandbox().agent.ping();
@@ -132,13 +137,12 @@ describe('a container that takes all it can get', { timeout: TIME_LIMIT_MS }, ()
     const small = await started('small', 'sleep 100000', asked);
     const { pidsMax, memoryMaxBytes } = await containers().stats('small');
     assert.deepEqual([pidsMax, memoryMaxBytes], [50, 33_554_432]);
-    const done = await sandbox().agent.exec({
-      path: '/bin/sh',
-      args: ['-c', 'stat -f -c "%b %S" /dev/shm'],
-      timeoutMs: 60_000,
-    });
-    const [blocks = 0, bytes = 0] = done.stdout.toString().trim().split(' ').map(Number);
+    const [blocks = 0, bytes = 0] = (await inGuest('stat -f -c "%b %S" /dev/shm')).split(' ').map(Number);
     assert.equal(blocks * bytes, 67_108_864);
+    // The agent has a group of its own, whose memory is not taken for others.
+    const [group, low] = (await inGuest('cat /proc/$PPID/cgroup /sys/fs/cgroup/qshim-agent/memory.low')).split('\n');
+    assert.equal(group, '0::/qshim-agent');
+    assert.ok(Number(low) >= 16 * 1024 * 1024, `it keeps ${low} bytes`);
     await small.kill(9);
     await small.exited;
     await small.delete();

@@ -2,6 +2,7 @@
 # container gets that asks for nothing, with the names of the files of a control group.
 
 G=/sys/fs/cgroup/qshim
+AGENT=/sys/fs/cgroup/qshim-agent
 # In KiB, of what was free before the first container: an eighth is the guest's own, within these.
 RESERVE_MIN=16384
 RESERVE_MAX=131072
@@ -27,8 +28,10 @@ limit_all() {
     if [ $memory -gt 0 ] && set_limit $G/memory.max $memory; then echo "memory.max $share"; fi
     if [ "$threads" -gt 16 ] && set_limit $G/pids.max $((threads / 2)); then echo "pids.max $((threads / 4))"; fi
   } > "$R/limits"
-  # Others go first when memory runs out: commands of the agent's are no containers, and have no limit.
-  [ "$PPID" -gt 1 ] && echo -500 > "/proc/$PPID/oom_score_adj"
+  # Others go first when memory runs out: commands of the agent's are no containers, and have no limit. Their group keeps the
+  # reserve, which the kernel takes from others' caches before.
+  [ "$PPID" -gt 1 ] && echo -500 > "/proc/$PPID/oom_score_adj" &&
+    mkdir -p $AGENT && set_limit $AGENT/memory.low $((reserve * 1024)) && echo "$PPID" > $AGENT/cgroup.procs
   # It may be no file system of its own.
   mount -o remount,size=65536k /dev/shm
 } 2> /dev/null
