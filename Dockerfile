@@ -23,7 +23,7 @@ FROM debian:12-slim@sha256:3783cc01769c7b2b1b83a5c5ad96c815348e28ed7da68e2e36870
 # A user that owns its directories and nothing else: neither the daemon nor QEMU needs to be root. Its number is fixed,
 # so that directories of the host can be given to it.
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils libtcmalloc-minimal4 \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends qemu-system-x86 qemu-utils bubblewrap libtcmalloc-minimal4 \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --gid 64420 qshim \
  && useradd --uid 64420 --gid 64420 --no-create-home --home-dir /var/lib/qshim --shell /usr/sbin/nologin qshim \

@@ -177,9 +177,9 @@ const configSchema = z.strictObject({
     ),
   confine: z
     .enum(CONFINE_LEVELS)
-    .default('off')
+    .default('degraded')
     .describe(
-      'Whether each QEMU runs confined: `full` refuses to start a sandbox when a wall is missing on this host, `degraded` starts it with those that there are and says so, `off` runs QEMU as the daemon. docs/security.md says what the walls are.',
+      'Whether each QEMU runs confined: `degraded` starts a sandbox with the walls that this host has and says which are missing, `full` refuses to start it when one is missing, `off` runs QEMU as the daemon. Choose `full` where the host has them all. docs/security.md says what they are.',
     ),
   confine_uids: z
     .string()

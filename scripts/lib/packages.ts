@@ -5,6 +5,7 @@ import { execa } from 'execa';
 
 /** Debian's package for each command that the project's scripts and tests use. */
 const packageOfCommand = {
+  bwrap: 'bubblewrap',
   'qemu-system-x86_64': 'qemu-system-x86',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',

@@ -81,7 +81,9 @@ export class Cells {
         allocator: this.#config.qemu_allocator,
         uid: parseUidRange(this.#config.confine_uids).first,
       });
-      this.#log.info({ missing: walls.missing }, 'confinement of qemu tried');
+      const { missing } = walls;
+      if (missing.length === 0) this.#log.info('qemu is confined by every wall');
+      else this.#log.warn({ missing }, 'qemu is confined with walls missing');
       return walls;
     })();
     return this.#walls;

@@ -27,6 +27,11 @@ export interface WallOptions {
 }
 
 const TRIAL_TIMEOUT_MS = 20_000;
+/** With the packages of Debian that bring them. */
+const PROGRAMS = [
+  [BWRAP, 'bubblewrap'],
+  [SETPRIV, 'util-linux'],
+] as const;
 
 /**
  * Capabilities that the daemon needs so that QEMUs can have users of their own, by their numbers in
@@ -93,7 +98,11 @@ async function orMissing(
 }
 
 async function layoutFor({ qemuBinary, allocator }: WallOptions): Promise<QemuLayout> {
-  for (const file of [BWRAP, SETPRIV]) await access(file, constants.X_OK);
+  for (const [file, name] of PROGRAMS) {
+    await access(file, constants.X_OK).catch((error: unknown) => {
+      throw new Error(`${file} of the package ${name} cannot be run: ${messageOf(error)}`, { cause: error });
+    });
+  }
   return await qemuLayout(qemuBinary, allocator.startsWith('/') ? [allocator] : []);
 }
 

@@ -1,5 +1,6 @@
 import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import { BWRAP, cellArguments } from '../../src/confine/command.ts';
@@ -11,13 +12,20 @@ import { bareQemuBinary } from '../support/bare-qemu.ts';
 import { cellsFor } from '../support/cells.ts';
 import { START_TIMEOUT_MS, testLaunch } from '../support/template-vm.ts';
 import { Samples, median, ratio, type Section } from './figures.ts';
-import { timed, type Bench } from './rig.ts';
+import { DISK_BYTES, SETTLE_MS, startDaemon, timed, type Bench } from './rig.ts';
 
 const UID = 1_900_000_000;
 const TRUE = '/usr/bin/true';
+const ATTACH = 'attach 1';
+const DETACH = 'detach 1';
+/** Two runs of one and the same differ by as much. */
+const NOISE = 1.1;
 const UUID = '00000000-0000-4000-8000-000000000000';
 
-/** What confinement costs a start: QEMU to its greeting, in a cell and without one, and the launchers with nothing. */
+/**
+ * What confinement costs a start: QEMU to its greeting, in a cell and without one, and the launchers with nothing; and
+ * what it costs an attach.
+ */
 export async function confinement(bench: Bench): Promise<Section> {
   const samples = new Samples();
   const plain = await cellsFor({ confine: 'off', qemu_binary: bareQemuBinary, qemu_allocator: 'system' });
@@ -39,6 +47,7 @@ export async function confinement(bench: Bench): Promise<Section> {
     samples.add('launchers', '/usr/bin/true', await timed(() => execa(TRUE)));
     bench.say(`confinement: round ${round + 1}`);
   }
+  await attaching(bench, samples);
   const greet = samples.row(start);
   const middle = (row: string, who: string): number => median(samples.row(row)?.samples[who] ?? []);
   const cost = middle(start, 'confined') - middle(start, 'not confined');
@@ -49,6 +58,8 @@ export async function confinement(bench: Bench): Promise<Section> {
     rows: samples.rows(),
     ratios: [
       ratio(greet, 'confined', 'not confined'),
+      ratio(samples.row(ATTACH), 'confined', 'not confined', { kind: 'at most', value: NOISE }),
+      ratio(samples.row(DETACH), 'confined', 'not confined', { kind: 'at most', value: NOISE }),
       {
         what: 'ms that confinement adds to a start, less those of bwrap and setpriv by themselves',
         value: cost - launchers,
@@ -62,6 +73,34 @@ export async function confinement(bench: Bench): Promise<Section> {
         : `Missing here: ${missing.map(({ part }) => part).join(', ')}.`,
     ],
   };
+}
+
+/** A volume of a running sandbox, in turns. */
+async function attaching(bench: Bench, samples: Samples): Promise<void> {
+  await using stack = new AsyncDisposableStack();
+  const sides = [];
+  for (const [name, confine] of [
+    ['confined', 'degraded'],
+    ['not confined', 'off'],
+  ] as const) {
+    const daemon = stack.use(await startDaemon(bench, { config: { confine, template: 'off' } }));
+    await daemon.client.createSandbox({ sandboxId: 'vm' });
+    sides.push({ name, daemon, path: await daemon.rawFile('disk.raw', DISK_BYTES) });
+  }
+  // The first round warms up.
+  for (let round = 0; round <= (bench.quick ? 5 : 25); round += 1) {
+    for (const { name, daemon, path } of sides) {
+      const volume = { sandboxId: 'vm', volumeId: `v${round}` };
+      const attach = await timed(() => daemon.client.attach({ ...volume, spec: { rawFile: { path } } }));
+      await sleep(SETTLE_MS);
+      const detach = await timed(() => daemon.client.detach(volume));
+      await sleep(SETTLE_MS);
+      if (round === 0) continue;
+      samples.add(ATTACH, name, attach);
+      samples.add(DETACH, name, detach);
+    }
+    bench.say(`confinement: attach, round ${round}`);
+  }
 }
 
 async function greeting(bench: Bench, cells: Awaited<ReturnType<typeof cellsFor>>): Promise<number> {

@@ -61,4 +61,26 @@ describe('a confined QEMU', { skip }, () => {
     await daemon.client.attach({ sandboxId: 'vm', volumeId: 'a', spec: { rawFile: { path }, encryption } });
     assert.match(await daemon.client.guest('vm', 'dd if=/dev/vda bs=512 count=1 2>/dev/null'), /^kept\n/);
   });
+
+  it('by default; where bubblewrap is missing QEMU runs without, and log and sandbox say why', async () => {
+    {
+      await using daemon = await TestDaemon.start();
+      const { qemuPid } = await daemon.client.createSandbox({ sandboxId: 'vm' });
+      assert.ok((await ownNamespaces(qemuPid)).includes('net'));
+    }
+    const hide = 'mount --bind /dev/null /usr/bin/bwrap && exec "$@"';
+    await using daemon = await TestDaemon.start({ prefix: ['unshare', '-m', 'sh', '-c', hide, 'sh'] });
+    const { confinement, qemuPid } = await daemon.client.createSandbox({ sandboxId: 'vm' });
+    // The daemon has a mount namespace of its own in this test.
+    assert.deepEqual(await ownNamespaces(qemuPid), ['mnt']);
+    assert.equal(confinement?.level, 'CONFINEMENT_LEVEL_DEGRADED');
+    const why = confinement.missing.find(({ part }) => part === 'namespaces')?.reason ?? '';
+    assert.match(why, /package bubblewrap/);
+    const warning = (await daemon.log())
+      .split('\n')
+      .find((line) => line.includes('"qemu is confined with walls missing"'));
+    assert.match(warning ?? '', /"level":"warn".*package bubblewrap/);
+    const path = await daemon.rawFile('a.raw');
+    await daemon.client.attach({ sandboxId: 'vm', volumeId: 'a', spec: { rawFile: { path } } });
+  });
 });

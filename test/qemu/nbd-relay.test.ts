@@ -50,7 +50,7 @@ await describe('the relay between a confined QEMU and an NBD server', { skip }, 
     assert.deepEqual([socket.uid, socket.mode & 0o777], [confinement?.uid, 0o600], 'nobody else may connect');
 
     // A write error would end the loop: there is no reconnect delay.
-    const loop = `i=0; while dd if=/dev/zero of=${guestDevice} bs=4k count=8 oflag=direct 2>/tmp/said; do i=$((i+1)); echo $i > /tmp/count; done`;
+    const loop = `i=0; while [ ! -e /tmp/stop ] && dd if=/dev/zero of=${guestDevice} bs=4k count=8 oflag=direct 2>/tmp/said; do i=$((i+1)); echo $i > /tmp/count; done; touch /tmp/stopped`;
     await first.client.guest('vm', `(${loop}) >/dev/null 2>&1 &`);
     await until('it writes', async () => (await first.client.guest('vm', 'cat /tmp/count 2>/dev/null || true')) !== '');
     await first.kill('SIGKILL');
@@ -64,8 +64,8 @@ await describe('the relay between a confined QEMU and an NBD server', { skip }, 
     await until('it goes on writing', async () => (await count()) > before);
     assert.deepEqual([health?.failing, health?.errors], [false, 0]);
     assert.deepEqual(await relays(stateDir), started);
-    await second.client.guest('vm', 'kill $(pidof dd) 2>/dev/null; sleep 0.2; ! pidof dd');
-    await second.client.detach({ sandboxId: 'vm', volumeId: 'n', force: true });
+    await second.client.guest('vm', 'touch /tmp/stop; until [ -e /tmp/stopped ]; do sleep 0.1; done');
+    await second.client.detach({ sandboxId: 'vm', volumeId: 'n' });
     assert.deepEqual(await relays(stateDir), []);
     assert.ok(!(await readdir(stateDir)).some((name) => name.startsWith('nbd-')));
   });

@@ -191,6 +191,8 @@ export interface DaemonOptions {
   readonly uid?: number;
   /** Arguments of node itself, such as `--import FILE`. */
   readonly nodeArguments?: readonly string[];
+  /** Words before its command: a program that becomes the daemon. */
+  readonly prefix?: readonly string[];
   /** Runs it as an operator does, by bin/qshimd. */
   readonly launcher?: boolean;
   /** Another version's code to run, instead of this one's: the directory that has its src/. */
@@ -256,7 +258,7 @@ export class TestDaemon implements AsyncDisposable {
       options.launcher === true
         ? [join(tree, 'bin/qshimd')]
         : [process.execPath, ...NODE_FLAGS, ...(options.nodeArguments ?? []), join(tree, 'src/main.ts')];
-    const [file = '', ...args] = [...command, ...flags];
+    const [file = '', ...args] = [...(options.prefix ?? []), ...command, ...flags];
     const child = spawn(file, args, {
       stdio: ['ignore', log.fd, log.fd],
       env: { ...process.env, ...options.environment },

@@ -237,6 +237,8 @@ describe('qshim doctor', () => {
     assert.match(detail, /this host has namespaces, uid, landlock; missing: cgroup \(no cgroup2 is mounted\)/);
     assert.match(remedy ?? '', /mount cgroup2/);
     assert.equal(confinementFinding('full', missing).status, 'failure');
+    const bare = confinementFinding('degraded', [{ part: 'namespaces', why: 'nothing to make them with' }]);
+    assert.match(bare.remedy ?? '', /install bubblewrap/);
   });
 });
 

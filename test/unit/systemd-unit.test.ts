@@ -99,7 +99,7 @@ describe('packaging/qshimd.service', () => {
 describe('packaging/confined.conf', () => {
   it('takes the capabilities that confinement needs, and no others', async () => {
     const settings = await settingsOf('confined.conf');
-    holds(settings, { User: ['root'], SupplementaryGroups: [''], Environment: ['QSHIM_CONFINE=degraded'] });
+    holds(settings, { User: ['root'], SupplementaryGroups: [''], Environment: ['QSHIM_CONFINE=full'] });
     const capabilities = (settings.get('CapabilityBoundingSet') ?? []).flatMap((value) => value.split(' '));
     assert.deepEqual(capabilities.sort(), [
       'CAP_CHOWN',
