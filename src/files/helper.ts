@@ -3,6 +3,7 @@ import { closeSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { join } from 'node:path';
 import { NODE_FLAGS, nodeEnvironment } from '../base/node-flags.ts';
+import { LeadsElsewhere } from './leads.ts';
 import { messagePair, sendWithDescriptor } from './native.ts';
 import { errorFrom, type Answer, type Request } from './wire.ts';
 
@@ -105,7 +106,7 @@ export class Helper {
    * Has it do something, and gives what came of it. One request at a time.
    * @param timeoutMs for how long the file system may give no sign of life
    * @param onSign hears of each
-   * @throws HelperEnded; what the job throws
+   * @throws HelperEnded; LeadsElsewhere; what the job throws
    */
   async ask(asked: Asked, timeoutMs: number, onSign: () => void = () => undefined): Promise<unknown> {
     if (this.#ended !== undefined) throw this.#ended;
@@ -164,6 +165,9 @@ export class Helper {
         return;
       case 'done':
         waiting.settle.resolve(answer.value);
+        return;
+      case 'elsewhere':
+        waiting.settle.reject(new LeadsElsewhere(answer.path));
         return;
       case 'failed':
         waiting.settle.reject(errorFrom(answer.error));

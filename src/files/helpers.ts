@@ -1,6 +1,7 @@
 import { monotonicMs, waitFor } from '../base/deadline.ts';
 import { ShimError, errnoOf } from '../base/errors.ts';
 import { Helper, HelperEnded } from './helper.ts';
+import { LINKS_MAX, LeadsElsewhere } from './leads.ts';
 import { mountPointOf } from './mounts.ts';
 
 /**
@@ -78,13 +79,33 @@ export class FileHelpers implements Disposable {
    * @throws what the job throws; ShimError UNAVAILABLE / SOURCE_NOT_ANSWERING, RESOURCE_EXHAUSTED / OUT_OF_DESCRIPTORS
    */
   async ask(job: string, args: readonly unknown[], at: LookAt): Promise<unknown> {
-    const { helper, onSign, over } = await this.#turn(at);
-    try {
-      return await helper.ask({ kind: 'run', job, args }, at.timeoutMs, onSign);
-    } catch (error) {
-      throw error instanceof HelperEnded ? notAnswering(at, error.message) : error;
-    } finally {
-      over();
+    const { value, over } = await this.#run(job, args, at);
+    over();
+    return value;
+  }
+
+  /**
+   * Runs a job where its path leads. A symbolic link that leads to a file system that hangs takes a helper from that
+   * one, and from no other.
+   */
+  async #run(
+    job: string,
+    args: readonly unknown[],
+    at: LookAt,
+  ): Promise<{ readonly helper: Helper; readonly value: unknown; readonly over: () => void }> {
+    let { path } = at;
+    for (let hops = 0; ; hops += 1) {
+      const { helper, onSign, over } = await this.#turn({ ...at, path });
+      try {
+        const request = { kind: 'run', job, args, path: hops < LINKS_MAX ? path : '/' } as const;
+        return { helper, value: await helper.ask(request, at.timeoutMs, onSign), over };
+      } catch (error) {
+        over();
+        if (!(error instanceof LeadsElsewhere)) {
+          throw error instanceof HelperEnded ? notAnswering(at, error.message) : error;
+        }
+        ({ path } = error);
+      }
     }
   }
 
@@ -93,26 +114,20 @@ export class FileHelpers implements Disposable {
    * @throws as ask
    */
   async keep(job: string, args: readonly unknown[], at: LookAt): Promise<Kept> {
-    const { helper, onSign, over } = await this.#turn(at);
-    try {
-      const value = await helper.ask({ kind: 'run', job, args }, at.timeoutMs, onSign);
-      const send: DescriptorSender = async (socket, bytes) => {
-        helper.layReady(bytes, socket);
-        await helper.ask({ kind: 'give' }, at.timeoutMs).catch((error: unknown) => {
-          throw error instanceof HelperEnded ? Object.assign(error, { sent: true }) : error;
-        });
-      };
-      // To close may hang as well: nobody waits for it.
-      const drop = (): void =>
-        void helper
-          .ask({ kind: 'drop' }, at.timeoutMs)
-          .catch(() => helper.end())
-          .then(over);
-      return { value, send, [Symbol.dispose]: drop };
-    } catch (error) {
-      over();
-      throw error instanceof HelperEnded ? notAnswering(at, error.message) : error;
-    }
+    const { helper, value, over } = await this.#run(job, args, at);
+    const send: DescriptorSender = async (socket, bytes) => {
+      helper.layReady(bytes, socket);
+      await helper.ask({ kind: 'give' }, at.timeoutMs).catch((error: unknown) => {
+        throw error instanceof HelperEnded ? Object.assign(error, { sent: true }) : error;
+      });
+    };
+    // To close may hang as well: nobody waits for it.
+    const drop = (): void =>
+      void helper
+        .ask({ kind: 'drop' }, at.timeoutMs)
+        .catch(() => helper.end())
+        .then(over);
+    return { value, send, [Symbol.dispose]: drop };
   }
 
   /** Starts a helper, so that the first look need not wait for it. */

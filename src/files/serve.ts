@@ -2,6 +2,7 @@ import { closeSync } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
 import { flushCompileCache } from 'node:module';
 import { giveDescriptor } from './give.ts';
+import { LeadsElsewhere, leadsElsewhere } from './leads.ts';
 import { dieWithParent, receiveDescriptor } from './native.ts';
 import { onProgress } from './progress.ts';
 import { GIVE_BYTES_MAX, GIVE_DESCRIPTOR, errorData, type Answer, type Request } from './wire.ts';
@@ -40,6 +41,8 @@ export function serveJobs(jobs: Readonly<Record<string, Job>>): void {
   const work = async (request: Request): Promise<unknown> => {
     switch (request.kind) {
       case 'run': {
+        const elsewhere = await leadsElsewhere(request.path);
+        if (elsewhere !== undefined) throw new LeadsElsewhere(elsewhere);
         const job = jobs[request.job];
         if (job === undefined) throw new Error(`no job ${request.job}`);
         // The daemon's side has the types (looks.ts of the folder whose jobs they are).
@@ -65,7 +68,12 @@ export function serveJobs(jobs: Readonly<Record<string, Job>>): void {
     answering = id;
     work(request).then(
       (value) => answer({ id, kind: 'done', value }),
-      (error: unknown) => answer({ id, kind: 'failed', error: errorData(error) }),
+      (error: unknown) =>
+        answer(
+          error instanceof LeadsElsewhere
+            ? { id, kind: 'elsewhere', path: error.path }
+            : { id, kind: 'failed', error: errorData(error) },
+        ),
     );
   });
   answer({ id: 0, kind: 'ready' });

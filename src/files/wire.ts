@@ -4,8 +4,17 @@ import type { Reason, ShimCode } from '../base/reasons.ts';
 /** What the daemon and its helpers say to each other over Node's own channel (structured clone). */
 
 export type Request =
-  /** Runs a job of the helper's table. What it opens to be kept stays open until `drop`. */
-  | { readonly id: number; readonly kind: 'run'; readonly job: string; readonly args: readonly unknown[] }
+  /**
+   * Runs a job of the helper's table, which touches one path, if that stays on the file system on which it begins. What
+   * it opens to be kept stays open until `drop`.
+   */
+  | {
+      readonly id: number;
+      readonly kind: 'run';
+      readonly job: string;
+      readonly args: readonly unknown[];
+      readonly path: string;
+    }
   /** On descriptor 3 lie bytes and a socket: sends them there, with what is kept open beside them. */
   | { readonly id: number; readonly kind: 'give' }
   /** Closes what is kept open. */
@@ -15,6 +24,8 @@ export type Answer =
   /** It is up. Not an answer to anything. */
   | { readonly id: 0; readonly kind: 'ready' }
   | { readonly id: number; readonly kind: 'done'; readonly value: unknown }
+  /** Nothing was done: the path leads to another file system, there. */
+  | { readonly id: number; readonly kind: 'elsewhere'; readonly path: string }
   | { readonly id: number; readonly kind: 'failed'; readonly error: ErrorData }
   /** The file system has answered something: the time limit begins anew. */
   | { readonly id: number; readonly kind: 'progress' };

@@ -2,6 +2,7 @@ import { constants, type Stats } from 'node:fs';
 import { open, realpath, type FileHandle } from 'node:fs/promises';
 import { dirname, join, basename } from 'node:path';
 import { errnoOf, isShimError } from '../base/errors.ts';
+import { rootAbove } from '../files/roots.ts';
 import { keyError, type KeyReason } from './errors.ts';
 
 /**
@@ -38,7 +39,8 @@ export async function readSecretFile(wanted: SecretFile): Promise<Buffer> {
     if (!wanted.path.startsWith('/') || wanted.path.includes('\0')) throw refuse('must be an absolute path');
     // The directory part may hold links, the last part may not.
     const path = join(await realpath(dirname(wanted.path)), basename(wanted.path));
-    if (!(await liesBelow(path, wanted.directories))) throw refuse('lies below none of the allowed directories');
+    const below = await rootAbove(path, wanted.path, wanted.directories);
+    if (below === undefined || below === path) throw refuse('lies below none of the allowed directories');
     // O_NONBLOCK: a FIFO must not hold the daemon up. It has no effect on regular files.
     await using file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     const stats = await file.stat();
@@ -63,14 +65,6 @@ function problemOf(stats: Stats, kind: SecretKind): string | undefined {
   const groupReads = kind === 'credential' && (stats.mode & GROUP_READ) !== 0 && stats.gid !== 0;
   const closed = (stats.mode & FORBIDDEN[kind]) === 0 && !groupReads;
   return closed ? undefined : `mode ${(stats.mode & 0o7777).toString(8)} opens it to others`;
-}
-
-async function liesBelow(path: string, directories: readonly string[]): Promise<boolean> {
-  for (const directory of directories) {
-    const real = await realpath(directory).catch(() => undefined);
-    if (real !== undefined && path.startsWith(real === '/' ? '/' : `${real}/`)) return true;
-  }
-  return false;
 }
 
 async function readExactly(file: FileHandle, bytes: number, changed: () => Error): Promise<Buffer> {

@@ -1,8 +1,9 @@
 import type { Stats } from 'node:fs';
 import { access, constants, realpath, stat } from 'node:fs/promises';
-import { dirname, sep } from 'node:path';
+import { dirname } from 'node:path';
 import { ShimError, errnoOf, invalidArgument, messageOf, shimError } from '../base/errors.ts';
 import type { Config } from '../config.ts';
+import { rootAbove } from '../files/roots.ts';
 import type { BackingClaims } from './claims.ts';
 import { fileIdentity } from './source/open-file.ts';
 
@@ -40,7 +41,7 @@ export async function findBootImage(option: keyof BootImages, named: string, con
   const path = await realpath(named).catch((error: unknown) => {
     throw unreadable(option, named, trusted, error);
   });
-  const root = rootOf(path, await realRoots(config.boot_roots));
+  const root = await rootAbove(path, named, config.boot_roots);
   // Before anything is told of what lies there.
   if (!trusted && root === undefined) throw outsideRoots(field, named, path, config.boot_roots);
   await access(path, constants.R_OK).catch((error: unknown) => {
@@ -107,7 +108,7 @@ export async function refusalOfWriting(
   identity: string,
   config: BootOptions,
 ): Promise<ShimError | undefined> {
-  const root = rootOf(path, await realRoots(config.boot_roots));
+  const root = await rootAbove(path, path, config.boot_roots);
   const why = root === undefined ? await optionThatNames(identity, config) : `lies in ${root}, which boot_roots names`;
   if (why === undefined) return undefined;
   return new ShimError('PERMISSION_DENIED', `${path} ${why}: no volume may write to what guests boot`, {
@@ -122,14 +123,6 @@ async function optionThatNames(identity: string, config: BootOptions): Promise<s
     if (found !== undefined && fileIdentity(found) === identity) return `is what the option ${option} names`;
   }
   return undefined;
-}
-
-async function realRoots(roots: readonly string[]): Promise<readonly string[]> {
-  return await Promise.all(roots.map((root) => realpath(root).catch(() => root)));
-}
-
-function rootOf(path: string, roots: readonly string[]): string | undefined {
-  return roots.find((root) => path === root || path.startsWith(root.endsWith(sep) ? root : root + sep));
 }
 
 function unreadable(option: 'kernel' | 'initrd', named: string, trusted: boolean, error: unknown): ShimError {

@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
-import { mkdir, mkdtemp, open, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { errnoOf, isShimError } from '../../src/base/errors.ts';
 import { configWith } from '../../src/config.ts';
 import { FileHelpers } from '../../src/files/helpers.ts';
+import { leadsElsewhere } from '../../src/files/leads.ts';
 import { mountPointOf } from '../../src/files/mounts.ts';
 import { errorData, errorFrom } from '../../src/files/wire.ts';
 import { PLACE_FLAGS, messagePair, openBeneath, receiveDescriptor } from '../../src/files/native.ts';
@@ -31,6 +32,34 @@ function thrown(act: () => unknown): string | undefined {
   }
   return undefined;
 }
+
+describe('where a path leads', () => {
+  it('out of its file system: by a link, by .., by a mount on the way; and no further', async () => {
+    const home = await realpath(await mkdtemp(join(tmpdir(), 'qshim-leads-')));
+    try {
+      await mkdir(join(home, 'a/b'), { recursive: true });
+      await mkdir(join(home, 'mounted'));
+      await writeFile(join(home, 'a/b/file'), '');
+      await symlink('b/file', join(home, 'a/near'));
+      await symlink('../mounted/x', join(home, 'a/far'));
+      await symlink('/other/place', join(home, 'a/absolute'));
+      await symlink(join(home, 'a'), join(home, 'self'));
+      await symlink('round', join(home, 'round'));
+      const points = ['/', home, join(home, 'mounted'), '/other'];
+      const mountinfo = points.map((point, id) => `${id} 0 0:1 / ${point} rw - tmpfs x rw`).join('\n');
+      const leads = (path: string): Promise<string | undefined> => leadsElsewhere(`${home}/${path}`, mountinfo);
+      for (const stays of ['a/b/file', 'a/near', 'self/b', 'a/../a/near', 'missing/x', 'round', '.']) {
+        assert.equal(await leads(stays), undefined, stays);
+      }
+      assert.equal(await leads('a/far'), `${home}/mounted/x`);
+      assert.equal(await leads('a/absolute/deep'), '/other/place/deep');
+      assert.equal(await leads('a/../../up'), `${dirname(home)}/up`);
+      assert.equal(await leadsElsewhere(`${home}/mounted/../a`, mountinfo), `${home}/a`);
+    } finally {
+      await rm(home, { recursive: true });
+    }
+  });
+});
 
 describe('a file below a root', () => {
   it('is opened without following a symbolic link, at the end or on the way, and without leaving the root', async () => {
@@ -154,6 +183,33 @@ describe('a file system that hangs', async () => {
     assert.ok(system.taken() > 0, 'the file system was asked');
     assert.equal(await reasonOf(look(join(system.path, 'later'))), 'SOURCE_NOT_ANSWERING');
     assert.equal(await look(path, 60_000), false);
+  });
+
+  it('takes nothing from the file system on which a link to it lies', { skip }, async () => {
+    await using system = await hung();
+    using helpers = new FileHelpers();
+    const path = join(directory, 'beside');
+    await writeFile(path, 'bytes');
+    await symlink(system.path, join(directory, 'folder'));
+    await symlink('folder/file', join(directory, 'link'));
+    const look = (at: string, timeoutMs = TIMEOUT_MS): Promise<unknown> =>
+      helpers.ask('isBlockDevice', [at], { path: at, timeoutMs });
+    const looks = Array.from({ length: 12 }, () => reasonOf(look(join(directory, 'link'))));
+    assert.deepEqual([...new Set(await Promise.all(looks))], ['SOURCE_NOT_ANSWERING']);
+    assert.equal(await look(path, 60_000), false);
+  });
+
+  it('holds up nobody whose file lies below another root', { skip }, async () => {
+    await using system = await hung();
+    using helpers = new FileHelpers();
+    const path = join(directory, 'below');
+    await writeFile(path, 'bytes');
+    const roots = [system.path, join(system.path, 'deep'), directory];
+    const at = { path, timeoutMs: TIMEOUT_MS };
+    assert.equal(await helpers.ask('resolveAllowed', ['field', path, roots], at), await realpath(path));
+    const outside = helpers.ask('resolveAllowed', ['field', '/etc/hostname', roots], { ...at, path: '/etc/hostname' });
+    assert.equal(await reasonOf(outside), 'OUTSIDE_ALLOWED_ROOTS');
+    assert.equal(system.taken(), 0, 'nobody has asked it');
   });
 
   it('gives no key, and says so in time', { skip }, async () => {

@@ -1,9 +1,10 @@
 import { closeSync, fstatSync, type Stats } from 'node:fs';
 import { constants, open, realpath, stat, type FileHandle } from 'node:fs/promises';
-import { basename, dirname, relative, sep } from 'node:path';
+import { basename, dirname, relative } from 'node:path';
 import { ShimError, errnoOf, invalidArgument, messageOf } from '../../base/errors.ts';
 import type { Config } from '../../config.ts';
 import { PLACE_FLAGS, PLACE_OF_FILE, openBeneath } from '../../files/native.ts';
+import { rootAbove } from '../../files/roots.ts';
 import { checkHostPath } from '../model/disk.ts';
 
 /**
@@ -61,16 +62,11 @@ async function resolveBelow(
   allowedRoots: readonly string[],
 ): Promise<{ readonly resolved: string; readonly root: string }> {
   checkHostPath(field, path);
-  const [resolved, ...roots] = await Promise.all([
-    realpath(path).catch((error: unknown) => {
-      throw unreachable(field, path, error);
-    }),
-    ...allowedRoots.map((root) => realpath(root).catch(() => root)),
-  ]);
-  for (const base of roots) {
-    if (resolved === base || resolved.startsWith(base.endsWith(sep) ? base : base + sep))
-      return { resolved, root: base };
-  }
+  const resolved = await realpath(path).catch((error: unknown) => {
+    throw unreachable(field, path, error);
+  });
+  const root = await rootAbove(resolved, path, allowedRoots);
+  if (root !== undefined) return { resolved, root };
   throw new ShimError(
     'PERMISSION_DENIED',
     `${field} = ${JSON.stringify(path)}${resolved === path ? '' : ` (which is ${resolved})`} lies outside allowed_roots (${allowedRoots.join(', ')})`,
