@@ -115,16 +115,19 @@ export class FileHelpers implements Disposable {
    */
   async keep(job: string, args: readonly unknown[], at: LookAt): Promise<Kept> {
     const { helper, value, over } = await this.#run(job, args, at);
+    let sending: Promise<unknown> = Promise.resolve();
     const send: DescriptorSender = async (socket, bytes) => {
       helper.layReady(bytes, socket);
-      await helper.ask({ kind: 'give' }, at.timeoutMs).catch((error: unknown) => {
+      const sent = helper.ask({ kind: 'give' }, at.timeoutMs);
+      sending = sent.catch(() => undefined);
+      await sent.catch((error: unknown) => {
         throw error instanceof HelperEnded ? Object.assign(error, { sent: true }) : error;
       });
     };
-    // To close may hang as well: nobody waits for it.
+    // To close may hang as well: nobody waits for it. QEMU may have answered before the helper has.
     const drop = (): void =>
-      void helper
-        .ask({ kind: 'drop' }, at.timeoutMs)
+      void sending
+        .then(() => helper.ask({ kind: 'drop' }, at.timeoutMs))
         .catch(() => helper.end())
         .then(over);
     return { value, send, [Symbol.dispose]: drop };

@@ -2,6 +2,7 @@ import { readFile, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
+import { fdsets } from '../../src/qemu/inventory.ts';
 import { QmpClient } from '../../src/qmp/client.ts';
 import type { ApiClient } from '../support/daemon.ts';
 import { until } from '../support/until.ts';
@@ -15,6 +16,8 @@ export interface QemuLook {
   /** Devices and block nodes of volumes, by their names. */
   readonly devices: readonly string[];
   readonly nodes: readonly string[];
+  /** Sets of descriptors of volumes, by their names. */
+  readonly fdSets: readonly string[];
   /** Everything else that could be left behind; must never change. */
   readonly baseline: string;
 }
@@ -32,20 +35,22 @@ export async function lookAtQemu(stateDir: string): Promise<QemuLook> {
     names('/machine/peripheral'),
     names('/objects'),
     qmp.run('query-named-block-nodes', { flat: true }),
-    qmp.run('query-fdsets'),
+    fdsets(qmp),
     qmp.run('query-status'),
   ]);
+  const sets = fdSets.map(({ name }) => name).sort();
   const nodes = blockNodes.map((node) => node['node-name'] ?? '').sort();
   const others = (all: readonly string[]): readonly string[] => all.filter((name) => !VOLUME_NAME.test(name));
   return {
     status,
     devices: peripherals.filter((name) => VOLUME_NAME.test(name)),
     nodes: nodes.filter((name) => VOLUME_NAME.test(name)),
+    fdSets: sets.filter((name) => VOLUME_NAME.test(name)),
     baseline: JSON.stringify({
       peripherals: others(peripherals),
       objects,
       nodes: others(nodes),
-      fdSets: fdSets.length,
+      fdSets: others(sets),
     }),
   };
 }

@@ -176,6 +176,11 @@ async function checkQemu(
       });
     }
   }
+  for (const name of qemu.fdSets.filter(
+    (one) => !attached.some(({ generation }) => one === `vol-${generation}-fdset`),
+  )) {
+    problems.push({ kind: 'leaked', text: `descriptors ${name} in QEMU of ${model.id} belong to no ATTACHED volume` });
+  }
   model.baseline ??= qemu.baseline;
   if (qemu.baseline !== model.baseline) {
     problems.push({ kind: 'leaked', text: `${model.id} had ${model.baseline} and has ${qemu.baseline}` });

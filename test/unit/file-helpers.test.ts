@@ -132,6 +132,24 @@ describe('a file below a root', () => {
       closeSync(qemus);
     }
   });
+
+  it('is let go of once it was sent, when QEMU has answered before the helper', async () => {
+    const path = join(directory, 'quick');
+    writeFileSync(path, Buffer.alloc(512, 'seen'));
+    const source = await openSource({ kind: 'raw-file', path }, USE, configWith({ allowed_roots: [directory] }));
+    const [ours, qemus] = messagePair();
+    try {
+      const sent = source.send(ours, Buffer.from('add-fd'));
+      source[Symbol.dispose]();
+      await sent;
+      const { descriptor } = receiveDescriptor(qemus, 100);
+      assert.ok(descriptor !== undefined);
+      closeSync(descriptor);
+    } finally {
+      closeSync(ours);
+      closeSync(qemus);
+    }
+  });
 });
 
 it('an error of a helper tells the daemon whether something had been sent', () => {
