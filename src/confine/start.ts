@@ -61,10 +61,12 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
   const exited = exitOf(launcher);
   let pid: number | undefined;
   try {
-    pid = await childPid(launcher.stdio[info] as Readable | undefined, exited);
+    // With no descriptor left Node gives it no streams at all, which its types do not tell.
+    const stdio = (launcher as Partial<ChildProcess>).stdio;
+    pid = await childPid(stdio?.[info] as Readable | undefined, exited);
     if (cell.cgroup !== '') {
       await enterCgroup(cell.cgroup, pid);
-      (launcher.stdio[info + 1] as Writable).end('1');
+      (stdio?.[info + 1] as Writable).end('1');
     }
     return await QemuProcess.launched(pid, exited);
   } catch (error) {

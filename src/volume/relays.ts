@@ -1,9 +1,10 @@
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, rm, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { sleep, waitFor } from '../base/deadline.ts';
-import { ShimError, messageOf } from '../base/errors.ts';
+import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { NODE_FLAGS, nodeEnvironment } from '../base/node-flags.ts';
 import { QemuProcess, argumentsOf, identify, type ExitInfo, type ProcessIdentity } from '../qemu/process.ts';
@@ -26,6 +27,7 @@ const END_TIMEOUT_MS = 3000;
 const RESTART_PAUSE_MS = 500;
 const SAID_MAX = 500;
 const SOCKET_PREFIX = 'nbd-';
+const NO_DESCRIPTOR: ReadonlySet<string | undefined> = new Set(['EMFILE', 'ENFILE']);
 
 /** What relays need to know of their sandbox. */
 export interface RelayHost {
@@ -64,7 +66,7 @@ export class Relays {
   /**
    * Starts a relay, if it does not run.
    * @param socket where it listens (`relaySocket`)
-   * @throws ShimError UNAVAILABLE / NBD_RELAY_NOT_STARTED
+   * @throws ShimError UNAVAILABLE / NBD_RELAY_NOT_STARTED, RESOURCE_EXHAUSTED / OUT_OF_DESCRIPTORS
    */
   async start(socket: string, server: ServerAddress): Promise<void> {
     if (this.#running.has(socket)) return;
@@ -153,32 +155,52 @@ export class Relays {
     const qemu = this.#host.qemu();
     if (qemu === undefined) throw notStarted(socket, 'there is no QEMU to start it for');
     const place: RelayPlace = { socket, uid: this.#host.uid(), qemu, server };
-    const child = spawn(process.execPath, [...NODE_FLAGS, PROGRAM, ...relayArguments(place)], {
+    const child: ChildProcess = spawn(process.execPath, [...NODE_FLAGS, PROGRAM, ...relayArguments(place)], {
       ...{ cwd: '/', detached: true, stdio: ['ignore', 'pipe', 'pipe'], env: nodeEnvironment() },
     });
+    // Before all else: with no descriptor left the child has no streams, and fails once this has returned.
+    const failed = failureOf(child);
+    const exited = exitOf(child);
     child.unref();
     let said = '';
-    child.stderr.setEncoding('utf8').on('data', (text: string) => (said = `${said}${text}`.slice(-SAID_MAX)));
-    const exited = exitOf(child);
+    const { stdout, stderr } = streamsOf(child);
     try {
-      const ready = once(child.stdout, 'data').then(() => true);
+      stderr?.setEncoding('utf8').on('data', (text: string) => (said = `${said}${text}`.slice(-SAID_MAX)));
       const ended = exited.then(() => false);
+      if (stdout === undefined || child.pid === undefined) throw await failed;
+      const ready = once(stdout, 'data').then(() => true);
       if (!(await waitFor(Promise.race([ready, ended]), { milliseconds: START_TIMEOUT_MS }))) {
         throw new Error(`it ended${said === '' ? '' : `: ${said.trim()}`}`);
       }
-      return await QemuProcess.launched(child.pid ?? 0, exited);
+      return await QemuProcess.launched(child.pid, exited);
     } catch (error) {
       child.kill('SIGKILL');
       throw notStarted(socket, messageOf(error), error);
     } finally {
       // It says nothing more; nobody waits for it.
-      child.stdout.destroy();
-      child.stderr.destroy();
+      stdout?.destroy();
+      stderr?.destroy();
     }
   }
 }
 
-async function exitOf(child: ReturnType<typeof spawn>): Promise<ExitInfo> {
+/** Its output; undefined where there was no descriptor for it, which Node's types do not tell. */
+function streamsOf(child: ChildProcess): {
+  readonly stdout: Readable | undefined;
+  readonly stderr: Readable | undefined;
+} {
+  const { stdout, stderr } = child as Partial<ChildProcess>;
+  return { stdout: stdout ?? undefined, stderr: stderr ?? undefined };
+}
+
+/** Why it could not be run; never settles where it could. */
+async function failureOf(child: ChildProcess): Promise<Error> {
+  const { promise, resolve } = Promise.withResolvers<Error>();
+  child.on('error', resolve);
+  return await promise;
+}
+
+async function exitOf(child: ChildProcess): Promise<ExitInfo> {
   const { promise, resolve } = Promise.withResolvers<ExitInfo>();
   child.once('exit', (code, signal) => resolve({ code: code ?? undefined, signal: signal ?? undefined }));
   child.once('error', () => {
@@ -214,6 +236,13 @@ async function relaysBelow(
 }
 
 function notStarted(socket: string, why: string, cause?: unknown): ShimError {
+  if (NO_DESCRIPTOR.has(errnoOf(cause))) {
+    return new ShimError(
+      'RESOURCE_EXHAUSTED',
+      'the relay between QEMU and an NBD server was not started: no file descriptors are left',
+      { reason: 'OUT_OF_DESCRIPTORS', metadata: { socket }, cause },
+    );
+  }
   return new ShimError('UNAVAILABLE', `the relay between QEMU and an NBD server was not started: ${why}`, {
     reason: 'NBD_RELAY_NOT_STARTED',
     metadata: { socket },
