@@ -1,7 +1,7 @@
 import { appendFile, open, rename } from 'node:fs/promises';
 import { errnoOf, messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { Denials } from './denials.ts';
+import { Denials, type LeftOut } from './denials.ts';
 
 /** One line of the audit log. Names and references only: nothing in it is secret. */
 export interface AuditEntry {
@@ -96,9 +96,9 @@ export class AuditLog implements AsyncDisposable {
 
   /** Takes a denial down, or counts it: of one caller, so many have lines of their own (denials.ts). As `write`. */
   writeDenial(entry: AuditEntry): void {
-    const leftOut = this.#denials.count(entry.caller);
-    if (leftOut === undefined) return;
-    if (leftOut > 0) this.#tell({ caller: entry.caller, leftOut });
+    const before = this.#denials.count(entry.caller);
+    if (before === undefined) return;
+    if (before.leftOut > 0) this.#tell(before);
     this.write(entry);
   }
 
@@ -106,7 +106,7 @@ export class AuditLog implements AsyncDisposable {
     for (const counted of this.#denials.settle()) this.#tell(counted);
   }
 
-  #tell({ caller, leftOut }: { readonly caller: string; readonly leftOut: number }): void {
+  #tell({ caller, leftOut }: LeftOut): void {
     this.#line({ caller, outcome: 'PERMISSION_DENIED', deniedWithoutLine: leftOut });
   }
 

@@ -8,6 +8,12 @@ const PER_SECOND = 1;
 const CALLERS_MAX = 1024;
 const OTHERS = 'others';
 
+/** Denials without lines. */
+export interface LeftOut {
+  readonly caller: string;
+  readonly leftOut: number;
+}
+
 interface Denied {
   readonly bucket: TokenBucket;
   leftOut: number;
@@ -25,9 +31,13 @@ export class Denials {
     this.#nowMs = nowMs;
   }
 
-  /** Counts one. @returns how many were left out before it; undefined: this one is left out too */
-  count(caller: string): number | undefined {
-    const denied = this.#of(caller);
+  /**
+   * Counts one.
+   * @returns how many were left out before it, and of whom; undefined: this one is left out too
+   */
+  count(caller: string): LeftOut | undefined {
+    const name = this.#nameOf(caller);
+    const denied = this.#of(name);
     if (denied.bucket.tokens < 1) {
       denied.leftOut += 1;
       return undefined;
@@ -35,18 +45,25 @@ export class Denials {
     denied.bucket.take(1);
     const { leftOut } = denied;
     denied.leftOut = 0;
-    return leftOut;
+    return { caller: name, leftOut };
   }
 
   /** What was left out and not told yet, of each caller; it counts as told. */
-  settle(): readonly { readonly caller: string; readonly leftOut: number }[] {
+  settle(): readonly LeftOut[] {
     const found = [...this.#callers].flatMap(([caller, { leftOut }]) => (leftOut > 0 ? [{ caller, leftOut }] : []));
-    for (const denied of this.#callers.values()) denied.leftOut = 0;
+    for (const [caller, denied] of this.#callers) {
+      denied.leftOut = 0;
+      // Whoever comes anew has as much.
+      if (denied.bucket.tokens >= AT_ONCE) this.#callers.delete(caller);
+    }
     return found;
   }
 
-  #of(caller: string): Denied {
-    const name = this.#callers.has(caller) || this.#callers.size < CALLERS_MAX ? caller : OTHERS;
+  #nameOf(caller: string): string {
+    return this.#callers.has(caller) || this.#callers.size < CALLERS_MAX ? caller : OTHERS;
+  }
+
+  #of(name: string): Denied {
     const known = this.#callers.get(name);
     if (known !== undefined) return known;
     const made = { bucket: new TokenBucket(PER_SECOND, AT_ONCE, this.#nowMs), leftOut: 0 };

@@ -274,7 +274,7 @@ export const QMP_CONTRACT = {
     'job-dismiss': { arguments: { id: true }, returns: {} },
     'query-iothreads': { arguments: {}, returns: { id: true, 'thread-id': true } },
     'add-fd': { arguments: { 'fdset-id': true, opaque: true }, returns: { 'fdset-id': true, fd: true } },
-    'remove-fd': { arguments: { 'fdset-id': true }, returns: {} },
+    'remove-fd': { arguments: { 'fdset-id': true, fd: true }, returns: {} },
     'query-fdsets': { arguments: {}, returns: { 'fdset-id': true, fds: { fd: true, opaque: true } } },
     migrate: { arguments: { uri: true }, returns: {} },
     'migrate-incoming': { arguments: { uri: true }, returns: {} },

@@ -322,8 +322,8 @@ export interface QmpCommands {
     { readonly 'fdset-id': number; readonly opaque?: string },
     { readonly 'fdset-id': number; readonly fd: number }
   >;
-  /** All of a set. While the VM is paused nothing is closed: ask again once it runs (monitor/misc.c). */
-  readonly 'remove-fd': Command<{ readonly 'fdset-id': number }, Empty>;
+  /** One of a set, or all of it. While the VM is paused nothing is closed: ask again once it runs (monitor/misc.c). */
+  readonly 'remove-fd': Command<{ readonly 'fdset-id': number; readonly fd?: number }, Empty>;
   readonly 'query-fdsets': Command<
     undefined,
     readonly {

@@ -108,13 +108,19 @@ export async function refusalOfWriting(
   identity: string,
   config: BootOptions,
 ): Promise<ShimError | undefined> {
-  const root = await rootAbove(path, path, config.boot_roots);
+  const root = await anyRootAbove(path, config.boot_roots);
   const why = root === undefined ? await optionThatNames(identity, config) : `lies in ${root}, which boot_roots names`;
   if (why === undefined) return undefined;
   return new ShimError('PERMISSION_DENIED', `${path} ${why}: no volume may write to what guests boot`, {
     reason: 'BOOT_IMAGE_READ_ONLY',
     metadata: { path },
   });
+}
+
+/** Here none may be passed over: each is resolved, wherever it lies. They are the operator's. */
+async function anyRootAbove(path: string, roots: readonly string[]): Promise<string | undefined> {
+  const real = await Promise.all(roots.map((root) => realpath(root).catch(() => root)));
+  return await rootAbove(path, path, real);
 }
 
 async function optionThatNames(identity: string, config: BootOptions): Promise<string | undefined> {

@@ -21,10 +21,12 @@ export class MemoryFiles implements AsyncDisposable {
   readonly #directory: string;
   readonly #fdset: number;
   readonly #files: { readonly file: FileHandle; readonly length: number }[] = [];
+  /** Numbers of the descriptors that QEMU has of them. */
+  readonly #given: number[] = [];
 
   /**
    * @param directory must be in memory
-   * @param fdset the set of descriptors that they are given in, which nobody else uses
+   * @param fdset the set of descriptors that they are given in; others of this VM may use it at the same time
    */
   constructor(qmp: QmpClient, directory: string, fdset: number) {
     this.#qmp = qmp;
@@ -46,6 +48,7 @@ export class MemoryFiles implements AsyncDisposable {
     const { fd } = await this.#qmp.addDescriptor({ 'fdset-id': this.#fdset }, (socket, text) =>
       giveDescriptor(socket, text, readable.fd),
     );
+    this.#given.push(fd);
     return `/proc/self/fd/${fd}`;
   }
 
@@ -55,9 +58,12 @@ export class MemoryFiles implements AsyncDisposable {
       await file.write(Buffer.alloc(length), 0, length, 0);
       await file.close();
     }
-    if (this.#files.length === 0) return;
+    // These and no others: beside them lie those of volumes that are attached at the same time, which QEMU has yet to
+    // read, and a number that is free again may be the next one's.
     // Without a connection QEMU closes what nothing uses by itself (monitor/fds.c, monitor_fdsets_cleanup).
-    await this.#qmp.run('remove-fd', { 'fdset-id': this.#fdset }).catch(() => undefined);
+    for (const fd of this.#given) {
+      await this.#qmp.run('remove-fd', { 'fdset-id': this.#fdset, fd }).catch(() => undefined);
+    }
   }
 }
 

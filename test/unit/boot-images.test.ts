@@ -53,6 +53,23 @@ class Scratch implements AsyncDisposable {
   }
 }
 
+describe('a root that is a link on a file system of its own', () => {
+  it('is still no place to write in', async () => {
+    await using scratch = await Scratch.make();
+    // Neither / nor where the file lies.
+    const elsewhere = await mkdtemp('/dev/shm/qshim-boot-');
+    try {
+      await symlink(scratch.path('boot'), join(elsewhere, 'images'));
+      const config = { ...scratch.config, boot_roots: [join(elsewhere, 'images')] };
+      const source = { kind: 'raw-file', path: scratch.path('boot/k') } as const;
+      const refused = { code: 'PERMISSION_DENIED', reason: 'BOOT_IMAGE_READ_ONLY' };
+      await assert.rejects(inspectSource({ ...BASE_SPEC, readOnly: false, source }, config), refused);
+    } finally {
+      await rm(elsewhere, { recursive: true });
+    }
+  });
+});
+
 describe('which boot images may be named', () => {
   it("those below boot_roots, with every link resolved, and the configuration's own anywhere", async () => {
     await using scratch = await Scratch.make();

@@ -10,6 +10,7 @@ import { ACCESS } from '../../src/api/access.ts';
 import { ShimError } from '../../src/base/errors.ts';
 import { silentLogger } from '../../src/base/log.ts';
 import { AuditLog, type AuditEntry, type AuditOptions } from '../../src/callers/audit.ts';
+import { Denials } from '../../src/callers/denials.ts';
 import { Gate } from '../../src/callers/gate.ts';
 import { CONTAINERD, type Identity } from '../../src/callers/identity.ts';
 import { Policy } from '../../src/callers/policy.ts';
@@ -150,6 +151,20 @@ describe('the audit log', () => {
       assert.equal(whole.length + counted, 1000);
       assert.deepEqual(new Set(told.map(({ caller }) => caller)), new Set(['uid 7']));
     });
+  });
+
+  it('of more callers than are told apart, nobody is charged with what others did', () => {
+    const denials = new Denials(() => 0);
+    for (let caller = 0; caller < 1100; caller += 1) {
+      for (let turn = 0; turn < 60; turn += 1) denials.count(`cn ${caller}`);
+    }
+    const told = denials.settle();
+    assert.equal(told.find(({ caller }) => caller === 'cn 7')?.leftOut, 10);
+    assert.equal(
+      told.find(({ caller }) => caller === 'cn 1050'),
+      undefined,
+    );
+    assert.equal(told.find(({ caller }) => caller === 'others')?.leftOut, 76 * 60 - 50);
   });
 
   it('that cannot be written keeps its lines, and says so; where it is required, nothing begins', async () => {
