@@ -1,5 +1,5 @@
 import { closeSync, constants, existsSync, openSync } from 'node:fs';
-import { mkdir, rm } from 'node:fs/promises';
+import { chmod, chown, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { Backoff } from '../base/backoff.ts';
@@ -19,9 +19,12 @@ export type PortHost = Pick<VolumeHost, 'log' | 'config' | 'link' | 'gone' | 'co
   /** What the guest may cost. */
   readonly budget?: GuestBudget;
   readonly files: { readonly directory: string };
+  /** The user that QEMU has for itself; 0: it has the daemon's. */
+  readonly qemuUid: number;
 };
 
 const PORTS_DIRECTORY = 'ports';
+const CONFINED_MODE = 0o711;
 const FIRST_NR = Math.max(AGENT_PORT_NR, IDENTITY_PORT_NR, UEVENT_PORT_NR) + 1;
 /** Linux 6.1 loses some of a burst of additions; with this between two of them it lost none in 500. */
 const ADDITION_SPACING_MS = 10;
@@ -179,6 +182,11 @@ export class SerialPorts implements Ports {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     for (const path of paths) await rm(path, { force: true });
     await execa('mkfifo', ['-m', '600', '--', ...paths]);
+    const { qemuUid } = this.#host;
+    if (qemuUid === 0) return;
+    // It can open those that are there, and make none.
+    await chmod(this.#directory, CONFINED_MODE);
+    for (const path of paths) await chown(path, qemuUid, qemuUid);
   }
 
   #fifos({ nr, kind }: PortState): readonly string[] {

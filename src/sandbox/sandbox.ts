@@ -256,7 +256,7 @@ export class Sandbox implements VolumeHost {
       log: this.log,
       directory: identity.directory,
       qemu: () => this.qemu?.identity,
-      uid: () => this.#launched.confinement.uid,
+      uid: () => this.qemuUid,
       ended: this.#ended.signal,
     });
     this.ioErrors = new IoErrors(this);
@@ -321,6 +321,11 @@ export class Sandbox implements VolumeHost {
   get confined(): boolean {
     const { level, missing } = this.#launched.confinement;
     return level !== 'off' && !missing.some(({ part }) => part === 'namespaces');
+  }
+
+  /** The user and group that QEMU has for itself; 0: it has the daemon's. */
+  get qemuUid(): number {
+    return this.#launched.confinement.uid;
   }
 
   get qemu(): QemuProcess | undefined {

@@ -73,7 +73,7 @@ async function rig(cleanup: AsyncDisposableStack): Promise<{ ports: SerialPorts;
   cleanup.defer(() => rm(directory, { recursive: true }));
   const qemu = cleanup.use(new FakeChardevs());
   const host = {
-    ...{ log: silentLogger(), gone: new AbortController().signal, files: { directory } },
+    ...{ log: silentLogger(), gone: new AbortController().signal, files: { directory }, qemuUid: 0 },
     config: { guest_ports_max: 16, unplug_retry_ms: 1, unplug_retry_max_ms: 1 },
     ...{ commit: () => Promise.resolve(), commitSoon: () => undefined },
     link: { ready: () => Promise.resolve(qemu) },
