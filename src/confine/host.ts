@@ -24,6 +24,8 @@ export interface WallOptions {
   readonly allocator: string;
   /** The first user id of the range, for a trial. */
   readonly uid: number;
+  /** Of this process (proc_pid_mountinfo(5)); tests have another. */
+  readonly mountinfo?: string;
 }
 
 const TRIAL_TIMEOUT_MS = 20_000;
@@ -79,11 +81,17 @@ export async function lookAtWalls(options: WallOptions): Promise<HostWalls> {
   if (!cell.users) lacks('landlock', 'it comes with the user');
   // Where setpriv has it and a trial with it fails, the kernel has none: nothing is missing that could be had.
   else if (!landlock) lacks('landlock', 'this setpriv has no --landlock-access (util-linux 2.40 has)');
-  const cgroups = await findCgroups().catch((error: unknown) => lacks('cgroup', messageOf(error)));
+  const cgroups = await cgroupsFor(works, options).catch((error: unknown) => lacks('cgroup', messageOf(error)));
   return { ...works, cgroups, missing };
 }
 
 type Tried = Pick<HostWalls, 'layout' | 'users' | 'landlock'>;
+
+/** QEMU is put into its group while bwrap waits: one that is started without bwrap would never be in it. */
+async function cgroupsFor({ layout }: Tried, { mountinfo }: WallOptions): Promise<Cgroups> {
+  if (layout === undefined) throw new Error('it comes with the namespaces');
+  return await findCgroups(mountinfo);
+}
 
 async function orMissing(
   cell: Tried,

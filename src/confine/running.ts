@@ -6,13 +6,15 @@ import type { UidRange } from './uids.ts';
 /** Of a group that cells.ts made: below `qshim` in the root of cgroup2, wherever that is mounted. */
 const OWN_GROUP = /^0::(\/qshim\/[^/\n]+)$/m;
 
+/** Of those that bwrap makes: a start of the daemon by systemd makes no new ones of these, but of mounts it does. */
+const TELLING_NAMESPACES = ['pid', 'net'] as const;
+
 /**
  * How a QEMU is seen to be confined whose record is lost; undefined: it is not. That it has Landlock nothing tells.
  * @throws the system error when it cannot be looked at
  */
 export async function confinementOf(pid: number, { first, last }: UidRange): Promise<CellFacts | undefined> {
-  const [its, ours] = await Promise.all([readlink(`/proc/${pid}/ns/mnt`), readlink('/proc/self/ns/mnt')]);
-  if (its === ours) return undefined;
+  if (!(await hasOwnNamespaces(pid))) return undefined;
   const status = await readFile(`/proc/${pid}/status`, 'utf8');
   const uid = Number(/^Uid:\s+(\d+)/m.exec(status)?.[1] ?? 0);
   const own = uid >= first && uid <= last;
@@ -31,4 +33,12 @@ export async function confinementOf(pid: number, { first, last }: UidRange): Pro
     missing: missing.map((part) => ({ part, why: 'not seen in the running QEMU; the record of its start is lost' })),
     cgroup,
   };
+}
+
+async function hasOwnNamespaces(pid: number): Promise<boolean> {
+  for (const name of TELLING_NAMESPACES) {
+    const [its, ours] = await Promise.all([readlink(`/proc/${pid}/ns/${name}`), readlink(`/proc/self/ns/${name}`)]);
+    if (its === ours) return false;
+  }
+  return true;
 }

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,8 +9,9 @@ import fc from 'fast-check';
 import { cgroupFiles, findCgroups, mountOfCgroup2, removeCgroup } from '../../src/confine/cgroup.ts';
 import { cellArguments, parentsOf, type CellCommand } from '../../src/confine/command.ts';
 import { UNCONFINED, cellFactsSchema } from '../../src/confine/facts.ts';
-import { lackingCapabilities } from '../../src/confine/host.ts';
+import { lackingCapabilities, lookAtWalls } from '../../src/confine/host.ts';
 import { isBelow, parseLdd, withoutCovered, type QemuLayout } from '../../src/confine/layout.ts';
+import { confinementOf } from '../../src/confine/running.ts';
 import { exitOfQemu } from '../../src/confine/start.ts';
 import { Uids, parseUidRange, uidsOfProcesses } from '../../src/confine/uids.ts';
 import { confinementFinding } from '../../src/doctor/confine-checks.ts';
@@ -211,6 +214,23 @@ describe('control groups', () => {
     }
   });
 
+  it('none without namespaces: QEMU would not be put into it', async () => {
+    const root = await mkdtemp(join(tmpdir(), 'qshim-cgroup-'));
+    try {
+      await writeFile(join(root, 'cgroup.controllers'), 'cpu io memory pids\n');
+      await writeFile(join(root, 'cgroup.subtree_control'), 'cpu io memory pids\n');
+      await mkdir(join(root, 'qshim'));
+      await writeFile(join(root, 'qshim/cgroup.subtree_control'), 'cpu io memory pids\n');
+      const mountinfo = `30 1 0:26 / ${root} rw - cgroup2 cgroup2 rw`;
+      const options = { qemuBinary: '/nonexistent/qemu', allocator: 'system', uid: 1_900_000_000, mountinfo };
+      const { layout, cgroups, missing } = await lookAtWalls(options);
+      assert.deepEqual([layout, cgroups], [undefined, undefined]);
+      assert.equal(missing.find(({ part }) => part === 'cgroup')?.why, 'it comes with the namespaces');
+    } finally {
+      await rm(root, { recursive: true });
+    }
+  });
+
   it('a hybrid host says which controllers it lacks', async () => {
     const root = await mkdtemp(join(tmpdir(), 'qshim-cgroup-'));
     try {
@@ -273,5 +293,33 @@ describe('cells', () => {
     assert.deepEqual(exitOfQemu(1, undefined), { code: 1, signal: undefined });
     assert.deepEqual(exitOfQemu(137, undefined), { code: undefined, signal: 'SIGKILL' });
     assert.deepEqual(exitOfQemu(255, undefined), { code: 255, signal: undefined });
+  });
+});
+
+describe('a QEMU whose record is lost', { skip: process.getuid?.() !== 0 && 'only root makes namespaces' }, () => {
+  const range = parseUidRange('7000-7003');
+  const startedBelow = async (unshare: readonly string[]): Promise<{ readonly pid: number } & Disposable> => {
+    // /proc is the host's: there a process finds itself by the pid that this process knows it by.
+    const script = 'read pid rest < /proc/self/stat; echo "$pid"; exec sleep 600';
+    const stdio = ['ignore', 'pipe', 'inherit'] as const;
+    const started = spawn('unshare', [...unshare, 'sh', '-c', script], { stdio: [...stdio] });
+    const [said] = (await once(started.stdout, 'data')) as [Buffer];
+    const pid = Number(said.toString());
+    return { pid, [Symbol.dispose]: () => void process.kill(pid, 'SIGKILL') };
+  };
+
+  it('is not confined because its daemon was started with other mounts', async () => {
+    using qemu = await startedBelow(['--mount']);
+    assert.equal(await confinementOf(qemu.pid, range), undefined);
+  });
+
+  it('is confined with the namespaces that bwrap makes', async () => {
+    using qemu = await startedBelow(['--mount', '--pid', '--fork', '--net']);
+    const facts = await confinementOf(qemu.pid, range);
+    assert.equal(facts?.level, 'degraded');
+    assert.deepEqual(
+      facts.missing.map(({ part }) => part),
+      ['uid', 'cgroup', 'landlock'],
+    );
   });
 });
