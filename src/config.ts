@@ -195,7 +195,7 @@ const configSchema = z.strictObject({
     .max(1_048_576)
     .default(768)
     .describe(
-      "MiB that the control group of a confined QEMU allows beside its guest's memory: QEMU's own, and the page cache of its volumes.",
+      "MiB that the control group of a confined QEMU allows beside its guest's memory: QEMU's own, and the page cache of its volumes. Without KVM, 1024 MiB for translated code come on top.",
     ),
   confine_io_max: z
     .array(z.string().regex(/^[0-9]+:[0-9]+( (r|w)(bps|iops)=[0-9]+)+$/, 'must be a line of io.max'))

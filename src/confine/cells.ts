@@ -30,7 +30,6 @@ export interface CellLaunch {
   readonly reads: readonly string[];
   /** An open file that it gets as MEMORY_DESCRIPTOR (qemu/argv.ts): a template's memory. */
   readonly memory?: number;
-  readonly kvm: boolean;
   readonly limits: CellLimits;
   /** It ends with this process. */
   readonly tied?: true;
@@ -187,13 +186,13 @@ export class Cell implements Disposable {
     return await startInCell({
       layout: walls.layout,
       uid,
-      groups: launch.kvm ? await groupsFor(KVM_DEVICE) : [],
+      groups: launch.limits.kvm ? await groupsFor(KVM_DEVICE) : [],
       directory: files.directory,
       logFile: files.qemuLog,
       readable: reads.flatMap(({ path, shared }) => (shared || uid === undefined ? [path] : [])),
       copied: reads.flatMap(({ path, shared }) => (shared || uid === undefined ? [] : [path])),
       memory: launch.memory,
-      devices: launch.kvm ? [...DEVICES, KVM_DEVICE] : DEVICES,
+      devices: launch.limits.kvm ? [...DEVICES, KVM_DEVICE] : DEVICES,
       preload: allocator.startsWith('/') ? allocator : undefined,
       landlock: walls.landlock,
       tied: launch.tied === true,

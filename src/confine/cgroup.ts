@@ -14,6 +14,11 @@ const PERIOD_US = 100_000;
 const POOL_THREADS = 64;
 /** QEMU's own, and those of its libraries. */
 const OTHER_THREADS = 32;
+/**
+ * QEMU's buffer for the code that it has translated, which it fills before it empties it (tcg/region.c): an eighth of
+ * the host's memory, this much at most.
+ */
+const TRANSLATED_MIB = 1024;
 /** An empty group can be busy for a moment after its last process was seen to end. */
 const REMOVE_TRIES = 50;
 const REMOVE_PAUSE_MS = 20;
@@ -23,6 +28,8 @@ export interface CellLimits {
   readonly memoryMib: number;
   readonly vcpus: number;
   readonly iothreads: number;
+  /** Without it QEMU translates the guest's code, and has memory for that. */
+  readonly kvm: boolean;
 }
 
 export interface LimitOptions {
@@ -37,9 +44,10 @@ export function cgroupFiles(
   limits: CellLimits,
   { overheadMib, io }: LimitOptions,
 ): readonly (readonly [string, string])[] {
-  const { memoryMib, vcpus, iothreads } = limits;
+  const { memoryMib, vcpus, iothreads, kvm } = limits;
+  const memoryMaxMib = memoryMib + overheadMib + (kvm ? 0 : TRANSLATED_MIB);
   return [
-    ['memory.max', String((memoryMib + overheadMib) * 1_048_576)],
+    ['memory.max', String(memoryMaxMib * 1_048_576)],
     ['pids.max', String(vcpus + (iothreads + 1) * (POOL_THREADS + 1) + OTHER_THREADS)],
     // One CPU for each vCPU and each iothread, and one for the main loop.
     ['cpu.max', `${(vcpus + iothreads + 1) * PERIOD_US} ${PERIOD_US}`],

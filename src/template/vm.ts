@@ -130,17 +130,16 @@ async function startTemplate(
 }
 
 /** What a machine's cell is to let in and to allow. */
-export function cellLaunch(launch: TemplateLaunch): Pick<CellLaunch, 'reads' | 'kvm' | 'limits'> {
+export function cellLaunch(launch: TemplateLaunch): Pick<CellLaunch, 'reads' | 'limits'> {
   return {
     reads: [launch.kernel, launch.initrd],
-    kvm: launch.accelerator === 'kvm',
     limits: limitsOf(launch),
   };
 }
 
 /** The size of a machine, for the limits of its cell. */
-export function limitsOf({ memoryMib, vcpus, iothreads }: TemplateLaunch): CellLaunch['limits'] {
-  return { memoryMib, vcpus, iothreads: iothreads.length };
+export function limitsOf({ accelerator, memoryMib, vcpus, iothreads }: TemplateLaunch): CellLaunch['limits'] {
+  return { memoryMib, vcpus, iothreads: iothreads.length, kvm: accelerator === 'kvm' };
 }
 
 /**

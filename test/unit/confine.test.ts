@@ -178,7 +178,7 @@ describe('user ids', () => {
 
 describe('control groups', () => {
   const files = cgroupFiles(
-    { memoryMib: 512, vcpus: 2, iothreads: 1 },
+    { memoryMib: 512, vcpus: 2, iothreads: 1, kvm: true },
     { overheadMib: 256, io: ['8:0 rbps=1', '8:16 wiops=2'] },
   );
 
@@ -190,6 +190,12 @@ describe('control groups', () => {
       ['io.max', '8:0 rbps=1'],
       ['io.max', '8:16 wiops=2'],
     ]);
+  });
+
+  it('without KVM there is memory for all the code that QEMU keeps translated', () => {
+    const limits = { memoryMib: 512, vcpus: 2, iothreads: 1, kvm: false };
+    const [memory] = cgroupFiles(limits, { overheadMib: 256, io: [] });
+    assert.deepEqual(memory, ['memory.max', String((512 + 256 + 1024) * 1_048_576)]);
   });
 
   it('on a tree that was made up: controllers on, limits written, removed at the end', async () => {
