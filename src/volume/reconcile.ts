@@ -25,7 +25,7 @@ import type { Volume } from './volume.ts';
  * guest that was not asked for: only an attach that the journal tells of is undone.
  */
 export async function reconcile(host: VolumeHost, client: QmpClient): Promise<void> {
-  await host.relays.adopt();
+  await host.relays.adopt(host.volumes.all().some((volume) => volume.relay !== undefined && !volume.isRemoved()));
   await recoverVolumes(host, client);
   const open = host.volumes.all().filter((volume) => !volume.isRemoved());
   await settleRelays(host, open);
@@ -38,15 +38,12 @@ export async function reconcile(host: VolumeHost, client: QmpClient): Promise<vo
 
 /** Each volume that needs a relay has one again, whatever became of it meanwhile; those of no volume end. */
 async function settleRelays(host: VolumeHost, open: readonly Volume[]): Promise<void> {
-  const { relays, log } = host;
+  const { relays } = host;
   const needed = new Set(open.map(({ relay }) => relay));
   await Promise.all(relays.sockets.filter((socket) => !needed.has(socket)).map((socket) => relays.end(socket)));
-  for (const { id, relay, resolved } of open) {
+  for (const { relay, resolved } of open) {
     const server = moduleOf(resolved).server?.(resolved);
-    if (relay === undefined || server === undefined || relays.serverOf(relay) !== undefined) continue;
-    await relays.start(relay, server).catch((error: unknown) => {
-      log.error({ volumeId: id, problem: messageOf(error) }, 'volume is without its relay');
-    });
+    if (relay !== undefined && server !== undefined) relays.ensure(relay, server);
   }
 }
 

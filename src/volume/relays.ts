@@ -14,7 +14,7 @@ import { relayArguments, relayOfCommandLine, type RelayPlace, type ServerAddress
  * The relays of one confined QEMU, a process for each volume on a server (nbd-relay-main.ts):
  *
  *     add.ts ─▶ start ─▶ relay ◀─ connects ─ QEMU          removal.ts, the end of QEMU ─▶ end
- *     a new daemon ─▶ adopt: those that run, by their command lines
+ *     a new daemon ─▶ adopt: those that run, by their command lines ─▶ ensure: those that are missing
  *
  * A relay that ends before it is told to is started again where it was: QEMU connects once more, as it does when a
  * server comes back.
@@ -47,15 +47,18 @@ export function relaySocket(directory: string, generation: number): string {
   return join(directory, `${SOCKET_PREFIX}${generation}`);
 }
 
-/** A relay that runs, or is being started again. */
+/** A relay that runs, or is being started. */
 interface Running {
   readonly server: ServerAddress;
-  process: QemuProcess;
+  /** Its last process, once that takes connections; rejects where it could not be started. */
+  process: Promise<QemuProcess>;
+  /** Aborted when it is told to end. */
+  readonly told: AbortController;
 }
 
 export class Relays {
   readonly #host: RelayHost;
-  /** By their sockets. */
+  /** By their sockets, from before their first processes begin: whoever ends one finds it. */
   readonly #running = new Map<string, Running>();
   #adopted: Promise<void> | undefined;
 
@@ -69,16 +72,39 @@ export class Relays {
    * @throws ShimError UNAVAILABLE / NBD_RELAY_NOT_STARTED, RESOURCE_EXHAUSTED / OUT_OF_DESCRIPTORS
    */
   async start(socket: string, server: ServerAddress): Promise<void> {
-    if (this.#running.has(socket)) return;
-    this.#keep(socket, server, await this.#spawn(socket, server));
+    const there = this.#running.get(socket);
+    if (there !== undefined) {
+      await there.process;
+      return;
+    }
+    const running = this.#enter(socket, server);
+    try {
+      await running.process;
+    } catch (error) {
+      if (this.#running.get(socket) === running) this.#running.delete(socket);
+      throw error;
+    }
+    if (running.told.signal.aborted) throw notStarted(socket, 'it was ended meanwhile');
+    this.#keep(socket, running);
   }
 
-  /** Ends a relay, and returns once it has ended and its socket is gone; does nothing where there is none. */
+  /** Has a relay run, from when it can be started on; returns at once. Does nothing where there is one. */
+  ensure(socket: string, server: ServerAddress): void {
+    if (this.#running.has(socket)) return;
+    this.#keep(socket, this.#enter(socket, server));
+  }
+
+  /**
+   * Ends a relay, also one that is being started, and returns once it has ended and its socket is gone; does nothing
+   * where there is none.
+   */
   async end(socket: string): Promise<void> {
     const running = this.#running.get(socket);
     if (running !== undefined) {
       this.#running.delete(socket);
-      await endProcess(running.process);
+      running.told.abort(new Error('it was ended meanwhile'));
+      const process = await running.process.catch(() => undefined);
+      if (process !== undefined) await endProcess(process);
     }
     await rm(socket, { force: true });
   }
@@ -93,9 +119,17 @@ export class Relays {
     }
   }
 
-  /** Takes over the relays that an earlier daemon started, once. */
-  async adopt(): Promise<void> {
-    await (this.#adopted ??= this.#adopt());
+  /**
+   * Takes over the relays that an earlier daemon started, once.
+   * @param expected whether there may be one that does not listen yet, and so has no name in the directory
+   * @throws the system error (no descriptor left); it may be tried again
+   */
+  async adopt(expected: boolean): Promise<void> {
+    this.#adopted ??= this.#adopt(expected).catch((error: unknown) => {
+      this.#adopted = undefined;
+      throw error;
+    });
+    await this.#adopted;
   }
 
   /** Which server is behind a socket; undefined when no relay listens there. */
@@ -108,50 +142,53 @@ export class Relays {
     return [...this.#running.keys()];
   }
 
-  async #adopt(): Promise<void> {
+  async #adopt(expected: boolean): Promise<void> {
     const { directory, log } = this.#host;
     const names = await readdir(directory).catch(() => []);
     // The look at all processes of the host is for those sandboxes alone that have had one.
-    if (!names.some((name) => name.startsWith(SOCKET_PREFIX))) return;
+    if (!expected && !names.some((name) => name.startsWith(SOCKET_PREFIX))) return;
     for (const { identity, place } of await relaysBelow(directory)) {
       const { socket, server } = place;
       const isOurs = (args: readonly string[]): boolean => relayOfCommandLine(args)?.socket === socket;
       const process = await QemuProcess.adopt(identity, isOurs);
       if (process === undefined || this.#running.has(socket)) continue;
       log.info({ socket, pid: process.pid }, 'relay of a volume adopted');
-      this.#keep(socket, server, process);
+      this.#keep(socket, this.#enter(socket, server, process));
     }
   }
 
-  #keep(socket: string, server: ServerAddress, process: QemuProcess): void {
-    const running: Running = { server, process };
+  /** @param process one that runs; left out: one is started */
+  #enter(socket: string, server: ServerAddress, process?: QemuProcess): Running {
+    const told = new AbortController();
+    const begun = process === undefined ? this.#spawn(socket, server, told.signal) : Promise.resolve(process);
+    const running: Running = { server, process: begun, told };
     this.#running.set(socket, running);
-    this.#watch(socket, running);
+    return running;
   }
 
-  #watch(socket: string, running: Running): void {
+  /** Starts it again whenever it has ended, or could not be started, until it is told to end. */
+  #keep(socket: string, running: Running): void {
     const { ended, log } = this.#host;
-    // One that was told to end is not in the list any more, also if that was while there was no process of it.
-    const isWanted = (): boolean => this.#running.get(socket) === running && !ended.aborted;
-    void running.process.exited.then(async (exit) => {
-      while (isWanted()) {
-        log.error({ socket, ...exit }, 'the relay of a volume has ended; starting another');
-        await sleep(RESTART_PAUSE_MS, ended).catch(() => undefined);
-        if (!isWanted()) return;
+    const { signal } = running.told;
+    const isWanted = (): boolean => !signal.aborted && !ended.aborted;
+    const keep = async (): Promise<void> => {
+      for (;;) {
         try {
-          running.process = await this.#spawn(socket, running.server);
-          if (isWanted()) this.#watch(socket, running);
-          else await endProcess(running.process);
-          return;
+          const exit = await (await running.process).exited;
+          if (isWanted()) log.error({ socket, ...exit }, 'the relay of a volume has ended; starting another');
         } catch (error) {
-          log.error({ socket, problem: messageOf(error) }, 'no relay for a volume');
+          if (isWanted()) log.error({ socket, problem: messageOf(error) }, 'no relay for a volume; trying again');
         }
+        if (isWanted()) await sleep(RESTART_PAUSE_MS, ended).catch(() => undefined);
+        if (!isWanted()) return;
+        running.process = this.#spawn(socket, running.server, signal);
       }
-    });
+    };
+    void keep();
   }
 
   /** In a session of its own: it outlives the daemon as QEMU does. */
-  async #spawn(socket: string, server: ServerAddress): Promise<QemuProcess> {
+  async #spawn(socket: string, server: ServerAddress, told: AbortSignal): Promise<QemuProcess> {
     const qemu = this.#host.qemu();
     if (qemu === undefined) throw notStarted(socket, 'there is no QEMU to start it for');
     const place: RelayPlace = { socket, uid: this.#host.uid(), qemu, server };
@@ -169,12 +206,14 @@ export class Relays {
       const ended = exited.then(() => false);
       if (stdout === undefined || child.pid === undefined) throw await failed;
       const ready = once(stdout, 'data').then(() => true);
-      if (!(await waitFor(Promise.race([ready, ended]), { milliseconds: START_TIMEOUT_MS }))) {
+      if (!(await waitFor(Promise.race([ready, ended]), { milliseconds: START_TIMEOUT_MS, signal: told }))) {
         throw new Error(`it ended${said === '' ? '' : `: ${said.trim()}`}`);
       }
       return await QemuProcess.launched(child.pid, exited);
     } catch (error) {
       child.kill('SIGKILL');
+      // It makes no socket after this.
+      await exited;
       throw notStarted(socket, messageOf(error), error);
     } finally {
       // It says nothing more; nobody waits for it.
