@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readdir, rm, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { sleep, waitFor } from '../base/deadline.ts';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
@@ -132,14 +132,25 @@ export class Relays {
     await this.#adopted;
   }
 
-  /** Which server is behind a socket; undefined when no relay listens there. */
+  /**
+   * Which server is behind a socket; undefined when that is no relay's.
+   * @throws Error when it is a relay's, and nobody knows its server: the socket itself is none
+   */
   serverOf(socket: string): ServerAddress | undefined {
-    return this.#running.get(socket)?.server;
+    const server = this.#running.get(socket)?.server;
+    if (server === undefined ? !this.#isOurs(socket) : server.type !== 'unix' || !this.#isOurs(server.path)) {
+      return server;
+    }
+    throw new Error(`the relay at ${socket} has ended, and with it who knew its server`);
   }
 
   /** Sockets of all relays. */
   get sockets(): readonly string[] {
     return [...this.#running.keys()];
+  }
+
+  #isOurs(socket: string): boolean {
+    return dirname(socket) === this.#host.directory && basename(socket).startsWith(SOCKET_PREFIX);
   }
 
   async #adopt(expected: boolean): Promise<void> {

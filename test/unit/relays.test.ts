@@ -8,8 +8,10 @@ import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import { NODE_FLAGS } from '../../src/base/node-flags.ts';
 import { identify, type ProcessIdentity } from '../../src/qemu/process.ts';
+import type { BlockNodeInfo } from '../../src/qmp/protocol.ts';
 import { relayArguments, relayOfCommandLine, type ServerAddress } from '../../src/volume/relay-arguments.ts';
 import { Relays, relaySocket } from '../../src/volume/relays.ts';
+import { recogniseSource } from '../../src/volume/source/registry.ts';
 import { until } from '../support/until.ts';
 
 const MAIN = join(import.meta.dirname, '../support/relay-start-main.ts');
@@ -80,6 +82,27 @@ describe('the relays of a QEMU', () => {
     await refused;
     assert.deepEqual([await running(socket), all.sockets], [[], []]);
     assert.ok(!(await readdir(directory)).includes(`nbd-${made}`));
+  });
+
+  it('know the server of none that has ended: it is not taken for its own', async () => {
+    const all = relays();
+    const file = `nbd+unix:///disk?socket=${socket}`;
+    const node = (drv: string): BlockNodeInfo => ({
+      ...{ 'node-name': `vol-${made}`, drv, ro: false, file, encrypted: false },
+      cache: { writeback: true, direct: false, 'no-flush': false },
+      image: { filename: file, format: drv, 'virtual-size': 1 },
+    });
+    const recognised = (): unknown =>
+      recogniseSource({
+        ...{ root: node('raw'), protocol: node('nbd'), objects: [] },
+        relayed: (path) => all.serverOf(path),
+      });
+    assert.throws(recognised, /who knew its server/);
+    assert.equal(all.serverOf('/nowhere/nbd-1'), undefined);
+    // As an earlier qshim started it.
+    all.ensure(socket, { type: 'unix', path: socket });
+    assert.throws(recognised, /who knew its server/);
+    await all.end(socket);
   });
 
   it('try one again that could not be started', async () => {

@@ -56,7 +56,7 @@ export interface Seen {
   readonly protocol: BlockNodeInfo;
   /** Names of its helpers. */
   readonly objects: readonly string[];
-  /** The server behind the socket of a relay; undefined for every other path. */
+  /** The server behind the socket of a relay; undefined for every other path. @throws Error when nobody knows it */
   readonly relayed?: (socket: string) => ServerAddress | undefined;
 }
 
