@@ -1,13 +1,11 @@
-import { createHash } from 'node:crypto';
 import { chmod, chown, stat } from 'node:fs/promises';
-import { basename } from 'node:path';
 import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { SandboxFiles } from '../qemu/files.ts';
 import { QemuProcess } from '../qemu/process.ts';
 import { tiedCommand } from '../qemu/tied.ts';
-import { cgroupFiles, removeCgroup, type CellLimits } from './cgroup.ts';
+import { cgroupFiles, groupName, removeCgroup, type CellLimits } from './cgroup.ts';
 import { UNCONFINED, type CellFacts, type MissingPart } from './facts.ts';
 import { lookAtWalls, type HostWalls } from './host.ts';
 import { everybodyReads } from './layout.ts';
@@ -37,7 +35,6 @@ export interface CellLaunch {
   readonly systemAllocator?: true;
 }
 
-const GROUP_HASH_DIGITS = 12;
 const KVM_DEVICE = '/dev/kvm';
 const DEVICES = ['/dev/null', '/dev/urandom'] as const;
 const OTHERS_READ_WRITE = 0o006;
@@ -225,12 +222,6 @@ export class Cell implements Disposable {
       this.#parts.log.warn({ cgroup, problem: messageOf(error) }, 'control group not removed');
     });
   }
-}
-
-/** Unlike that of a sandbox of another daemon's. */
-function groupName(directory: string): string {
-  const hash = createHash('sha256').update(directory).digest('hex').slice(0, GROUP_HASH_DIGITS);
-  return `${basename(directory)}-${hash}`;
 }
 
 /** The group of a device that not everybody may use. */

@@ -1,7 +1,10 @@
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { access, constants, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { sleep } from '../base/deadline.ts';
-import { errnoOf } from '../base/errors.ts';
+import { errnoOf, messageOf } from '../base/errors.ts';
+import type { Logger } from '../base/log.ts';
 
 /**
  * Control groups of version 2 (Documentation/admin-guide/cgroup-v2.rst), one for each QEMU, below `qshim` in the root
@@ -9,6 +12,9 @@ import { errnoOf } from '../base/errors.ts';
  */
 
 const CONTROLLERS = ['cpu', 'io', 'memory', 'pids'] as const;
+/** The group that has all groups of QEMUs, below the root of the hierarchy. */
+const PARENT = 'qshim';
+const GROUP_HASH_DIGITS = 12;
 const PERIOD_US = 100_000;
 /** Threads of one thread pool of QEMU's; the main loop has one, and each iothread. */
 const POOL_THREADS = 64;
@@ -55,6 +61,12 @@ export function cgroupFiles(
   ];
 }
 
+/** Of the group of the QEMU that has this directory. Unlike that of a sandbox of another daemon's. */
+export function groupName(directory: string): string {
+  const hash = createHash('sha256').update(directory).digest('hex').slice(0, GROUP_HASH_DIGITS);
+  return `${basename(directory)}-${hash}`;
+}
+
 /** The place for groups of QEMUs. */
 export class Cgroups {
   readonly #root: string;
@@ -99,6 +111,23 @@ export async function removeCgroup(directory: string): Promise<void> {
 }
 
 /**
+ * Removes the group of a QEMU that an earlier daemon started with this directory, and that has ended: no record tells
+ * of it. Never rejects.
+ * @param mountinfo of this process (proc_pid_mountinfo(5)); tests have another
+ */
+export async function removeLeftCgroup(directory: string, log: Logger, mountinfo?: string): Promise<void> {
+  try {
+    const mount = mountOfCgroup2(mountinfo ?? (await readFile('/proc/self/mountinfo', 'utf8')));
+    if (mount === undefined) return;
+    const cgroup = join(mount, PARENT, groupName(directory));
+    // Where nothing can be removed, nothing is tried that is not there.
+    if (existsSync(cgroup)) await removeCgroup(cgroup);
+  } catch (error) {
+    log.warn({ directory, problem: messageOf(error) }, 'control group of an earlier daemon not removed');
+  }
+}
+
+/**
  * The place for groups on this host.
  * @param mountinfo of this process (proc_pid_mountinfo(5)); tests have another
  * @throws Error that says what keeps it from being used
@@ -110,7 +139,7 @@ export async function findCgroups(mountinfo?: string): Promise<Cgroups> {
   const there = words(await readFile(join(mount, 'cgroup.controllers'), 'utf8'));
   const lacking = CONTROLLERS.filter((name) => !there.has(name));
   if (lacking.length > 0) throw new Error(`cgroup2 at ${mount} has no controller ${lacking.join(', ')}`);
-  const root = join(mount, 'qshim');
+  const root = join(mount, PARENT);
   await mkdir(root, { recursive: true });
   for (const directory of [mount, root]) await enable(directory);
   await access(root, constants.W_OK);

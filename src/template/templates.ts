@@ -9,6 +9,7 @@ import type { Logger } from '../base/log.ts';
 import { BoundedMutex } from '../base/mutex.ts';
 import type { Config } from '../config.ts';
 import type { Cells } from '../confine/cells.ts';
+import { removeLeftCgroup } from '../confine/cgroup.ts';
 import { findProgram, identifyFile } from '../qemu/file-identity.ts';
 import { templateKey } from './key.ts';
 import { bootOfHost } from './memory.ts';
@@ -258,7 +259,9 @@ async function readConstants(): Promise<{ readonly hostBoot: string; readonly qs
 
 /** Ends the VM that a daemon which was killed has left in the directory of a template that it was making. */
 async function endTemplateVm(directory: string, log: Logger): Promise<void> {
-  const pid = await endQemuOf(sandboxFiles(join(directory, VM_DIRECTORY)).qmpSocket);
+  const files = sandboxFiles(join(directory, VM_DIRECTORY));
+  const pid = await endQemuOf(files.qmpSocket);
+  await removeLeftCgroup(files.directory, log);
   if (pid !== undefined) log.warn({ pid, directory }, 'vm of an unfinished template ended');
 }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -12,6 +12,7 @@ import { refusal, type Refusal } from '../support/errors.ts';
 import { NO_REPLY, QmpFailure } from '../support/fake-qmp.ts';
 import type { FakeVmOptions } from '../support/fake-qemu.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
+import { makeHostCgroup } from '../support/host-cgroup.ts';
 import { until } from '../support/until.ts';
 
 import { Scratch } from '../support/shell-qemu.ts';
@@ -267,11 +268,15 @@ describe('a daemon that ends while a guest boots', { timeout: 120_000 }, () => {
 
   it('killed in the first write of a journal: what was a pool member still is one, and goes', async () => {
     await using rig = await FakeVmRig.start();
+    let group: string | undefined;
     await rig.restartAfter('SIGKILL', async () => {
       const directory = join(sandboxesDirectory(rig.daemon.stateDir), 'pool+0123abcd');
       await mkdir(directory);
       await writeFile(join(directory, 'state.json.new'), '{');
+      group = await makeHostCgroup(directory);
     });
+    // Its control group too, where this host has them.
+    assert.ok(group === undefined || !existsSync(group));
     assert.deepEqual(await rig.client.listSandboxes(), []);
     assert.deepEqual(await rig.daemon.leftInState(), []);
   });

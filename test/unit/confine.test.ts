@@ -6,7 +6,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import { cgroupFiles, findCgroups, mountOfCgroup2, removeCgroup } from '../../src/confine/cgroup.ts';
+import { silentLogger } from '../../src/base/log.ts';
+import {
+  cgroupFiles,
+  findCgroups,
+  groupName,
+  mountOfCgroup2,
+  removeCgroup,
+  removeLeftCgroup,
+} from '../../src/confine/cgroup.ts';
 import { cellArguments, parentsOf, type CellCommand } from '../../src/confine/command.ts';
 import { UNCONFINED, cellFactsSchema } from '../../src/confine/facts.ts';
 import { lackingCapabilities, lookAtWalls } from '../../src/confine/host.ts';
@@ -232,6 +240,21 @@ describe('control groups', () => {
       const { layout, cgroups, missing } = await lookAtWalls(options);
       assert.deepEqual([layout, cgroups], [undefined, undefined]);
       assert.equal(missing.find(({ part }) => part === 'cgroup')?.why, 'it comes with the namespaces');
+    } finally {
+      await rm(root, { recursive: true });
+    }
+  });
+
+  it('of an earlier daemon are removed by the directory of their QEMU, those of others stay', async () => {
+    const root = await mkdtemp(join(tmpdir(), 'qshim-cgroup-'));
+    try {
+      const mountinfo = `30 1 0:26 / ${root} rw - cgroup2 cgroup2 rw`;
+      const [ours, others] = ['/run/a/pool+01', '/run/b/pool+01'];
+      for (const directory of [ours, others])
+        await mkdir(join(root, 'qshim', groupName(directory)), { recursive: true });
+      await removeLeftCgroup(ours, silentLogger(), mountinfo);
+      await removeLeftCgroup(ours, silentLogger(), mountinfo);
+      assert.deepEqual(await readdir(join(root, 'qshim')), [groupName(others)]);
     } finally {
       await rm(root, { recursive: true });
     }

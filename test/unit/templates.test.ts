@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
 import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,7 +8,9 @@ import { execa } from 'execa';
 import { silentLogger } from '../../src/base/log.ts';
 import { configWith } from '../../src/config.ts';
 import { Templates } from '../../src/template/templates.ts';
+import { VM_DIRECTORY } from '../../src/template/vm.ts';
 import { cellsFor } from '../support/cells.ts';
+import { makeHostCgroup } from '../support/host-cgroup.ts';
 const MAIN = join(import.meta.dirname, '../support/template-key-main.ts');
 const FILES_MAX = 64;
 const LAUNCH = {
@@ -61,5 +64,26 @@ it('a directory that would not do when the daemon started, and was put right, is
     assert.match(await why(), /there was no template for it yet/);
   } finally {
     await rm(directory, { recursive: true });
+  }
+});
+
+it('of a template that a killed daemon was making the control group goes too', async (test) => {
+  const path = await mkdtemp(join(tmpdir(), 'qshim-left-'));
+  try {
+    const left = join(path, `building-${process.pid}-1-00000000`);
+    await mkdir(left, { mode: 0o700 });
+    const group = await makeHostCgroup(join(left, VM_DIRECTORY));
+    if (group === undefined) {
+      test.skip('no cgroup2 that this user may change');
+      return;
+    }
+    const config = configWith({ templates_dir: path, qemu_binary: process.execPath });
+    await using _templates = await Templates.open(config, silentLogger(), await cellsFor(), () =>
+      Promise.resolve(new DisposableStack()),
+    );
+    assert.equal(existsSync(group), false);
+    assert.equal(existsSync(left), false);
+  } finally {
+    await rm(path, { recursive: true });
   }
 });
