@@ -27,6 +27,9 @@ const UUID = '00000000-0000-4000-8000-000000000000';
  * what it costs an attach.
  */
 export async function confinement(bench: Bench): Promise<Section> {
+  // Nothing that waits for a QEMU's end keeps this process from ending itself: in a daemon other things do.
+  const alive = setInterval(() => undefined, 1000);
+  using _alive = { [Symbol.dispose]: () => clearInterval(alive) };
   const samples = new Samples();
   const plain = await cellsFor({ confine: 'off', qemu_binary: bareQemuBinary, qemu_allocator: 'system' });
   const confined = await cellsFor({ confine: 'degraded', qemu_binary: bareQemuBinary, qemu_allocator: 'system' });
