@@ -18,7 +18,7 @@ const UID = 1_900_000_000;
 const TRUE = '/usr/bin/true';
 const ATTACH = 'attach 1';
 const DETACH = 'detach 1';
-/** Two runs of one and the same differ by as much. */
+/** A ratio that is taken for noise: single attaches differ by much more. */
 const NOISE = 1.1;
 const UUID = '00000000-0000-4000-8000-000000000000';
 
