@@ -67,7 +67,7 @@ export interface VolumeHost extends GuestBoot {
   /** Tells when the guest has no request left for a slot. */
   readonly fence: Fences;
   /** By which a confined QEMU reaches servers. */
-  readonly relays: Pick<Relays, 'start' | 'ensure' | 'end' | 'adopt' | 'serverOf' | 'sockets'>;
+  readonly relays: Pick<Relays, 'start' | 'ensure' | 'end' | 'adopt' | 'serverOf' | 'endUnused' | 'sockets'>;
   /** What QEMU lists. */
   readonly inventory: Inventory;
   /**

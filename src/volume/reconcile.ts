@@ -28,7 +28,7 @@ export async function reconcile(host: VolumeHost, client: QmpClient): Promise<vo
   await host.relays.adopt(host.volumes.all().some((volume) => volume.relay !== undefined && !volume.isRemoved()));
   await recoverVolumes(host, client);
   const open = host.volumes.all().filter((volume) => !volume.isRemoved());
-  await settleRelays(host, open);
+  await settleRelays(host, client, open);
   if (open.length === 0) return;
   const present = await listed(client, 'device');
   for (const volume of open) {
@@ -36,11 +36,18 @@ export async function reconcile(host: VolumeHost, client: QmpClient): Promise<vo
   }
 }
 
-/** Each volume that needs a relay has one again, whatever became of it meanwhile; those of no volume end. */
-async function settleRelays(host: VolumeHost, open: readonly Volume[]): Promise<void> {
-  const { relays } = host;
-  const needed = new Set(open.map(({ relay }) => relay));
-  await Promise.all(relays.sockets.filter((socket) => !needed.has(socket)).map((socket) => relays.end(socket)));
+/**
+ * Each volume that needs a relay has one again, whatever became of it meanwhile; those that neither a volume nor QEMU
+ * uses end.
+ */
+async function settleRelays({ relays }: VolumeHost, client: QmpClient, open: readonly Volume[]): Promise<void> {
+  if (relays.sockets.length > 0) {
+    const nodes = await client.run('query-named-block-nodes', { flat: true });
+    await relays.endUnused(
+      new Set(open.map(({ relay }) => relay)),
+      nodes.map(({ file }) => file),
+    );
+  }
   for (const { relay, resolved } of open) {
     const server = moduleOf(resolved).server?.(resolved);
     if (relay !== undefined && server !== undefined) relays.ensure(relay, server);

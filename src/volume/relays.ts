@@ -109,6 +109,17 @@ export class Relays {
     await rm(socket, { force: true });
   }
 
+  /**
+   * Ends the relays that nobody needs: no volume, and no block node of QEMU's. A volume that could not be recovered
+   * without a journal stays in QEMU, and its guest goes on with it.
+   * @param needed sockets of volumes
+   * @param nodeFiles what QEMU says that its block nodes are (query-named-block-nodes, `file`)
+   */
+  async endUnused(needed: ReadonlySet<string | undefined>, nodeFiles: readonly string[]): Promise<void> {
+    const isUsed = (socket: string): boolean => needed.has(socket) || nodeFiles.some((file) => file.includes(socket));
+    await Promise.all(this.sockets.filter((socket) => !isUsed(socket)).map((socket) => this.end(socket)));
+  }
+
   /** QEMU has ended. Never rejects. */
   async endAll(): Promise<void> {
     const ends = await Promise.allSettled([...this.#running.keys()].map((socket) => this.end(socket)));

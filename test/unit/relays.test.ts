@@ -105,6 +105,15 @@ describe('the relays of a QEMU', () => {
     await all.end(socket);
   });
 
+  it('end those that nobody uses: neither a volume, nor a node that stays in QEMU without one', async () => {
+    const all = relays();
+    const [volumes, left, unused] = [socket, `${socket}-left`, `${socket}-unused`];
+    for (const one of [volumes, left, unused]) await all.start(one, server);
+    await all.endUnused(new Set([volumes, undefined]), ['/dev/fdset/3', `nbd+unix:///disk?socket=${left}`]);
+    assert.deepEqual(all.sockets, [volumes, left]);
+    await all.endAll();
+  });
+
   it('try one again that could not be started', async () => {
     let isThere = false;
     const all = relays(() => (isThere ? qemu : undefined));
