@@ -44,6 +44,8 @@ export class RelayLink {
   readonly isNew: boolean;
   #connection: Connection;
   #socket: string;
+  /** Another relay is looked for or started; never rejects. */
+  #replacing: Promise<void> = Promise.resolve();
 
   private constructor(place: RelayPlace, { connection, socket, isNew }: Found) {
     this.#place = place;
@@ -87,33 +89,39 @@ export class RelayLink {
 
   /** A relay that dies takes containerd's connections with it; the next one serves where it did. */
   #watch(connection: Connection): void {
-    void connection.closed.then(async () => {
-      const { signal } = this.#leaving;
-      const { log, inUse, gone } = this.#place;
-      const lost = signal.aborted ? undefined : gone();
-      while (!signal.aborted) {
-        log.error('the relay cannot be reached; looking for it, or starting another');
-        try {
-          // Where containerd knows it from its pods, whatever the configuration says by now.
-          const place = inUse() ? { ...this.#place, socket: this.#socket } : this.#place;
-          const { connection, socket, isNew } = await findOrStart(place);
-          this.#connection = connection;
-          this.#socket = socket;
-          for (const [key, fifos] of this.#held) await this.#say({ do: 'hold', key, fifos: [...fifos] });
-          this.#watch(this.#connection);
-          if (isNew) lost?.();
-          return;
-        } catch (error) {
-          log.error({ problem: messageOf(error) }, 'no relay');
-          await sleep(RESTART_MS, signal).catch(() => undefined);
-        }
-      }
+    void connection.closed.then(() => {
+      this.#replacing = this.#replace();
     });
+  }
+
+  async #replace(): Promise<void> {
+    const { signal } = this.#leaving;
+    const { log, inUse, gone } = this.#place;
+    const lost = signal.aborted ? undefined : gone();
+    while (!signal.aborted) {
+      log.error('the relay cannot be reached; looking for it, or starting another');
+      try {
+        // Where containerd knows it from its pods, whatever the configuration says by now.
+        const place = inUse() ? { ...this.#place, socket: this.#socket } : this.#place;
+        const { connection, socket, isNew } = await findOrStart(place);
+        this.#connection = connection;
+        this.#socket = socket;
+        for (const [key, fifos] of this.#held) await this.#say({ do: 'hold', key, fifos: [...fifos] });
+        this.#watch(this.#connection);
+        if (isNew) lost?.();
+        return;
+      } catch (error) {
+        log.error({ problem: messageOf(error) }, 'no relay');
+        await sleep(RESTART_MS, signal).catch(() => undefined);
+      }
+    }
   }
 
   /** Lets go of the relay. @param end it has nothing left to hold: it ends too */
   async close(end: boolean): Promise<void> {
     this.#leaving.abort();
+    // One that is being started would stay with nobody, or without what it is to hold.
+    await this.#replacing;
     if (end) {
       await this.#say({ do: 'end' });
       await Promise.race([this.#connection.closed, sleep(ANSWER_TIMEOUT_MS)]);

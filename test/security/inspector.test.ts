@@ -45,27 +45,24 @@ describe('no process of qshim opens an inspector', { timeout: 120_000 }, () => {
     const { pid } = daemon.child;
     assert.ok(pid !== undefined);
     await assertNoInspector(pid);
+    // It ends with its daemon.
     const relay = await pidOf('relay-main.ts', containerd_socket);
+    await assertNoInspector(relay);
+    const watch = execa(QSHIM, ['watch'], { reject: false, env: { ...ASKED, QSHIM_SOCKET: daemon.socket } });
     try {
-      await assertNoInspector(relay);
-      const watch = execa(QSHIM, ['watch'], { reject: false, env: { ...ASKED, QSHIM_SOCKET: daemon.socket } });
-      try {
-        await until('the command is Node', () =>
-          pidOf('cli-main.ts', 'watch').then(
-            (found) => found === watch.pid,
-            () => false,
-          ),
-        );
-        await assertNoInspector(watch.pid ?? 0);
-        assert.equal(watch.exitCode, null);
-      } finally {
-        watch.kill('SIGKILL');
-        await watch;
-      }
-      assert.deepEqual(await daemon.client.listSandboxes(), [], 'the daemon serves on');
+      await until('the command is Node', () =>
+        pidOf('cli-main.ts', 'watch').then(
+          (found) => found === watch.pid,
+          () => false,
+        ),
+      );
+      await assertNoInspector(watch.pid ?? 0);
+      assert.equal(watch.exitCode, null);
     } finally {
-      process.kill(relay, 'SIGKILL');
+      watch.kill('SIGKILL');
+      await watch;
     }
+    assert.deepEqual(await daemon.client.listSandboxes(), [], 'the daemon serves on');
   });
 
   it('nor does what containerd runs', async () => {

@@ -9,6 +9,7 @@ import { describe, it } from 'node:test';
 import { silentLogger } from '../../src/base/log.ts';
 import { RelayLink } from '../../src/containerd/relay-link.ts';
 import { RELAY_VERSION, responseSchema, type RelayRequest, type RelayResponse } from '../../src/relay/control.ts';
+import { pidOf } from '../support/listening.ts';
 import { until } from '../support/until.ts';
 
 /** The place of a relay, and in it one that answers what the test says. */
@@ -159,6 +160,17 @@ describe('a relay that runs', { timeout: 60_000 }, () => {
     assert.notEqual(next.pid, pid);
     assert.equal(next.socket, socket);
     assert.equal(rig.gone, 1);
+  });
+
+  it('that is being started when the daemon goes ends with it', async () => {
+    await using rig = await Rig.make();
+    rig.says = rig.about({});
+    const link = await rig.open(false);
+    rig.stopServing();
+    rig.cut();
+    await until('another is started', () => pidOf('relay-main.ts', rig.control).catch(() => undefined));
+    await link.close(true);
+    await assert.rejects(pidOf('relay-main.ts', rig.control), /no process/);
   });
 
   it('lives when whoever speaks with it dies with an answer unread', async () => {
