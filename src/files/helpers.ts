@@ -11,6 +11,8 @@ import { mountPointOf } from './mounts.ts';
  *                                            │ no sign of life for the time limit
  *                                            └─▶ SIGKILL; SOURCE_NOT_ANSWERING; counted until it is gone
  *
+ * A path that leads to another file system takes its turn there (leads.ts).
+ *
  * A file system that hangs takes at most PER_FILE_SYSTEM helpers: those who ask for it wait, and nobody else. The
  * daemon opens none of these files: what QEMU is to have, the helper sends it.
  */
