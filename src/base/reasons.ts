@@ -204,6 +204,13 @@ export const REASONS = {
       'Something that is to confine QEMU is missing and `confine = full` does not do without, or the control group could not be made; the message has the list.',
     remedy: 'See what `qshim doctor` says, and put it right, or set `confine = degraded`.',
   },
+  CONFINEMENT_NOT_TRIED: {
+    statuses: ['UNAVAILABLE'],
+    where: ['api'],
+    meaning:
+      'What QEMU can be confined by on this host could not be found out, for want of descriptors, processes, memory or time, so QEMU was not started.',
+    remedy: 'Read why in the message, and try again.',
+  },
   NBD_RELAY_NOT_STARTED: {
     statuses: ['UNAVAILABLE'],
     where: ['api'],

@@ -1,6 +1,6 @@
-import { execa } from 'execa';
 import { messageOf, ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { run } from '../base/run.ts';
 import { FileWatch } from './file-watch.ts';
 import { Policy, policyProblem, type Names } from './policy.ts';
 import { readTrustedFile } from './trusted-file.ts';
@@ -27,7 +27,7 @@ export async function groupId(name: string): Promise<number> {
 
 async function idOf(database: 'passwd' | 'group', name: string): Promise<number> {
   if (/^\d{1,10}$/.test(name)) return Number(name);
-  const found = await execa('getent', ['--', database, name], {
+  const found = await run('getent', ['--', database, name], {
     reject: false,
     timeout: LOOK_UP_TIMEOUT_MS,
     stdin: 'ignore',

@@ -65,13 +65,19 @@ export class Cells {
     const range = parseUidRange(config.confine_uids);
     const uids = new Uids(range, config.confine === 'off' ? [] : await uidsOfProcesses(range));
     const cells = new Cells(config, log, uids);
-    if (config.confine !== 'off') void cells.#look();
+    // One that fails is made again by whoever takes a cell.
+    if (config.confine !== 'off') cells.#look().catch(() => undefined);
     return cells;
   }
 
-  /** What this host has; tried once. */
+  /** What this host has; tried until it was seen. @throws ShimError UNAVAILABLE / CONFINEMENT_NOT_TRIED */
   #look(): Promise<HostWalls> {
-    this.#walls ??= (async () => {
+    this.#walls ??= this.#try();
+    return this.#walls;
+  }
+
+  async #try(): Promise<HostWalls> {
+    try {
       const walls = await lookAtWalls({
         qemuBinary: this.#config.qemu_binary,
         allocator: this.#config.qemu_allocator,
@@ -81,14 +87,22 @@ export class Cells {
       if (missing.length === 0) this.#log.info('qemu is confined by every wall');
       else this.#log.warn({ missing }, 'qemu is confined with walls missing');
       return walls;
-    })();
-    return this.#walls;
+    } catch (error) {
+      // Nothing was seen: to go on would be to start QEMU without walls that this host has.
+      this.#walls = undefined;
+      const problem = messageOf(error);
+      this.#log.warn({ problem }, 'what qemu can be confined by could not be tried');
+      throw new ShimError('UNAVAILABLE', `what QEMU can be confined by could not be tried: ${problem}`, {
+        reason: 'CONFINEMENT_NOT_TRIED',
+        cause: error,
+      });
+    }
   }
 
   /**
    * A cell for a QEMU that is about to be started; whoever has it disposes of it when that has ended.
    * @throws ShimError FAILED_PRECONDITION / CONFINEMENT_MISSING with `confine = full` when a wall is missing;
-   *   RESOURCE_EXHAUSTED / CONFINE_UIDS_IN_USE
+   *   RESOURCE_EXHAUSTED / CONFINE_UIDS_IN_USE; UNAVAILABLE / CONFINEMENT_NOT_TRIED
    */
   async take(): Promise<Cell> {
     const { confine } = this.#config;

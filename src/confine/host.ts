@@ -1,6 +1,7 @@
 import { access, constants, readFile } from 'node:fs/promises';
-import { execa } from 'execa';
+import { ExecaError } from 'execa';
 import { messageOf } from '../base/errors.ts';
+import { isShortage, run } from '../base/run.ts';
 import { findCgroups, type Cgroups } from './cgroup.ts';
 import { BWRAP, cellArguments } from './command.ts';
 import type { CellPart, MissingPart } from './facts.ts';
@@ -29,6 +30,8 @@ export interface WallOptions {
 }
 
 const TRIAL_TIMEOUT_MS = 20_000;
+/** EAGAIN, ENOMEM, EMFILE and ENFILE in words (LC_ALL=C), of a program that met them. */
+const SHORT_WORDS = /Resource temporarily unavailable|Cannot allocate memory|Too many open files/;
 /** With the packages of Debian that bring them. */
 const PROGRAMS = [
   [BWRAP, 'bubblewrap'],
@@ -61,14 +64,23 @@ export function lackingCapabilities(status: string): readonly string[] {
     .map(([name]) => name);
 }
 
-/** Looks at this host. Never rejects: what cannot be had is missing, with why. */
+/**
+ * Looks at this host. What cannot be had is missing, with why.
+ * @throws the error by which something could not be tried, for want of descriptors, processes, memory or time: that
+ *   says nothing about this host
+ */
 export async function lookAtWalls(options: WallOptions): Promise<HostWalls> {
   const missing: MissingPart[] = [];
   const lacks = (part: CellPart, why: string): undefined => {
     missing.push({ part, why });
   };
-  const lacking = lackingCapabilities(await readFile('/proc/self/status', 'utf8').catch(() => ''));
-  const layout = await layoutFor(options).catch((error: unknown) => lacks('namespaces', messageOf(error)));
+  const failed = (part: CellPart, error: unknown): undefined => {
+    if (isNotTried(error)) throw error;
+    lacks(part, messageOf(error));
+    return undefined;
+  };
+  const lacking = lackingCapabilities(await readFile('/proc/self/status', 'utf8'));
+  const layout = await layoutFor(options).catch((error: unknown) => failed('namespaces', error));
   const cell = { layout, users: lacking.length === 0, landlock: false };
   const none = { layout: undefined, users: false, landlock: false };
   const landlock = cell.users && (await setprivHasLandlock());
@@ -81,7 +93,7 @@ export async function lookAtWalls(options: WallOptions): Promise<HostWalls> {
   if (!cell.users) lacks('landlock', 'it comes with the user');
   // Where setpriv has it and a trial with it fails, the kernel has none: nothing is missing that could be had.
   else if (!landlock) lacks('landlock', 'this setpriv has no --landlock-access (util-linux 2.40 has)');
-  const cgroups = await cgroupsFor(works, options).catch((error: unknown) => lacks('cgroup', messageOf(error)));
+  const cgroups = await cgroupsFor(works, options).catch((error: unknown) => failed('cgroup', error));
   return { ...works, cgroups, missing };
 }
 
@@ -115,8 +127,7 @@ async function layoutFor({ qemuBinary, allocator }: WallOptions): Promise<QemuLa
 }
 
 async function setprivHasLandlock(): Promise<boolean> {
-  const options = { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', reject: false } as const;
-  const { stdout } = await execa(SETPRIV, ['--help'], options);
+  const { stdout } = await run(SETPRIV, ['--help'], { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore' });
   return stdout.includes('--landlock-access');
 }
 
@@ -129,14 +140,22 @@ async function tried({ layout, users, landlock }: Tried, { allocator, uid }: Wal
     ...{ groups: [], readable: [], copied: [], devices: ['/dev/null', '/dev/urandom'] },
     ...{ preload: allocator.startsWith('/') ? allocator : undefined, landlock, tied: false, args: ['-version'] },
   });
-  return await execa(BWRAP, args, { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', env: { LC_ALL: 'C' } }).then(
-    () => undefined,
-    whyNot,
-  );
+  try {
+    await run(BWRAP, args, { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', env: { LC_ALL: 'C' } });
+    return undefined;
+  } catch (error) {
+    if (isNotTried(error)) throw error;
+    const said = saidBy(error);
+    return (said === '' ? messageOf(error) : said).slice(0, 300);
+  }
 }
 
-function whyNot(error: unknown): string {
-  const said =
-    error instanceof Error && 'stderr' in error && typeof error.stderr === 'string' ? error.stderr.trim() : '';
-  return (said === '' ? messageOf(error) : said).slice(0, 300);
+function isNotTried(error: unknown): boolean {
+  if (error instanceof ExecaError && error.timedOut) return true;
+  return isShortage(error) || SHORT_WORDS.test(saidBy(error));
+}
+
+function saidBy(error: unknown): string {
+  if (!(error instanceof Error) || !('stderr' in error)) return '';
+  return typeof error.stderr === 'string' ? error.stderr.trim() : '';
 }

@@ -1,6 +1,6 @@
 import { lstat, readlink, realpath, stat } from 'node:fs/promises';
 import { dirname, join, normalize } from 'node:path';
-import { execa } from 'execa';
+import { run } from '../base/run.ts';
 import { findProgram } from '../qemu/file-identity.ts';
 
 /** What of the host's file system a confined QEMU sees, all of it read-only. */
@@ -31,8 +31,8 @@ const TOP_LINKS = ['/lib', '/lib64', '/bin', '/sbin'] as const;
 export async function qemuLayout(binary: string, more: readonly string[]): Promise<QemuLayout> {
   const program = await realpath(await findProgram(binary));
   const options = { timeout: HELP_TIMEOUT_MS, stdin: 'ignore', env: { LC_ALL: 'C' } } as const;
-  const libraries = await Promise.all([program, SETPRIV].map((file) => execa('ldd', [file], options)));
-  const { stdout: firmware } = await execa(program, ['-L', 'help'], options);
+  const libraries = await Promise.all([program, SETPRIV].map((file) => run('ldd', [file], options)));
+  const { stdout: firmware } = await run(program, ['-L', 'help'], options);
   const needed = libraries.map(({ stdout }) => parseLdd(stdout));
   const links = await topLinks();
   const directories = new Set<string>();

@@ -1,3 +1,4 @@
+import { messageOf } from '../base/errors.ts';
 import { CELL_PARTS, type CellPart, type MissingPart } from '../confine/facts.ts';
 import { lookAtWalls } from '../confine/host.ts';
 import { parseUidRange } from '../confine/uids.ts';
@@ -20,8 +21,17 @@ export async function checkConfinement(options: {
 }): Promise<Finding> {
   const { allocator } = await chooseAllocator(options.qemuBinary, options.qemuAllocator);
   const { first: uid } = parseUidRange(options.confineUids);
-  const { missing } = await lookAtWalls({ qemuBinary: options.qemuBinary, allocator, uid });
-  return confinementFinding(options.confine, missing);
+  try {
+    const { missing } = await lookAtWalls({ qemuBinary: options.qemuBinary, allocator, uid });
+    return confinementFinding(options.confine, missing);
+  } catch (error) {
+    return {
+      check: 'confinement',
+      status: 'failure',
+      detail: `what QEMU can be confined by could not be tried: ${messageOf(error)}`,
+      remedy: 'try again when this host has processes, memory and descriptors to give',
+    };
+  }
 }
 
 /** What is there, and what is missing and why. Only `confine = full` cannot do without. */

@@ -1,6 +1,6 @@
-import { execa } from 'execa';
 import { errnoOf, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
+import { run } from '../base/run.ts';
 import { probeAccelerator, type AcceleratorProbe } from '../qemu/accelerator.ts';
 import { chooseAllocator } from '../qemu/allocator.ts';
 import { probeAio, type AioProbe } from '../qemu/aio.ts';
@@ -208,6 +208,6 @@ function notStarted(binary: string, error: unknown): Finding {
 }
 
 async function help(binary: string, helpArguments: readonly string[]): Promise<string> {
-  const { stdout } = await execa(binary, helpArguments, { timeout: HELP_TIMEOUT_MS, stdin: 'ignore' });
+  const { stdout } = await run(binary, helpArguments, { timeout: HELP_TIMEOUT_MS, stdin: 'ignore' });
   return stdout;
 }

@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { execa } from 'execa';
+import { run } from '../base/run.ts';
 import { keyError } from './errors.ts';
 import { KEY_BYTES_MAX, KeyMaterial } from './material.ts';
 
@@ -29,7 +29,7 @@ export async function runKeyCommand(command: KeyCommand): Promise<KeyMaterial> {
   const { what, file, args, env, input, timeoutMs, signal } = command;
   signal?.throwIfAborted();
   const metadata = { source: what };
-  const subprocess = execa(file, args, {
+  const subprocess = run(file, args, {
     env: { ...env },
     extendEnv: false,
     cwd: '/',

@@ -1,7 +1,7 @@
 import { access, constants } from 'node:fs/promises';
-import { execa } from 'execa';
 import { monotonicMs } from '../base/deadline.ts';
 import { errnoOf, messageOf, oneSentence } from '../base/errors.ts';
+import { isShortage, run } from '../base/run.ts';
 import { tiedCommand } from './tied.ts';
 import { unnamedFile } from './unnamed-file.ts';
 
@@ -46,6 +46,7 @@ export function payloadFirmware(): Buffer {
  * Finds out whether an accelerator works by running a tiny payload under it with a time limit. That /dev/kvm exists,
  * opens, or even creates a VM says nothing: QEMU may still die on an assertion, or run a thousand times too slowly.
  * Never throws for what the host is like: the answer is the result.
+ * @throws the error by which it could not be tried
  */
 export async function probeAccelerator(options: {
   readonly binary: string;
@@ -74,7 +75,7 @@ export async function probeAccelerator(options: {
   await using firmware = await unnamedFile(payloadFirmware());
   // Dies with this process: a daemon that is killed during the probe must not leave a QEMU that runs for ever.
   const { file, prefix } = await tiedCommand(options.binary);
-  const result = await execa(file, [...prefix, ...payloadArguments(accelerator)], {
+  const result = await run(file, [...prefix, ...payloadArguments(accelerator)], {
     reject: false,
     // A stream over a descriptor is inherited as that descriptor; nothing is piped.
     stdin: firmware.createReadStream({ autoClose: false }),
@@ -83,6 +84,7 @@ export async function probeAccelerator(options: {
     killSignal: 'SIGKILL',
     maxBuffer: 65_536,
   });
+  if (result instanceof Error && isShortage(result)) throw result;
   if (result.exitCode === PAYLOAD_EXIT_CODE) return answer(true, 'a test payload ran');
   if (result.timedOut) return answer(false, `a test payload did not finish within ${options.timeoutMs} ms`);
   const said = lastLine(result.stderr);

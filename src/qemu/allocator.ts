@@ -1,6 +1,6 @@
 import { access, constants } from 'node:fs/promises';
-import { execa } from 'execa';
 import { messageOf } from '../base/errors.ts';
+import { run } from '../base/run.ts';
 
 /**
  * QEMU draws up its map of the guest's memory anew at every change of a device's regions, some dozens of times for each
@@ -55,7 +55,7 @@ export async function chooseAllocator(binary: string, setting: string): Promise<
   if (path === undefined) return { allocator: 'system', problem: 'there is neither tcmalloc nor jemalloc' };
   try {
     const options = { env: allocatorEnvironment(path), timeout: TRY_TIMEOUT_MS, stdin: 'ignore' } as const;
-    const { stderr } = await execa(binary, ['-version'], options);
+    const { stderr } = await run(binary, ['-version'], options);
     if (!stderr.includes(path)) return { allocator: path, problem: undefined };
     return { allocator: 'system', problem: `${path} is passed over: ${stderr.trim().slice(0, 300)}` };
   } catch (error) {

@@ -2,10 +2,10 @@ import { once } from 'node:events';
 import { createReadStream, createWriteStream, type ReadStream } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { constants } from 'node:os';
-import { execa } from 'execa';
 import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { ProcessHandle } from '../base/native.ts';
 import { readProcStat, type ProcStat } from '../base/proc-stat.ts';
+import { run } from '../base/run.ts';
 import { allocatorEnvironment } from './allocator.ts';
 
 /**
@@ -71,7 +71,7 @@ export class QemuProcess {
     await once(log, 'open');
     log.on('error', () => undefined); // QEMU has its own descriptor by then, or is not started.
     using _closed = { [Symbol.dispose]: () => log.destroy() };
-    const subprocess = execa(binary, args, {
+    const subprocess = run(binary, args, {
       cwd: directory,
       env,
       detached: true,

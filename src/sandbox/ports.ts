@@ -1,12 +1,12 @@
 import { closeSync, constants, existsSync, openSync } from 'node:fs';
 import { chmod, chown, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
 import { Backoff } from '../base/backoff.ts';
 import type { GuestBudget } from '../base/budget.ts';
 import { monotonicMs, sleep } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
 import { BoundedMutex } from '../base/mutex.ts';
+import { run } from '../base/run.ts';
 import type { VolumeHost } from '../volume/host.ts';
 import type { Port, PortKind, PortRecord, Ports } from '../guest/containers/port.ts';
 import { AGENT_PORT_NR, IDENTITY_PORT_NR, SERIAL_BUS, UEVENT_PORT_NR } from '../qemu/argv.ts';
@@ -181,7 +181,7 @@ export class SerialPorts implements Ports {
     if (paths.length === 0) return;
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     for (const path of paths) await rm(path, { force: true });
-    await execa('mkfifo', ['-m', '600', '--', ...paths]);
+    await run('mkfifo', ['-m', '600', '--', ...paths]);
     const { qemuUid } = this.#host;
     if (qemuUid === 0) return;
     // It can open those that are there, and make none.

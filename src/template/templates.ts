@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { execa } from 'execa';
 import { z } from 'zod';
 import { Coalesced } from '../base/coalesce.ts';
 import { waitFor } from '../base/deadline.ts';
 import { ShimError, messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import { BoundedMutex } from '../base/mutex.ts';
+import { run } from '../base/run.ts';
 import type { Config } from '../config.ts';
 import type { Cells } from '../confine/cells.ts';
 import { removeLeftCgroup } from '../confine/cgroup.ts';
@@ -233,7 +233,7 @@ export class Templates implements AsyncDisposable {
   async #versionOf(identity: string, path: string): Promise<string> {
     const known = this.#versions.get(identity);
     if (known !== undefined) return known;
-    const { stdout } = await execa(path, ['--version'], { timeout: VERSION_TIMEOUT_MS, stdin: 'ignore' });
+    const { stdout } = await run(path, ['--version'], { timeout: VERSION_TIMEOUT_MS, stdin: 'ignore' });
     if (this.#versions.size >= VERSIONS_MAX) this.#versions.clear();
     this.#versions.set(identity, stdout);
     return stdout;

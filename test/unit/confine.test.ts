@@ -5,6 +5,7 @@ import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promis
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { execa } from 'execa';
 import fc from 'fast-check';
 import { silentLogger } from '../../src/base/log.ts';
 import {
@@ -50,6 +51,18 @@ const COMMAND: CellCommand = {
   infoDescriptor: 4,
   args: ['-name', 'one'],
 };
+
+it('a host that could not be tried for want of descriptors is not taken for one without walls', async () => {
+  const main = join(import.meta.dirname, '../support/walls-main.ts');
+  const script = 'ulimit -n 128; exec "$0" --disable-warning=ExperimentalWarning "$@"';
+  // Any program will do for one that tells its version.
+  const args = ['-c', script, process.execPath, main, '/usr/bin/env'];
+  const { stdout } = await execa('sh', args, { stdin: 'ignore' });
+  const { all, few, again } = JSON.parse(stdout) as Readonly<Record<'few' | 'again', string[]> & { all: string }>;
+  assert.equal(few[0], 'CONFINEMENT_NOT_TRIED');
+  for (const outcome of few) assert.ok([all, 'CONFINEMENT_NOT_TRIED'].includes(outcome), outcome);
+  for (const outcome of again) assert.equal(outcome, all);
+});
 
 describe('the command of a cell', () => {
   it('bwrap with namespaces and a read-only root, then setpriv, then QEMU', () => {
