@@ -93,6 +93,10 @@ export const ACCESS: Readonly<Record<string, RpcAccess>> = {
   'Volumes.Get': row('read', false, volume),
   'Volumes.List': row('read', false, sandbox),
   'Volumes.Watch': row('read', false, sandbox),
+  'Operations.Get': row('read', false, sandbox),
+  'Operations.List': row('read', false, sandbox),
+  'Operations.Watch': row('read', false, sandbox),
+  'Operations.Cancel': row('volume', true, sandbox),
   'Events.Watch': row('read', false, sandbox),
 };
 

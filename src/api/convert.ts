@@ -10,6 +10,7 @@ import type { Timing } from '../base/stopwatch.ts';
 import type { ShimEvent } from '../store/event.ts';
 import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { RequestedSandboxSpec, SandboxSpec, TemplateUse } from '../sandbox/spec.ts';
+import type { OperationView } from '../volume/model/operation.ts';
 import type { VolumeSnapshot } from '../volume/volume.ts';
 import { encryptionFrom, encryptionMessage, encryptionStatusMessage, FORMATS } from './convert-encryption.ts';
 import { known, nameOf } from '../grpc/enum-names.ts';
@@ -18,6 +19,7 @@ import type { Cause as CauseMessage } from '../grpc/generated/qshim/v1/Cause.ts'
 import type { Confinement as ConfinementMessage } from '../grpc/generated/qshim/v1/Confinement.ts';
 import type { Event as EventMessage } from '../grpc/generated/qshim/v1/Event.ts';
 import type { Mount as MountMessage, Mount__Output } from '../grpc/generated/qshim/v1/Mount.ts';
+import type { Operation as OperationMessage } from '../grpc/generated/qshim/v1/Operation.ts';
 import type { Sandbox as SandboxMessage } from '../grpc/generated/qshim/v1/Sandbox.ts';
 import type { SandboxSpec as SandboxSpecMessage, SandboxSpec__Output } from '../grpc/generated/qshim/v1/SandboxSpec.ts';
 import type { Volume as VolumeMessage } from '../grpc/generated/qshim/v1/Volume.ts';
@@ -234,7 +236,35 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     iothreads: [...volume.placement.iothreads],
     job: volume.job === undefined ? null : { ...volume.job },
     resolvedSource: volume.resolvedPath,
+    operation: presentOperation(volume),
   };
+}
+
+function presentOperation(volume: VolumeSnapshot): OperationMessage | null {
+  const last = volume.operations.at(-1);
+  return last === undefined || last.ended !== undefined ? null : operationMessage(volume, last);
+}
+
+export function operationMessage(volume: VolumeSnapshot, operation: OperationView): OperationMessage {
+  const { id, kind, startedMs, progress, cancelAsked, cancellable, ended } = operation;
+  const { sandboxId, volumeId, generation } = volume;
+  return {
+    ...{ operationId: id, sandboxId, volumeId, generation, kind, state: operationState(operation) },
+    phase: progress?.phase ?? '',
+    current: progress?.current ?? 0,
+    total: progress?.total ?? 0,
+    cancellable,
+    cancelAsked,
+    problem: ended?.problem === undefined ? null : { ...ended.problem, metadata: { ...ended.problem.metadata } },
+    startedAt: timestamp(startedMs),
+    endedAt: timestamp(ended?.endedMs),
+  };
+}
+
+function operationState({ ended }: OperationView): NonNullable<OperationMessage['state']> {
+  if (ended === undefined) return 'OPERATION_STATE_RUNNING';
+  if (ended.cancelled) return 'OPERATION_STATE_CANCELLED';
+  return ended.problem === undefined ? 'OPERATION_STATE_SUCCEEDED' : 'OPERATION_STATE_FAILED';
 }
 
 const INTERRUPT_MESSAGES = {

@@ -458,6 +458,24 @@ export const REASONS = {
       'The volume is in the midst of another operation, which the metadata names (DEADLINE_EXCEEDED: a detach has waited for its end).',
     remedy: 'Ask again when that operation has ended; the same resize with the same arguments joins it.',
   },
+  OPERATION_NOT_FOUND: {
+    statuses: ['NOT_FOUND'],
+    where: ['api'],
+    meaning: 'The sandbox has no operation of that id; of each volume the last eight that have ended are remembered.',
+    remedy: 'List the operations of the sandbox.',
+  },
+  OPERATION_EXISTS: {
+    statuses: ['ALREADY_EXISTS'],
+    where: ['api'],
+    meaning: 'An operation of that id exists in the sandbox, with another request.',
+    remedy: 'Choose another id.',
+  },
+  OPERATION_NOT_CANCELLABLE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The operation is of a kind that cannot be cancelled: it ends by itself.',
+    remedy: 'Wait for its end.',
+  },
   CONCURRENT_OPERATION: {
     statuses: ['ABORTED', 'DEADLINE_EXCEEDED'],
     where: ['api'],
@@ -580,6 +598,42 @@ export const REASONS = {
     where: ['cause'],
     meaning: 'The disk has a new size.',
     remedy: 'Nothing: the message names the sizes.',
+  },
+  OPERATION_STARTED: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'An operation on the volume was begun; the message names its kind and its id.',
+    remedy: 'Nothing: `qshim operation watch` follows it.',
+  },
+  OPERATION_PROGRESS: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'An operation on the volume has come further.',
+    remedy: 'Nothing: the message says how far.',
+  },
+  OPERATION_DONE: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'An operation on the volume has done what was asked for, and that was seen.',
+    remedy: 'Nothing.',
+  },
+  OPERATION_FAILED: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'An operation on the volume has failed; the message says why.',
+    remedy: 'See to the reason in the message, and begin another one.',
+  },
+  OPERATION_CANCELLED: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'An operation on the volume was cancelled, as somebody asked: the volume is as it was before.',
+    remedy: 'Nothing.',
+  },
+  VOLUME_REMOVED: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'An operation has ended because its volume was removed meanwhile.',
+    remedy: 'Look at the volume.',
   },
   JOB_PROGRESS: {
     statuses: [],

@@ -15,6 +15,7 @@ import { loadApi } from '../grpc/schema.ts';
 import type { EventsClient } from '../grpc/generated/qshim/v1/Events.ts';
 import type { ListSandboxesResponse__Output } from '../grpc/generated/qshim/v1/ListSandboxesResponse.ts';
 import type { ListVolumesResponse__Output } from '../grpc/generated/qshim/v1/ListVolumesResponse.ts';
+import type { OperationsClient } from '../grpc/generated/qshim/v1/Operations.ts';
 import type { SandboxesClient } from '../grpc/generated/qshim/v1/Sandboxes.ts';
 import type { VolumesClient } from '../grpc/generated/qshim/v1/Volumes.ts';
 import { Interrupted } from './cli-failure.ts';
@@ -37,6 +38,7 @@ export interface ConnectionOptions {
 export class Connection implements Disposable {
   readonly sandboxes: SandboxesClient;
   readonly volumes: VolumesClient;
+  readonly operations: OperationsClient;
   readonly events: EventsClient;
   readonly #options: ConnectionOptions;
 
@@ -48,6 +50,7 @@ export class Connection implements Disposable {
     const { v1 } = loadApi().qshim;
     this.sandboxes = new v1.Sandboxes(target, insecure, limits);
     this.volumes = new v1.Volumes(target, insecure, limits);
+    this.operations = new v1.Operations(target, insecure, limits);
     this.events = new v1.Events(target, insecure, limits);
   }
 
@@ -141,6 +144,7 @@ export class Connection implements Disposable {
   [Symbol.dispose](): void {
     this.sandboxes.close();
     this.volumes.close();
+    this.operations.close();
     this.events.close();
   }
 }

@@ -46,6 +46,10 @@ const BY_REASON: { readonly [R in Reason]?: Hint } = {
   VOLUME_NOT_MOUNTED: getVolume,
   VOLUME_DETACHING: getVolume,
   VOLUME_PENDING: getVolume,
+  OPERATION_IN_PROGRESS: (subject) =>
+    `${command('operation list', subject.sandboxId, subject.volumeId)} shows how far it is`,
+  OPERATION_NOT_FOUND: (subject) => `${command('operation list', subject.sandboxId)} shows the operations there are`,
+  OPERATION_NOT_CANCELLABLE: (subject) => `${command('operation watch', subject.sandboxId)} shows when it ends`,
   GUEST_DRIVER_TIMEOUT: (subject) => `${command('sandbox console', subject.sandboxId)} shows what the guest says`,
   GUEST_AGENT_NOT_READY: getSandbox,
   VM_GONE: getSandbox,

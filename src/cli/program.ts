@@ -12,6 +12,7 @@ import { EXIT, EXIT_CODE_MEANINGS } from './exit-codes.ts';
 import { addHealthCommand } from './health-command.ts';
 import { addHelpCommands, pathOf } from './help-command.ts';
 import { wholeNumber } from './options.ts';
+import { addOperationCommands } from './operation-commands.ts';
 import { addSandboxCommands } from './sandbox-commands.ts';
 import { DEFAULT_SOCKET, failureText, Session, type Surroundings } from './session.ts';
 import { visible } from '../base/visible.ts';
@@ -66,6 +67,7 @@ export function buildProgram(surroundings: Surroundings): { program: CommandUnkn
   const session = new Session(surroundings, () => program.opts());
   addSandboxCommands(program, session);
   addVolumeCommands(program, session);
+  addOperationCommands(program, session);
   addWatchCommand(program, session);
   addDoctorCommand(program, session);
   addHealthCommand(program, session);

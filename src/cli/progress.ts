@@ -23,6 +23,7 @@ export class Progress implements Disposable {
   readonly #startedMs = monotonicMs();
   readonly #timer: NodeJS.Timeout | undefined;
   #written = false;
+  #far = '';
 
   constructor(target: ProgressTarget, label: string) {
     this.#target = target;
@@ -35,10 +36,15 @@ export class Progress implements Disposable {
   #tick(): void {
     const elapsedMs = monotonicMs() - this.#startedMs;
     if (elapsedMs < PROGRESS_DELAY_MS) return;
-    const line = `${this.#label} ... ${(elapsedMs / 1000).toFixed(1)} s`;
+    const line = `${this.#label} ... ${this.#far}${(elapsedMs / 1000).toFixed(1)} s`;
     // A line that wraps cannot be erased with one control sequence.
     this.#target.write(ERASE_LINE + line.slice(0, (this.#target.columns ?? 80) - 1));
     this.#written = true;
+  }
+
+  /** How far the work is, from now on. */
+  show(far: string): void {
+    this.#far = far === '' ? '' : `${visible(far)}  `;
   }
 
   [Symbol.dispose](): void {

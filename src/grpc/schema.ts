@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { loadPackageDefinition } from '@grpc/grpc-js';
 import { loadSync, type MessageTypeDefinition, type Options, type PackageDefinition } from '@grpc/proto-loader';
 import type { ProtoGrpcType as EventsGrpcType } from './generated/events.ts';
+import type { ProtoGrpcType as OperationsGrpcType } from './generated/operations.ts';
 import type { ProtoGrpcType as SandboxesGrpcType } from './generated/sandboxes.ts';
 import type { ProtoGrpcType as VolumesGrpcType } from './generated/volumes.ts';
 
@@ -19,7 +20,8 @@ export const LOADER_OPTIONS: Options = {
 
 /** The API's descriptors, for server and clients. Reads the .proto files once, at start. */
 function loadApiDefinition(): PackageDefinition {
-  return loadSync(['qshim/v1/sandboxes.proto', 'qshim/v1/volumes.proto', 'qshim/v1/events.proto'], LOADER_OPTIONS);
+  const files = ['sandboxes', 'volumes', 'operations', 'events'].map((name) => `qshim/v1/${name}.proto`);
+  return loadSync(files, LOADER_OPTIONS);
 }
 
 /** The descriptors of google.rpc.Status and ErrorInfo, with which errors carry their details. */
@@ -27,10 +29,12 @@ export function loadStatusDefinition(): PackageDefinition {
   return loadSync(['google/rpc/status.proto'], LOADER_OPTIONS);
 }
 
+type ApiGrpcType = SandboxesGrpcType & VolumesGrpcType & OperationsGrpcType & EventsGrpcType;
+
 /** The typed client constructors and service definitions of qshim.v1. */
-export function loadApi(): SandboxesGrpcType & VolumesGrpcType & EventsGrpcType {
+export function loadApi(): ApiGrpcType {
   // The generated types describe exactly what the loader makes of these files; the loader itself is untyped.
-  return loadPackageDefinition(loadApiDefinition()) as unknown as SandboxesGrpcType & VolumesGrpcType & EventsGrpcType;
+  return loadPackageDefinition(loadApiDefinition()) as unknown as ApiGrpcType;
 }
 
 /** The codec of one message among descriptors, by its full name. */

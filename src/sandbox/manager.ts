@@ -37,6 +37,7 @@ import {
 } from '../volume/operations/key-slots.ts';
 import { presentSize } from '../volume/operations/present-size.ts';
 import { resizeVolume } from '../volume/operations/resize.ts';
+import { cancelOperation, operationNotFound } from '../volume/operations/slot.ts';
 import { causeFrom, type VolumeState } from '../volume/model/state.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
@@ -553,6 +554,19 @@ export class SandboxManager {
     const { sizeBytes } = options;
     const wanted = sizeBytes === 0 && !volume.isRemoved() ? await presentSize(sandbox, volume) : sizeBytes;
     return await resizeVolume(sandbox, volume, { ...options, sizeBytes: wanted });
+  }
+
+  /**
+   * Has an operation cancelled: as volume/operations/slot.ts does.
+   * @returns its volume afterwards
+   * @throws ShimError as that does; NOT_FOUND / SANDBOX_NOT_FOUND, OPERATION_NOT_FOUND
+   */
+  async cancelOperation(sandboxId: string, operationId: string): Promise<VolumeSnapshot> {
+    const sandbox = this.#find(sandboxId);
+    const volume = sandbox.volumes.withOperation(checkId('operation_id', operationId));
+    if (volume === undefined) throw operationNotFound(sandboxId, operationId);
+    await cancelOperation(sandbox, volume, operationId);
+    return volume.snapshot();
   }
 
   /** Labels of a sandbox that is there, and since when it is; undefined when there is none of that id. */

@@ -23,6 +23,7 @@ export type EventType =
   | 'volume.removed'
   | 'volume.health'
   | 'volume.job'
+  | 'volume.operation'
   | 'volume.resized'
   | 'volume.snapshot';
 

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { isDeepStrictEqual } from 'node:util';
 import { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
@@ -341,21 +342,38 @@ export class VolumeStore {
 
   /**
    * Takes the volume's exclusive slot for an operation.
-   * @throws ShimError FAILED_PRECONDITION / OPERATION_IN_PROGRESS that names the one that has it
+   * @param id the caller's; undefined: one is made
+   * @throws ShimError FAILED_PRECONDITION / OPERATION_IN_PROGRESS that names the one that has it; ALREADY_EXISTS /
+   *   OPERATION_EXISTS
    */
-  begin(volume: Volume, operation: Operation): void {
+  begin(volume: Volume, operation: Operation, id: string = randomUUID()): void {
     const { operation: other } = volume;
+    const { sandboxId } = this.#options;
     if (other !== undefined) {
       throw new ShimError(
         'FAILED_PRECONDITION',
         `volume ${volume.id} is in the midst of another operation: ${other.kind}`,
         {
           reason: 'OPERATION_IN_PROGRESS',
-          metadata: { sandboxId: this.#options.sandboxId, volumeId: volume.id, operation: other.kind },
+          metadata: { sandboxId, volumeId: volume.id, operation: other.kind },
         },
       );
     }
-    this.apply(volume, { kind: 'operation', operation });
+    const holder = this.withOperation(id);
+    if (holder !== undefined) {
+      throw new ShimError('ALREADY_EXISTS', `operation ${id} exists already, of volume ${holder.id}`, {
+        reason: 'OPERATION_EXISTS',
+        metadata: { sandboxId, volumeId: holder.id, operationId: id },
+      });
+    }
+    this.apply(volume, { kind: 'operation-begun', operation, tag: { id, startedMs: Date.now() } });
+  }
+
+  /** The volume that has, or had, an operation of this id. */
+  withOperation(id: string): Volume | undefined {
+    return this.all().find(
+      ({ operationTag, outcomes }) => operationTag?.id === id || outcomes.some((outcome) => outcome.id === id),
+    );
   }
 
   /** Emits the events of present states that were never delivered: the daemon that observed them was killed first. */

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { BoundedMutex } from '../base/mutex.ts';
 import type { Timing } from '../base/stopwatch.ts';
 import type { DiskArrival } from '../guest/disk-arrivals.ts';
@@ -18,7 +19,8 @@ import {
 } from './model/facts.ts';
 import { namesFor, type QemuNames } from './model/names.ts';
 import type { QemuObject } from './model/objects.ts';
-import type { Operation } from './model/operation.ts';
+import { NO_OPERATION, operationViews } from './model/operating.ts';
+import type { Operation, OperationTag, OperationView, Outcome } from './model/operation.ts';
 import { pciPath } from './model/slots.ts';
 import type { Cause, GuestView, VolumeState } from './model/state.ts';
 import { objectsOf } from './plan.ts';
@@ -60,6 +62,8 @@ export interface VolumeSnapshot extends VolumeIdentity {
   readonly health: VolumeHealth;
   readonly encryption: EncryptionView | undefined;
   readonly job: JobProgress | undefined;
+  /** Those that have ended, as far as they are kept, then the one under way. */
+  readonly operations: readonly OperationView[];
 }
 
 interface VolumeOptions {
@@ -87,6 +91,7 @@ export class Volume {
   #removal: Promise<void> | undefined;
   #operating: Promise<void> | undefined;
   #question: AbortController | undefined;
+  #cancellation: AbortController | undefined;
   #asking = false;
 
   private constructor(identity: VolumeIdentity, options: VolumeOptions, facts: VolumeFacts, look: SourceLook) {
@@ -116,7 +121,8 @@ export class Volume {
         made: NOTHING_MADE,
         aio: undefined,
       },
-      ...{ encryption: undefined, creating: undefined, operation: undefined, job: undefined, heldBy: undefined },
+      ...{ encryption: undefined, creating: undefined, job: undefined, heldBy: undefined },
+      ...NO_OPERATION,
       health: { failing: false, errors: 0 },
     };
     return new Volume(identity, options, facts, options.look);
@@ -124,9 +130,13 @@ export class Volume {
 
   /** One that the journal, or QEMU, knows. */
   static restore(record: VolumeRecord, options: VolumeOptions & { readonly sandboxId: string }): Volume {
-    const { state, times, sizeBytes, aio, mounted, encryption, creating, operation, ...identity } = record;
+    const { state, times, sizeBytes, aio, mounted, encryption, creating, ...others } = record;
+    const { operation, operationTag, outcomes = [], ...identity } = others;
     const facts: VolumeFacts = {
-      ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, operation, job: undefined },
+      ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, job: undefined },
+      ...{ operation, outcomes, progress: undefined },
+      // One that an earlier version has begun has none.
+      operationTag: operation === undefined ? undefined : (operationTag ?? { id: randomUUID(), startedMs: Date.now() }),
       heldBy: undefined,
       // The resize that was under way may have been seen to give more than it asked for.
       askedBytes: operation?.kind === 'resize' ? operation.sizeBytes : undefined,
@@ -188,6 +198,14 @@ export class Volume {
 
   get operation(): Operation | undefined {
     return this.#facts.operation;
+  }
+
+  get operationTag(): OperationTag | undefined {
+    return this.#facts.operationTag;
+  }
+
+  get outcomes(): readonly Outcome[] {
+    return this.#facts.outcomes;
   }
 
   get heldBy(): string | undefined {
@@ -302,14 +320,28 @@ export class Volume {
     return kept;
   }
 
+  /** For the work of an operation: aborted when somebody wants it cancelled. */
+  cancellation(): AbortSignal {
+    this.#cancellation = new AbortController();
+    if (this.operationTag?.cancelAsked === true) this.cancel();
+    return this.#cancellation.signal;
+  }
+
+  /** Tells the work of the operation under way. What is on record says so already (VolumeStore.cancel). */
+  cancel(): void {
+    this.#cancellation?.abort(new OperationCancelled());
+  }
+
   record(): VolumeRecord {
     const { sandboxId: _sandboxId, ...identity } = this.identity;
-    const { state, times, sizeBytes, aio, made, encryption, creating, operation } = this.#facts;
+    const { state, times, sizeBytes, aio, made, encryption, creating } = this.#facts;
+    const { operation, operationTag, outcomes } = this.#facts;
     return {
       ...identity,
       ...{ state, times, sizeBytes, aio, mounted: made.mapping || made.mount, encryption, creating },
       // Left out when there is none, so that the version before can read the record.
-      ...(operation === undefined ? {} : { operation }),
+      ...(operation === undefined ? {} : { operation, operationTag }),
+      ...(outcomes.length === 0 ? {} : { outcomes }),
     };
   }
 
@@ -318,9 +350,17 @@ export class Volume {
     return {
       ...this.identity,
       ...{ state, sizeBytes, guest, aio, times, timings, health, encryption, job },
+      operations: operationViews(this.#facts),
       pciPath: pciPath(this.identity.slot),
       cause: causeOf(state),
     };
+  }
+}
+
+/** Why the signal of an operation's work is aborted. */
+export class OperationCancelled extends Error {
+  constructor() {
+    super('the operation is to be cancelled');
   }
 }
 

@@ -2,9 +2,12 @@ import assert from 'node:assert/strict';
 import { rename, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import type { ListOperationsResponse__Output } from '../../src/grpc/generated/qshim/v1/ListOperationsResponse.ts';
+import type { Operation__Output } from '../../src/grpc/generated/qshim/v1/Operation.ts';
 import { call } from '../support/daemon.ts';
 import { refusal } from '../support/errors.ts';
 import type { FakeVm } from '../support/fake-qemu.ts';
+import { QmpFailure } from '../support/fake-qmp.ts';
 import { FakeScripts } from '../support/fake-scripts.ts';
 import { FakeVmRig } from '../support/fake-vm-rig.ts';
 import { until } from '../support/until.ts';
@@ -47,6 +50,14 @@ async function mounted(
   return { vm, scripts };
 }
 
+/** All operations of the sandbox that are told. */
+async function operations(rig: FakeVmRig): Promise<readonly Operation__Output[]> {
+  const answer = await call<ListOperationsResponse__Output>((done) =>
+    rig.client.operations.list({ sandboxId: 'one' }, done),
+  );
+  return answer.operations;
+}
+
 describe('operations on an attached volume', { timeout: 120_000 }, () => {
   it('a second one is refused with the name of the first, the same one joins it, and it is on record while it lasts', async () => {
     await using rig = await FakeVmRig.start();
@@ -69,6 +80,56 @@ describe('operations on an attached volume', { timeout: 120_000 }, () => {
     assert.equal(vm.qmp.receivedOf('block_resize').length, 1, 'asked once for both');
     await settledOperation(rig);
     assert.equal((await rig.volume('a')).sizeBytes, 2 * MIB);
+  });
+
+  it('one is told while it is under way, is followed to its end, and is remembered by the next daemon', async () => {
+    await using rig = await FakeVmRig.start();
+    const { vm } = await mounted(rig, 'READY_WHEN_AGENT');
+    assert.deepEqual(await operations(rig), []);
+    const held = vm.hold('block_resize');
+    const first = resize(rig, 2 * MIB);
+    await held.came;
+    const [running] = await operations(rig);
+    assert.ok(running !== undefined);
+    const { operationId } = running;
+    assert.deepEqual(
+      [running.kind, running.state, running.volumeId, running.endedAt],
+      ['resize', 'OPERATION_STATE_RUNNING', 'a', null],
+    );
+    assert.equal((await rig.volume('a')).operation?.operationId, operationId);
+    const watch = rig.client.operations.watch({ sandboxId: 'one', operationId });
+    const cancelled = await refusal(
+      call((done) => rig.client.operations.cancel({ sandboxId: 'one', operationId }, done)),
+    );
+    assert.deepEqual([cancelled.code, cancelled.reason], ['FAILED_PRECONDITION', 'OPERATION_NOT_CANCELLABLE']);
+    held.release();
+    await first;
+    const states: string[] = [];
+    for await (const told of watch as AsyncIterable<Operation__Output>) states.push(told.state);
+    assert.deepEqual(states, ['OPERATION_STATE_RUNNING', 'OPERATION_STATE_SUCCEEDED'], 'and then it ends');
+    assert.equal((await rig.volume('a')).operation, null);
+    await settledOperation(rig);
+    await rig.restartAfter('SIGKILL', () => Promise.resolve());
+    const [ended] = await operations(rig);
+    assert.deepEqual([ended?.operationId, ended?.state], [operationId, 'OPERATION_STATE_SUCCEEDED']);
+    assert.deepEqual(ended?.startedAt, running.startedAt);
+    const unknown = await refusal(
+      call((done) => rig.client.operations.get({ sandboxId: 'one', operationId: 'x' }, done)),
+    );
+    assert.deepEqual([unknown.code, unknown.reason], ['NOT_FOUND', 'OPERATION_NOT_FOUND']);
+  });
+
+  it('one that fails is remembered with why', async () => {
+    await using rig = await FakeVmRig.start();
+    const vm = await rig.sandbox();
+    await rig.attach('a');
+    vm.qmp.on('block_resize', () => {
+      throw new QmpFailure('no room');
+    });
+    assert.equal((await refusal(resize(rig, 2 * MIB))).reason, 'RESIZE_FAILED');
+    const [failed] = await operations(rig);
+    assert.deepEqual([failed?.state, failed?.problem?.reason], ['OPERATION_STATE_FAILED', 'RESIZE_FAILED']);
+    assert.match(failed?.problem?.message ?? '', /no room/);
   });
 
   it('when the journal cannot be written, nothing is done, and the slot is free again', async () => {

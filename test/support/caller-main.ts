@@ -5,11 +5,12 @@ import { decodeRefusal } from './errors.ts';
 
 /** A caller in a process of its own, to be of another user: makes the calls that its parent asks for. */
 const [target = ''] = process.argv.slice(2);
-const { Sandboxes, Volumes, Events } = loadApi().qshim.v1;
+const { Sandboxes, Volumes, Operations, Events } = loadApi().qshim.v1;
 const options = { 'grpc.use_local_subchannel_pool': 1 };
 const clients = {
   Sandboxes: new Sandboxes(target, credentials.createInsecure(), options),
   Volumes: new Volumes(target, credentials.createInsecure(), options),
+  Operations: new Operations(target, credentials.createInsecure(), options),
   Events: new Events(target, credentials.createInsecure(), options),
 };
 

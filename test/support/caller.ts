@@ -6,7 +6,7 @@ const MAIN = join(import.meta.dirname, 'caller-main.ts');
 
 export interface CallerRequest {
   readonly number: number;
-  readonly service: 'Sandboxes' | 'Volumes' | 'Events';
+  readonly service: 'Sandboxes' | 'Volumes' | 'Operations' | 'Events';
   readonly method: string;
   readonly request: object;
   readonly stream: boolean;

@@ -18,6 +18,7 @@ import type { AttachVolumeRequest } from '../../src/grpc/generated/qshim/v1/Atta
 import type { CreateSandboxRequest } from '../../src/grpc/generated/qshim/v1/CreateSandboxRequest.ts';
 import type { DetachVolumeRequest } from '../../src/grpc/generated/qshim/v1/DetachVolumeRequest.ts';
 import type { EventsClient } from '../../src/grpc/generated/qshim/v1/Events.ts';
+import type { OperationsClient } from '../../src/grpc/generated/qshim/v1/Operations.ts';
 import type { ExecResponse__Output } from '../../src/grpc/generated/qshim/v1/ExecResponse.ts';
 import type { RebootSandboxRequest } from '../../src/grpc/generated/qshim/v1/RebootSandboxRequest.ts';
 import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
@@ -87,15 +88,17 @@ async function templateSettings(
 export class ApiClient implements Disposable {
   readonly sandboxes: SandboxesClient;
   readonly volumes: VolumesClient;
+  readonly operations: OperationsClient;
   readonly events: EventsClient;
 
   constructor(socket: string) {
-    const { Sandboxes, Volumes, Events } = loadApi().qshim.v1;
+    const { Sandboxes, Volumes, Operations, Events } = loadApi().qshim.v1;
     // A channel of its own for each client: grpc-js would share one between equal addresses.
     const options = { 'grpc.use_local_subchannel_pool': 1 };
     const address = `unix:${socket}`;
     this.sandboxes = new Sandboxes(address, credentials.createInsecure(), options);
     this.volumes = new Volumes(address, credentials.createInsecure(), options);
+    this.operations = new Operations(address, credentials.createInsecure(), options);
     this.events = new Events(address, credentials.createInsecure(), options);
   }
 
@@ -167,6 +170,7 @@ export class ApiClient implements Disposable {
   [Symbol.dispose](): void {
     this.sandboxes.close();
     this.volumes.close();
+    this.operations.close();
     this.events.close();
   }
 }

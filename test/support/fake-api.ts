@@ -16,6 +16,8 @@ import { HealthImplementation } from 'grpc-health-check';
 import type { Event } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import type { EventsHandlers } from '../../src/grpc/generated/qshim/v1/Events.ts';
 import type { Sandbox } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
+import type { Operation } from '../../src/grpc/generated/qshim/v1/Operation.ts';
+import type { OperationsHandlers } from '../../src/grpc/generated/qshim/v1/Operations.ts';
 import type { SandboxesHandlers } from '../../src/grpc/generated/qshim/v1/Sandboxes.ts';
 import type { Volume } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import type { VolumesHandlers } from '../../src/grpc/generated/qshim/v1/Volumes.ts';
@@ -87,6 +89,20 @@ export const EVENTS: readonly Event[] = [
   },
 ];
 
+export const OPERATION: Operation = {
+  operationId: 'move-1',
+  sandboxId: 'sb1',
+  volumeId: 'vol1',
+  generation: 3,
+  kind: 'migrate',
+  state: 'OPERATION_STATE_RUNNING',
+  phase: 'copying',
+  current: 1_073_741_824,
+  total: 4_294_967_296,
+  cancellable: true,
+  startedAt: { seconds: 1_767_323_047, nanos: 0 },
+};
+
 const KEY_SLOTS = { uuid: '0f5e7d22-0000-4000-8000-00000000abcd', used: [true, false] };
 
 /** Serves on a socket in a directory of its own until it is disposed. */
@@ -97,6 +113,8 @@ export class FakeApi implements AsyncDisposable {
   readonly health = new HealthImplementation({ '': 'SERVING' });
   /** Events.Watch and Sandboxes.Console send these, then end; with `keepStreamsOpen` they wait for the caller. */
   readonly chunks: Buffer[] = [];
+  /** Operations.Watch sends these, then ends likewise. */
+  operations: readonly Operation[] = [OPERATION];
   keepStreamsOpen = false;
   /** Sandboxes.ExecStream, as the test plays it. */
   onExecStream: SandboxesHandlers['ExecStream'] = (call) => call.end();
@@ -112,6 +130,7 @@ export class FakeApi implements AsyncDisposable {
     this.#server = new Server({ 'grpc.max_send_message_length': -1 });
     this.#server.addService(v1.Sandboxes.service, this.#sandboxes());
     this.#server.addService(v1.Volumes.service, this.#volumes());
+    this.#server.addService(v1.Operations.service, this.#operations());
     this.#server.addService(v1.Events.service, this.#events());
     this.health.addToServer(this.#server);
   }
@@ -172,6 +191,15 @@ export class FakeApi implements AsyncDisposable {
       for (const message of messages()) call.write(message);
       if (error !== undefined) call.emit('error', statusOf(error));
       else if (!this.keepStreamsOpen) call.end();
+    };
+  }
+
+  #operations(): OperationsHandlers {
+    return {
+      Get: this.#unary('Operations.Get', OPERATION),
+      List: this.#unary('Operations.List', { operations: [OPERATION] }),
+      Watch: this.#streaming('Operations.Watch', () => this.operations),
+      Cancel: this.#unary('Operations.Cancel', { ...OPERATION, cancelAsked: true }),
     };
   }
 

@@ -90,6 +90,7 @@ function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): Vo
     sandboxId: 'one',
     volumeId: 'v',
     generation: 3,
+    operations: [],
     spec: {
       source: { kind: 'raw-file', path: '/volumes/a' },
       readOnly: false,

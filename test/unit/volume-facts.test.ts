@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { EncryptionView } from '../../src/volume/model/encryption.ts';
 import { NOTHING_MADE, observe, type VolumeFacts, type VolumeInput } from '../../src/volume/model/facts.ts';
+import { NO_OPERATION } from '../../src/volume/model/operating.ts';
 import { slotAt } from '../../src/volume/model/slots.ts';
 
 const SLOT = slotAt(0);
@@ -23,7 +24,7 @@ const FACTS: VolumeFacts = {
   },
   ...{
     creating: undefined,
-    operation: undefined,
+    ...NO_OPERATION,
     job: undefined,
     heldBy: undefined,
     health: { failing: false, errors: 0 },
@@ -87,9 +88,14 @@ describe('what is known of a volume', () => {
 
   it('an operation ends with the volume', () => {
     const operation = { kind: 'resize', sizeBytes: 1024, timeoutMs: 1 } as const;
-    const begun = after({ kind: 'operation', operation });
+    const begun = after({ kind: 'operation-begun', operation, tag: { id: 'one', startedMs: 5 } });
     assert.deepEqual(begun.operation, operation);
     const gone: VolumeInput = { kind: 'vm-gone', cause: { reason: 'VM_GONE', message: 'm' } };
-    assert.equal(observe(begun, gone, 7).facts.operation, undefined);
+    const { facts, news: told } = observe(begun, gone, 7);
+    assert.equal(facts.operation, undefined);
+    assert.equal(told?.cause.reason, 'OPERATION_FAILED');
+    const [outcome] = facts.outcomes;
+    assert.deepEqual([outcome?.id, outcome?.kind, outcome?.endedMs], ['one', 'resize', 7]);
+    assert.equal(outcome?.problem?.reason, 'VOLUME_REMOVED');
   });
 });

@@ -29,6 +29,7 @@ import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesReq
 import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from './qshim/v1/ListVolumesResponse.ts';
 import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output } from './qshim/v1/Mount.ts';
 import type { NbdExport as _qshim_v1_NbdExport, NbdExport__Output as _qshim_v1_NbdExport__Output } from './qshim/v1/NbdExport.ts';
+import type { Operation as _qshim_v1_Operation, Operation__Output as _qshim_v1_Operation__Output } from './qshim/v1/Operation.ts';
 import type { PlanRequest as _qshim_v1_PlanRequest, PlanRequest__Output as _qshim_v1_PlanRequest__Output } from './qshim/v1/PlanRequest.ts';
 import type { PlanResponse as _qshim_v1_PlanResponse, PlanResponse__Output as _qshim_v1_PlanResponse__Output } from './qshim/v1/PlanResponse.ts';
 import type { PlannedStep as _qshim_v1_PlannedStep, PlannedStep__Output as _qshim_v1_PlannedStep__Output } from './qshim/v1/PlannedStep.ts';
@@ -96,6 +97,8 @@ export interface ProtoGrpcType {
       LuksMode: EnumTypeDefinition
       Mount: MessageTypeDefinition<_qshim_v1_Mount, _qshim_v1_Mount__Output>
       NbdExport: MessageTypeDefinition<_qshim_v1_NbdExport, _qshim_v1_NbdExport__Output>
+      Operation: MessageTypeDefinition<_qshim_v1_Operation, _qshim_v1_Operation__Output>
+      OperationState: EnumTypeDefinition
       PlanRequest: MessageTypeDefinition<_qshim_v1_PlanRequest, _qshim_v1_PlanRequest__Output>
       PlanResponse: MessageTypeDefinition<_qshim_v1_PlanResponse, _qshim_v1_PlanResponse__Output>
       PlannedStep: MessageTypeDefinition<_qshim_v1_PlannedStep, _qshim_v1_PlannedStep__Output>

@@ -3,7 +3,8 @@ import type { Timing } from '../../base/stopwatch.ts';
 import { aioModeSchema, type AioMode } from './disk.ts';
 import { encryptionViewSchema, imageCreationSchema, type EncryptionView, type ImageCreation } from './encryption.ts';
 import { maybe } from './maybe.ts';
-import { operationSchema, type Operation } from './operation.ts';
+import { ended, isOperationInput, observeOperation, type OperationFacts, type OperationInput } from './operating.ts';
+import { operationSchema, operationTagSchema, outcomeSchema } from './operation.ts';
 import { transition, type Cause, type GuestView, type StateInput, type Transition, type VolumeState } from './state.ts';
 
 /**
@@ -54,7 +55,7 @@ export interface MadeInGuest {
   readonly mount: boolean;
 }
 
-export interface VolumeFacts {
+export interface VolumeFacts extends OperationFacts {
   readonly state: VolumeState;
   readonly times: StateTimes;
   readonly timings: readonly Timing[];
@@ -71,8 +72,6 @@ export interface VolumeFacts {
   readonly encryption: EncryptionView | undefined;
   /** An image is being made of its source, and no guest has had it yet. */
   readonly creating: ImageCreation | undefined;
-  /** What is being done to it while it stays attached. */
-  readonly operation: Operation | undefined;
   /** The job that QEMU works on for it. */
   readonly job: JobProgress | undefined;
   readonly health: VolumeHealth;
@@ -87,6 +86,8 @@ export const factsSchema = z.object({
   encryption: maybe(encryptionViewSchema),
   creating: maybe(imageCreationSchema),
   operation: maybe(operationSchema).optional(),
+  operationTag: maybe(operationTagSchema).optional(),
+  outcomes: z.array(outcomeSchema).readonly().optional(),
 });
 
 export type VolumeInput =
@@ -103,7 +104,7 @@ export type VolumeInput =
   /** The disk was seen to have this size. */
   | { readonly kind: 'sized'; readonly sizeBytes: number; readonly askedBytes: number }
   | { readonly kind: 'job'; readonly job: JobProgress | undefined }
-  | { readonly kind: 'operation'; readonly operation: Operation | undefined }
+  | OperationInput
   /** Of a disk that the guest has let go of: QEMU keeps a node, and says why. */
   | { readonly kind: 'held'; readonly by: string | undefined }
   | { readonly kind: 'io-error'; readonly error: IoError }
@@ -115,7 +116,7 @@ export type VolumeInput =
 
 /** What watchers are told of besides a change of state. */
 export interface News {
-  readonly type: 'volume.health' | 'volume.job' | 'volume.resized';
+  readonly type: 'volume.health' | 'volume.job' | 'volume.operation' | 'volume.resized';
   readonly cause: Cause;
 }
 
@@ -127,6 +128,10 @@ export interface Observed {
 
 /** What becomes of the facts. */
 export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): Observed {
+  if (isOperationInput(input)) {
+    const { facts: next, cause } = observeOperation(facts, input, nowMs);
+    return noted(next, cause && { type: 'volume.operation', cause });
+  }
   switch (input.kind) {
     case 'opened':
       return noted({ ...facts, aio: input.aio });
@@ -142,8 +147,6 @@ export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): 
       return sized({ ...facts, askedBytes: input.askedBytes }, input.sizeBytes);
     case 'job':
       return withJob(facts, input.job);
-    case 'operation':
-      return noted({ ...facts, operation: input.operation });
     case 'held':
       return noted({ ...facts, heldBy: input.by });
     case 'io-error':
@@ -159,6 +162,17 @@ export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): 
   }
 }
 
+/** How an operation ends whose volume is removed. */
+const WENT_WITH_VOLUME = {
+  cancelled: false,
+  problem: {
+    code: 'ABORTED',
+    reason: 'VOLUME_REMOVED',
+    message: 'the volume was removed meanwhile',
+    metadata: {},
+  },
+} as const;
+
 export const NOTHING_MADE: MadeInGuest = { mapping: false, mount: false };
 
 function noted(facts: VolumeFacts, news?: News): Observed {
@@ -170,17 +184,15 @@ function changed(facts: VolumeFacts, input: StateInput, nowMs: number): Observed
   if (result.kind !== 'next') return { facts, result, news: undefined };
   const { next } = result;
   const isNew = next.state !== facts.state.state;
-  return {
-    facts: {
-      ...facts,
-      state: next,
-      guest: 'guest' in next ? next.guest : facts.guest,
-      times: isNew ? { ...facts.times, [next.state]: nowMs } : facts.times,
-      ...(next.state === 'removed' ? { made: NOTHING_MADE, operation: undefined } : {}),
-    },
-    result,
-    news: undefined,
+  const now: VolumeFacts = {
+    ...facts,
+    state: next,
+    guest: 'guest' in next ? next.guest : facts.guest,
+    times: isNew ? { ...facts.times, [next.state]: nowMs } : facts.times,
   };
+  if (next.state !== 'removed') return { facts: now, result, news: undefined };
+  const { facts: over, cause } = ended({ ...now, made: NOTHING_MADE }, WENT_WITH_VOLUME, nowMs);
+  return { facts: over, result, news: cause && { type: 'volume.operation', cause } };
 }
 
 function sized(facts: VolumeFacts, sizeBytes: number): Observed {

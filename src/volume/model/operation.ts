@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { maybe } from './maybe.ts';
 
 /**
  * What can be done to a volume while it stays attached. Each volume has one slot for it: a second operation is refused
@@ -18,3 +19,98 @@ export const operationSchema = z
   .readonly();
 
 export type Operation = z.infer<typeof operationSchema>;
+
+/** Those whose work listens to its signal, and leaves the volume as it was when that is aborted. */
+const CANCELLABLE: ReadonlySet<string> = new Set<Operation['kind']>([]);
+
+export function isCancellable({ kind }: { readonly kind: string }): boolean {
+  return CANCELLABLE.has(kind);
+}
+
+/** What every operation under way has, beside what it is. */
+export const operationTagSchema = z
+  .object({
+    /** The caller's, or made here; unique in the sandbox. */
+    id: z.string(),
+    /** Wall-clock milliseconds. */
+    startedMs: z.number(),
+    /** Somebody wants it cancelled. */
+    cancelAsked: z.literal(true).optional(),
+  })
+  .readonly();
+
+export type OperationTag = z.infer<typeof operationTagSchema>;
+
+/** How far an operation is; not in the journal. */
+export interface OperationProgress {
+  /** What is done now, in a word or two. */
+  readonly phase: string;
+  /** Bytes done and bytes to do; `total` 0: it is not known. */
+  readonly current: number;
+  readonly total: number;
+}
+
+/** Why an operation has ended without success. */
+const problemSchema = z
+  .object({ code: z.string(), reason: z.string(), message: z.string(), metadata: z.record(z.string(), z.string()) })
+  .readonly();
+
+/** How an operation has ended. The kind is text: an older daemon that comes back does not know them all. */
+export const outcomeSchema = z
+  .object({
+    id: z.string(),
+    kind: z.string(),
+    startedMs: z.number(),
+    endedMs: z.number(),
+    cancelled: z.boolean(),
+    /** None: it has done what was asked for. */
+    problem: maybe(problemSchema),
+  })
+  .readonly();
+
+export type OperationProblem = z.infer<typeof problemSchema>;
+export type Outcome = z.infer<typeof outcomeSchema>;
+
+/** So many outcomes are kept of each volume. */
+export const OUTCOMES_MAX = 8;
+
+/** Between two that watchers are told of there are so many parts of the whole. */
+const PROGRESS_STEPS = 20;
+
+/** Whether one progress is news after another: another phase, or a step further. */
+export function isFurther(before: OperationProgress | undefined, now: OperationProgress): boolean {
+  return before?.phase !== now.phase || stepOf(before) !== stepOf(now);
+}
+
+function stepOf({ current, total }: OperationProgress): number {
+  return total === 0 ? 0 : Math.floor((current * PROGRESS_STEPS) / total);
+}
+
+/** An operation as callers see it: one that is under way, or one that has ended. */
+export interface OperationView {
+  readonly id: string;
+  readonly kind: string;
+  readonly startedMs: number;
+  readonly progress: OperationProgress | undefined;
+  readonly cancelAsked: boolean;
+  readonly cancellable: boolean;
+  /** Undefined while it is under way. */
+  readonly ended: Pick<Outcome, 'endedMs' | 'cancelled' | 'problem'> | undefined;
+}
+
+/** Of one under way. */
+export function viewOf(
+  operation: Operation,
+  { id, startedMs, cancelAsked }: OperationTag,
+  progress: OperationProgress | undefined,
+): OperationView {
+  const { kind } = operation;
+  const cancellable = isCancellable(operation);
+  return { id, kind, startedMs, progress, cancelAsked: cancelAsked === true, cancellable, ended: undefined };
+}
+
+/** Of one that has ended. */
+export function viewOfOutcome({ id, kind, startedMs, endedMs, cancelled, problem }: Outcome): OperationView {
+  const ended = { endedMs, cancelled, problem };
+  return { id, kind, startedMs, progress: undefined, cancelAsked: cancelled, cancellable: false, ended };
+}

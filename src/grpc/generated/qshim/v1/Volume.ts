@@ -10,6 +10,7 @@ import type { VolumeHealth as _qshim_v1_VolumeHealth, VolumeHealth__Output as _q
 import type { EncryptionStatus as _qshim_v1_EncryptionStatus, EncryptionStatus__Output as _qshim_v1_EncryptionStatus__Output } from '../../qshim/v1/EncryptionStatus.ts';
 import type { Job as _qshim_v1_Job, Job__Output as _qshim_v1_Job__Output } from '../../qshim/v1/Job.ts';
 import type { InterruptMode as _qshim_v1_InterruptMode, InterruptMode__Output as _qshim_v1_InterruptMode__Output } from '../../qshim/v1/InterruptMode.ts';
+import type { Operation as _qshim_v1_Operation, Operation__Output as _qshim_v1_Operation__Output } from '../../qshim/v1/Operation.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface Volume {
@@ -38,6 +39,7 @@ export interface Volume {
   'interrupts'?: (_qshim_v1_InterruptMode);
   'iothreads'?: (string)[];
   'resolvedSource'?: (string);
+  'operation'?: (_qshim_v1_Operation | null);
 }
 
 export interface Volume__Output {
@@ -66,4 +68,5 @@ export interface Volume__Output {
   'interrupts': (_qshim_v1_InterruptMode__Output);
   'iothreads': (string)[];
   'resolvedSource': (string);
+  'operation': (_qshim_v1_Operation__Output | null);
 }
