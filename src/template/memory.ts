@@ -162,8 +162,11 @@ export async function endMemory(held: HeldMemory): Promise<void> {
   const holder = await QemuProcess.adopt({ pid, startTicks }, (args) => args.includes(mark));
   if (holder === undefined) return;
   await holder.kill('SIGTERM');
-  const late = (): Error => new Error('it has not ended');
-  await waitFor(holder.exited, { milliseconds: END_PATIENCE_MS, onTimeout: late }).catch(() => holder.kill('SIGKILL'));
+  const patience = { milliseconds: END_PATIENCE_MS, onTimeout: (): Error => new Error('it has not ended') };
+  await waitFor(holder.exited, patience).catch(async () => {
+    await holder.kill('SIGKILL');
+    await waitFor(holder.exited, patience).catch(() => undefined);
+  });
 }
 
 /** Whose clone a running QEMU is, by what it was started with; empty when it is none, or cannot be looked at. */
