@@ -77,6 +77,7 @@ export const ACCESS: Readonly<Record<string, RpcAccess>> = {
     ...together(volumes.map(({ spec }) => specTarget(spec))),
   })),
   'Volumes.Resize': row('volume', true, volume),
+  'Volumes.SetLimits': row('volume', true, volume),
   'Volumes.ListKeySlots': row('volume', false, ({ target }: ListKeySlotsRequest__Output) => imageTarget(target)),
   'Volumes.AddKey': row('volume', true, ({ target, key, newKey }: AddKeyRequest__Output) => ({
     ...imageTarget(target),

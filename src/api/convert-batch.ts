@@ -41,6 +41,8 @@ function stepMessages(step: PlanStep): readonly PlannedStep[] {
       return [{ kind: 'remove-secrets' }];
     case 'open-in-guest':
       return [{ kind: step.kind }, ...(step.mount === undefined ? [] : [{ kind: 'mount' }])];
+    case 'limit':
+      return [{ kind: step.kind, command: 'block_set_io_throttle', arguments: JSON.stringify(step.arguments) }];
     case 'fetch-key':
     case 'await-driver':
     case 'find-in-guest':

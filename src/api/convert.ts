@@ -125,6 +125,7 @@ export function volumeSpecFrom(message: VolumeSpec__Output | null): RequestedSpe
     writeErrors: known('spec.write_errors', ERROR_POLICIES, message.writeErrors),
     readErrors: known('spec.read_errors', ERROR_POLICIES, message.readErrors),
     encryption: encryptionFrom(message.encryption),
+    limits: message.limits ?? undefined,
   };
 }
 
@@ -237,6 +238,7 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     job: volume.job === undefined ? null : { ...volume.job },
     resolvedSource: volume.resolvedPath,
     operation: presentOperation(volume),
+    limits: volume.limits ?? null,
   };
 }
 
@@ -302,6 +304,7 @@ function volumeSpecMessage(spec: VolumeSpec): VolumeSpecMessage {
     writeErrors: nameOf(ERROR_POLICIES, spec.writeErrors),
     readErrors: nameOf(ERROR_POLICIES, spec.readErrors),
     encryption: encryptionMessage(spec.encryption),
+    limits: spec.limits ?? null,
   };
 }
 

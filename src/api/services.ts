@@ -132,6 +132,9 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
     Resize: unary(edge, 'Volumes.Resize', async ({ sandboxId, volumeId, sizeBytes, timeoutMs }, { signal }) =>
       volumeMessage(await manager.resize(sandboxId, volumeId, { sizeBytes, ...waiting(timeoutMs, signal) })),
     ),
+    SetLimits: unary(edge, 'Volumes.SetLimits', async ({ sandboxId, volumeId, limits }, { signal }) =>
+      volumeMessage(await manager.setLimits(sandboxId, volumeId, limits ?? {}, signal)),
+    ),
     ...keySlotsHandlers(manager, edge),
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),

@@ -549,6 +549,12 @@ export const REASONS = {
     meaning: 'QEMU has not given the volume the new size.',
     remedy: 'Read why in the message, and make room on the host if it lacks any.',
   },
+  LIMITS_FAILED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'QEMU does not hold the volume to the limits that were asked for.',
+    remedy: 'Read why in the message; the volume tells what it is held to.',
+  },
   GUEST_SIZE_NOT_SEEN: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],
@@ -634,6 +640,12 @@ export const REASONS = {
     where: ['cause'],
     meaning: 'An operation has ended because its volume was removed meanwhile.',
     remedy: 'Look at the volume.',
+  },
+  LIMITED: {
+    statuses: [],
+    where: ['cause'],
+    meaning: "The disk's I/O is held to other limits.",
+    remedy: 'Nothing: the message names them; a volume of the same group may have been set.',
   },
   JOB_PROGRESS: {
     statuses: [],

@@ -5,6 +5,8 @@ import type { ListVolumesResponse__Output } from '../grpc/generated/qshim/v1/Lis
 import type { Volume__Output } from '../grpc/generated/qshim/v1/Volume.ts';
 import { addBatchCommands } from './batch-commands.ts';
 import { addKeys, addResize } from './key-commands.ts';
+import { addLimit } from './limit-command.ts';
+import { addLimitOptions, type LimitOptions } from './limit-options.ts';
 import { commaList, keysOf, present, wholeNumber } from './options.ts';
 import { sizeInBytes, sizeOrAll } from './sizes.ts';
 import type { Session, Work } from './session.ts';
@@ -37,6 +39,7 @@ export function addVolumeCommands(program: CommandUnknownOpts, session: Session)
   addDetach(volume, session);
   addBatchCommands(volume, session);
   addResize(volume, session);
+  addLimit(volume, session);
   addKeys(volume, session);
   addGetAndList(volume, session);
 }
@@ -56,6 +59,7 @@ function addSources(attach: CommandUnknownOpts): void {
 function addAttach(parent: CommandUnknownOpts, session: Session): void {
   const attach = parent.command('attach');
   addSources(attach);
+  addLimitOptions(attach);
   attach
     .description(
       "Hot-plug a volume and wait until the guest's driver is live on it. Repeating it with the same options answers as the first time did.",
@@ -157,7 +161,7 @@ Examples:
         const request = attachRequest(
           sandboxId,
           volumeId,
-          { ...options, sources: command.opts() },
+          { ...options, sources: command.opts(), limits: command.opts() as LimitOptions },
           session.surroundings.cwd,
         );
         const attached = await session.waiting(work, () =>

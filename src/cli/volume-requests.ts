@@ -9,6 +9,7 @@ import type { VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
 import { messageOf } from '../base/errors.ts';
 import { SOURCES } from '../volume/source/registry.ts';
 import { usageFailure } from './cli-failure.ts';
+import { limitsOf, type LimitOptions } from './limit-options.ts';
 import { absolutePath, keysOf, present } from './options.ts';
 
 export const CACHE_MODES = {
@@ -100,6 +101,7 @@ export function listRequest(
 export interface AttachOptions {
   /** By the names of the sources' options; others are passed over. */
   readonly sources: Readonly<Record<string, unknown>>;
+  readonly limits?: LimitOptions;
   readonly readOnly?: true | undefined;
   readonly cache?: keyof typeof CACHE_MODES | undefined;
   readonly aio?: keyof typeof AIO_MODES | undefined;
@@ -154,6 +156,7 @@ export function attachRequest(
       physicalBlockSize: options.physicalBlockSize,
       mount: mountOf(options),
       encryption: encryptionOf(options, cwd),
+      limits: limitsOf(options.limits ?? {}),
     }),
   };
   return { sandboxId, volumeId, spec, ...present({ timeoutMs: options.timeout }) };

@@ -59,6 +59,7 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
     ['detect zeroes', enumWord('DETECT_ZEROES_', spec?.detectZeroes ?? '')],
     ['write errors', enumWord('IO_ERROR_POLICY_', spec?.writeErrors ?? '')],
     ['read errors', enumWord('IO_ERROR_POLICY_', spec?.readErrors ?? '')],
+    ['limits', limitsText(volume)],
     ['health', healthText(volume)],
     ['queues', countOrNothing(spec?.queues ?? 0)],
     ['interrupts', enumWord('INTERRUPT_MODE_', volume.interrupts)],
@@ -81,6 +82,29 @@ function healthText({ health }: Volume): string {
   if (health === null || health.errors === 0) return 'no errors seen';
   const last = `last: ${visible(health.lastOperation)}, ${visible(health.lastMessage)}, action ${visible(health.lastAction)}`;
   return `${health.failing ? 'failing' : 'recovered'}, ${health.errors} errors seen, ${last}`;
+}
+
+const LIMITED = ['iops', 'iopsRead', 'iopsWrite', 'bps', 'bpsRead', 'bpsWrite'] as const;
+
+/** As QEMU was seen to have them. */
+function limitsText({ limits }: Volume): string {
+  if (limits === null) return 'none';
+  const rate = (kind: (typeof LIMITED)[number], value: number): string =>
+    kind.startsWith('bps') ? `${bytesText(value)}/s` : `${value}/s`;
+  const parts = LIMITED.filter((kind) => limits[kind] > 0).map((kind) => {
+    const [max, seconds] = [limits[`${kind}Max`], limits[`${kind}MaxLengthS`]];
+    const burst = max === 0 ? '' : ` (${rate(kind, max)} for ${seconds} s)`;
+    return `${kind.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`)} ${rate(kind, limits[kind])}${burst}`;
+  });
+  if (parts.length === 0) return 'none';
+  if (limits.iopsSize > 0) parts.push(`${bytesText(limits.iopsSize)} count as one operation`);
+  if (limits.group !== '') parts.push(`shared in group ${visible(limits.group)}`);
+  return parts.join(', ');
+}
+
+/** One line after the limits were set. */
+export function limitsSummary(volume: Volume): string {
+  return `${visible(volume.volumeId)} of ${visible(volume.sandboxId)}: limits ${limitsText(volume)}`;
 }
 
 /** One line after attach and detach. After what has no phases of its own, those of the attach are no news. */

@@ -62,6 +62,29 @@ const blockdevCommon = {
   'open-timeout': true,
 } as const;
 
+const ioThrottle = {
+  iops: true,
+  iops_rd: true,
+  iops_wr: true,
+  bps: true,
+  bps_rd: true,
+  bps_wr: true,
+  iops_max: true,
+  iops_rd_max: true,
+  iops_wr_max: true,
+  bps_max: true,
+  bps_rd_max: true,
+  bps_wr_max: true,
+  iops_max_length: true,
+  iops_rd_max_length: true,
+  iops_wr_max_length: true,
+  bps_max_length: true,
+  bps_rd_max_length: true,
+  bps_wr_max_length: true,
+  iops_size: true,
+  group: true,
+} as const;
+
 const deviceAndPath = { device: true, path: true } as const;
 
 export const QMP_CONTRACT = {
@@ -140,6 +163,7 @@ export const QMP_CONTRACT = {
       cases: { luks: true },
     },
     block_resize: { arguments: { 'node-name': true, size: true }, returns: {} },
+    block_set_io_throttle: { arguments: { id: true, ...ioThrottle }, returns: {} },
     device_add: {
       arguments: {
         driver: true,
@@ -213,6 +237,7 @@ export const QMP_CONTRACT = {
         image: { filename: true, format: true, 'virtual-size': true, 'actual-size': true },
       },
     },
+    'query-block': { arguments: {}, returns: { qdev: true, inserted: { ...ioThrottle, 'node-name': true } } },
     'query-blockstats': {
       arguments: { 'query-nodes': true },
       returns: {

@@ -172,6 +172,40 @@ export interface BlockStats {
   };
 }
 
+/** The limits of one disk, as block_set_io_throttle takes them and query-block shows them; 0 is no limit. */
+export interface IoThrottle {
+  readonly iops: number;
+  readonly iops_rd: number;
+  readonly iops_wr: number;
+  /** Bytes a second, like the other two. */
+  readonly bps: number;
+  readonly bps_rd: number;
+  readonly bps_wr: number;
+  readonly iops_max?: number;
+  readonly iops_rd_max?: number;
+  readonly iops_wr_max?: number;
+  readonly bps_max?: number;
+  readonly bps_rd_max?: number;
+  readonly bps_wr_max?: number;
+  /** Seconds, like those below. */
+  readonly iops_max_length?: number;
+  readonly iops_rd_max_length?: number;
+  readonly iops_wr_max_length?: number;
+  readonly bps_max_length?: number;
+  readonly bps_rd_max_length?: number;
+  readonly bps_wr_max_length?: number;
+  /** Bytes that count as one operation. */
+  readonly iops_size?: number;
+  /** Disks that name the same one share its limits. */
+  readonly group?: string;
+}
+
+export interface BlockInfo {
+  /** QOM path of the front end's backend, e.g. /machine/peripheral/ID/virtio-backend. */
+  readonly qdev?: string;
+  readonly inserted?: IoThrottle & { readonly 'node-name'?: string };
+}
+
 /**
  * x-query-virtio-status (QEMU 7.1), of the path ending in /virtio-backend. A status bit reads like
  * "VIRTIO_CONFIG_S_DRIVER_OK: Driver setup and ready": compare the part before the colon.
@@ -291,6 +325,8 @@ export interface QmpCommands {
   >;
   /** `size` is bytes. A node below a filter takes it and nothing changes: resize the top node. */
   readonly block_resize: Command<{ readonly 'node-name': string; readonly size: number }, Empty>;
+  /** `id` is the QOM path of the front end's backend. What is not named is none; all of a group changes. */
+  readonly block_set_io_throttle: Command<{ readonly id: string } & IoThrottle, Empty>;
   readonly device_add: Command<VirtioBlkPciArguments | VirtSerialPortArguments | PciTestdevArguments, Empty>;
   /** Its reply says only that QEMU has begun; DEVICE_DELETED is the end. */
   readonly device_del: Command<ById, Empty>;
@@ -304,6 +340,7 @@ export interface QmpCommands {
   readonly 'qom-get': Command<{ readonly path: string; readonly property: string }, unknown>;
   readonly 'qom-set': Command<{ readonly path: string; readonly property: string; readonly value: unknown }, Empty>;
   readonly 'query-named-block-nodes': Command<{ readonly flat?: boolean } | undefined, readonly BlockNodeInfo[]>;
+  readonly 'query-block': Command<undefined, readonly BlockInfo[]>;
   readonly 'query-blockstats': Command<{ readonly 'query-nodes'?: boolean } | undefined, readonly BlockStats[]>;
   readonly 'x-query-virtio-status': Command<{ readonly path: string }, VirtioStatus>;
   readonly 'query-pci': Command<undefined, readonly { readonly bus: number; readonly devices: readonly PciDevice[] }[]>;

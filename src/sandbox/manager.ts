@@ -35,9 +35,11 @@ import {
   type KeySlots,
   type KeySlotsTarget,
 } from '../volume/operations/key-slots.ts';
+import { limitVolume } from '../volume/operations/limits.ts';
 import { presentSize } from '../volume/operations/present-size.ts';
 import { resizeVolume } from '../volume/operations/resize.ts';
 import { cancelOperation, operationNotFound } from '../volume/operations/slot.ts';
+import { completeLimits, type IoLimits } from '../volume/model/limits.ts';
 import { causeFrom, type VolumeState } from '../volume/model/state.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
@@ -567,6 +569,21 @@ export class SandboxManager {
     if (volume === undefined) throw operationNotFound(sandboxId, operationId);
     await cancelOperation(sandbox, volume, operationId);
     return volume.snapshot();
+  }
+
+  /**
+   * Holds a volume's I/O to other limits: as volume/operations/limits.ts does.
+   * @throws ShimError INVALID_ARGUMENT that names the field; NOT_FOUND; as limitVolume does
+   */
+  async setLimits(
+    sandboxId: string,
+    volumeId: string,
+    requested: Partial<IoLimits>,
+    callerWait: AbortSignal,
+  ): Promise<VolumeSnapshot> {
+    const limits = completeLimits(requested, 'limits');
+    const sandbox = this.#find(sandboxId);
+    return await limitVolume(sandbox, this.#findVolume(sandbox, volumeId), { limits, callerWait });
   }
 
   /** Labels of a sandbox that is there, and since when it is; undefined when there is none of that id. */

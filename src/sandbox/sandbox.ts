@@ -35,6 +35,7 @@ import type { Cause } from '../volume/model/state.ts';
 import { Relays, relaySocket } from '../volume/relays.ts';
 import { emptyAgain } from '../volume/removal.ts';
 import { VolumeStore } from '../volume/store.ts';
+import { Throttles } from '../volume/throttles.ts';
 import { Unplugs } from '../volume/unplugs.ts';
 import { GuestCommands } from './exec.ts';
 import { SerialPorts } from './ports.ts';
@@ -170,6 +171,7 @@ export class Sandbox implements VolumeHost {
   readonly drivers: DriverWatch;
   readonly unplugs: Unplugs;
   readonly fence: Fence;
+  readonly throttles: Throttles;
   readonly relays: Relays;
   readonly ioErrors: IoErrors;
   readonly ports: SerialPorts;
@@ -252,6 +254,7 @@ export class Sandbox implements VolumeHost {
     this.drivers = new DriverWatch(this);
     this.unplugs = new Unplugs(this);
     this.fence = new Fence(this);
+    this.throttles = new Throttles(this);
     this.relays = new Relays({
       log: this.log,
       directory: identity.directory,

@@ -25,6 +25,7 @@ export type EventType =
   | 'volume.job'
   | 'volume.operation'
   | 'volume.resized'
+  | 'volume.limited'
   | 'volume.snapshot';
 
 /** One observed change. `subject` is a snapshot of the sandbox or volume as it was right after. */

@@ -4,7 +4,12 @@ import type { EventType, NewEvent, ShimEvent } from './event.ts';
 import { EventFile, newEpoch, type KeptEvents } from './event-file.ts';
 
 /** Events of a volume that tell of no change of its state. */
-const NOT_A_STATE: ReadonlySet<EventType> = new Set(['volume.health', 'volume.job', 'volume.resized']);
+const NOT_A_STATE: ReadonlySet<EventType> = new Set([
+  'volume.health',
+  'volume.job',
+  'volume.resized',
+  'volume.limited',
+]);
 
 type Unnumbered = NewEvent & { readonly timeMs: number };
 

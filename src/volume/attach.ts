@@ -14,6 +14,7 @@ import { fetchKey } from './key.ts';
 import { unmountAndClose } from './let-go.ts';
 import { causeFrom, type Cause, type Evidence, type GuestView } from './model/state.ts';
 import { guestSteps, type GuestStep } from './plan.ts';
+import { limitAttached } from './operations/limits.ts';
 import { removeFromQemu } from './removal.ts';
 import type { Volume } from './volume.ts';
 
@@ -101,8 +102,8 @@ async function expectDisk(host: VolumeHost, volume: Volume, qmp: QmpClient, mayB
 }
 
 /**
- * Settles the volume in the guest, and takes note of it: ATTACHED. What was seen in a boot that a reset has ended
- * meanwhile is made and looked at anew.
+ * Limits the volume's I/O where its spec says so, settles it in the guest, and takes note of it: ATTACHED. What was
+ * seen in a boot that a reset has ended meanwhile is made and looked at anew.
  * @throws ShimError as the guest's part does; FAILED_PRECONDITION / DEVICE_VANISHED; the reason of `host.gone`
  */
 export async function settle(
@@ -112,6 +113,8 @@ export async function settle(
   deadline: Deadline,
   watch: Stopwatch,
 ): Promise<void> {
+  await limitAttached(host, volume);
+  if (volume.spec.limits !== undefined) watch.lap('limits');
   for (;;) {
     const { boot } = host;
     const guest = await settleInGuest(host, volume, key, deadline, watch);

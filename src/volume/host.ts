@@ -7,12 +7,15 @@ import type { DiskNames } from '../guest/disk-names.ts';
 import type { DiskHolders } from '../guest/holders.ts';
 import type { KeySource } from '../keys/sources.ts';
 import type { Inventory } from '../qemu/inventory.ts';
+import type { QmpClient } from '../qmp/client.ts';
 import type { QmpLink } from '../qmp/link.ts';
 import type { GuestAddresses } from './guest-addresses.ts';
+import type { IoLimits } from './model/limits.ts';
 import type { Slot } from './model/slots.ts';
 import type { Evidence } from './model/state.ts';
 import type { Relays } from './relays.ts';
 import type { VolumeStore } from './store.ts';
+import type { Volume } from './volume.ts';
 import type { Unplugs } from './unplugs.ts';
 
 /** Waits until guests' drivers are live (driver-wait.ts). */
@@ -28,6 +31,12 @@ export interface Drivers {
 /** Waits until the guest has no request left to let go of a slot (fence.ts). */
 export interface Fences {
   untilSettled(slot: Slot, deadline: Deadline): Promise<boolean>;
+}
+
+/** Holds disks to limits of I/O (throttles.ts). */
+export interface Limiter {
+  set(volume: Volume, limits: IoLimits): Promise<void>;
+  settleAll(qmp: QmpClient): Promise<void>;
 }
 
 /** What the guest's kernel announces (guest/guest-events.ts). */
@@ -66,6 +75,8 @@ export interface VolumeHost extends GuestBoot {
   readonly unplugs: Unplugs;
   /** Tells when the guest has no request left for a slot. */
   readonly fence: Fences;
+  /** By which QEMU holds disks to limits. */
+  readonly throttles: Limiter;
   /** By which a confined QEMU reaches servers. */
   readonly relays: Pick<Relays, 'start' | 'ensure' | 'end' | 'adopt' | 'serverOf' | 'endUnused' | 'sockets'>;
   /** What QEMU lists. */

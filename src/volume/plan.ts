@@ -1,8 +1,10 @@
+import type { ArgumentsOf } from '../qmp/protocol.ts';
 import { frontEndOf } from './front-end/registry.ts';
 import type { Seat } from './front-end/module.ts';
 import { hostLuksObjects } from './host-luks.ts';
 import { withoutDefaults } from './model/defaults.ts';
 import type { AioMode, MountSpec } from './model/disk.ts';
+import { throttleOf } from './model/limits.ts';
 import { mappingName, type EncryptionSpec } from './model/encryption.ts';
 import type { QemuNames } from './model/names.ts';
 import { commonNode } from './model/nodes.ts';
@@ -87,6 +89,8 @@ export function guestSteps({ mount, encryption }: VolumeSpec, volumeId: string):
 
 /** All that an attach does, in order. */
 export type PlanStep =
+  /** Right after the device. */
+  | { readonly kind: 'limit'; readonly arguments: ArgumentsOf<'block_set_io_throttle'> }
   /** The key is asked for before anything is changed. */
   | { readonly kind: 'fetch-key' }
   | { readonly kind: 'add'; readonly object: QemuObject }
@@ -100,7 +104,13 @@ export function attachSteps(spec: VolumeSpec, volumeId: string, objects: readonl
     return [{ kind: 'add', object }, ...(over.length === 0 ? [] : [{ kind: 'release', objects: over } as const])];
   });
   const key: readonly PlanStep[] = needsKey(spec.encryption) ? [{ kind: 'fetch-key' }] : [];
-  return [...key, ...added, ...guestSteps(spec, volumeId)];
+  return [...key, ...added, ...limitSteps(spec, objects), ...guestSteps(spec, volumeId)];
+}
+
+function limitSteps({ limits }: VolumeSpec, objects: readonly QemuObject[]): readonly PlanStep[] {
+  const device = objects.find(({ type }) => type === 'device')?.id;
+  if (limits === undefined || device === undefined) return [];
+  return [{ kind: 'limit', arguments: { id: frontEndOf().backendPath(device), ...throttleOf(limits, device) } }];
 }
 
 function needsKey(encryption: EncryptionSpec | undefined): boolean {

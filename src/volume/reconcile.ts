@@ -31,6 +31,7 @@ export async function reconcile(host: VolumeHost, client: QmpClient): Promise<vo
   await settleRelays(host, client, open);
   if (open.length === 0) return;
   const present = await listed(client, 'device');
+  await host.throttles.settleAll(client);
   for (const volume of open) {
     host.inBackground('reconcile volume', reconcileVolume(host, volume, present.has(volume.names.device)));
   }

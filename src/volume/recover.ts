@@ -7,6 +7,7 @@ import { frontEndOf } from './front-end/registry.ts';
 import type { VolumeHost } from './host.ts';
 import type { CacheMode } from './model/disk.ts';
 import type { HostLuksSpec } from './model/encryption.ts';
+import { isLimited, limitsSeen } from './model/limits.ts';
 import { generationOf, namesFor, parseDeviceId } from './model/names.ts';
 import type { VolumeRecord } from './record.ts';
 import { identifySource } from './looks.ts';
@@ -96,6 +97,10 @@ async function recordFromQemu(
   const { slot, placement, disk, writeThrough } = await frontEndOf().read(qmp, names.device);
   const source = recogniseSource({ root, protocol, objects, relayed: (socket) => relays.serverOf(socket) });
   const module = moduleOf(source);
+  const backend = frontEndOf().backendPath(names.device);
+  const shown = (await qmp.run('query-block')).find(({ qdev }) => qdev === backend)?.inserted;
+  const limits = shown && limitsSeen(shown);
+  const limited = limits !== undefined && isLimited(limits) ? { limits } : {};
   return {
     volumeId,
     generation,
@@ -109,6 +114,7 @@ async function recordFromQemu(
       detectZeroes: 'off',
       mount: undefined,
       encryption: root.drv === 'luks' ? RECOVERED_LUKS : undefined,
+      ...limited,
     },
     slot,
     placement,
@@ -121,6 +127,7 @@ async function recordFromQemu(
     mounted: false,
     encryption: undefined,
     creating: undefined,
+    ...limited,
   };
 }
 

@@ -21,6 +21,7 @@ import {
   type EncryptionSpec,
   type RequestedEncryption,
 } from './model/encryption.ts';
+import { completeLimits, ioLimitsSchema, isLimited, type IoLimits } from './model/limits.ts';
 import { maybe } from './model/maybe.ts';
 import { lookAtSource, openSource, type OpenSource } from './looks.ts';
 import { checkSize } from './source/local.ts';
@@ -34,6 +35,8 @@ export interface VolumeSpec extends DiskSpec {
   readonly source: SourceSpec;
   readonly mount: MountSpec | undefined;
   readonly encryption: EncryptionSpec | undefined;
+  /** Left out: none, as in records of the version before. */
+  readonly limits?: IoLimits | undefined;
 }
 
 /** As the journal keeps it. */
@@ -41,6 +44,7 @@ export const volumeSpecSchema: z.ZodType<VolumeSpec> = diskSchema.extend({
   source: sourceSchema,
   mount: maybe(mountSchema),
   encryption: maybe(encryptionSchema),
+  limits: ioLimitsSchema.optional(),
 });
 
 /** As VolumeSpec, where empty strings, zeroes and undefined ask for the default. */
@@ -48,6 +52,7 @@ export interface RequestedSpec extends RequestedDisk {
   readonly source: SourceSpec | undefined;
   readonly mount: MountSpec | undefined;
   readonly encryption?: RequestedEncryption | undefined;
+  readonly limits?: Partial<IoLimits> | undefined;
 }
 
 /**
@@ -70,6 +75,7 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
   const disk = completeDisk(requested, { serial, vcpus, encrypted: requested.encryption !== undefined });
   const mount = requested.mount && checkMount(requested.mount, readOnly);
   const encryption = requested.encryption && completeEncryption(requested.encryption, { readOnly, source: module });
+  const limits = completeLimits(requested.limits ?? {}, 'spec.limits');
   checkContradictions(disk);
   if (mount?.partition !== undefined && encryption?.kind === 'guest-luks2') {
     throw invalidArgument('spec.mount.partition', mount.partition, 'guest_luks2 encrypts the whole disk');
@@ -77,7 +83,7 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
   if (disk.aio !== 'auto' && !module.aioModes(disk, true).includes(disk.aio)) {
     throw invalidArgument('spec.aio', disk.aio, `${module.apiName} has no such mode: leave it to auto`);
   }
-  return { ...disk, source, mount, encryption };
+  return { ...disk, source, mount, encryption, ...(isLimited(limits) && { limits }) };
 }
 
 /** The serial of a volume that was given none: its id where that fits, else the first bytes of the id's SHA-256. */

@@ -17,6 +17,7 @@ import {
   type VolumeHealth,
   type VolumeInput,
 } from './model/facts.ts';
+import type { IoLimits } from './model/limits.ts';
 import { namesFor, type QemuNames } from './model/names.ts';
 import type { QemuObject } from './model/objects.ts';
 import { NO_OPERATION, operationViews } from './model/operating.ts';
@@ -64,6 +65,7 @@ export interface VolumeSnapshot extends VolumeIdentity {
   readonly job: JobProgress | undefined;
   /** Those that have ended, as far as they are kept, then the one under way. */
   readonly operations: readonly OperationView[];
+  readonly limits: IoLimits | undefined;
 }
 
 interface VolumeOptions {
@@ -123,6 +125,7 @@ export class Volume {
       },
       ...{ encryption: undefined, creating: undefined, job: undefined, heldBy: undefined },
       ...NO_OPERATION,
+      limits: undefined,
       health: { failing: false, errors: 0 },
     };
     return new Volume(identity, options, facts, options.look);
@@ -131,13 +134,14 @@ export class Volume {
   /** One that the journal, or QEMU, knows. */
   static restore(record: VolumeRecord, options: VolumeOptions & { readonly sandboxId: string }): Volume {
     const { state, times, sizeBytes, aio, mounted, encryption, creating, ...others } = record;
-    const { operation, operationTag, outcomes = [], ...identity } = others;
+    const { operation, operationTag, outcomes = [], limits, ...identity } = others;
     const facts: VolumeFacts = {
       ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, job: undefined },
       ...{ operation, outcomes, progress: undefined },
       // One that an earlier version has begun has none.
       operationTag: operation === undefined ? undefined : (operationTag ?? { id: randomUUID(), startedMs: Date.now() }),
       heldBy: undefined,
+      limits,
       // The resize that was under way may have been seen to give more than it asked for.
       askedBytes: operation?.kind === 'resize' ? operation.sizeBytes : undefined,
       guest: 'guest' in state ? state.guest : undefined,
@@ -206,6 +210,10 @@ export class Volume {
 
   get outcomes(): readonly Outcome[] {
     return this.#facts.outcomes;
+  }
+
+  get limits(): IoLimits | undefined {
+    return this.#facts.limits;
   }
 
   get heldBy(): string | undefined {
@@ -335,22 +343,23 @@ export class Volume {
   record(): VolumeRecord {
     const { sandboxId: _sandboxId, ...identity } = this.identity;
     const { state, times, sizeBytes, aio, made, encryption, creating } = this.#facts;
-    const { operation, operationTag, outcomes } = this.#facts;
+    const { operation, operationTag, outcomes, limits } = this.#facts;
     return {
       ...identity,
       ...{ state, times, sizeBytes, aio, mounted: made.mapping || made.mount, encryption, creating },
       // Left out when there is none, so that the version before can read the record.
       ...(operation === undefined ? {} : { operation, operationTag }),
       ...(outcomes.length === 0 ? {} : { outcomes }),
+      ...(limits === undefined ? {} : { limits }),
     };
   }
 
   snapshot(): VolumeSnapshot {
-    const { state, sizeBytes, guest, aio, times, timings, health, encryption, job } = this.#facts;
+    const { state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits } = this.#facts;
     return {
       ...this.identity,
-      ...{ state, sizeBytes, guest, aio, times, timings, health, encryption, job },
       operations: operationViews(this.#facts),
+      ...{ state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits },
       pciPath: pciPath(this.identity.slot),
       cause: causeOf(state),
     };

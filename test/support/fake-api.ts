@@ -234,6 +234,7 @@ export class FakeApi implements AsyncDisposable {
       DetachMany: this.#unary('Volumes.DetachMany', { results: [] }),
       Plan: this.#unary('Volumes.Plan', { volumes: [] }),
       Resize: this.#unary('Volumes.Resize', { ...VOLUME, sizeBytes: 2 * 1024 ** 3 }),
+      SetLimits: this.#unary('Volumes.SetLimits', VOLUME),
       ListKeySlots: this.#unary('Volumes.ListKeySlots', KEY_SLOTS),
       AddKey: this.#unary('Volumes.AddKey', KEY_SLOTS),
       ChangeKey: this.#unary('Volumes.ChangeKey', KEY_SLOTS),

@@ -46,6 +46,8 @@ interface ModelDevice {
   transports: readonly string[];
   unplugAsked: boolean;
   reads: number;
+  /** As block_set_io_throttle was given them. */
+  limits: Arguments;
 }
 
 /** What a virtio-blk-pci of the real QEMU says of properties that it was not given. */
@@ -90,6 +92,7 @@ export class FakeQemuModel {
     this.#serveDevices();
     this.#serveObjects();
     this.#serveQueries();
+    this.#serveLimits();
     this.#serveMachine();
   }
 
@@ -218,7 +221,7 @@ export class FakeQemuModel {
       .on('device_add', (args) => {
         const id = text(args, 'id');
         this.#checkNewDevice(id, args);
-        this.devices.set(id, { args, statuses: [], transports: [], unplugAsked: false, reads: 0 });
+        this.devices.set(id, { args, statuses: [], transports: [], unplugAsked: false, reads: 0, limits: {} });
         if (this.driver === 'live') this.driverLive(id);
       })
       .on('device_del', (args, { reply }) => {
@@ -315,6 +318,33 @@ export class FakeQemuModel {
     return value;
   }
 
+  /** As QEMU 7.2: each call replaces all, of the whole group; without a group a disk stays in the one that it is in. */
+  #serveLimits(): void {
+    const disks = (): [string, ModelDevice][] => [...this.devices].filter(([, { args }]) => isDisk(args));
+    const pathOf = (id: string): string => `${PERIPHERAL}/${id}/virtio-backend`;
+    this.#fake
+      .on('block_set_io_throttle', (args) => {
+        const [, device] = disks().find(([id]) => pathOf(id) === args['id']) ?? [];
+        if (device === undefined) throw new QmpFailure(`Device '${text(args, 'id')}' not found`, 'DeviceNotFound');
+        const { id: path, ...values } = args;
+        const limited = Object.entries(values).some(([name, value]) => name !== 'group' && Number(value) > 0);
+        const group = values['group'] ?? device.limits['group'] ?? path;
+        if (!limited) {
+          device.limits = {};
+          return;
+        }
+        device.limits = { ...values, group };
+        for (const [, other] of disks()) if (other.limits['group'] === group) other.limits = device.limits;
+      })
+      .on('query-block', () =>
+        disks().map(([id, { args, limits }]) => ({
+          device: '',
+          qdev: pathOf(id),
+          inserted: { 'node-name': args['drive'], ...NO_LIMITS, ...limits },
+        })),
+      );
+  }
+
   #serveQueries(): void {
     this.#fake
       .on('query-named-block-nodes', () => [...this.nodes].map(([name, node]) => this.#nodeInfo(name, node)))
@@ -408,6 +438,8 @@ export class FakeQemuModel {
     return device;
   }
 }
+
+const NO_LIMITS = { iops: 0, iops_rd: 0, iops_wr: 0, bps: 0, bps_rd: 0, bps_wr: 0 };
 
 const NO_STATS = {
   rd_bytes: 0,

@@ -5,6 +5,7 @@ import { ShimError } from '../../src/base/errors.ts';
 import { reasonRead } from '../../src/base/reasons.ts';
 import { VOLUME_CAPACITY_MAX, pciPath, slotAt } from '../../src/volume/model/slots.ts';
 import { isDirect } from '../../src/volume/model/disk.ts';
+import { UNLIMITED } from '../../src/volume/model/limits.ts';
 import { completeSpec, type VolumeSpec } from '../../src/volume/spec.ts';
 import type { GuestView, VolumeState } from '../../src/volume/model/state.ts';
 import { eventMessage, sandboxMessage, sandboxSpecFrom, volumeMessage, volumeSpecFrom } from '../../src/api/convert.ts';
@@ -63,9 +64,17 @@ const spec: fc.Arbitrary<VolumeSpec> = fc
       writeErrors: fc.constantFrom(...(['report', 'ignore', 'stop', 'enospc'] as const)),
       readErrors: fc.constantFrom(...(['report', 'ignore', 'stop'] as const)),
       encryption: encryptionSpec,
+      limits: fc.option(
+        fc
+          .record({ bps: fc.integer({ min: 1, max: 1000 }), iopsRead: fc.nat(1000), bpsMax: fc.constantFrom(0, 1000) })
+          .map((limits) => ({ ...UNLIMITED, ...limits, bpsMaxLengthS: limits.bpsMax === 0 ? 0 : 1 })),
+        { nil: undefined },
+      ),
     },
     { noNullPrototype: true },
   )
+  // Without limits there is no member for them: in records of the version before there is none either.
+  .map(({ limits, ...rest }) => ({ ...rest, ...(limits && { limits }) }))
   .filter(
     (each) =>
       !(each.encryption?.kind === 'host-luks' && each.source.kind === 'qcow2-file') &&
@@ -115,6 +124,7 @@ function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): Vo
     health: { failing: false, errors: 0 },
     encryption: undefined,
     job: undefined,
+    limits: undefined,
     state,
     pciPath: pciPath(slot),
     guest: 'guest' in state ? state.guest : undefined,
@@ -208,6 +218,7 @@ const EMPTY_SPEC: VolumeSpec__Output = {
   writeErrors: 'IO_ERROR_POLICY_UNSPECIFIED',
   readErrors: 'IO_ERROR_POLICY_UNSPECIFIED',
   encryption: null,
+  limits: null,
 };
 
 describe('what requests may say', () => {
@@ -227,6 +238,7 @@ describe('what requests may say', () => {
       writeErrors: undefined,
       readErrors: undefined,
       encryption: undefined,
+      limits: undefined,
     });
     assert.deepEqual(sandboxSpecFrom(null), {
       vcpus: 0,

@@ -26,6 +26,7 @@ const FACTS: VolumeFacts = {
     creating: undefined,
     ...NO_OPERATION,
     job: undefined,
+    limits: undefined,
     heldBy: undefined,
     health: { failing: false, errors: 0 },
   },

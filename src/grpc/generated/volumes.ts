@@ -20,6 +20,7 @@ import type { Event as _qshim_v1_Event, Event__Output as _qshim_v1_Event__Output
 import type { GetVolumeRequest as _qshim_v1_GetVolumeRequest, GetVolumeRequest__Output as _qshim_v1_GetVolumeRequest__Output } from './qshim/v1/GetVolumeRequest.ts';
 import type { GuestLuks2 as _qshim_v1_GuestLuks2, GuestLuks2__Output as _qshim_v1_GuestLuks2__Output } from './qshim/v1/GuestLuks2.ts';
 import type { HostLuks as _qshim_v1_HostLuks, HostLuks__Output as _qshim_v1_HostLuks__Output } from './qshim/v1/HostLuks.ts';
+import type { IoLimits as _qshim_v1_IoLimits, IoLimits__Output as _qshim_v1_IoLimits__Output } from './qshim/v1/IoLimits.ts';
 import type { Job as _qshim_v1_Job, Job__Output as _qshim_v1_Job__Output } from './qshim/v1/Job.ts';
 import type { KeyReference as _qshim_v1_KeyReference, KeyReference__Output as _qshim_v1_KeyReference__Output } from './qshim/v1/KeyReference.ts';
 import type { KeySlots as _qshim_v1_KeySlots, KeySlots__Output as _qshim_v1_KeySlots__Output } from './qshim/v1/KeySlots.ts';
@@ -38,6 +39,7 @@ import type { Qcow2File as _qshim_v1_Qcow2File, Qcow2File__Output as _qshim_v1_Q
 import type { RawFile as _qshim_v1_RawFile, RawFile__Output as _qshim_v1_RawFile__Output } from './qshim/v1/RawFile.ts';
 import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from './qshim/v1/RemoveKeyRequest.ts';
 import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from './qshim/v1/ResizeVolumeRequest.ts';
+import type { SetLimitsRequest as _qshim_v1_SetLimitsRequest, SetLimitsRequest__Output as _qshim_v1_SetLimitsRequest__Output } from './qshim/v1/SetLimitsRequest.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './qshim/v1/Timing.ts';
 import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from './qshim/v1/Volume.ts';
 import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from './qshim/v1/VolumeEvent.ts';
@@ -86,6 +88,7 @@ export interface ProtoGrpcType {
       HostLuks: MessageTypeDefinition<_qshim_v1_HostLuks, _qshim_v1_HostLuks__Output>
       InterruptMode: EnumTypeDefinition
       IoErrorPolicy: EnumTypeDefinition
+      IoLimits: MessageTypeDefinition<_qshim_v1_IoLimits, _qshim_v1_IoLimits__Output>
       Job: MessageTypeDefinition<_qshim_v1_Job, _qshim_v1_Job__Output>
       KeyReference: MessageTypeDefinition<_qshim_v1_KeyReference, _qshim_v1_KeyReference__Output>
       KeySlots: MessageTypeDefinition<_qshim_v1_KeySlots, _qshim_v1_KeySlots__Output>
@@ -106,6 +109,7 @@ export interface ProtoGrpcType {
       RawFile: MessageTypeDefinition<_qshim_v1_RawFile, _qshim_v1_RawFile__Output>
       RemoveKeyRequest: MessageTypeDefinition<_qshim_v1_RemoveKeyRequest, _qshim_v1_RemoveKeyRequest__Output>
       ResizeVolumeRequest: MessageTypeDefinition<_qshim_v1_ResizeVolumeRequest, _qshim_v1_ResizeVolumeRequest__Output>
+      SetLimitsRequest: MessageTypeDefinition<_qshim_v1_SetLimitsRequest, _qshim_v1_SetLimitsRequest__Output>
       Timing: MessageTypeDefinition<_qshim_v1_Timing, _qshim_v1_Timing__Output>
       Volume: MessageTypeDefinition<_qshim_v1_Volume, _qshim_v1_Volume__Output>
       VolumeEvent: MessageTypeDefinition<_qshim_v1_VolumeEvent, _qshim_v1_VolumeEvent__Output>

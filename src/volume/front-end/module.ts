@@ -36,6 +36,8 @@ export interface FrontEndModule {
   device(disk: DiskSpec, names: QemuNames, seat: Seat): DeviceObject;
   /** QOM path of what shows the guest driver's status. */
   statusPath(device: string): string;
+  /** QOM path of what QEMU limits and counts the disk's I/O by. */
+  backendPath(device: string): string;
   /** Reads a device back from QEMU, when the journal is lost. @throws when it is not one of qshim's */
   read(qmp: Pick<QmpClient, 'run'>, device: string): Promise<SeenDevice>;
 }

@@ -12,9 +12,14 @@ import type { FrontEndModule, Seat, SeenDevice } from './module.ts';
 export const virtioBlkPci: FrontEndModule = {
   driver: 'virtio-blk-pci',
   device,
-  statusPath: (id) => `${PERIPHERALS}/${id}/virtio-backend`,
+  statusPath: backendPath,
+  backendPath,
   read,
 };
+
+function backendPath(id: string): string {
+  return `${PERIPHERALS}/${id}/virtio-backend`;
+}
 
 function device(disk: DiskSpec, names: QemuNames, { slot, placement }: Seat): DeviceObject {
   const writeThrough = disk.cache === 'writethrough' || disk.cache === 'directsync';

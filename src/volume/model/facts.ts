@@ -1,7 +1,9 @@
+import { isDeepStrictEqual } from 'node:util';
 import { z } from 'zod';
 import type { Timing } from '../../base/stopwatch.ts';
 import { aioModeSchema, type AioMode } from './disk.ts';
 import { encryptionViewSchema, imageCreationSchema, type EncryptionView, type ImageCreation } from './encryption.ts';
+import { ioLimitsSchema, limitsText, UNLIMITED, type IoLimits } from './limits.ts';
 import { maybe } from './maybe.ts';
 import { ended, isOperationInput, observeOperation, type OperationFacts, type OperationInput } from './operating.ts';
 import { operationSchema, operationTagSchema, outcomeSchema } from './operation.ts';
@@ -72,6 +74,8 @@ export interface VolumeFacts extends OperationFacts {
   readonly encryption: EncryptionView | undefined;
   /** An image is being made of its source, and no guest has had it yet. */
   readonly creating: ImageCreation | undefined;
+  /** What QEMU was seen to hold its I/O to; undefined: it was never limited. */
+  readonly limits: IoLimits | undefined;
   /** The job that QEMU works on for it. */
   readonly job: JobProgress | undefined;
   readonly health: VolumeHealth;
@@ -88,6 +92,7 @@ export const factsSchema = z.object({
   operation: maybe(operationSchema).optional(),
   operationTag: maybe(operationTagSchema).optional(),
   outcomes: z.array(outcomeSchema).readonly().optional(),
+  limits: ioLimitsSchema.optional(),
 });
 
 export type VolumeInput =
@@ -105,6 +110,8 @@ export type VolumeInput =
   | { readonly kind: 'sized'; readonly sizeBytes: number; readonly askedBytes: number }
   | { readonly kind: 'job'; readonly job: JobProgress | undefined }
   | OperationInput
+  /** QEMU was seen to hold its I/O to this. */
+  | { readonly kind: 'limited'; readonly limits: IoLimits }
   /** Of a disk that the guest has let go of: QEMU keeps a node, and says why. */
   | { readonly kind: 'held'; readonly by: string | undefined }
   | { readonly kind: 'io-error'; readonly error: IoError }
@@ -116,7 +123,7 @@ export type VolumeInput =
 
 /** What watchers are told of besides a change of state. */
 export interface News {
-  readonly type: 'volume.health' | 'volume.job' | 'volume.operation' | 'volume.resized';
+  readonly type: 'volume.health' | 'volume.job' | 'volume.operation' | 'volume.resized' | 'volume.limited';
   readonly cause: Cause;
 }
 
@@ -147,6 +154,8 @@ export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): 
       return sized({ ...facts, askedBytes: input.askedBytes }, input.sizeBytes);
     case 'job':
       return withJob(facts, input.job);
+    case 'limited':
+      return limited(facts, input.limits);
     case 'held':
       return noted({ ...facts, heldBy: input.by });
     case 'io-error':
@@ -199,6 +208,14 @@ function sized(facts: VolumeFacts, sizeBytes: number): Observed {
   if (sizeBytes === facts.sizeBytes) return noted(facts);
   const message = `the disk has ${sizeBytes} bytes, it had ${facts.sizeBytes}`;
   return noted({ ...facts, sizeBytes }, { type: 'volume.resized', cause: { reason: 'RESIZED', message } });
+}
+
+function limited(facts: VolumeFacts, limits: IoLimits): Observed {
+  if (isDeepStrictEqual(facts.limits ?? UNLIMITED, limits)) return noted({ ...facts, limits });
+  return noted(
+    { ...facts, limits },
+    { type: 'volume.limited', cause: { reason: 'LIMITED', message: limitsText(limits) } },
+  );
 }
 
 function withJob(facts: VolumeFacts, job: JobProgress | undefined): Observed {

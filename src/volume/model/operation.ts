@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { maybe } from './maybe.ts';
+import { ioLimitsSchema } from './limits.ts';
 
 /**
  * What can be done to a volume while it stays attached. Each volume has one slot for it: a second operation is refused
@@ -13,6 +14,8 @@ export const operationSchema = z
      * repeated.
      */
     z.object({ kind: z.literal('resize'), sizeBytes: z.int(), timeoutMs: z.int() }),
+    /** Sets what the guest may ask of the disk in a second; looked at first, and set again where it differs. */
+    z.object({ kind: z.literal('limit'), limits: ioLimitsSchema }),
     /** Changes key slots; the keys are not kept, so a daemon that comes back looks at what became of it. */
     z.object({ kind: z.literal('change-keys'), change: z.enum(['add', 'change', 'remove', 'remove-slot']) }),
   ])

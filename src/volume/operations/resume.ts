@@ -1,6 +1,7 @@
 import type { VolumeHost } from '../host.ts';
 import type { Volume } from '../volume.ts';
 import { lookAtKeySlots } from './key-slots.ts';
+import { limitAgain } from './limits.ts';
 import { growAgain } from './resize.ts';
 import { operateAgain } from './slot.ts';
 
@@ -11,6 +12,9 @@ export async function resumeOperation(host: VolumeHost, volume: Volume): Promise
   switch (operation.kind) {
     case 'resize':
       await operateAgain(host, volume, () => growAgain(host, volume, operation));
+      return;
+    case 'limit':
+      await operateAgain(host, volume, () => limitAgain(host, volume, operation.limits));
       return;
     case 'change-keys':
       await operateAgain(host, volume, () => lookAtKeySlots(host, volume));

@@ -11,6 +11,7 @@ import type { EncryptionStatus as _qshim_v1_EncryptionStatus, EncryptionStatus__
 import type { Job as _qshim_v1_Job, Job__Output as _qshim_v1_Job__Output } from '../../qshim/v1/Job.ts';
 import type { InterruptMode as _qshim_v1_InterruptMode, InterruptMode__Output as _qshim_v1_InterruptMode__Output } from '../../qshim/v1/InterruptMode.ts';
 import type { Operation as _qshim_v1_Operation, Operation__Output as _qshim_v1_Operation__Output } from '../../qshim/v1/Operation.ts';
+import type { IoLimits as _qshim_v1_IoLimits, IoLimits__Output as _qshim_v1_IoLimits__Output } from '../../qshim/v1/IoLimits.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface Volume {
@@ -40,6 +41,7 @@ export interface Volume {
   'iothreads'?: (string)[];
   'resolvedSource'?: (string);
   'operation'?: (_qshim_v1_Operation | null);
+  'limits'?: (_qshim_v1_IoLimits | null);
 }
 
 export interface Volume__Output {
@@ -69,4 +71,5 @@ export interface Volume__Output {
   'iothreads': (string)[];
   'resolvedSource': (string);
   'operation': (_qshim_v1_Operation__Output | null);
+  'limits': (_qshim_v1_IoLimits__Output | null);
 }

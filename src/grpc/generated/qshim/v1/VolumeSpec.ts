@@ -11,6 +11,7 @@ import type { Mount as _qshim_v1_Mount, Mount__Output as _qshim_v1_Mount__Output
 import type { IoErrorPolicy as _qshim_v1_IoErrorPolicy, IoErrorPolicy__Output as _qshim_v1_IoErrorPolicy__Output } from '../../qshim/v1/IoErrorPolicy.ts';
 import type { Encryption as _qshim_v1_Encryption, Encryption__Output as _qshim_v1_Encryption__Output } from '../../qshim/v1/Encryption.ts';
 import type { NbdExport as _qshim_v1_NbdExport, NbdExport__Output as _qshim_v1_NbdExport__Output } from '../../qshim/v1/NbdExport.ts';
+import type { IoLimits as _qshim_v1_IoLimits, IoLimits__Output as _qshim_v1_IoLimits__Output } from '../../qshim/v1/IoLimits.ts';
 
 export interface VolumeSpec {
   'rawFile'?: (_qshim_v1_RawFile | null);
@@ -30,6 +31,7 @@ export interface VolumeSpec {
   'readErrors'?: (_qshim_v1_IoErrorPolicy);
   'encryption'?: (_qshim_v1_Encryption | null);
   'nbdExport'?: (_qshim_v1_NbdExport | null);
+  'limits'?: (_qshim_v1_IoLimits | null);
   'source'?: "rawFile"|"qcow2File"|"blockDevice"|"nbdExport";
 }
 
@@ -51,5 +53,6 @@ export interface VolumeSpec__Output {
   'readErrors': (_qshim_v1_IoErrorPolicy__Output);
   'encryption': (_qshim_v1_Encryption__Output | null);
   'nbdExport'?: (_qshim_v1_NbdExport__Output | null);
+  'limits': (_qshim_v1_IoLimits__Output | null);
   'source'?: "rawFile"|"qcow2File"|"blockDevice"|"nbdExport";
 }

@@ -18,6 +18,7 @@ import type { PlanRequest as _qshim_v1_PlanRequest, PlanRequest__Output as _qshi
 import type { PlanResponse as _qshim_v1_PlanResponse, PlanResponse__Output as _qshim_v1_PlanResponse__Output } from '../../qshim/v1/PlanResponse.ts';
 import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from '../../qshim/v1/RemoveKeyRequest.ts';
 import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from '../../qshim/v1/ResizeVolumeRequest.ts';
+import type { SetLimitsRequest as _qshim_v1_SetLimitsRequest, SetLimitsRequest__Output as _qshim_v1_SetLimitsRequest__Output } from '../../qshim/v1/SetLimitsRequest.ts';
 import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from '../../qshim/v1/Volume.ts';
 import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from '../../qshim/v1/VolumeEvent.ts';
 import type { WatchVolumesRequest as _qshim_v1_WatchVolumesRequest, WatchVolumesRequest__Output as _qshim_v1_WatchVolumesRequest__Output } from '../../qshim/v1/WatchVolumesRequest.ts';
@@ -131,6 +132,15 @@ export interface VolumesClient extends grpc.Client {
   resize(argument: _qshim_v1_ResizeVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   resize(argument: _qshim_v1_ResizeVolumeRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   
+  SetLimits(argument: _qshim_v1_SetLimitsRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  SetLimits(argument: _qshim_v1_SetLimitsRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  SetLimits(argument: _qshim_v1_SetLimitsRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  SetLimits(argument: _qshim_v1_SetLimitsRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  setLimits(argument: _qshim_v1_SetLimitsRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  setLimits(argument: _qshim_v1_SetLimitsRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  setLimits(argument: _qshim_v1_SetLimitsRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  setLimits(argument: _qshim_v1_SetLimitsRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  
   Watch(argument: _qshim_v1_WatchVolumesRequest, metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
   Watch(argument: _qshim_v1_WatchVolumesRequest, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
   watch(argument: _qshim_v1_WatchVolumesRequest, metadata: grpc.Metadata, options?: grpc.CallOptions): grpc.ClientReadableStream<_qshim_v1_VolumeEvent__Output>;
@@ -163,6 +173,8 @@ export interface VolumesHandlers extends grpc.UntypedServiceImplementation {
   
   Resize: grpc.handleUnaryCall<_qshim_v1_ResizeVolumeRequest__Output, _qshim_v1_Volume>;
   
+  SetLimits: grpc.handleUnaryCall<_qshim_v1_SetLimitsRequest__Output, _qshim_v1_Volume>;
+  
   Watch: grpc.handleServerStreamingCall<_qshim_v1_WatchVolumesRequest__Output, _qshim_v1_VolumeEvent>;
   
 }
@@ -180,5 +192,6 @@ export interface VolumesDefinition extends grpc.ServiceDefinition {
   Plan: MethodDefinition<_qshim_v1_PlanRequest, _qshim_v1_PlanResponse, _qshim_v1_PlanRequest__Output, _qshim_v1_PlanResponse__Output>
   RemoveKey: MethodDefinition<_qshim_v1_RemoveKeyRequest, _qshim_v1_KeySlots, _qshim_v1_RemoveKeyRequest__Output, _qshim_v1_KeySlots__Output>
   Resize: MethodDefinition<_qshim_v1_ResizeVolumeRequest, _qshim_v1_Volume, _qshim_v1_ResizeVolumeRequest__Output, _qshim_v1_Volume__Output>
+  SetLimits: MethodDefinition<_qshim_v1_SetLimitsRequest, _qshim_v1_Volume, _qshim_v1_SetLimitsRequest__Output, _qshim_v1_Volume__Output>
   Watch: MethodDefinition<_qshim_v1_WatchVolumesRequest, _qshim_v1_VolumeEvent, _qshim_v1_WatchVolumesRequest__Output, _qshim_v1_VolumeEvent__Output>
 }
