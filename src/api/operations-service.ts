@@ -35,18 +35,16 @@ export function operationsHandlers(manager: SandboxManager, edge: Edge): Operati
       // Open before the look, and nothing is awaited in between: no change is missed.
       using watcher = manager.events.watch();
       const visible = new Visibility(manager, permit);
-      const sent = new Sent();
-      const first = wanted.operationId === '' ? undefined : found(manager, wanted);
-      const now = first === undefined ? manager.volumes(wanted.sandboxId).flatMap(messages) : [first];
-      for (const message of now) if (visible.shows(message.sandboxId ?? '')) await sent.pass(message, send);
-      while (!sent.hasEnded(wanted.operationId)) {
+      const told = new Told(wanted.operationId);
+      if (wanted.operationId !== '') found(manager, wanted);
+      for (const volume of manager.volumes(wanted.sandboxId)) {
+        if (visible.shows(volume.sandboxId)) await told.of(volume, send);
+      }
+      while (!told.hasEnded) {
         for (const event of await watcher.take(signal)) {
           if (!visible.admits(event) || (wanted.sandboxId !== '' && event.sandboxId !== wanted.sandboxId)) continue;
-          if (event.volumeId === undefined) continue;
           // Events of a volume carry its snapshot (VolumeStore).
-          for (const message of messages(event.subject as VolumeSnapshot)) {
-            if (wanted.operationId === '' || message.operationId === wanted.operationId) await sent.pass(message, send);
-          }
+          if (event.volumeId !== undefined) await told.of(event.subject as VolumeSnapshot, send);
         }
       }
     }),
@@ -58,22 +56,39 @@ export function operationsHandlers(manager: SandboxManager, edge: Edge): Operati
 }
 
 /** What a watcher was told of, so that it hears of each change once. */
-class Sent {
-  readonly #last = new Map<string, string>();
-  readonly #ended = new Set<string>();
+class Told {
+  /** Empty: of all. */
+  readonly #operationId: string;
+  /** Of each volume that is there, what its operations were last. */
+  readonly #last = new Map<string, ReadonlyMap<string, string>>();
+  #ended = false;
 
-  async pass(message: Operation, send: (message: Operation) => Promise<void>): Promise<void> {
-    const { sandboxId = '', volumeId = '', generation = 0, operationId = '', endedAt } = message;
-    const key = JSON.stringify([sandboxId, volumeId, String(generation), operationId]);
-    const text = JSON.stringify(message);
-    if (this.#last.get(key) === text || this.#ended.has(key)) return;
-    this.#last.set(key, text);
-    await send(message);
-    if (endedAt) this.#ended.add(key);
+  constructor(operationId: string) {
+    this.#operationId = operationId;
   }
 
-  hasEnded(operationId: string): boolean {
-    return operationId !== '' && this.#ended.size > 0;
+  /** Whether the one operation that it is about was told to have ended. */
+  get hasEnded(): boolean {
+    return this.#ended;
+  }
+
+  async of(volume: VolumeSnapshot, send: (message: Operation) => Promise<void>): Promise<void> {
+    const { sandboxId, volumeId, generation, state } = volume;
+    const key = JSON.stringify([sandboxId, volumeId, generation]);
+    const before = this.#last.get(key);
+    const now = new Map<string, string>();
+    for (const message of messages(volume)) {
+      const { operationId = '' } = message;
+      if (this.#operationId !== '' && operationId !== this.#operationId) continue;
+      const text = JSON.stringify(message);
+      now.set(operationId, text);
+      if (before?.get(operationId) === text) continue;
+      await send(message);
+      if (operationId === this.#operationId && message.endedAt) this.#ended = true;
+    }
+    // Nothing comes of one that is removed: its operations have ended with it.
+    if (state.state === 'removed') this.#last.delete(key);
+    else this.#last.set(key, now);
   }
 }
 
