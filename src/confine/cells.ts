@@ -5,10 +5,11 @@ import type { Config } from '../config.ts';
 import type { SandboxFiles } from '../qemu/files.ts';
 import { QemuProcess } from '../qemu/process.ts';
 import { tiedCommand } from '../qemu/tied.ts';
-import { cgroupFiles, groupName, removeCgroup, type CellLimits } from './cgroup.ts';
+import { cgroupFiles, groupName, isInGroup, type CellLimits, type GroupFiles } from './cgroup.ts';
 import { UNCONFINED, type CellFacts, type MissingPart } from './facts.ts';
+import { removeGroup } from './groups.ts';
 import { lookAtWalls, type HostWalls } from './host.ts';
-import { everybodyReads } from './layout.ts';
+import { everybodyReads, preloadOf } from './layout.ts';
 import { startInCell } from './start.ts';
 import { Uids, parseUidRange, uidsOfProcesses } from './uids.ts';
 
@@ -17,7 +18,7 @@ import { Uids, parseUidRange, uidsOfProcesses } from './uids.ts';
  *
  *     cells.ts ─ take ─▶ Cell ─ start ─▶ command.ts: bwrap, setpriv, QEMU ─▶ start.ts: its process
  *       │  host.ts: what this host has        └─ seal: QEMU's directory is the daemon's again
- *       └─ uids.ts, cgroup.ts: what each cell has for itself      layout.ts: what QEMU needs to see
+ *       └─ uids.ts, groups.ts: what each cell has for itself      layout.ts: what QEMU needs to see
  */
 
 /** What a QEMU is started with. */
@@ -83,9 +84,10 @@ export class Cells {
         allocator: this.#config.qemu_allocator,
         uid: parseUidRange(this.#config.confine_uids).first,
       });
-      const { missing } = walls;
-      if (missing.length === 0) this.#log.info('qemu is confined by every wall');
-      else this.#log.warn({ missing }, 'qemu is confined with walls missing');
+      const { missing, groups } = walls;
+      const controlGroups = groups?.by;
+      if (missing.length === 0) this.#log.info({ controlGroups }, 'qemu is confined by every wall');
+      else this.#log.warn({ missing, controlGroups }, 'qemu is confined with walls missing');
       return walls;
     } catch (error) {
       // Nothing was seen: to go on would be to start QEMU without walls that this host has.
@@ -119,10 +121,15 @@ export class Cells {
     return new Cell(this.#parts(walls), facts);
   }
 
-  /** The cell of a QEMU that an earlier daemon started. */
-  resume(facts: CellFacts): Cell {
+  /**
+   * The cell of a QEMU that an earlier daemon started. One that was killed before it had put QEMU into its control
+   * group has left it outside: that is looked at.
+   * @param pid of QEMU; undefined: it has ended
+   */
+  async resume(facts: CellFacts, pid: number | undefined): Promise<Cell> {
     if (facts.uid !== 0) this.#uids.hold(facts.uid);
-    return new Cell(this.#parts(undefined), facts);
+    const outside = pid !== undefined && facts.cgroup !== '' && !(await isIn(facts.cgroup, pid));
+    return new Cell(this.#parts(undefined), outside ? withoutGroup(facts) : facts);
   }
 
   #parts(walls: HostWalls | undefined): CellParts {
@@ -141,6 +148,7 @@ interface CellParts {
 export class Cell implements Disposable {
   readonly #parts: CellParts;
   #facts: CellFacts;
+  #limits: GroupFiles = [];
 
   constructor(parts: CellParts, facts: CellFacts) {
     this.#parts = parts;
@@ -152,15 +160,18 @@ export class Cell implements Disposable {
   }
 
   /**
-   * Makes the control group, as far as this host has them. Before the journal is written: a later daemon removes it.
+   * Makes the control group, as far as that can be without a process and this host has them. Before the journal is
+   * written: a later daemon removes it.
    * @throws ShimError FAILED_PRECONDITION / CONFINEMENT_MISSING when it cannot be made
    */
   async prepare({ directory }: SandboxFiles, limits: CellLimits): Promise<void> {
     const { walls, config } = this.#parts;
-    if (walls?.cgroups === undefined || this.#facts.cgroup !== '') return;
+    if (walls?.groups === undefined || this.#facts.cgroup !== '') return;
     const options = { overheadMib: config.confine_memory_overhead_mib, io: config.confine_io_max };
     try {
-      const cgroup = await walls.cgroups.make(groupName(directory), cgroupFiles(limits, options));
+      const cgroup = walls.groups.directoryOf(groupName(directory));
+      this.#limits = cgroupFiles(limits, options);
+      await walls.groups.make(cgroup, this.#limits);
       this.#facts = { ...this.#facts, cgroup };
     } catch (error) {
       throw missingError([{ part: 'cgroup', why: messageOf(error) }], error);
@@ -169,7 +180,8 @@ export class Cell implements Disposable {
 
   /**
    * Starts QEMU. Its directory becomes its own, until `seal`.
-   * @throws ShimError FAILED_PRECONDITION / QEMU_NOT_STARTED; the system error when a file cannot be looked at
+   * @throws ShimError FAILED_PRECONDITION / QEMU_NOT_STARTED; FAILED_PRECONDITION / CONFINEMENT_MISSING when it was not
+   *   seen in its control group; the system error when a file cannot be looked at
    */
   async start(launch: CellLaunch): Promise<QemuProcess> {
     const { walls, config } = this.#parts;
@@ -204,12 +216,20 @@ export class Cell implements Disposable {
       copied: reads.flatMap(({ path, shared }) => (shared || uid === undefined ? [] : [path])),
       memory: launch.memory,
       devices: launch.limits.kvm ? [...DEVICES, KVM_DEVICE] : DEVICES,
-      preload: allocator.startsWith('/') ? allocator : undefined,
+      preload: await preloadOf(allocator),
       landlock: walls.landlock,
       tied: launch.tied === true,
-      cgroup: this.#facts.cgroup,
+      enterGroup: this.#facts.cgroup === '' ? undefined : (pid) => this.#enterGroup(walls, pid),
       args,
     });
+  }
+
+  async #enterGroup({ groups }: HostWalls, pid: number): Promise<void> {
+    try {
+      await groups?.enter(this.#facts.cgroup, this.#limits, pid);
+    } catch (error) {
+      throw missingError([{ part: 'cgroup', why: messageOf(error) }], error);
+    }
   }
 
   /**
@@ -232,10 +252,24 @@ export class Cell implements Disposable {
     const { uid, cgroup } = this.#facts;
     if (uid !== 0) this.#parts.uids.free(uid);
     if (cgroup === '') return;
-    removeCgroup(cgroup).catch((error: unknown) => {
+    removeGroup(cgroup).catch((error: unknown) => {
       this.#parts.log.warn({ cgroup, problem: messageOf(error) }, 'control group not removed');
     });
   }
+}
+
+/** One that cannot be looked at is not known to have it. */
+async function isIn(cgroup: string, pid: number): Promise<boolean> {
+  return await isInGroup(cgroup, pid).catch(() => false);
+}
+
+function withoutGroup(facts: CellFacts): CellFacts {
+  const missing = facts.missing.filter(({ part }) => part !== 'cgroup');
+  return {
+    ...facts,
+    level: 'degraded',
+    missing: [...missing, { part: 'cgroup', why: 'QEMU was not seen in its control group when it was taken over' }],
+  };
 }
 
 /** The group of a device that not everybody may use. */

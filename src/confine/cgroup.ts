@@ -1,21 +1,18 @@
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { access, constants, mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
+import { access, constants, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
-import { sleep } from '../base/deadline.ts';
-import { errnoOf, messageOf } from '../base/errors.ts';
-import type { Logger } from '../base/log.ts';
+import { errnoOf } from '../base/errors.ts';
 
 /**
- * Control groups of version 2 (Documentation/admin-guide/cgroup-v2.rst), one for each QEMU, below `qshim` in the root
- * of the hierarchy.
+ * Control groups of version 2 (Documentation/admin-guide/cgroup-v2.rst), one for each QEMU: what is in them, and those
+ * that qshim makes itself, below `qshim` in the root of the hierarchy. Where systemd manages the host: scope.ts.
  */
 
 const CONTROLLERS = ['cpu', 'io', 'memory', 'pids'] as const;
 /** The group that has all groups of QEMUs, below the root of the hierarchy. */
 const PARENT = 'qshim';
 const GROUP_HASH_DIGITS = 12;
-const PERIOD_US = 100_000;
+export const PERIOD_US = 100_000;
 /** Threads of one thread pool of QEMU's; the main loop has one, and each iothread. */
 const POOL_THREADS = 64;
 /** QEMU's own, and those of its libraries. */
@@ -25,9 +22,6 @@ const OTHER_THREADS = 32;
  * the host's memory, this much at most.
  */
 const TRANSLATED_MIB = 1024;
-/** An empty group can be busy for a moment after its last process was seen to end. */
-const REMOVE_TRIES = 50;
-const REMOVE_PAUSE_MS = 20;
 
 /** What a QEMU of a certain machine may use. */
 export interface CellLimits {
@@ -45,11 +39,29 @@ export interface LimitOptions {
   readonly io: readonly string[];
 }
 
-/** The files of a group and what to write into them. */
-export function cgroupFiles(
-  limits: CellLimits,
-  { overheadMib, io }: LimitOptions,
-): readonly (readonly [string, string])[] {
+/** The files of a group, and what stands in them as the kernel wants it written. */
+export type GroupFiles = readonly (readonly [string, string])[];
+
+/** A way to have control groups on this host. */
+export interface Groups {
+  /** Who makes them, in words. */
+  readonly by: string;
+  /** Where a group of this name is, or will be. */
+  directoryOf(name: string): string;
+  /**
+   * Makes what can be made before there is a process.
+   * @throws the system error
+   */
+  make(directory: string, files: GroupFiles): Promise<void>;
+  /**
+   * Puts a process into its group, and looks that it is there, with the limits.
+   * @throws Error that says what was seen instead, or the system error
+   */
+  enter(directory: string, files: GroupFiles, pid: number): Promise<void>;
+}
+
+/** What a group shall allow to a machine. */
+export function cgroupFiles(limits: CellLimits, { overheadMib, io }: LimitOptions): GroupFiles {
   const { memoryMib, vcpus, iothreads, kvm } = limits;
   const memoryMaxMib = memoryMib + overheadMib + (kvm ? 0 : TRANSLATED_MIB);
   return [
@@ -67,78 +79,97 @@ export function groupName(directory: string): string {
   return `${basename(directory)}-${hash}`;
 }
 
-/** The place for groups of QEMUs. */
-export class Cgroups {
+/** Groups that qshim makes itself. */
+export class Cgroups implements Groups {
   readonly #root: string;
+  readonly by: string;
 
   /** @param root a group whose controllers are there for its children */
   constructor(root: string) {
     this.#root = root;
+    this.by = `below ${root}`;
   }
 
-  /**
-   * Makes a group with its limits and nobody in it. @returns its directory
-   * @throws the system error
-   */
-  async make(name: string, files: readonly (readonly [string, string])[]): Promise<string> {
-    const directory = join(this.#root, name);
+  directoryOf(name: string): string {
+    return join(this.#root, name);
+  }
+
+  async make(directory: string, files: GroupFiles): Promise<void> {
     await mkdir(directory).catch((error: unknown) => {
       // Left by a daemon that was killed; its limits are written anew.
       if (errnoOf(error) !== 'EEXIST') throw error;
     });
     for (const [file, text] of files) await writeFile(join(directory, file), text);
-    return directory;
+  }
+
+  async enter(directory: string, files: GroupFiles, pid: number): Promise<void> {
+    await writeFile(join(directory, 'cgroup.procs'), String(pid));
+    const unlike = await unlikeGroup(directory, files, pid);
+    if (unlike !== undefined) throw new Error(unlike);
   }
 }
 
-/** Puts a process into a group. @throws the system error */
-export async function enterCgroup(directory: string, pid: number): Promise<void> {
-  await writeFile(join(directory, 'cgroup.procs'), String(pid));
+/** Whether the group has this process. @throws the system error, unless there is no such group */
+export async function isInGroup(directory: string, pid: number): Promise<boolean> {
+  const text = await readFile(join(directory, 'cgroup.procs'), 'utf8').catch((error: unknown) => {
+    if (errnoOf(error) === 'ENOENT') return '';
+    throw error;
+  });
+  return words(text).has(String(pid));
 }
 
-/** Removes a group whose processes have ended. @throws the system error */
-export async function removeCgroup(directory: string): Promise<void> {
-  for (let left = REMOVE_TRIES; ; left -= 1) {
-    try {
-      await rmdir(directory);
-      return;
-    } catch (error) {
-      if (errnoOf(error) === 'ENOENT') return;
-      if (errnoOf(error) !== 'EBUSY' || left === 0) throw error;
-      await sleep(REMOVE_PAUSE_MS);
+/**
+ * What is seen of a process's group that is not as it shall be; undefined: the process is in it, with these limits.
+ * @throws the system error
+ */
+export async function unlikeGroup(directory: string, files: GroupFiles, pid: number): Promise<string | undefined> {
+  if (!(await isInGroup(directory, pid))) return `process ${pid} is not in ${directory}`;
+  for (const [file, text] of files) {
+    const path = join(directory, file);
+    const seen = await readFile(path, 'utf8').catch((error: unknown) => {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw error;
+    });
+    if (seen === undefined) return `there is no ${path}`;
+    if (!seen.split('\n').some((line) => isLimit(line, text))) {
+      return `${path} has ${JSON.stringify(seen.trim())}, and not ${JSON.stringify(text)}`;
     }
   }
+  return undefined;
+}
+
+/** A line of io.max names all kinds of limits, also those that nobody set. */
+function isLimit(line: string, text: string): boolean {
+  const [first, ...rest] = line.split(' ');
+  const [wanted, ...others] = text.split(' ');
+  return first === wanted && others.every((word) => rest.includes(word));
 }
 
 /**
- * Removes the group of a QEMU that an earlier daemon started with this directory, and that has ended: no record tells
- * of it. Never rejects.
- * @param mountinfo of this process (proc_pid_mountinfo(5)); tests have another
- */
-export async function removeLeftCgroup(directory: string, log: Logger, mountinfo?: string): Promise<void> {
-  try {
-    const mount = mountOfCgroup2(mountinfo ?? (await readFile('/proc/self/mountinfo', 'utf8')));
-    if (mount === undefined) return;
-    const cgroup = join(mount, PARENT, groupName(directory));
-    // Where nothing can be removed, nothing is tried that is not there.
-    if (existsSync(cgroup)) await removeCgroup(cgroup);
-  } catch (error) {
-    log.warn({ directory, problem: messageOf(error) }, 'control group of an earlier daemon not removed');
-  }
-}
-
-/**
- * The place for groups on this host.
+ * Where cgroup2 is, with all controllers that limits need.
  * @param mountinfo of this process (proc_pid_mountinfo(5)); tests have another
  * @throws Error that says what keeps it from being used
  */
-export async function findCgroups(mountinfo?: string): Promise<Cgroups> {
+export async function usableCgroup2(mountinfo?: string): Promise<string> {
   const mounts = mountinfo ?? (await readFile('/proc/self/mountinfo', 'utf8'));
   const mount = mountOfCgroup2(mounts);
   if (mount === undefined) throw new Error('no cgroup2 is mounted');
   const there = words(await readFile(join(mount, 'cgroup.controllers'), 'utf8'));
   const lacking = CONTROLLERS.filter((name) => !there.has(name));
   if (lacking.length > 0) throw new Error(`cgroup2 at ${mount} has no controller ${lacking.join(', ')}`);
+  return mount;
+}
+
+/** Where a group is that qshim made itself. */
+export function ownGroup(mount: string, name: string): string {
+  return join(mount, PARENT, name);
+}
+
+/**
+ * The place for groups that qshim makes itself.
+ * @throws the system error when it cannot be written
+ */
+export async function openCgroups(mount: string): Promise<Groups> {
   const root = join(mount, PARENT);
   await mkdir(root, { recursive: true });
   for (const directory of [mount, root]) await enable(directory);

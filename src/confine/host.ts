@@ -2,10 +2,11 @@ import { access, constants, readFile } from 'node:fs/promises';
 import { ExecaError } from 'execa';
 import { messageOf } from '../base/errors.ts';
 import { isShortage, run } from '../base/run.ts';
-import { findCgroups, type Cgroups } from './cgroup.ts';
+import type { Groups } from './cgroup.ts';
 import { BWRAP, cellArguments } from './command.ts';
 import type { CellPart, MissingPart } from './facts.ts';
-import { SETPRIV, qemuLayout, type QemuLayout } from './layout.ts';
+import { findGroups, type GroupHost } from './groups.ts';
+import { SETPRIV, preloadOf, qemuLayout, type QemuLayout } from './layout.ts';
 
 /** What this host has of the walls around a QEMU, found out by trying. */
 export interface HostWalls {
@@ -15,18 +16,16 @@ export interface HostWalls {
   readonly users: boolean;
   /** setpriv can set up Landlock here, and the kernel has it. */
   readonly landlock: boolean;
-  readonly cgroups: Cgroups | undefined;
+  readonly groups: Groups | undefined;
   readonly missing: readonly MissingPart[];
 }
 
-export interface WallOptions {
+export interface WallOptions extends GroupHost {
   readonly qemuBinary: string;
   /** A library that is preloaded into QEMU, or `system`. */
   readonly allocator: string;
   /** The first user id of the range, for a trial. */
   readonly uid: number;
-  /** Of this process (proc_pid_mountinfo(5)); tests have another. */
-  readonly mountinfo?: string;
 }
 
 const TRIAL_TIMEOUT_MS = 20_000;
@@ -93,16 +92,16 @@ export async function lookAtWalls(options: WallOptions): Promise<HostWalls> {
   if (!cell.users) lacks('landlock', 'it comes with the user');
   // Where setpriv has it and a trial with it fails, the kernel has none: nothing is missing that could be had.
   else if (!landlock) lacks('landlock', 'this setpriv has no --landlock-access (util-linux 2.40 has)');
-  const cgroups = await cgroupsFor(works, options).catch((error: unknown) => failed('cgroup', error));
-  return { ...works, cgroups, missing };
+  const groups = await groupsFor(works, options).catch((error: unknown) => failed('cgroup', error));
+  return { ...works, groups, missing };
 }
 
 type Tried = Pick<HostWalls, 'layout' | 'users' | 'landlock'>;
 
 /** QEMU is put into its group while bwrap waits: one that is started without bwrap would never be in it. */
-async function cgroupsFor({ layout }: Tried, { mountinfo }: WallOptions): Promise<Cgroups> {
+async function groupsFor({ layout }: Tried, host: GroupHost): Promise<Groups> {
   if (layout === undefined) throw new Error('it comes with the namespaces');
-  return await findCgroups(mountinfo);
+  return await findGroups(host);
 }
 
 async function orMissing(
@@ -123,7 +122,8 @@ async function layoutFor({ qemuBinary, allocator }: WallOptions): Promise<QemuLa
       throw new Error(`${file} of the package ${name} cannot be run: ${messageOf(error)}`, { cause: error });
     });
   }
-  return await qemuLayout(qemuBinary, allocator.startsWith('/') ? [allocator] : []);
+  const preload = await preloadOf(allocator);
+  return await qemuLayout(qemuBinary, preload === undefined ? [] : [preload]);
 }
 
 async function setprivHasLandlock(): Promise<boolean> {
@@ -134,11 +134,12 @@ async function setprivHasLandlock(): Promise<boolean> {
 /** Runs QEMU in a cell, only to hear its version; in words what kept it from running, if anything did. */
 async function tried({ layout, users, landlock }: Tried, { allocator, uid }: WallOptions): Promise<string | undefined> {
   if (layout === undefined) return 'it is not known what QEMU needs';
+  const preload = await preloadOf(allocator);
   const args = cellArguments({
     layout,
     uid: users ? uid : undefined,
     ...{ groups: [], readable: [], copied: [], devices: ['/dev/null', '/dev/urandom'] },
-    ...{ preload: allocator.startsWith('/') ? allocator : undefined, landlock, tied: false, args: ['-version'] },
+    ...{ preload, landlock, tied: false, args: ['-version'] },
   });
   try {
     await run(BWRAP, args, { timeout: TRIAL_TIMEOUT_MS, stdin: 'ignore', env: { LC_ALL: 'C' } });

@@ -1,4 +1,4 @@
-import { lstat, readlink, realpath, stat } from 'node:fs/promises';
+import { readlink, realpath, stat } from 'node:fs/promises';
 import { dirname, join, normalize } from 'node:path';
 import { run } from '../base/run.ts';
 import { findProgram } from '../qemu/file-identity.ts';
@@ -47,16 +47,27 @@ export async function qemuLayout(binary: string, more: readonly string[]): Promi
   }
   const loaders = [...new Set(needed.flatMap(({ loader }) => (loader === undefined ? [] : [loader])))];
   const kept = withoutCovered([...directories]);
-  const files: QemuLayout['files'][number][] = [];
-  for (const path of [program, SETPRIV, ...loaders, ...more]) {
-    const place = atTop(path, links);
-    const link = await lstat(place).then(
-      (info) => info.isSymbolicLink(),
-      () => false,
-    );
-    if (link || !isBelow(place, kept)) files.push({ path: place, source: await realpath(place) });
-  }
+  const places = [program, SETPRIV, ...loaders, ...more].map((path) => atTop(path, links));
+  const files = await singleFiles(places, kept);
   return { program, directories: kept, files, links: links.filter(({ path }) => used(path, named, loaders)) };
+}
+
+/**
+ * Which of the files do not come with a directory. A link inside of one does, and bwrap of Debian 13 binds nothing to a
+ * link: what it leads to is bound at its own place.
+ * @throws the system error when a file is not there
+ */
+export async function singleFiles(
+  paths: readonly string[],
+  directories: readonly string[],
+): Promise<QemuLayout['files']> {
+  const files: QemuLayout['files'][number][] = [];
+  for (const path of paths) {
+    const source = await realpath(path);
+    if (!isBelow(path, directories)) files.push({ path, source });
+    else if (!isBelow(source, directories)) files.push({ path: source, source });
+  }
+  return files;
 }
 
 /** What ldd(1) prints of one file: the directories of its libraries, as they are named, and its loader. */
@@ -104,6 +115,11 @@ async function isDirectory(path: string): Promise<boolean> {
     (info) => info.isDirectory(),
     () => false,
   );
+}
+
+/** The library that is preloaded, symbolic links resolved: what they lead through is not in QEMU's root. */
+export async function preloadOf(allocator: string): Promise<string | undefined> {
+  return allocator.startsWith('/') ? await realpath(allocator) : undefined;
 }
 
 /** Whether everybody may read a file: a QEMU of another user can open it by its path then. */

@@ -3,8 +3,8 @@ import { mountOfCgroup2 } from './cgroup.ts';
 import { CELL_PARTS, type CellFacts } from './facts.ts';
 import type { UidRange } from './uids.ts';
 
-/** Of a group that cells.ts made: below `qshim` in the root of cgroup2, wherever that is mounted. */
-const OWN_GROUP = /^0::(\/qshim\/[^/\n]+)$/m;
+/** Of a group of one QEMU (cgroup.ts, scope.ts), in the root of cgroup2, wherever that is mounted. */
+const OWN_GROUP = /^0::(\/qshim\/[^/\n]+|\/qshim\.slice\/qshim-[^/\n]+\.scope)$/m;
 
 /** Of those that bwrap makes: a start of the daemon by systemd makes no new ones of these, but of mounts it does. */
 const TELLING_NAMESPACES = ['pid', 'net'] as const;

@@ -8,7 +8,6 @@ import { ShimError, errnoOf, messageOf } from '../base/errors.ts';
 import { MEMORY_DESCRIPTOR } from '../qemu/argv.ts';
 import { QemuProcess, type ExitInfo } from '../qemu/process.ts';
 import { tiedCommand } from '../qemu/tied.ts';
-import { enterCgroup } from './cgroup.ts';
 import { BWRAP, cellArguments, type CellCommand } from './command.ts';
 
 export interface CellStart extends Omit<CellCommand, 'infoDescriptor' | 'blockDescriptor' | 'copied' | 'directory'> {
@@ -18,8 +17,8 @@ export interface CellStart extends Omit<CellCommand, 'infoDescriptor' | 'blockDe
   readonly copied: readonly string[];
   /** An open file that QEMU gets as MEMORY_DESCRIPTOR (qemu/argv.ts). */
   readonly memory: number | undefined;
-  /** Directory of the control group; empty: none. */
-  readonly cgroup: string;
+  /** Puts QEMU into its control group while bwrap's child waits; undefined: there is none. */
+  readonly enterGroup: ((pid: number) => Promise<void>) | undefined;
 }
 
 const INFO_CHARS_MAX = 4096;
@@ -27,7 +26,8 @@ const SIGNALLED = 128;
 
 /**
  * Starts QEMU in its cell. Its output goes to `logFile`, never through this process.
- * @throws ShimError FAILED_PRECONDITION / QEMU_NOT_STARTED when bwrap cannot be run or says nothing of a process
+ * @throws ShimError FAILED_PRECONDITION / QEMU_NOT_STARTED when bwrap cannot be run or says nothing of a process; what
+ *   `enterGroup` throws
  */
 export async function startInCell(cell: CellStart): Promise<QemuProcess> {
   await using owned = new AsyncDisposableStack();
@@ -43,7 +43,7 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
     ...cell,
     copied: copied.map(({ path }, index) => ({ path, descriptor: first + index })),
     infoDescriptor: info,
-    ...(cell.cgroup !== '' && { blockDescriptor: info + 1 }),
+    ...(cell.enterGroup !== undefined && { blockDescriptor: info + 1 }),
   });
   const { file, prefix } = cell.tied ? await tiedCommand(BWRAP) : { file: BWRAP, prefix: [] };
   const launcher = spawn(file, [...prefix, ...args], {
@@ -54,7 +54,7 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
       ...(['ignore', log, log] as const),
       ...given,
       ...copied.map((one) => one.file.fd),
-      ...(cell.cgroup === '' ? (['pipe'] as const) : (['pipe', 'pipe'] as const)),
+      ...(cell.enterGroup === undefined ? (['pipe'] as const) : (['pipe', 'pipe'] as const)),
     ],
   });
   launcher.unref();
@@ -64,8 +64,8 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
     // With no descriptor left Node gives it no streams at all, which its types do not tell.
     const stdio = (launcher as Partial<ChildProcess>).stdio;
     pid = await childPid(stdio?.[info] as Readable | undefined, exited);
-    if (cell.cgroup !== '') {
-      await enterCgroup(cell.cgroup, pid);
+    if (cell.enterGroup !== undefined) {
+      await cell.enterGroup(pid);
       (stdio?.[info + 1] as Writable).end('1');
     }
     return await QemuProcess.launched(pid, exited);
@@ -74,6 +74,7 @@ export async function startInCell(cell: CellStart): Promise<QemuProcess> {
     launcher.kill('SIGKILL');
     // bwrap's end does not end what waits for the block descriptor. The launcher, its parent, has not been reaped.
     if (pid !== undefined) endProcess(pid);
+    if (error instanceof ShimError) throw error;
     throw new ShimError('FAILED_PRECONDITION', `QEMU was not started below ${BWRAP}: ${messageOf(error)}`, {
       reason: 'QEMU_NOT_STARTED',
       metadata: { binary: cell.layout.program },

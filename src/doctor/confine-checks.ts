@@ -8,7 +8,8 @@ import type { Finding } from './finding.ts';
 const REMEDIES: Readonly<Record<CellPart, string>> = {
   namespaces: 'install bubblewrap and util-linux, and name QEMU by its binary, not by a script',
   uid: 'give the daemon the capabilities that docs/security.md lists',
-  cgroup: 'mount cgroup2 with the controllers cpu, io, memory and pids, where the daemon may write',
+  cgroup:
+    'mount cgroup2 with the controllers cpu, io, memory and pids; run the daemon as root, and where systemd is, with busctl and a system bus',
   landlock: 'install util-linux 2.40 or newer',
 };
 
@@ -22,8 +23,8 @@ export async function checkConfinement(options: {
   const { allocator } = await chooseAllocator(options.qemuBinary, options.qemuAllocator);
   const { first: uid } = parseUidRange(options.confineUids);
   try {
-    const { missing } = await lookAtWalls({ qemuBinary: options.qemuBinary, allocator, uid });
-    return confinementFinding(options.confine, missing);
+    const { missing, groups } = await lookAtWalls({ qemuBinary: options.qemuBinary, allocator, uid });
+    return confinementFinding(options.confine, missing, groups?.by);
   } catch (error) {
     return {
       check: 'confinement',
@@ -34,10 +35,18 @@ export async function checkConfinement(options: {
   }
 }
 
-/** What is there, and what is missing and why. Only `confine = full` cannot do without. */
-export function confinementFinding(confine: 'full' | 'degraded' | 'off', missing: readonly MissingPart[]): Finding {
+/**
+ * What is there, and what is missing and why. Only `confine = full` cannot do without.
+ * @param groups who makes control groups, in words
+ */
+export function confinementFinding(
+  confine: 'full' | 'degraded' | 'off',
+  missing: readonly MissingPart[],
+  groups?: string,
+): Finding {
   const check = 'confinement';
-  const there = CELL_PARTS.filter((part) => !missing.some((one) => one.part === part));
+  const parts = CELL_PARTS.filter((part) => !missing.some((one) => one.part === part));
+  const there = parts.map((part) => (part === 'cgroup' && groups !== undefined ? `cgroup (${groups})` : part));
   const asked = `confine = ${confine}; this host has ${there.length === 0 ? 'no wall' : there.join(', ')}`;
   if (missing.length === 0) return { check, status: 'ok', detail: asked };
   return {

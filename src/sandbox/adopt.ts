@@ -3,7 +3,7 @@ import { readdir, readFile, realpath, rm, rmdir } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
-import { removeLeftCgroup } from '../confine/cgroup.ts';
+import { removeLeftGroup } from '../confine/groups.ts';
 import { confinementOf } from '../confine/running.ts';
 import { parseUidRange } from '../confine/uids.ts';
 import { sandboxFiles } from '../qemu/files.ts';
@@ -83,7 +83,7 @@ async function adopt(
     return { sandbox, booting: followed(restartBoot(sandbox, environment, qemu, again)), again };
   }
   const { confinement } = record.sandbox;
-  const cell = confinement && environment.cells.resume(confinement);
+  const cell = confinement && (await environment.cells.resume(confinement, qemu?.identity.pid));
   if (qemu === undefined) {
     cell?.[Symbol.dispose]();
     await sandbox.foundDead();
@@ -152,7 +152,7 @@ async function endPoolMember(directory: string, log: Logger): Promise<boolean> {
     name === JOURNAL_FILE || name.startsWith(`${JOURNAL_FILE}${CORRUPT_MARK}`);
   if (names.some((name) => name === SANDBOX_ID_FILE || isJournal(name))) return false;
   const pid = await endQemuOf(sandboxFiles(directory).qmpSocket);
-  await removeLeftCgroup(directory, log);
+  await removeLeftGroup(directory, log);
   await rm(directory, { recursive: true, force: true });
   log.info({ directory, pid }, 'pool member of an earlier daemon ended');
   return true;

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { ShimError, errnoOf, isShimError, messageOf } from '../base/errors.ts';
-import { removeLeftCgroup } from '../confine/cgroup.ts';
+import { removeLeftGroup } from '../confine/groups.ts';
 import { qemuArguments } from '../qemu/argv.ts';
 import { connectToStarted, qemuFailure } from '../qemu/connect.ts';
 import { GuestBoot, consoleTail } from '../qemu/guest-boot.ts';
@@ -127,7 +127,7 @@ export async function restartBoot(
 ): Promise<void> {
   await qemu?.kill('SIGKILL');
   await qemu?.exited;
-  await removeLeftCgroup(sandbox.files.directory, sandbox.log);
+  await removeLeftGroup(sandbox.files.directory, sandbox.log);
   if (!again) await rm(sandbox.files.directory, { recursive: true, force: true });
   await bootSandbox(sandbox, environment, again ? { again } : {});
 }

@@ -9,7 +9,7 @@ import { BoundedMutex } from '../base/mutex.ts';
 import { run } from '../base/run.ts';
 import type { Config } from '../config.ts';
 import type { Cells } from '../confine/cells.ts';
-import { removeLeftCgroup } from '../confine/cgroup.ts';
+import { removeLeftGroup } from '../confine/groups.ts';
 import { findProgram, identifyFile } from '../qemu/file-identity.ts';
 import { templateKey } from './key.ts';
 import { bootOfHost } from './memory.ts';
@@ -261,7 +261,7 @@ async function readConstants(): Promise<{ readonly hostBoot: string; readonly qs
 async function endTemplateVm(directory: string, log: Logger): Promise<void> {
   const files = sandboxFiles(join(directory, VM_DIRECTORY));
   const pid = await endQemuOf(files.qmpSocket);
-  await removeLeftCgroup(files.directory, log);
+  await removeLeftGroup(files.directory, log);
   if (pid !== undefined) log.warn({ pid, directory }, 'vm of an unfinished template ended');
 }
 

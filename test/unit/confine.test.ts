@@ -1,25 +1,20 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, readdir, realpath, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { execa } from 'execa';
 import fc from 'fast-check';
 import { silentLogger } from '../../src/base/log.ts';
-import {
-  cgroupFiles,
-  findCgroups,
-  groupName,
-  mountOfCgroup2,
-  removeCgroup,
-  removeLeftCgroup,
-} from '../../src/confine/cgroup.ts';
+import { cgroupFiles, groupName, mountOfCgroup2 } from '../../src/confine/cgroup.ts';
+import { findGroups, removeGroup, removeLeftGroup } from '../../src/confine/groups.ts';
+import { SYSTEMD } from '../../src/confine/scope.ts';
 import { cellArguments, parentsOf, type CellCommand } from '../../src/confine/command.ts';
-import { UNCONFINED, cellFactsSchema } from '../../src/confine/facts.ts';
+import { UNCONFINED, cellFactsSchema, type CellFacts } from '../../src/confine/facts.ts';
 import { lackingCapabilities, lookAtWalls } from '../../src/confine/host.ts';
-import { isBelow, parseLdd, withoutCovered, type QemuLayout } from '../../src/confine/layout.ts';
+import { isBelow, parseLdd, singleFiles, withoutCovered, type QemuLayout } from '../../src/confine/layout.ts';
 import { confinementOf } from '../../src/confine/running.ts';
 import { exitOfQemu } from '../../src/confine/start.ts';
 import { Uids, parseUidRange, uidsOfProcesses } from '../../src/confine/uids.ts';
@@ -154,6 +149,26 @@ describe('what QEMU needs to see', () => {
     assert.throws(() => parseLdd('\tnot a dynamic executable'), /names no dynamic loader/);
   });
 
+  it('files that do not come with a directory, and what a link inside of one leads out to', async () => {
+    const root = await realpath(await mkdtemp(join(tmpdir(), 'qshim-layout-')));
+    try {
+      const [lib, out] = [join(root, 'lib'), join(root, 'out')];
+      await mkdir(lib);
+      for (const path of [out, join(lib, 'a.so.1')]) await writeFile(path, '');
+      await symlink('a.so.1', join(lib, 'a.so'));
+      await symlink(out, join(lib, 'b.so'));
+      await symlink(out, join(root, 'link'));
+      const paths = ['lib/a.so', 'lib/a.so.1', 'lib/b.so', 'link', 'out'].map((name) => join(root, name));
+      assert.deepEqual(await singleFiles(paths, [lib]), [
+        { path: out, source: out },
+        { path: join(root, 'link'), source: out },
+        { path: out, source: out },
+      ]);
+    } finally {
+      await rm(root, { recursive: true });
+    }
+  });
+
   it('a directory inside of another is not bound twice', () => {
     assert.deepEqual(withoutCovered(['/a/b', '/a', '/ab']), ['/a', '/ab']);
   });
@@ -198,6 +213,7 @@ describe('user ids', () => {
 });
 
 describe('control groups', () => {
+  const systemd = { ...SYSTEMD, booted: '/nonexistent' };
   const files = cgroupFiles(
     { memoryMib: 512, vcpus: 2, iothreads: 1, kvm: true },
     { overheadMib: 256, io: ['8:0 rbps=1', '8:16 wiops=2'] },
@@ -227,14 +243,19 @@ describe('control groups', () => {
       await mkdir(join(root, 'qshim'));
       await writeFile(join(root, 'qshim/cgroup.subtree_control'), '');
       const mountinfo = `21 1 0:20 / /proc rw - proc proc rw\n30 1 0:26 / ${root} rw,nosuid shared:4 - cgroup2 cgroup2 rw`;
-      const cgroups = await findCgroups(mountinfo);
+      const cgroups = await findGroups({ mountinfo, systemd });
       assert.equal(await readFile(join(root, 'cgroup.subtree_control'), 'utf8'), '+cpu +io +pids');
-      const group = await cgroups.make('one-0123', files);
+      const group = cgroups.directoryOf('one-0123');
+      await cgroups.make(group, files);
       assert.equal(group, join(root, 'qshim/one-0123'));
       assert.equal(await readFile(join(group, 'memory.max'), 'utf8'), '805306368');
+      // A kernel would not let a process in that has ended, nor forget the first line of io.max.
+      await assert.rejects(cgroups.enter(group, files, 1), /io.max has "8:16 wiops=2", and not "8:0 rbps=1"/);
+      await cgroups.enter(group, files.slice(0, 3), 1);
+      assert.equal(await readFile(join(group, 'cgroup.procs'), 'utf8'), '1');
       for (const name of await readdir(group)) await rm(join(group, name));
-      await removeCgroup(group);
-      await removeCgroup(group);
+      await removeGroup(group);
+      await removeGroup(group);
       await assert.rejects(readdir(group), { code: 'ENOENT' });
     } finally {
       await rm(root, { recursive: true });
@@ -250,8 +271,8 @@ describe('control groups', () => {
       await writeFile(join(root, 'qshim/cgroup.subtree_control'), 'cpu io memory pids\n');
       const mountinfo = `30 1 0:26 / ${root} rw - cgroup2 cgroup2 rw`;
       const options = { qemuBinary: '/nonexistent/qemu', allocator: 'system', uid: 1_900_000_000, mountinfo };
-      const { layout, cgroups, missing } = await lookAtWalls(options);
-      assert.deepEqual([layout, cgroups], [undefined, undefined]);
+      const { layout, groups, missing } = await lookAtWalls(options);
+      assert.deepEqual([layout, groups], [undefined, undefined]);
       assert.equal(missing.find(({ part }) => part === 'cgroup')?.why, 'it comes with the namespaces');
     } finally {
       await rm(root, { recursive: true });
@@ -265,8 +286,8 @@ describe('control groups', () => {
       const [ours, others] = ['/run/a/pool+01', '/run/b/pool+01'];
       for (const directory of [ours, others])
         await mkdir(join(root, 'qshim', groupName(directory)), { recursive: true });
-      await removeLeftCgroup(ours, silentLogger(), mountinfo);
-      await removeLeftCgroup(ours, silentLogger(), mountinfo);
+      await removeLeftGroup(ours, silentLogger(), mountinfo);
+      await removeLeftGroup(ours, silentLogger(), mountinfo);
       assert.deepEqual(await readdir(join(root, 'qshim')), [groupName(others)]);
     } finally {
       await rm(root, { recursive: true });
@@ -277,8 +298,11 @@ describe('control groups', () => {
     const root = await mkdtemp(join(tmpdir(), 'qshim-cgroup-'));
     try {
       await writeFile(join(root, 'cgroup.controllers'), 'io\n');
-      await assert.rejects(findCgroups(`1 1 0:1 / ${root} rw - cgroup2 c rw`), /no controller cpu, memory, pids/);
-      await assert.rejects(findCgroups('1 1 0:1 / / rw - ext4 /dev/a rw'), /no cgroup2 is mounted/);
+      await assert.rejects(
+        findGroups({ mountinfo: `1 1 0:1 / ${root} rw - cgroup2 c rw` }),
+        /no controller cpu, memory, pids/,
+      );
+      await assert.rejects(findGroups({ mountinfo: '1 1 0:1 / / rw - ext4 /dev/a rw' }), /no cgroup2 is mounted/);
     } finally {
       await rm(root, { recursive: true });
     }
@@ -299,6 +323,10 @@ describe('qshim doctor', () => {
     assert.match(detail, /this host has namespaces, uid, landlock; missing: cgroup \(no cgroup2 is mounted\)/);
     assert.match(remedy ?? '', /mount cgroup2/);
     assert.equal(confinementFinding('full', missing).status, 'failure');
+    assert.equal(
+      confinementFinding('full', [], 'as scopes of systemd').detail,
+      'confine = full; this host has namespaces, uid, cgroup (as scopes of systemd), landlock',
+    );
     const bare = confinementFinding('degraded', [{ part: 'namespaces', why: 'nothing to make them with' }]);
     assert.match(bare.remedy ?? '', /install bubblewrap/);
   });
@@ -322,6 +350,25 @@ describe('cells', () => {
     assert.equal(degraded.facts.level, 'degraded');
     assert.equal(degraded.facts.uid, 0);
     assert.ok(degraded.facts.missing.some(({ part }) => part === 'namespaces'));
+  });
+
+  it('taken over: a QEMU that its daemon did not get into its group is not said to be in it', async () => {
+    const cgroup = await mkdtemp(join(tmpdir(), 'qshim-cgroup-'));
+    try {
+      await writeFile(join(cgroup, 'cgroup.procs'), '41\n42\n');
+      const facts: CellFacts = { level: 'full', uid: 0, missing: [], cgroup };
+      const cells = await cellsFor();
+      for (const pid of [42, undefined]) assert.deepEqual((await cells.resume(facts, pid)).facts, facts);
+      for (const [pid, from] of [
+        [4, facts],
+        [42, { ...facts, cgroup: join(cgroup, 'gone') }],
+      ] as const) {
+        const { level, missing } = (await cells.resume(from, pid)).facts;
+        assert.deepEqual([level, missing.map(({ part }) => part)], ['degraded', ['cgroup']]);
+      }
+    } finally {
+      await rm(cgroup, { recursive: true });
+    }
   });
 
   it('capabilities that lack are named', () => {
