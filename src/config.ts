@@ -6,6 +6,7 @@ import { ShimError, messageOf } from './base/errors.ts';
 import { parseSize } from './base/sizes.ts';
 import { LOG_LEVELS } from './base/log.ts';
 import { SOCKET_PATH_BYTES_MAX, pathBytes } from './base/socket-path.ts';
+import { STATS_PERIOD_MS_MIN } from './volume/stats/rates.ts';
 import { VOLUME_CAPACITY_MAX } from './volume/model/slots.ts';
 
 /**
@@ -389,6 +390,20 @@ const configSchema = z.strictObject({
     .describe(
       'How often QEMU is asked whether it answers; one that does not within qmp_reply_timeout_ms is unresponsive.',
     ),
+  stats_period_ms: z
+    .int()
+    .min(0)
+    .max(86_400_000)
+    .refine((period) => period === 0 || period >= STATS_PERIOD_MS_MIN, {
+      error: `must be 0 or at least ${STATS_PERIOD_MS_MIN}`,
+    })
+    .default(10_000)
+    .describe(
+      `How often QEMU is asked what it has counted of all volumes of a sandbox, at least ${STATS_PERIOD_MS_MIN}; 0: only when a caller asks.`,
+    ),
+  stats_histograms: onOff
+    .default('on')
+    .describe('Whether QEMU counts how long requests of each volume take, by latency: `on` or `off`.'),
   qmp_line_bytes_max: bytes.default(16_777_216).describe('Longest line that QEMU may send over QMP.'),
   qmp_pending_max: count.default(1024).describe('QMP commands of one sandbox that may wait for their replies at once.'),
   agent_timeout_ms: milliseconds.default(10_000).describe('How long the guest agent may take to answer one request.'),

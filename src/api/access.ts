@@ -39,6 +39,8 @@ interface OfVolume extends OfSandbox {
 
 const sandbox = ({ sandboxId }: OfSandbox): Target => ({ sandboxId });
 const volume = ({ sandboxId, volumeId }: OfVolume): Target => ({ sandboxId, volumeIds: [volumeId] });
+/** Of a volume, or of all of a sandbox. */
+const someVolume = (request: OfVolume): Target => (request.volumeId === '' ? sandbox(request) : volume(request));
 
 export const ACCESS: Readonly<Record<string, RpcAccess>> = {
   'Sandboxes.Create': row('admin', true, ({ sandboxId, spec }: CreateSandboxRequest__Output) => ({
@@ -98,6 +100,8 @@ export const ACCESS: Readonly<Record<string, RpcAccess>> = {
   'Operations.List': row('read', false, sandbox),
   'Operations.Watch': row('read', false, sandbox),
   'Operations.Cancel': row('volume', true, sandbox),
+  'Stats.Get': row('read', false, someVolume),
+  'Stats.Watch': row('read', false, someVolume),
   'Events.Watch': row('read', false, sandbox),
 };
 

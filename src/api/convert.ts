@@ -85,6 +85,10 @@ const VOLUME_STATES = {
   VOLUME_STATE_REMOVED: 'removed',
 } as const;
 
+export function volumeStateMessage(state: VolumeState['state']): keyof typeof VOLUME_STATES {
+  return nameOf(VOLUME_STATES, state);
+}
+
 /** A state to look for. @throws ShimError INVALID_ARGUMENT for unknown enum values, and the one that says nothing */
 export function volumeStateFrom(name: string | number): VolumeState['state'] {
   return known('states', VOLUME_STATES, name);
@@ -216,7 +220,7 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     volumeId: volume.volumeId,
     generation: volume.generation,
     spec: volumeSpecMessage(volume.spec),
-    state: nameOf(VOLUME_STATES, volume.state.state),
+    state: volumeStateMessage(volume.state.state),
     cause: causeMessage(volume.cause),
     serial: volume.spec.serial,
     pciPath: volume.pciPath,
@@ -275,7 +279,7 @@ const INTERRUPT_MESSAGES = {
   line: 'INTERRUPT_MODE_LINE',
 } as const;
 
-function healthMessage(health: VolumeHealth): VolumeHealthMessage {
+export function healthMessage(health: VolumeHealth): VolumeHealthMessage {
   const { last } = health;
   return {
     failing: health.failing,
@@ -353,7 +357,7 @@ function timingMessages(timings: readonly Timing[]): Timing[] {
   return timings.map((timing) => ({ ...timing }));
 }
 
-function timestamp(milliseconds: number | undefined): Timestamp | null {
+export function timestamp(milliseconds: number | undefined): Timestamp | null {
   if (milliseconds === undefined) return null;
   return { seconds: Math.floor(milliseconds / 1000), nanos: Math.round((milliseconds % 1000) * 1e6) };
 }

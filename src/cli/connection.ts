@@ -17,6 +17,7 @@ import type { ListSandboxesResponse__Output } from '../grpc/generated/qshim/v1/L
 import type { ListVolumesResponse__Output } from '../grpc/generated/qshim/v1/ListVolumesResponse.ts';
 import type { OperationsClient } from '../grpc/generated/qshim/v1/Operations.ts';
 import type { SandboxesClient } from '../grpc/generated/qshim/v1/Sandboxes.ts';
+import type { StatsClient } from '../grpc/generated/qshim/v1/Stats.ts';
 import type { VolumesClient } from '../grpc/generated/qshim/v1/Volumes.ts';
 import { Interrupted } from './cli-failure.ts';
 import { EXIT } from './exit-codes.ts';
@@ -39,6 +40,7 @@ export class Connection implements Disposable {
   readonly sandboxes: SandboxesClient;
   readonly volumes: VolumesClient;
   readonly operations: OperationsClient;
+  readonly stats: StatsClient;
   readonly events: EventsClient;
   readonly #options: ConnectionOptions;
 
@@ -51,6 +53,7 @@ export class Connection implements Disposable {
     this.sandboxes = new v1.Sandboxes(target, insecure, limits);
     this.volumes = new v1.Volumes(target, insecure, limits);
     this.operations = new v1.Operations(target, insecure, limits);
+    this.stats = new v1.Stats(target, insecure, limits);
     this.events = new v1.Events(target, insecure, limits);
   }
 
@@ -145,6 +148,7 @@ export class Connection implements Disposable {
     this.sandboxes.close();
     this.volumes.close();
     this.operations.close();
+    this.stats.close();
     this.events.close();
   }
 }

@@ -4,6 +4,7 @@ import { loadSync, type MessageTypeDefinition, type Options, type PackageDefinit
 import type { ProtoGrpcType as EventsGrpcType } from './generated/events.ts';
 import type { ProtoGrpcType as OperationsGrpcType } from './generated/operations.ts';
 import type { ProtoGrpcType as SandboxesGrpcType } from './generated/sandboxes.ts';
+import type { ProtoGrpcType as StatsGrpcType } from './generated/stats.ts';
 import type { ProtoGrpcType as VolumesGrpcType } from './generated/volumes.ts';
 
 /** Directory that holds the .proto files, in a checkout and in an installed package alike. */
@@ -20,7 +21,7 @@ export const LOADER_OPTIONS: Options = {
 
 /** The API's descriptors, for server and clients. Reads the .proto files once, at start. */
 function loadApiDefinition(): PackageDefinition {
-  const files = ['sandboxes', 'volumes', 'operations', 'events'].map((name) => `qshim/v1/${name}.proto`);
+  const files = ['sandboxes', 'volumes', 'operations', 'stats', 'events'].map((name) => `qshim/v1/${name}.proto`);
   return loadSync(files, LOADER_OPTIONS);
 }
 
@@ -29,7 +30,7 @@ export function loadStatusDefinition(): PackageDefinition {
   return loadSync(['google/rpc/status.proto'], LOADER_OPTIONS);
 }
 
-type ApiGrpcType = SandboxesGrpcType & VolumesGrpcType & OperationsGrpcType & EventsGrpcType;
+type ApiGrpcType = SandboxesGrpcType & VolumesGrpcType & OperationsGrpcType & StatsGrpcType & EventsGrpcType;
 
 /** The typed client constructors and service definitions of qshim.v1. */
 export function loadApi(): ApiGrpcType {

@@ -85,6 +85,8 @@ const ioThrottle = {
   group: true,
 } as const;
 
+const latencyHistogram = { boundaries: true, bins: true } as const;
+
 const deviceAndPath = { device: true, path: true } as const;
 
 export const QMP_CONTRACT = {
@@ -237,23 +239,66 @@ export const QMP_CONTRACT = {
         image: { filename: true, format: true, 'virtual-size': true, 'actual-size': true },
       },
     },
-    'query-block': { arguments: {}, returns: { qdev: true, inserted: { ...ioThrottle, 'node-name': true } } },
+    'query-block': {
+      arguments: {},
+      returns: {
+        qdev: true,
+        'io-status': true,
+        inserted: {
+          ...ioThrottle,
+          'node-name': true,
+          'dirty-bitmaps': {
+            name: true,
+            count: true,
+            granularity: true,
+            recording: true,
+            busy: true,
+            persistent: true,
+            inconsistent: true,
+          },
+        },
+      },
+    },
     'query-blockstats': {
       arguments: { 'query-nodes': true },
       returns: {
         'node-name': true,
         qdev: true,
+        parent: { stats: { wr_highest_offset: true } },
         stats: {
           rd_bytes: true,
           wr_bytes: true,
+          unmap_bytes: true,
           rd_operations: true,
           wr_operations: true,
           flush_operations: true,
+          unmap_operations: true,
+          rd_total_time_ns: true,
+          wr_total_time_ns: true,
+          flush_total_time_ns: true,
+          unmap_total_time_ns: true,
+          rd_merged: true,
+          wr_merged: true,
+          unmap_merged: true,
           failed_rd_operations: true,
           failed_wr_operations: true,
+          failed_flush_operations: true,
+          failed_unmap_operations: true,
+          invalid_rd_operations: true,
+          invalid_wr_operations: true,
+          invalid_flush_operations: true,
+          invalid_unmap_operations: true,
+          wr_highest_offset: true,
+          idle_time_ns: true,
+          account_failed: true,
+          account_invalid: true,
+          rd_latency_histogram: latencyHistogram,
+          wr_latency_histogram: latencyHistogram,
+          flush_latency_histogram: latencyHistogram,
         },
       },
     },
+    'block-latency-histogram-set': { arguments: { id: true, boundaries: true }, returns: {} },
     'x-query-virtio-status': {
       arguments: { path: true },
       returns: {

@@ -161,15 +161,50 @@ export interface BlockStats {
   readonly 'node-name'?: string;
   /** QOM path of the front end's backend, e.g. /machine/peripheral/ID/virtio-backend. */
   readonly qdev?: string;
-  readonly stats: {
-    readonly rd_bytes: number;
-    readonly wr_bytes: number;
-    readonly rd_operations: number;
-    readonly wr_operations: number;
-    readonly flush_operations: number;
-    readonly failed_rd_operations: number;
-    readonly failed_wr_operations: number;
-  };
+  readonly stats: BlockDeviceStats;
+  /** What it stands on. */
+  readonly parent?: { readonly stats: Pick<BlockDeviceStats, 'wr_highest_offset'> };
+}
+
+/** Counted since the front end is there. Bytes and nanoseconds. */
+export interface BlockDeviceStats {
+  readonly rd_bytes: number;
+  readonly wr_bytes: number;
+  readonly unmap_bytes: number;
+  readonly rd_operations: number;
+  readonly wr_operations: number;
+  readonly flush_operations: number;
+  readonly unmap_operations: number;
+  readonly rd_total_time_ns: number;
+  readonly wr_total_time_ns: number;
+  readonly flush_total_time_ns: number;
+  readonly unmap_total_time_ns: number;
+  readonly rd_merged: number;
+  readonly wr_merged: number;
+  readonly unmap_merged: number;
+  readonly failed_rd_operations: number;
+  readonly failed_wr_operations: number;
+  readonly failed_flush_operations: number;
+  readonly failed_unmap_operations: number;
+  readonly invalid_rd_operations: number;
+  readonly invalid_wr_operations: number;
+  readonly invalid_flush_operations: number;
+  readonly invalid_unmap_operations: number;
+  /** Where the farthest write to the node has ended. */
+  readonly wr_highest_offset: number;
+  /** Absent while there was no request yet. */
+  readonly idle_time_ns?: number;
+  readonly account_failed: boolean;
+  readonly account_invalid: boolean;
+  readonly rd_latency_histogram?: BlockLatencyHistogramInfo;
+  readonly wr_latency_histogram?: BlockLatencyHistogramInfo;
+  readonly flush_latency_histogram?: BlockLatencyHistogramInfo;
+}
+
+/** One bin more than boundaries: below the first, between each two, from the last on. */
+export interface BlockLatencyHistogramInfo {
+  readonly boundaries: readonly number[];
+  readonly bins: readonly number[];
 }
 
 /** The limits of one disk, as block_set_io_throttle takes them and query-block shows them; 0 is no limit. */
@@ -203,7 +238,24 @@ export interface IoThrottle {
 export interface BlockInfo {
   /** QOM path of the front end's backend, e.g. /machine/peripheral/ID/virtio-backend. */
   readonly qdev?: string;
-  readonly inserted?: IoThrottle & { readonly 'node-name'?: string };
+  readonly 'io-status'?: 'ok' | 'failed' | 'nospace';
+  readonly inserted?: IoThrottle & {
+    readonly 'node-name'?: string;
+    readonly 'dirty-bitmaps'?: readonly BlockDirtyInfo[];
+  };
+}
+
+/** A bitmap of what was written since it is there. */
+export interface BlockDirtyInfo {
+  readonly name?: string;
+  /** Bytes. */
+  readonly count: number;
+  /** Bytes. */
+  readonly granularity: number;
+  readonly recording: boolean;
+  readonly busy: boolean;
+  readonly persistent: boolean;
+  readonly inconsistent?: boolean;
 }
 
 /**
@@ -340,8 +392,18 @@ export interface QmpCommands {
   readonly 'qom-get': Command<{ readonly path: string; readonly property: string }, unknown>;
   readonly 'qom-set': Command<{ readonly path: string; readonly property: string; readonly value: unknown }, Empty>;
   readonly 'query-named-block-nodes': Command<{ readonly flat?: boolean } | undefined, readonly BlockNodeInfo[]>;
+  /** QEMU asks the files for their sizes: it waits for storage that hangs, and with it all of the VM. */
   readonly 'query-block': Command<undefined, readonly BlockInfo[]>;
+  /** From QEMU's memory alone. */
   readonly 'query-blockstats': Command<{ readonly 'query-nodes'?: boolean } | undefined, readonly BlockStats[]>;
+  /**
+   * `id` is the QOM path of the front end's backend, boundaries are nanoseconds. Where there is one already the counts
+   * begin anew, and QEMU frees the old ones without a lock (block/accounting.c): never of a disk in an iothread.
+   */
+  readonly 'block-latency-histogram-set': Command<
+    { readonly id: string; readonly boundaries: readonly number[] },
+    Empty
+  >;
   readonly 'x-query-virtio-status': Command<{ readonly path: string }, VirtioStatus>;
   readonly 'query-pci': Command<undefined, readonly { readonly bus: number; readonly devices: readonly PciDevice[] }[]>;
   readonly 'chardev-add': Command<{ readonly id: string; readonly backend: ChardevBackend }, Empty>;

@@ -94,6 +94,11 @@ export class SandboxManager {
     return this.#environment.events;
   }
 
+  /** How often counters are looked at, in ms; 0: only when a caller asks. */
+  get statsPeriodMs(): number {
+    return this.#environment.config.stats_period_ms;
+  }
+
   /** Takes over what an earlier daemon left running. The state directory is there, and settled (directories.ts). */
   async start(): Promise<void> {
     const { config } = this.#environment;

@@ -33,6 +33,8 @@ export async function observe(sandbox: Sandbox, client: QmpClient): Promise<void
   // It may have paused for want of space while nobody watched.
   if (status === 'io-error') sandbox.ioErrors.resumeWhenThereIsRoom();
   await reconcile(sandbox, client);
+  // Of those that are ATTACHED already.
+  if (sandbox.volumes.slotsInUse > 0) sandbox.stats.mayLackHistograms();
   sandbox.inBackground('fences', sandbox.fence.clearStrays());
 }
 

@@ -34,6 +34,7 @@ import { IoErrors } from '../volume/io-errors.ts';
 import type { Cause } from '../volume/model/state.ts';
 import { Relays, relaySocket } from '../volume/relays.ts';
 import { emptyAgain } from '../volume/removal.ts';
+import { VolumeStats } from '../volume/stats/looks.ts';
 import { VolumeStore } from '../volume/store.ts';
 import { Throttles } from '../volume/throttles.ts';
 import { Unplugs } from '../volume/unplugs.ts';
@@ -174,6 +175,7 @@ export class Sandbox implements VolumeHost {
   readonly throttles: Throttles;
   readonly relays: Relays;
   readonly ioErrors: IoErrors;
+  readonly stats: VolumeStats;
   readonly ports: SerialPorts;
   readonly containers: Containers;
   readonly commands: GuestCommands;
@@ -263,6 +265,7 @@ export class Sandbox implements VolumeHost {
       ended: this.#ended.signal,
     });
     this.ioErrors = new IoErrors(this);
+    this.stats = new VolumeStats(this);
     this.ports = new SerialPorts(this);
     this.containers = new Containers(this);
     this.commands = new GuestCommands(this);
@@ -483,6 +486,7 @@ export class Sandbox implements VolumeHost {
     this.#see({ qemu });
     void qemu.exited.then((exit) => this.#onExit(exit));
     this.inBackground('heartbeat', watchMonitor(this));
+    this.inBackground('stats', this.stats.watch());
   }
 
   /** Takes charge of the cell that QEMU runs in, until QEMU has ended. */

@@ -126,6 +126,7 @@ export async function settle(
     const result = host.volumes.apply(volume, { kind: 'driver-live', guest });
     host.unplugs.moved();
     if (result.kind !== 'next') throw vanished(volume);
+    host.stats.mayLackHistograms();
     return;
   }
 }

@@ -45,6 +45,11 @@ export interface Announcements {
   missed(arrival: DiskArrival): void;
 }
 
+/** What QEMU counts of volumes (stats/looks.ts). */
+export interface Counting {
+  mayLackHistograms(): void;
+}
+
 /** What is seen of the guest in its present boot. */
 export interface GuestBoot {
   /** Counts the resets of the guest that were seen: what was seen in one boot says nothing about the next. */
@@ -79,6 +84,8 @@ export interface VolumeHost extends GuestBoot {
   readonly throttles: Limiter;
   /** By which a confined QEMU reaches servers. */
   readonly relays: Pick<Relays, 'start' | 'ensure' | 'end' | 'adopt' | 'serverOf' | 'endUnused' | 'sockets'>;
+  /** What QEMU counts. */
+  readonly stats: Counting;
   /** What QEMU lists. */
   readonly inventory: Inventory;
   /**

@@ -48,14 +48,18 @@ await describe('reflection, to a strict client', { skip }, async () => {
     const { methods, files, messages, answer } = await ask(daemon.socket, 'qshim.v1.Sandboxes', 'List');
     assert.deepEqual(
       Object.keys(methods),
-      [...REFLECTION, 'grpc.health.v1.Health', 'qshim.v1.Events', 'qshim.v1.Sandboxes', 'qshim.v1.Volumes'].sort(),
+      [
+        ...REFLECTION,
+        'grpc.health.v1.Health',
+        ...['Events', 'Operations', 'Sandboxes', 'Stats', 'Volumes'].map((name) => `qshim.v1.${name}`),
+      ].sort(),
     );
     assert.ok(methods['qshim.v1.Volumes']?.includes('AttachMany'));
     assert.deepEqual(files, [
       'google/protobuf/timestamp.proto',
       'grpc/health/v1/health.proto',
       ...REFLECTION_FILES,
-      ...['common', 'events', 'sandboxes', 'volumes'].map((name) => `qshim/v1/${name}.proto`),
+      ...['common', 'events', 'operations', 'sandboxes', 'stats', 'volumes'].map((name) => `qshim/v1/${name}.proto`),
     ]);
     const sandbox = messages['qshim.v1.Sandbox'];
     assert.equal(sandbox?.['created_at'], 'google.protobuf.Timestamp');

@@ -23,6 +23,9 @@ import type { ExecResponse__Output } from '../../src/grpc/generated/qshim/v1/Exe
 import type { RebootSandboxRequest } from '../../src/grpc/generated/qshim/v1/RebootSandboxRequest.ts';
 import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
 import type { SandboxesClient } from '../../src/grpc/generated/qshim/v1/Sandboxes.ts';
+import type { GetStatsRequest } from '../../src/grpc/generated/qshim/v1/GetStatsRequest.ts';
+import type { GetStatsResponse__Output } from '../../src/grpc/generated/qshim/v1/GetStatsResponse.ts';
+import type { StatsClient } from '../../src/grpc/generated/qshim/v1/Stats.ts';
 import type { StopSandboxRequest } from '../../src/grpc/generated/qshim/v1/StopSandboxRequest.ts';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import type { VolumesClient } from '../../src/grpc/generated/qshim/v1/Volumes.ts';
@@ -89,16 +92,18 @@ export class ApiClient implements Disposable {
   readonly sandboxes: SandboxesClient;
   readonly volumes: VolumesClient;
   readonly operations: OperationsClient;
+  readonly stats: StatsClient;
   readonly events: EventsClient;
 
   constructor(socket: string) {
-    const { Sandboxes, Volumes, Operations, Events } = loadApi().qshim.v1;
+    const { Sandboxes, Volumes, Operations, Stats, Events } = loadApi().qshim.v1;
     // A channel of its own for each client: grpc-js would share one between equal addresses.
     const options = { 'grpc.use_local_subchannel_pool': 1 };
     const address = `unix:${socket}`;
     this.sandboxes = new Sandboxes(address, credentials.createInsecure(), options);
     this.volumes = new Volumes(address, credentials.createInsecure(), options);
     this.operations = new Operations(address, credentials.createInsecure(), options);
+    this.stats = new Stats(address, credentials.createInsecure(), options);
     this.events = new Events(address, credentials.createInsecure(), options);
   }
 
@@ -166,11 +171,15 @@ export class ApiClient implements Disposable {
     const list = await call<{ volumes: Volume__Output[] }>((done) => this.volumes.list({ sandboxId }, done));
     return list.volumes;
   }
+  getStats(request: GetStatsRequest): Promise<GetStatsResponse__Output> {
+    return call((done) => this.stats.get(request, done));
+  }
 
   [Symbol.dispose](): void {
     this.sandboxes.close();
     this.volumes.close();
     this.operations.close();
+    this.stats.close();
     this.events.close();
   }
 }

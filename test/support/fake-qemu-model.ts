@@ -48,6 +48,8 @@ interface ModelDevice {
   reads: number;
   /** As block_set_io_throttle was given them. */
   limits: Arguments;
+  /** Of its latency histograms; undefined: it has none. */
+  boundaries?: readonly number[];
 }
 
 /** What a virtio-blk-pci of the real QEMU says of properties that it was not given. */
@@ -340,6 +342,7 @@ export class FakeQemuModel {
         disks().map(([id, { args, limits }]) => ({
           device: '',
           qdev: pathOf(id),
+          'io-status': 'ok',
           inserted: { 'node-name': args['drive'], ...NO_LIMITS, ...limits },
         })),
       );
@@ -354,9 +357,21 @@ export class FakeQemuModel {
           .map(([id, device]) => ({
             'node-name': device.args['drive'],
             qdev: `${PERIPHERAL}/${id}/virtio-backend`,
-            stats: { ...NO_STATS, rd_operations: device.reads, rd_bytes: device.reads * 4096 },
+            parent: { stats: { wr_highest_offset: 0 } },
+            stats: {
+              ...NO_STATS,
+              ...histogramsOf(device),
+              rd_operations: device.reads,
+              rd_bytes: device.reads * 4096,
+            },
           })),
       )
+      .on('block-latency-histogram-set', (args) => {
+        const id = text(args, 'id');
+        const device = this.devices.get(/^\/machine\/peripheral\/(.+)\/virtio-backend$/.exec(id)?.[1] ?? '');
+        if (device === undefined) throw new QmpFailure(`Device '${id}' not found`, 'DeviceNotFound');
+        device.boundaries = args['boundaries'] as readonly number[];
+      })
       .on('x-query-virtio-status', (args) => {
         const path = text(args, 'path');
         const [, id] = /^\/machine\/peripheral\/(.+)\/virtio-backend$/.exec(path) ?? [];
@@ -442,14 +457,34 @@ export class FakeQemuModel {
 const NO_LIMITS = { iops: 0, iops_rd: 0, iops_wr: 0, bps: 0, bps_rd: 0, bps_wr: 0 };
 
 const NO_STATS = {
+  ...Object.fromEntries(
+    ['rd', 'wr', 'flush', 'unmap'].flatMap((kind) =>
+      [`${kind}_operations`, `${kind}_total_time_ns`, `failed_${kind}_operations`, `invalid_${kind}_operations`].map(
+        (name) => [name, 0],
+      ),
+    ),
+  ),
   rd_bytes: 0,
   wr_bytes: 0,
-  rd_operations: 0,
-  wr_operations: 0,
-  flush_operations: 0,
-  failed_rd_operations: 0,
-  failed_wr_operations: 0,
+  unmap_bytes: 0,
+  rd_merged: 0,
+  wr_merged: 0,
+  unmap_merged: 0,
+  wr_highest_offset: 0,
+  account_failed: true,
+  account_invalid: true,
 };
+
+/** As a new device's histograms are: all requests of the model are as fast as can be. */
+function histogramsOf({ boundaries, reads }: ModelDevice): object {
+  if (boundaries === undefined) return {};
+  const none = boundaries.map(() => 0);
+  return {
+    rd_latency_histogram: { boundaries, bins: [reads, ...none] },
+    wr_latency_histogram: { boundaries, bins: [0, ...none] },
+    flush_latency_histogram: { boundaries, bins: [0, ...none] },
+  };
+}
 
 function pciDevice(id: string, bus: number, slot: number, classCode: number): object {
   return { bus, slot, function: 0, qdev_id: id, class_info: { class: classCode } };

@@ -15,6 +15,8 @@ const QUICK: Partial<Record<OptionName, string | number>> = {
   qmp_reply_timeout_ms: 20_000,
   // Tests count what QEMU is asked.
   qmp_heartbeat_ms: 3_600_000,
+  stats_period_ms: 0,
+  stats_histograms: 'off',
 };
 
 type Settings = Partial<Record<OptionName, string | number>>;

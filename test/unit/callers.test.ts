@@ -26,7 +26,13 @@ const { v1 } = loadApi().qshim;
 const { services, task } = loadContainerdApi().containerd;
 /** The services of each door, by the names that handlers have for them. */
 const DOORS = [
-  [ACCESS, { Sandboxes: v1.Sandboxes, Volumes: v1.Volumes, Operations: v1.Operations, Events: v1.Events }],
+  [
+    ACCESS,
+    {
+      ...{ Sandboxes: v1.Sandboxes, Volumes: v1.Volumes, Operations: v1.Operations },
+      ...{ Stats: v1.Stats, Events: v1.Events },
+    },
+  ],
   [CONTAINERD_ACCESS, { Controller: services.sandbox.v1.Controller, Task: task.v3.Task }],
 ] as const;
 
