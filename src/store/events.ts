@@ -3,12 +3,12 @@ import type { Logger } from '../base/log.ts';
 import type { EventType, NewEvent, ShimEvent } from './event.ts';
 import { EventFile, newEpoch, type KeptEvents } from './event-file.ts';
 
-/** Events of a volume that tell of no change of its state. */
-const NOT_A_STATE: ReadonlySet<EventType> = new Set([
-  'volume.health',
-  'volume.job',
-  'volume.resized',
-  'volume.limited',
+/** Events of a volume that tell of a change of its state; all others tell of something else. */
+const VOLUME_STATES: ReadonlySet<EventType> = new Set([
+  'volume.pending',
+  'volume.attached',
+  'volume.detaching',
+  'volume.removed',
 ]);
 
 type Unnumbered = NewEvent & { readonly timeMs: number };
@@ -96,7 +96,7 @@ export class EventLog {
         event.sandboxId === sandboxId &&
         event.volumeId === volumeId &&
         event.generation === generation &&
-        !NOT_A_STATE.has(event.type),
+        (volumeId === undefined || VOLUME_STATES.has(event.type)),
     );
   }
 

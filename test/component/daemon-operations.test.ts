@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { rename, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import type { Event__Output } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import type { ListOperationsResponse__Output } from '../../src/grpc/generated/qshim/v1/ListOperationsResponse.ts';
 import type { Operation__Output } from '../../src/grpc/generated/qshim/v1/Operation.ts';
 import { call } from '../support/daemon.ts';
@@ -58,6 +59,18 @@ async function operations(rig: FakeVmRig): Promise<readonly Operation__Output[]>
   return answer.operations;
 }
 
+/** All events up to the adoption of the sandbox. */
+async function untilAdopted(rig: FakeVmRig): Promise<readonly Event__Output[]> {
+  const stream = rig.client.events.watch({ sandboxId: 'one', allRetained: true });
+  const told: Event__Output[] = [];
+  for await (const event of stream as AsyncIterable<Event__Output>) {
+    told.push(event);
+    if (event.type === 'sandbox.adopted') break;
+  }
+  stream.cancel();
+  return told;
+}
+
 describe('operations on an attached volume', { timeout: 120_000 }, () => {
   it('a second one is refused with the name of the first, the same one joins it, and it is on record while it lasts', async () => {
     await using rig = await FakeVmRig.start();
@@ -110,6 +123,10 @@ describe('operations on an attached volume', { timeout: 120_000 }, () => {
     assert.equal((await rig.volume('a')).operation, null);
     await settledOperation(rig);
     await rig.restartAfter('SIGKILL', () => Promise.resolve());
+    const told = await untilAdopted(rig);
+    const count = (type: string): number => told.filter((event) => event.type === type).length;
+    assert.equal(count('volume.attached'), 1, 'the next daemon tells no state again for what was told since');
+    assert.equal(count('volume.operation'), 2);
     const [ended] = await operations(rig);
     assert.deepEqual([ended?.operationId, ended?.state], [operationId, 'OPERATION_STATE_SUCCEEDED']);
     assert.deepEqual(ended?.startedAt, running.startedAt);
