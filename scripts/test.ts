@@ -42,6 +42,8 @@ const KINDS: readonly Kind[] = [
   { name: 'containerd', needsVm: true, concurrency: 1, timeoutMs: 900_000, onlyWhenAsked: true },
   // What attackers have tried, again: `npm run test:security`. What is cheap of it is among the other kinds too.
   { name: 'security', needsVm: true, concurrency: 1, timeoutMs: 900_000, onlyWhenAsked: true },
+  // What is done to volumes in use, with what is measured of it: `npm run test:live`. A shorter part is among qemu's.
+  { name: 'live', needsVm: true, concurrency: 1, timeoutMs: 900_000, onlyWhenAsked: true },
 ];
 
 /**
@@ -60,7 +62,7 @@ const command = new Command('npm test --')
   .description('Runs every check of the project.')
   .option(
     '--only <kinds>',
-    'comma-separated: lint, types, unit, component, qemu, confidential, containerd, security',
+    'comma-separated: lint, types, unit, component, qemu, confidential, containerd, security, live',
     list,
   )
   .option('--files <texts>', 'comma-separated: only test files whose path contains one of these texts', list)
@@ -132,6 +134,10 @@ async function runKind(kind: Kind, title: string, picked?: readonly string[]): P
   };
   stream.on('test:pass', onEnd);
   stream.on('test:fail', onEnd);
+  // What a test has measured is part of what it says.
+  stream.on('test:stdout', ({ message }) => {
+    if (message.startsWith('measured ')) console.log(message.trimEnd());
+  });
   stream.on('test:pass', (event) => {
     if (event.details.type === 'suite') return;
     if (event.skip !== undefined) {
