@@ -81,10 +81,13 @@ export class Connection implements Disposable {
     }
   }
 
-  /** Runs one server-streaming call and hands over each message in order; back-pressure is that of `onMessage`. */
+  /**
+   * Runs one server-streaming call and hands over each message in order; back-pressure is that of `onMessage`, which
+   * ends the call by `false`.
+   */
   async stream<T>(
     start: (options: CallOptions) => ClientReadableStream<T>,
-    onMessage: (message: T) => Promise<void> | void,
+    onMessage: (message: T) => Promise<boolean | void> | void,
   ): Promise<void> {
     await this.#receive(start(this.#callOptions()), onMessage);
   }
@@ -105,7 +108,7 @@ export class Connection implements Disposable {
 
   async #receive<T>(
     call: ClientReadableStream<T> | ClientDuplexStream<never, T>,
-    onMessage: (message: T) => Promise<void> | void,
+    onMessage: (message: T) => Promise<boolean | void> | void,
   ): Promise<void> {
     const { signal, socketPath } = this.#options;
     const onAbort = (): void => {
@@ -114,7 +117,7 @@ export class Connection implements Disposable {
     signal.addEventListener('abort', onAbort, { once: true });
     try {
       throwIfInterrupted(signal);
-      for await (const message of call as AsyncIterable<T>) await onMessage(message);
+      for await (const message of call as AsyncIterable<T>) if ((await onMessage(message)) === false) break;
     } catch (error) {
       throwIfInterrupted(signal);
       throw failureOf(error, socketPath);

@@ -16,6 +16,7 @@ import { addOperationCommands } from './operation-commands.ts';
 import { addSandboxCommands } from './sandbox-commands.ts';
 import { DEFAULT_SOCKET, failureText, Session, type Surroundings } from './session.ts';
 import { visible } from '../base/visible.ts';
+import { addStatsCommands } from './stats-commands.ts';
 import { addVolumeCommands } from './volume-commands.ts';
 import { addWatchCommand } from './watch-command.ts';
 
@@ -68,6 +69,7 @@ export function buildProgram(surroundings: Surroundings): { program: CommandUnkn
   addSandboxCommands(program, session);
   addVolumeCommands(program, session);
   addOperationCommands(program, session);
+  addStatsCommands(program, session);
   addWatchCommand(program, session);
   addDoctorCommand(program, session);
   addHealthCommand(program, session);

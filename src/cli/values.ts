@@ -84,7 +84,9 @@ export function jsonValue(value: unknown): unknown {
   if (Array.isArray(value)) return value.map((item) => jsonValue(item));
   if (typeof value !== 'object' || value === null) return value;
   if (isTimestamp(value)) return timestampText(value);
-  return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, jsonValue(field)]));
+  // `_name` is the loader's word for a field that may be missing.
+  const fields = Object.entries(value).filter(([name]) => !name.startsWith('_'));
+  return Object.fromEntries(fields.map(([name, field]) => [name, jsonValue(field)]));
 }
 
 function isTimestamp(value: object): value is Timestamp {

@@ -18,6 +18,8 @@ import type { EventsHandlers } from '../../src/grpc/generated/qshim/v1/Events.ts
 import type { Sandbox } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
 import type { Operation } from '../../src/grpc/generated/qshim/v1/Operation.ts';
 import type { OperationsHandlers } from '../../src/grpc/generated/qshim/v1/Operations.ts';
+import type { GetStatsResponse } from '../../src/grpc/generated/qshim/v1/GetStatsResponse.ts';
+import type { StatsHandlers } from '../../src/grpc/generated/qshim/v1/Stats.ts';
 import type { SandboxesHandlers } from '../../src/grpc/generated/qshim/v1/Sandboxes.ts';
 import type { Volume } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import type { VolumesHandlers } from '../../src/grpc/generated/qshim/v1/Volumes.ts';
@@ -115,6 +117,8 @@ export class FakeApi implements AsyncDisposable {
   readonly chunks: Buffer[] = [];
   /** Operations.Watch sends these, then ends likewise. */
   operations: readonly Operation[] = [OPERATION];
+  /** Stats.Watch sends these, then ends likewise. */
+  stats: readonly GetStatsResponse[] = [];
   keepStreamsOpen = false;
   /** Sandboxes.ExecStream, as the test plays it. */
   onExecStream: SandboxesHandlers['ExecStream'] = (call) => call.end();
@@ -131,6 +135,7 @@ export class FakeApi implements AsyncDisposable {
     this.#server.addService(v1.Sandboxes.service, this.#sandboxes());
     this.#server.addService(v1.Volumes.service, this.#volumes());
     this.#server.addService(v1.Operations.service, this.#operations());
+    this.#server.addService(v1.Stats.service, this.#statsService());
     this.#server.addService(v1.Events.service, this.#events());
     this.health.addToServer(this.#server);
   }
@@ -191,6 +196,13 @@ export class FakeApi implements AsyncDisposable {
       for (const message of messages()) call.write(message);
       if (error !== undefined) call.emit('error', statusOf(error));
       else if (!this.keepStreamsOpen) call.end();
+    };
+  }
+
+  #statsService(): StatsHandlers {
+    return {
+      Get: this.#unary('Stats.Get', {}),
+      Watch: this.#streaming('Stats.Watch', () => this.stats),
     };
   }
 
