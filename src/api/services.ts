@@ -19,6 +19,7 @@ import type { VolumesHandlers } from '../grpc/generated/qshim/v1/Volumes.ts';
 import { streaming, unary, type CallContext, type Edge } from '../grpc/handlers.ts';
 import { execStreamHandler } from './exec-stream-service.ts';
 import { keySlotsHandlers } from './key-slots-service.ts';
+import { staleCopiesHandlers } from './stale-copies-service.ts';
 import { labelFilter, stateFilter, Visibility } from './visibility.ts';
 
 /**
@@ -136,6 +137,7 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
       volumeMessage(await manager.setLimits(sandboxId, volumeId, limits ?? {}, signal)),
     ),
     ...keySlotsHandlers(manager, edge),
+    ...staleCopiesHandlers(manager, edge),
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
     ),

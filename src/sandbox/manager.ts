@@ -42,6 +42,7 @@ import { cancelOperation, operationNotFound } from '../volume/operations/slot.ts
 import { completeLimits, type IoLimits } from '../volume/model/limits.ts';
 import { causeFrom, type VolumeState } from '../volume/model/state.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
+import type { StaleCopies } from '../volume/stale-copies.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
 import { adoptAll } from './adopt.ts';
 import { bootSandbox, newUuid } from './boot.ts';
@@ -97,6 +98,11 @@ export class SandboxManager {
   /** How often counters are looked at, in ms; 0: only when a caller asks. */
   get statsPeriodMs(): number {
     return this.#environment.config.stats_period_ms;
+  }
+
+  /** What failovers have left behind. */
+  get staleCopies(): StaleCopies {
+    return this.#environment.staleCopies;
   }
 
   /** Takes over what an earlier daemon left running. The state directory is there, and settled (directories.ts). */

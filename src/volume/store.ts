@@ -295,7 +295,7 @@ export class VolumeStore {
       this.#slots.claim(record.slot, record.generation);
       this.#placements.claim(record.generation, record.spec.queues, record.placement);
       const source = { described: record.resolvedPath, identity: record.backingIdentity };
-      claims.claim(source, this.#owner(volume.id, volume.generation), !volume.spec.readOnly);
+      claims.claim(source, this.#owner(volume.id, volume.generation), !volume.spec.readOnly, 'held');
     }
     this.#put(volume);
     return volume;
