@@ -20,6 +20,7 @@ const packageOfCommand = {
   libvirtd: 'libvirt-daemon',
   jose: 'jose',
   lz4: 'lz4',
+  mmdebstrap: 'mmdebstrap',
   nbdkit: 'nbdkit',
   openssl: 'openssl',
   patchelf: 'patchelf',

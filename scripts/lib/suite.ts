@@ -106,7 +106,7 @@ export class Suite {
 }
 
 /** The mirror from which this machine's apt takes Debian's main. */
-async function debianMirror(): Promise<string> {
+export async function debianMirror(): Promise<string> {
   const format = '$(ORIGIN) $(COMPONENT) $(REPO_URI)';
   const { stdout } = await execa('apt-get', ['indextargets', '--format', format, 'Created-By: Packages']);
   const mirror = /^Debian main (\S+)$/m.exec(stdout)?.[1];
