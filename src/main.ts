@@ -27,7 +27,6 @@ import type { Labels } from './callers/policy.ts';
 import { lockStateDirectory } from './grpc/state-lock.ts';
 import { holdBootImages, type HoldBootImages } from './volume/boot-images.ts';
 import { BackingClaims } from './volume/claims.ts';
-import { StaleCopies } from './volume/stale-copies.ts';
 import { journalProblem } from './store/journal.ts';
 import { EventLog } from './store/events.ts';
 import { settleDirectories } from './sandbox/directories.ts';
@@ -104,27 +103,13 @@ async function serve(options: Config, log: Logger): Promise<void> {
   // The probe has a time limit, and a directory that it removes.
   cleanup.defer(() => probed);
   const cells = await Cells.open(config, log);
-  const staleCopies = await StaleCopies.open(join(config.state_dir, '.stale-copies.json'));
-  const claims = new BackingClaims(staleCopies);
+  const claims = new BackingClaims();
   const holdImages: HoldBootImages = (images, owner) => holdBootImages(claims, images, owner);
   const templates = cleanup.use(await Templates.open(config, log, cells, holdImages));
   const budgets = HostBudget.from(config);
   const pool = cleanup.use(new WarmPool(config, log, templates, budgets, cells, holdImages));
   const keys = cleanup.use(keySources(config, log));
-  const parts = {
-    config,
-    log,
-    events,
-    claims,
-    staleCopies,
-    budgets,
-    accelerators,
-    cells,
-    templates,
-    pool,
-    keys,
-    holdImages,
-  };
+  const parts = { config, log, events, claims, budgets, accelerators, cells, templates, pool, keys, holdImages };
   const manager = new SandboxManager(parts);
   await manager.start();
   cleanup.defer(() => manager.release());

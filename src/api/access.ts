@@ -10,15 +10,15 @@ import type { ExecStreamRequest__Output } from '../grpc/generated/qshim/v1/ExecS
 import type { KeyReference__Output } from '../grpc/generated/qshim/v1/KeyReference.ts';
 import type { KeySlotsTarget__Output } from '../grpc/generated/qshim/v1/KeySlotsTarget.ts';
 import type { ListKeySlotsRequest__Output } from '../grpc/generated/qshim/v1/ListKeySlotsRequest.ts';
+import type { MigrateVolumeRequest__Output } from '../grpc/generated/qshim/v1/MigrateVolumeRequest.ts';
 import type { PlanRequest__Output } from '../grpc/generated/qshim/v1/PlanRequest.ts';
-import type { ReleaseStaleCopyRequest__Output } from '../grpc/generated/qshim/v1/ReleaseStaleCopyRequest.ts';
 import type { RemoveKeyRequest__Output } from '../grpc/generated/qshim/v1/RemoveKeyRequest.ts';
 import type { VolumeSpec__Output } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
 import { describeReference, type KeyReference } from '../keys/reference.ts';
 import type { RequestedEncryption } from '../volume/model/encryption.ts';
 import { moduleOf } from '../volume/source/registry.ts';
 import { keyReferenceFrom } from './convert-encryption.ts';
-import { volumeSpecFrom } from './convert.ts';
+import { targetFrom, volumeSpecFrom } from './convert.ts';
 
 /**
  * What every RPC of the API needs, in one table: the role, whether it is taken down, and what a request of it is about.
@@ -81,6 +81,11 @@ export const ACCESS: Readonly<Record<string, RpcAccess>> = {
   })),
   'Volumes.Resize': row('volume', true, volume),
   'Volumes.SetLimits': row('volume', true, volume),
+  'Volumes.Migrate': row('volume', true, (request: MigrateVolumeRequest__Output) => {
+    const target = targetFrom(request);
+    return { ...volume(request), sources: target === undefined ? [] : [moduleOf(target).place(target)] };
+  }),
+  'Volumes.Pivot': row('volume', true, volume),
   'Volumes.ListKeySlots': row('volume', false, ({ target }: ListKeySlotsRequest__Output) => imageTarget(target)),
   'Volumes.AddKey': row('volume', true, ({ target, key, newKey }: AddKeyRequest__Output) => ({
     ...imageTarget(target),
@@ -94,9 +99,6 @@ export const ACCESS: Readonly<Record<string, RpcAccess>> = {
     ...imageTarget(target),
     keys: keyText('key', key),
   })),
-  // Of sandboxes that may be gone, with their labels: only who may do everything sees all of them.
-  'Volumes.ListStaleCopies': row('admin', false, () => ({})),
-  'Volumes.ReleaseStaleCopy': row('admin', true, ({ path }: ReleaseStaleCopyRequest__Output) => ({ sources: [path] })),
   'Volumes.Get': row('read', false, volume),
   'Volumes.List': row('read', false, sandbox),
   'Volumes.Watch': row('read', false, sandbox),

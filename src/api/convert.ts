@@ -18,6 +18,7 @@ import type { Timestamp } from '../grpc/generated/google/protobuf/Timestamp.ts';
 import type { Cause as CauseMessage } from '../grpc/generated/qshim/v1/Cause.ts';
 import type { Confinement as ConfinementMessage } from '../grpc/generated/qshim/v1/Confinement.ts';
 import type { Event as EventMessage } from '../grpc/generated/qshim/v1/Event.ts';
+import type { MigrateVolumeRequest__Output } from '../grpc/generated/qshim/v1/MigrateVolumeRequest.ts';
 import type { Mount as MountMessage, Mount__Output } from '../grpc/generated/qshim/v1/Mount.ts';
 import type { Operation as OperationMessage } from '../grpc/generated/qshim/v1/Operation.ts';
 import type { Sandbox as SandboxMessage } from '../grpc/generated/qshim/v1/Sandbox.ts';
@@ -319,8 +320,17 @@ function sourceMessage(source: SourceSpec): Pick<VolumeSpecMessage, NonNullable<
 
 function sourceFrom(message: VolumeSpec__Output): SourceSpec | undefined {
   const { source: which } = message;
-  const module = which === undefined ? undefined : moduleByMessageName(which);
-  return which === undefined ? undefined : module?.fromMessage(message[which] ?? {});
+  return which === undefined ? undefined : sourceNamed(which, message[which]);
+}
+
+/** The target of a move. */
+export function targetFrom(message: MigrateVolumeRequest__Output): SourceSpec | undefined {
+  const { target: which } = message;
+  return which === undefined ? undefined : sourceNamed(which, message[which]);
+}
+
+function sourceNamed(which: string, message: object | null | undefined): SourceSpec | undefined {
+  return moduleByMessageName(which)?.fromMessage(message ?? {});
 }
 
 function mountMessage(mount: MountSpec | undefined): MountMessage | null {

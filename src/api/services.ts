@@ -18,8 +18,8 @@ import type { SandboxesHandlers } from '../grpc/generated/qshim/v1/Sandboxes.ts'
 import type { VolumesHandlers } from '../grpc/generated/qshim/v1/Volumes.ts';
 import { streaming, unary, type CallContext, type Edge } from '../grpc/handlers.ts';
 import { execStreamHandler } from './exec-stream-service.ts';
+import { migrateHandlers } from './migrate-service.ts';
 import { keySlotsHandlers } from './key-slots-service.ts';
-import { staleCopiesHandlers } from './stale-copies-service.ts';
 import { labelFilter, stateFilter, Visibility } from './visibility.ts';
 
 /**
@@ -136,8 +136,8 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
     SetLimits: unary(edge, 'Volumes.SetLimits', async ({ sandboxId, volumeId, limits }, { signal }) =>
       volumeMessage(await manager.setLimits(sandboxId, volumeId, limits ?? {}, signal)),
     ),
+    ...migrateHandlers(manager, edge),
     ...keySlotsHandlers(manager, edge),
-    ...staleCopiesHandlers(manager, edge),
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
     ),

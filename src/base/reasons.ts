@@ -458,6 +458,42 @@ export const REASONS = {
       'The volume is in the midst of another operation, which the metadata names (DEADLINE_EXCEEDED: a detach has waited for its end).',
     remedy: 'Ask again when that operation has ended; the same resize with the same arguments joins it.',
   },
+  TARGET_NOT_EMPTY: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'Something lies on the target of a move, or whether it does cannot be seen.',
+    remedy: 'Name an empty target, or ask for it to be overwritten.',
+  },
+  TARGET_SIZE_DIFFERS: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The target of a move has not as many bytes as the volume.',
+    remedy: 'Give the target the size of the volume, or resize the volume first.',
+  },
+  MOVE_UNSUPPORTED: {
+    statuses: ['UNIMPLEMENTED'],
+    where: ['api'],
+    meaning: 'A volume that is encrypted so cannot be moved there.',
+    remedy: 'See docs/live.md, "Move", for what can be moved to where.',
+  },
+  MOVE_FAILED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api', 'cause'],
+    meaning: 'QEMU has ended the copy of a volume to its target; the volume is on its source, as it was.',
+    remedy: 'See what QEMU says in the message: make room on the target, or mend it, and move it again.',
+  },
+  MOVE_INTERRUPTED: {
+    statuses: ['ABORTED'],
+    where: ['api', 'cause'],
+    meaning: 'The daemon or its connection to QEMU ended before the copy had begun; the volume is as it was.',
+    remedy: 'Move it again.',
+  },
+  NOT_MOVING: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The volume is not being moved.',
+    remedy: 'List its operations: the move may have ended.',
+  },
   OPERATION_NOT_FOUND: {
     statuses: ['NOT_FOUND'],
     where: ['api'],
@@ -605,6 +641,12 @@ export const REASONS = {
     meaning: 'The disk has a new size.',
     remedy: 'Nothing: the message names the sizes.',
   },
+  MOVE_OUTCOME_UNKNOWN: {
+    statuses: ['ABORTED'],
+    where: ['api', 'cause'],
+    meaning: 'The VM or the disk went while a volume was put on another medium, and on which it was last was not seen.',
+    remedy: 'Look at both copies that the metadata names: neither was touched since.',
+  },
   OPERATION_STARTED: {
     statuses: [],
     where: ['cause'],
@@ -636,8 +678,8 @@ export const REASONS = {
     remedy: 'Nothing.',
   },
   VOLUME_REMOVED: {
-    statuses: [],
-    where: ['cause'],
+    statuses: ['ABORTED'],
+    where: ['api', 'cause'],
     meaning: 'An operation has ended because its volume was removed meanwhile.',
     remedy: 'Look at the volume.',
   },
@@ -746,24 +788,6 @@ export const REASONS = {
     where: ['api'],
     meaning: 'Another volume, or another process, has the source, and one of the two would write.',
     remedy: 'Detach it there first; read-only volumes may share a source.',
-  },
-  SOURCE_STALE_COPY: {
-    statuses: ['FAILED_PRECONDITION'],
-    where: ['api'],
-    meaning: 'The source is the loser of a failover: the guest has written to another copy since then.',
-    remedy: 'Use the copy that the metadata names; ReleaseStaleCopy gives this one free as it is.',
-  },
-  STALE_COPY_NOT_FOUND: {
-    statuses: ['NOT_FOUND'],
-    where: ['api'],
-    meaning: 'There is no stale copy at this path.',
-    remedy: 'List the stale copies that there are.',
-  },
-  STALE_COPIES_UNREADABLE: {
-    statuses: ['FAILED_PRECONDITION'],
-    where: ['start'],
-    meaning: 'The file of the stale copies cannot be read, so the daemon does not know which sources are old.',
-    remedy: 'Mend what the message names; a file that a later version wrote needs that version.',
   },
   NBD_HOST_NOT_ALLOWED: {
     statuses: ['PERMISSION_DENIED'],

@@ -10,7 +10,6 @@ import { addLimitOptions, type LimitOptions } from './limit-options.ts';
 import { commaList, keysOf, present, wholeNumber } from './options.ts';
 import { sizeInBytes, sizeOrAll } from './sizes.ts';
 import type { Session, Work } from './session.ts';
-import { addStale } from './stale-commands.ts';
 import {
   AIO_MODES,
   attachRequest,
@@ -42,7 +41,6 @@ export function addVolumeCommands(program: CommandUnknownOpts, session: Session)
   addResize(volume, session);
   addLimit(volume, session);
   addKeys(volume, session);
-  addStale(volume, session);
   addGetAndList(volume, session);
 }
 

@@ -12,6 +12,7 @@ const LOGGED_ARGUMENTS: ReadonlySet<string> = new Set([
   'drive',
   'driver',
   'fdset-id',
+  'filter-node-name',
   'id',
   'job-id',
   'node-name',
@@ -19,6 +20,8 @@ const LOGGED_ARGUMENTS: ReadonlySet<string> = new Set([
   'property',
   'qom-type',
   'size',
+  'speed',
+  'target',
   'typename',
 ]);
 

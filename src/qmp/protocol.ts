@@ -321,6 +321,25 @@ export type JobStatus =
   | 'concluded'
   | 'null';
 
+export interface BlockdevMirror {
+  readonly 'job-id': string;
+  /** Node name of the root of a disk. */
+  readonly device: string;
+  /** Node name; it has the size of `device`, or the job fails. */
+  readonly target: string;
+  readonly sync: 'full';
+  /** Every write of the guest's goes to both, so that once READY they are the same at any moment. */
+  readonly 'copy-mode': 'write-blocking';
+  /** The node that is over `device` while the job lasts. */
+  readonly 'filter-node-name': string;
+  /** Bytes a second; 0 is no limit. */
+  readonly speed: number;
+  readonly 'on-source-error': 'report' | 'stop';
+  readonly 'on-target-error': 'report' | 'enospc';
+  /** The job stays, concluded, for whoever comes to look. */
+  readonly 'auto-dismiss': false;
+}
+
 /** `x-ignore-shared`: memory that is shared with a file stays out of the stream. `events`: MIGRATION is sent. */
 export type MigrationCapability = 'events' | 'x-ignore-shared';
 
@@ -415,6 +434,15 @@ export interface QmpCommands {
   >;
   readonly 'query-jobs': Command<undefined, readonly JobInfo[]>;
   readonly 'job-dismiss': Command<ById, Empty>;
+  /** Of a job that is READY. Its reply says only that it has begun. */
+  readonly 'job-complete': Command<ById, Empty>;
+  /** Also of a job that is READY: it goes back. Its reply says only that it has begun. */
+  readonly 'job-cancel': Command<ById, Empty>;
+  /**
+   * Copies a disk while it is used. `auto-finalize` stays on: without it the guest's I/O stands still from job-complete
+   * to job-finalize.
+   */
+  readonly 'blockdev-mirror': Command<BlockdevMirror, Empty>;
   readonly 'query-iothreads': Command<undefined, readonly { readonly id: string; readonly 'thread-id': number }[]>;
   /** Only with a descriptor beside its bytes (SCM_RIGHTS): QmpClient.addDescriptor. /dev/fdset/N then opens it. */
   readonly 'add-fd': Command<

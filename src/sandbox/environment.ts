@@ -18,7 +18,6 @@ export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected' | '
 
 /** A sandbox that is observed from its first connection on. @param agent as Sandbox takes it */
 export function makeSandbox(environment: SandboxEnvironment, identity: SandboxIdentity, agent?: GuestAgent): Sandbox {
-  const { config, log, events, claims, staleCopies, budgets, keys } = environment;
-  const parts = { config, log, events, claims, staleCopies, budgets, keys, onConnected: observe, afterReset };
-  return new Sandbox(parts, identity, agent);
+  const { config, log, events, claims, budgets, keys } = environment;
+  return new Sandbox({ config, log, events, claims, budgets, keys, onConnected: observe, afterReset }, identity, agent);
 }

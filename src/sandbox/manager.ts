@@ -40,9 +40,10 @@ import { presentSize } from '../volume/operations/present-size.ts';
 import { resizeVolume } from '../volume/operations/resize.ts';
 import { cancelOperation, operationNotFound } from '../volume/operations/slot.ts';
 import { completeLimits, type IoLimits } from '../volume/model/limits.ts';
+import { migrateVolume, pivotVolume, type MigrateRequest } from '../volume/operations/migrate.ts';
+import type { OperationView } from '../volume/model/operation.ts';
 import { causeFrom, type VolumeState } from '../volume/model/state.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
-import type { StaleCopies } from '../volume/stale-copies.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
 import { adoptAll } from './adopt.ts';
 import { bootSandbox, newUuid } from './boot.ts';
@@ -98,11 +99,6 @@ export class SandboxManager {
   /** How often counters are looked at, in ms; 0: only when a caller asks. */
   get statsPeriodMs(): number {
     return this.#environment.config.stats_period_ms;
-  }
-
-  /** What failovers have left behind. */
-  get staleCopies(): StaleCopies {
-    return this.#environment.staleCopies;
   }
 
   /** Takes over what an earlier daemon left running. The state directory is there, and settled (directories.ts). */
@@ -567,6 +563,37 @@ export class SandboxManager {
     const { sizeBytes } = options;
     const wanted = sizeBytes === 0 && !volume.isRemoved() ? await presentSize(sandbox, volume) : sizeBytes;
     return await resizeVolume(sandbox, volume, { ...options, sizeBytes: wanted });
+  }
+
+  /**
+   * Begins to move a volume: as volume/operations/migrate.ts does.
+   * @param roots directories that the caller is limited to
+   * @throws ShimError as that does; UNAVAILABLE / QEMU_UNRESPONSIVE; NOT_FOUND
+   */
+  async migrate(
+    sandboxId: string,
+    volumeId: string,
+    request: MigrateRequest,
+    roots: Request['roots'],
+  ): Promise<{ readonly volume: VolumeSnapshot; readonly operation: OperationView }> {
+    const sandbox = this.#find(sandboxId);
+    const volume = this.#findVolume(sandbox, volumeId);
+    this.#refuseWhenDraining();
+    const refusal = refusalUnlessRunning(sandbox);
+    if (refusal !== undefined) throw refusal;
+    const operation = await migrateVolume(sandbox, volume, request, withinRoots(sandbox.config, roots));
+    return { volume: volume.snapshot(), operation };
+  }
+
+  /** Has a move switch: as volume/operations/migrate.ts does. @throws ShimError as that does; NOT_FOUND */
+  async pivot(
+    sandboxId: string,
+    volumeId: string,
+  ): Promise<{ readonly volume: VolumeSnapshot; readonly operation: OperationView }> {
+    const sandbox = this.#find(sandboxId);
+    const volume = this.#findVolume(sandbox, volumeId);
+    const operation = await pivotVolume(sandbox, volume);
+    return { volume: volume.snapshot(), operation };
   }
 
   /**

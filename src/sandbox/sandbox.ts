@@ -25,7 +25,6 @@ import type { EventType } from '../store/event.ts';
 import type { EventLog } from '../store/events.ts';
 import { JOURNAL_FILE, Journal, type JournalRecord } from '../store/journal.ts';
 import type { BackingClaims } from '../volume/claims.ts';
-import type { StaleCopies } from '../volume/stale-copies.ts';
 import type { BootImages } from '../volume/boot-images.ts';
 import { DriverWatch } from '../volume/driver-wait.ts';
 import { Fence } from '../volume/fence.ts';
@@ -54,7 +53,6 @@ export interface SandboxParts {
   readonly log: Logger;
   readonly events: EventLog;
   readonly claims: BackingClaims;
-  readonly staleCopies: StaleCopies;
   readonly budgets: HostBudget;
   readonly keys: KeySource;
   /** Called with each new connection to QEMU before anybody else gets it (observe.ts). */

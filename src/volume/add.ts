@@ -9,7 +9,7 @@ import { runKeyJob } from './job.ts';
 import { look, type OpenSource } from './looks.ts';
 import { hostLuksView, luksRefusal } from './luks-image.ts';
 import type { AioMode } from './model/disk.ts';
-import type { FdsetObject, JobObject, QemuObject } from './model/objects.ts';
+import { isMirror, type CreateJob, type FdsetObject, type QemuObject } from './model/objects.ts';
 import { aioModes } from './plan.ts';
 import { SecretHandover } from './secret.ts';
 import { changed } from './source/open-file.ts';
@@ -149,6 +149,7 @@ async function addOne(adding: Adding, object: QemuObject): Promise<void> {
       else await qmp.run(object.add.command, object.add.arguments);
       return;
     case 'job':
+      if (isMirror(object)) throw new Error('an attach copies nothing');
       await createImage(adding, object);
   }
 }
@@ -192,7 +193,7 @@ async function openAgain({ config }: VolumeHost, volume: Volume): Promise<OpenSo
 }
 
 /** Makes an image of a source that was seen to be empty. When it fails, the undo of the attach makes it empty again. */
-async function createImage({ host, qmp, volume }: Adding, object: JobObject): Promise<void> {
+async function createImage({ host, qmp, volume }: Adding, object: CreateJob): Promise<void> {
   const { resolvedPath, backingIdentity } = volume.identity;
   const { 'job-id': job, options: asked } = object.add.arguments;
   // How much fits was found out when the source was looked at.

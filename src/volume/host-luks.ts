@@ -1,16 +1,16 @@
 import type { BlockdevProtocol } from '../qmp/block-options.ts';
 import type { DiskSpec } from './model/disk.ts';
 import type { HostLuksSpec } from './model/encryption.ts';
-import { helperName, type QemuNames } from './model/names.ts';
+import { helperName, type NameOf, type QemuNames } from './model/names.ts';
 import { commonNode } from './model/nodes.ts';
 import { helperObject, jobObject, nodeObject, type HelperObject, type QemuObject } from './model/objects.ts';
 
 /** Names of the two secrets of a `host_luks` volume: the key, and what the key is encrypted with on its way to QEMU. */
-export function secretNames({ generation }: Pick<QemuNames, 'generation'>): {
+export function secretNames(of: NameOf): {
   readonly keySecret: string;
   readonly masterSecret: string;
 } {
-  return { keySecret: helperName(generation, 'key'), masterSecret: helperName(generation, 'master') };
+  return { keySecret: helperName(of, 'key'), masterSecret: helperName(of, 'master') };
 }
 
 /**

@@ -5,6 +5,7 @@ import { findBootImage } from './boot-images.ts';
 import { beforeCreation, digestOfDevice, emptyAgain } from './image-bytes.ts';
 import { readLuks1 } from './luks-image.ts';
 import type { IntendedUse, Inspection } from './source/module.ts';
+import { makeFile, placeForFile, unmakeFile } from './source/make-file.ts';
 import { resolveAllowed } from './source/open-file.ts';
 import { moduleOf, type SourceSpec } from './source/registry.ts';
 
@@ -20,6 +21,20 @@ export const VOLUME_JOBS = {
     moduleOf(source).inspect(source, use, config, keep),
   identify: (_context: JobContext, source: SourceSpec) => moduleOf(source).identify(source),
   freeBytes: (_context: JobContext, source: SourceSpec) => moduleOf(source).freeBytes(source),
+  placeForFile: (_context: JobContext, ...args: Parameters<typeof placeForFile>) => placeForFile(...args),
+  /** Makes an empty source of a kind that is a file (SourceModule.make). */
+  makeFile: (
+    _context: JobContext,
+    source: SourceSpec,
+    { field, path, sizeBytes }: { readonly field: string; readonly path: string; readonly sizeBytes: number },
+    config: Pick<Config, 'allowed_roots'>,
+  ) =>
+    makeFile(field, path, config, async (handle) => {
+      const module = moduleOf(source);
+      if (module.make === undefined) throw new Error(`no ${module.apiName} can be made`);
+      await module.make(handle, sizeBytes);
+    }),
+  unmakeFile: (_context: JobContext, ...args: Parameters<typeof unmakeFile>) => unmakeFile(...args),
   resolveAllowed: (_context: JobContext, field: string, path: string, allowedRoots: readonly string[]) =>
     resolveAllowed(field, path, allowedRoots),
   /** False as well when it cannot be looked at. */

@@ -25,7 +25,7 @@ import type { Volume } from './volume.ts';
  * guest that was not asked for: only an attach that the journal tells of is undone.
  */
 export async function reconcile(host: VolumeHost, client: QmpClient): Promise<void> {
-  await host.relays.adopt(host.volumes.all().some((volume) => volume.relay !== undefined && !volume.isRemoved()));
+  await host.relays.adopt(host.volumes.all().some((volume) => volume.relays.length > 0 && !volume.isRemoved()));
   await recoverVolumes(host, client);
   const open = host.volumes.all().filter((volume) => !volume.isRemoved());
   await settleRelays(host, client, open);
@@ -45,13 +45,15 @@ async function settleRelays({ relays }: VolumeHost, client: QmpClient, open: rea
   if (relays.sockets.length > 0) {
     const nodes = await client.run('query-named-block-nodes', { flat: true });
     await relays.endUnused(
-      new Set(open.map(({ relay }) => relay)),
+      new Set(open.flatMap((volume) => volume.relays)),
       nodes.map(({ file }) => file),
     );
   }
-  for (const { relay, resolved } of open) {
-    const server = moduleOf(resolved).server?.(resolved);
-    if (relay !== undefined && server !== undefined) relays.ensure(relay, server);
+  for (const volume of open) {
+    for (const { relay, resolved } of volume.openSources()) {
+      const server = moduleOf(resolved).server?.(resolved);
+      if (relay !== undefined && server !== undefined) relays.ensure(relay, server);
+    }
   }
 }
 

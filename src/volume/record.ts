@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { mediumSchema } from './medium.ts';
 import { factsSchema } from './model/facts.ts';
 import { placementSchema } from './model/placement.ts';
 import { slotSchema } from './model/slots.ts';
@@ -21,6 +22,10 @@ export const volumeRecordSchema = factsSchema
     state: stateSchema,
     /** Something of it may be mounted or mapped in the guest. */
     mounted: z.boolean(),
+    // Left out by a volume that never moved, so that the version before can read the record.
+    /** Which medium its device is on; left out: that of its attach. */
+    medium: z.int().optional(),
+    otherMedia: z.array(mediumSchema).readonly().optional(),
   })
   .readonly();
 

@@ -8,7 +8,8 @@ import type { VolumeHost } from './host.ts';
 import type { CacheMode } from './model/disk.ts';
 import type { HostLuksSpec } from './model/encryption.ts';
 import { isLimited, limitsSeen } from './model/limits.ts';
-import { generationOf, namesFor, parseDeviceId } from './model/names.ts';
+import { endStrayMirrors } from './mirror/stray.ts';
+import { generationOf, mediumOf, namesFor, parseDeviceId } from './model/names.ts';
 import type { VolumeRecord } from './record.ts';
 import { identifySource } from './looks.ts';
 import { moduleOf, recogniseSource } from './source/registry.ts';
@@ -25,6 +26,7 @@ export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<
     nodesWithPaths(qmp),
     listed(qmp, 'object'),
   ]);
+  for (const { 'node-name': name = '' } of nodes) host.volumes.reserveGenerations(mediumOf(name) + 1);
   const known = new Set(host.volumes.all().flatMap(namesOf));
   for (const device of devices) {
     const parsed = parseDeviceId(device);
@@ -33,6 +35,7 @@ export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<
     host.volumes.reserveGenerations(parsed.generation + 1);
     const helpers = [...objects].filter((name) => generationOf(name) === parsed.generation);
     try {
+      await endStrayMirrors(qmp, parsed.generation, host.gone);
       const volume = host.volumes.restore(await recordFromQemu(host, qmp, { nodes, objects: helpers }, parsed));
       namesOf(volume).forEach((name) => known.add(name));
       host.log.warn({ volumeId: volume.id, generation: volume.generation }, 'volume recovered from qemu');
@@ -48,7 +51,7 @@ export async function recoverVolumes(host: VolumeHost, qmp: QmpClient): Promise<
 
 /** Everything that QEMU may list of a volume. */
 function namesOf(volume: Volume): readonly string[] {
-  return volume.objects().flatMap(({ gone }) => gone);
+  return volume.everyObject().flatMap(({ gone }) => gone);
 }
 
 /**
@@ -90,15 +93,16 @@ async function recordFromQemu(
   { nodes, objects }: { readonly nodes: readonly BlockNodeInfo[]; readonly objects: readonly string[] },
   { volumeId, generation }: { readonly volumeId: string; readonly generation: number },
 ): Promise<VolumeRecord> {
-  const names = namesFor(volumeId, generation);
+  const backend = frontEndOf().backendPath(namesFor(volumeId, generation).device);
+  const shown = (await qmp.run('query-block')).find(({ qdev }) => qdev === backend)?.inserted;
+  const medium = mediumOf(shown?.['node-name'] ?? '');
+  const names = namesFor(volumeId, generation, medium);
   const root = nodes.find((node) => node['node-name'] === names.root);
   const protocol = nodes.find((node) => node['node-name'] === names.protocol);
   if (root === undefined || protocol === undefined) throw new Error('its block nodes are not there');
   const { slot, placement, disk, writeThrough } = await frontEndOf().read(qmp, names.device);
   const source = recogniseSource({ root, protocol, objects, relayed: (socket) => relays.serverOf(socket) });
   const module = moduleOf(source);
-  const backend = frontEndOf().backendPath(names.device);
-  const shown = (await qmp.run('query-block')).find(({ qdev }) => qdev === backend)?.inserted;
   const limits = shown && limitsSeen(shown);
   const limited = limits !== undefined && isLimited(limits) ? { limits } : {};
   return {
@@ -128,6 +132,7 @@ async function recordFromQemu(
     encryption: undefined,
     creating: undefined,
     ...limited,
+    ...(medium === 0 ? {} : { medium }),
   };
 }
 

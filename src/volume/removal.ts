@@ -9,7 +9,10 @@ import type { QmpListener } from '../qmp/listener.ts';
 import type { VolumeHost } from './host.ts';
 import { leftByQemu, undoCreation } from './image-undo.ts';
 import { deviceOf, type DeviceObject, type QemuObject } from './model/objects.ts';
+import { isSwitching } from './model/operation.ts';
 import type { Asked } from './model/slots.ts';
+import { endMirrors } from './mirror/end.ts';
+import { unmakeMedium } from './mirror/media.ts';
 import type { Unplug } from './unplugs.ts';
 import type { Volume } from './volume.ts';
 
@@ -46,6 +49,7 @@ export async function removeFromQemu(host: VolumeHost, volume: Volume, watch = n
         return;
       }
       log.info({ attempt, device: volume.names.device }, 'guest has not let go yet');
+      if (isKnownGone(volume)) await backoff.pause(host.gone);
     } catch (error) {
       host.gone.throwIfAborted();
       log.warn({ attempt, problem: messageOf(error) }, 'removal failed, trying again');
@@ -83,7 +87,8 @@ interface Removing {
 
 async function removeOnce(removing: Removing): Promise<boolean> {
   const { host, volume, qmp, unplug, settles, image, watch } = removing;
-  const objects = volume.objects();
+  await endMirrors(host, volume, qmp);
+  const objects = volume.everyObject();
   const device = deviceOf(objects);
   const { id } = device;
   // The listener is open before the command is sent.
@@ -107,7 +112,7 @@ async function removeOnce(removing: Removing): Promise<boolean> {
   host.volumes.apply(volume, { kind: 'device-gone' });
   image.left = (await leftByQemu(qmp, volume, host.config)) ?? image.left;
   if (!(await removeRestAndProve(host, volume, qmp, objects))) return false;
-  if (volume.relay !== undefined) await host.relays.end(volume.relay);
+  for (const relay of volume.relays) await host.relays.end(relay);
   await emptyAgain(host, volume, image.left);
   watch.lap('unplug');
   host.volumes.apply(volume, { kind: 'timed', timings: watch.timings });
@@ -118,7 +123,8 @@ async function removeOnce(removing: Removing): Promise<boolean> {
 }
 
 /**
- * An image that was begun and not finished is made empty again, while the claim on the source is held.
+ * An image that was begun and not finished is made empty again, while the claim on the source is held, and a file that
+ * was made for another medium is removed.
  * @param left as undoCreation takes it
  */
 export async function emptyAgain(
@@ -126,6 +132,10 @@ export async function emptyAgain(
   volume: Volume,
   left?: string,
 ): Promise<void> {
+  // One that may be what the device was on last is kept.
+  if (!isSwitching(volume.operation)) {
+    for (const medium of volume.otherMedia) await unmakeMedium({ config, log }, volume, medium);
+  }
   if (volume.creating === undefined) return;
   await undoCreation(volume, { limits: config, scanBytesMax: config.empty_scan_bytes_max, left, log });
   volumes.apply(volume, { kind: 'creating', creating: undefined });

@@ -6,6 +6,7 @@ import type { ReasonWith } from '../base/reasons.ts';
 import type { NewEvent } from '../store/event.ts';
 import { causeOf, Volume, type SourceLook, type VolumeSnapshot } from './volume.ts';
 import type { BackingClaims } from './claims.ts';
+import type { Medium } from './medium.ts';
 import type { AioMode } from './model/disk.ts';
 import type { Observed, VolumeInput } from './model/facts.ts';
 import type { Operation } from './model/operation.ts';
@@ -295,10 +296,63 @@ export class VolumeStore {
       this.#slots.claim(record.slot, record.generation);
       this.#placements.claim(record.generation, record.spec.queues, record.placement);
       const source = { described: record.resolvedPath, identity: record.backingIdentity };
-      claims.claim(source, this.#owner(volume.id, volume.generation), !volume.spec.readOnly, 'held');
+      claims.claim(source, this.#owner(volume.id, volume.generation), !volume.spec.readOnly);
+      for (const medium of volume.otherMedia) this.#claimMedium(volume, medium);
     }
+    this.#nextGeneration = Math.max(this.#nextGeneration, ...mediumNumbers(volume).map((number) => number + 1));
     this.#put(volume);
     return volume;
+  }
+
+  /** A number for another medium of a volume, from the counter of generations: QEMU's names hold it, and no two do. */
+  nextMedium(): number {
+    const number = this.#nextGeneration;
+    this.#nextGeneration += 1;
+    return number;
+  }
+
+  /**
+   * Takes the claim on another medium for a volume: its present one is to be copied there. Once more for the same
+   * number: its file has been made, or QEMU has opened it.
+   * @throws ShimError FAILED_PRECONDITION / BACKING_IN_USE
+   */
+  putMedium(volume: Volume, medium: Medium): void {
+    this.#claimMedium(volume, medium);
+    volume.setOtherMedia([...volume.otherMedia.filter(({ number }) => number !== medium.number), medium]);
+  }
+
+  #claimMedium(volume: Volume, { backingIdentity, resolvedPath }: Medium): void {
+    if (backingIdentity === '') return;
+    const { claims } = this.#options;
+    const owner = this.#owner(volume.id, volume.generation);
+    if (backingIdentity === volume.identity.backingIdentity) {
+      throw new ShimError('FAILED_PRECONDITION', `${resolvedPath} is where volume ${volume.id} is already`, {
+        reason: 'BACKING_IN_USE',
+        metadata: { path: resolvedPath, holder: owner },
+      });
+    }
+    claims.claim({ identity: backingIdentity, described: resolvedPath }, owner, true);
+  }
+
+  /** The device was seen to be on that medium. The one before is one of the others, its claim is held. */
+  switchMedium(volume: Volume, number: number): void {
+    const medium = volume.otherMedium(number);
+    if (medium === undefined) throw new Error(`volume ${volume.id} has no medium ${number}`);
+    volume.moveTo(medium);
+    this.apply(volume, { kind: 'opened', aio: medium.aio });
+    this.#options.log.info({ volumeId: volume.id, medium: number }, 'volume is on another medium');
+  }
+
+  /** QEMU was seen to have nothing of that medium any more: its claim is free. */
+  dropMedium(volume: Volume, number: number): void {
+    const medium = volume.otherMedium(number);
+    if (medium === undefined) return;
+    volume.setOtherMedia(volume.otherMedia.filter((one) => one !== medium));
+    this.#releaseMedium(volume, medium);
+  }
+
+  #releaseMedium(volume: Volume, { backingIdentity }: Medium): void {
+    this.#options.claims.release(backingIdentity, this.#owner(volume.id, volume.generation));
   }
 
   /** Generations below this number have been given out before. */
@@ -335,6 +389,7 @@ export class VolumeStore {
       this.#slots.release(before.slot, volume.generation);
       this.#placements.release(volume.generation);
       this.#options.claims.release(volume.identity.backingIdentity, this.#owner(volume.id, volume.generation));
+      for (const medium of volume.otherMedia) this.dropMedium(volume, medium.number);
       this.#forgetOldest();
     }
     this.#announceState(volume, input);
@@ -423,6 +478,10 @@ export class VolumeStore {
   snapshots(): readonly VolumeSnapshot[] {
     return this.all().map((volume) => volume.snapshot());
   }
+}
+
+function mediumNumbers({ names, otherMedia }: Volume): readonly number[] {
+  return [names.medium, ...otherMedia.map(({ number }) => number)];
 }
 
 /** A volume of a request, as far as it is known before it is made. */

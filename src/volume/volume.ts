@@ -18,8 +18,9 @@ import {
   type VolumeInput,
 } from './model/facts.ts';
 import type { IoLimits } from './model/limits.ts';
-import { namesFor, type QemuNames } from './model/names.ts';
-import type { QemuObject } from './model/objects.ts';
+import type { Medium } from './medium.ts';
+import { namesFor, numberOf, type QemuNames } from './model/names.ts';
+import { mirrorObject, type MirrorJob, type QemuObject } from './model/objects.ts';
 import { NO_OPERATION, operationViews } from './model/operating.ts';
 import type { Operation, OperationTag, OperationView, Outcome } from './model/operation.ts';
 import { pciPath } from './model/slots.ts';
@@ -29,7 +30,7 @@ import type { VolumeRecord } from './record.ts';
 import { moduleOf, type SourceSpec } from './source/registry.ts';
 import type { VolumeSpec } from './spec.ts';
 
-/** What never changes in one generation of a volume. */
+/** What a generation of a volume is, and where its bytes are: a move (VolumeStore.switchMedium) changes that alone. */
 export interface VolumeIdentity extends Seat {
   readonly sandboxId: string;
   readonly volumeId: string;
@@ -68,6 +69,21 @@ export interface VolumeSnapshot extends VolumeIdentity {
   readonly limits: IoLimits | undefined;
 }
 
+/** How a medium is copied to another. */
+export interface MirrorOptions {
+  /** 0: no limit. */
+  readonly speedBytesPerS: number;
+  /** `stop`: the job waits, as the VM does; `report`: it ends. */
+  readonly onSourceError: 'report' | 'stop';
+}
+
+const DEFAULT_MIRROR: MirrorOptions = { speedBytesPerS: 0, onSourceError: 'report' };
+
+interface Media {
+  readonly medium: number;
+  readonly otherMedia: readonly Medium[];
+}
+
 interface VolumeOptions {
   readonly mutexWaitersMax: number;
   /** Where QEMU finds the relay for the volume of a generation; undefined where it needs none. */
@@ -81,12 +97,12 @@ interface VolumeOptions {
  * INVARIANT: what is known changes only through VolumeStore.apply; its state, only under `mutex`.
  */
 export class Volume {
-  readonly identity: VolumeIdentity;
-  readonly names: QemuNames;
   readonly mutex: BoundedMutex;
   readonly look: SourceLook;
-  /** The socket by which QEMU reaches the source's server (relays.ts); undefined: by itself, or there is none. */
-  readonly relay: string | undefined;
+  readonly #relaySocket: VolumeOptions['relaySocket'];
+  #identity: VolumeIdentity;
+  #names: QemuNames;
+  #otherMedia: readonly Medium[];
   #facts: VolumeFacts;
   #arrival: DiskArrival | undefined;
   #attaching: Promise<void> | undefined;
@@ -95,13 +111,20 @@ export class Volume {
   #question: AbortController | undefined;
   #cancellation: AbortController | undefined;
   #asking = false;
+  #nudged = Promise.withResolvers<void>();
 
-  private constructor(identity: VolumeIdentity, options: VolumeOptions, facts: VolumeFacts, look: SourceLook) {
+  private constructor(
+    identity: VolumeIdentity,
+    options: VolumeOptions,
+    facts: VolumeFacts,
+    look: SourceLook,
+    media: Media = { medium: 0, otherMedia: [] },
+  ) {
     const { mutexWaitersMax, relaySocket } = options;
-    this.identity = identity;
-    const hasServer = moduleOf(identity.spec.source).server !== undefined;
-    this.relay = hasServer ? relaySocket(identity.generation) : undefined;
-    this.names = namesFor(identity.volumeId, identity.generation);
+    this.#identity = identity;
+    this.#relaySocket = relaySocket;
+    this.#names = namesFor(identity.volumeId, identity.generation, media.medium);
+    this.#otherMedia = media.otherMedia;
     this.mutex = new BoundedMutex(`volume ${identity.volumeId}`, mutexWaitersMax);
     this.#facts = facts;
     this.look = look;
@@ -134,7 +157,7 @@ export class Volume {
   /** One that the journal, or QEMU, knows. */
   static restore(record: VolumeRecord, options: VolumeOptions & { readonly sandboxId: string }): Volume {
     const { state, times, sizeBytes, aio, mounted, encryption, creating, ...others } = record;
-    const { operation, operationTag, outcomes = [], limits, ...identity } = others;
+    const { operation, operationTag, outcomes = [], limits, medium = 0, otherMedia = [], ...identity } = others;
     const facts: VolumeFacts = {
       ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, job: undefined },
       ...{ operation, outcomes, progress: undefined },
@@ -153,7 +176,30 @@ export class Volume {
       health: { failing: false, errors: 0 },
     };
     const look = { endsInSector: true, blank: false, emptiness: 'look' } as const;
-    return new Volume({ ...identity, sandboxId: options.sandboxId }, options, facts, look);
+    return new Volume({ ...identity, sandboxId: options.sandboxId }, options, facts, look, { medium, otherMedia });
+  }
+
+  get identity(): VolumeIdentity {
+    return this.#identity;
+  }
+
+  /** What it is called in QEMU, on its present medium. */
+  get names(): QemuNames {
+    return this.#names;
+  }
+
+  /** The socket by which QEMU reaches the source's server (relays.ts); undefined: by itself, or there is none. */
+  get relay(): string | undefined {
+    return this.#relayOf(this.spec.source, this.#names);
+  }
+
+  /** Those that QEMU may have open beside the one that the device is on. */
+  get otherMedia(): readonly Medium[] {
+    return this.#otherMedia;
+  }
+
+  otherMedium(number: number): Medium | undefined {
+    return this.#otherMedia.find((one) => one.number === number);
   }
 
   get id(): string {
@@ -234,10 +280,83 @@ export class Volume {
     return moduleOf(spec.source).resolved(spec.source, resolvedPath);
   }
 
-  /** What it is in QEMU, in order; all of what may be there, as long as an image may have been begun. */
+  /** What it is in QEMU on its present medium, in order; with what may be there while an image is being made. */
   objects(aio: AioMode | undefined = this.aio, creates = true): readonly QemuObject[] {
     const { spec, identity, names, resolved, relay } = this;
     return objectsOf({ spec, names, resolved, seat: identity, relay }, aio, creates);
+  }
+
+  /** All that QEMU may have of it, in an order in which it can be taken away from the last one on. */
+  everyObject(): readonly QemuObject[] {
+    const own = this.objects();
+    const others = this.#otherMedia.flatMap((one) => [...this.objectsOn(one), this.mirrorTo(one)]);
+    // The job that has brought it here may wait to be dismissed.
+    const last = this.#names.medium === 0 ? [] : [this.mirrorTo({ number: this.#names.medium })];
+    const device = own.filter(({ type }) => type === 'device');
+    return [...own.filter(({ type }) => type !== 'device'), ...others, ...last, ...device];
+  }
+
+  /** What another medium is in QEMU, in order, without a device. */
+  objectsOn(medium: Medium, aio: AioMode | undefined = medium.aio, creates = true): readonly QemuObject[] {
+    const spec = specOn(this.spec, medium);
+    const resolved = resolvedOf(medium);
+    const names = this.namesOn(medium);
+    const planned = { spec, names, resolved, seat: this.#identity, relay: this.relayOf(medium) };
+    return objectsOf(planned, aio, creates).filter(({ type }) => type !== 'device');
+  }
+
+  namesOn({ number }: Pick<Medium, 'number'>): QemuNames {
+    return namesFor(this.id, this.generation, number);
+  }
+
+  /** As `relay`, of another medium. */
+  relayOf(medium: Medium): string | undefined {
+    return this.#relayOf(medium.source, this.namesOn(medium));
+  }
+
+  /** The sources of all its media, as QEMU opens them. */
+  openSources(): readonly { readonly relay: string | undefined; readonly resolved: SourceSpec }[] {
+    const others = this.#otherMedia.map((one) => ({ relay: this.relayOf(one), resolved: resolvedOf(one) }));
+    return [{ relay: this.relay, resolved: this.resolved }, ...others];
+  }
+
+  /** The sockets of all its media. */
+  get relays(): readonly string[] {
+    return [this.relay, ...this.#otherMedia.map((one) => this.relayOf(one))].filter((socket) => socket !== undefined);
+  }
+
+  #relayOf(source: SourceSpec, names: QemuNames): string | undefined {
+    return moduleOf(source).server === undefined ? undefined : this.#relaySocket(numberOf(names));
+  }
+
+  /** The job that copies the present medium to another; with its options left out, as it is looked for. */
+  mirrorTo(to: Pick<Medium, 'number'>, options: MirrorOptions = DEFAULT_MIRROR): MirrorJob {
+    const { root, mirror } = this.namesOn(to);
+    return mirrorObject({
+      ...{ 'job-id': mirror.job, device: this.#names.root, target: root, sync: 'full' },
+      ...{ 'copy-mode': 'write-blocking', 'filter-node-name': mirror.filter, 'auto-dismiss': false },
+      ...{ speed: options.speedBytesPerS, 'on-source-error': options.onSourceError, 'on-target-error': 'report' },
+    });
+  }
+
+  /** For VolumeStore alone, which has the claims. */
+  setOtherMedia(media: readonly Medium[]): void {
+    this.#otherMedia = media;
+  }
+
+  /** For VolumeStore alone: the device is on another medium; the one before is one of the others. */
+  moveTo(medium: Medium): void {
+    const { spec, resolvedPath, backingIdentity } = this.#identity;
+    const before: Medium = {
+      ...{ number: this.#names.medium, source: spec.source, resolvedPath, backingIdentity, aio: this.aio },
+      ...(spec.encryption?.kind === 'host-luks' ? { encryption: spec.encryption } : {}),
+    };
+    this.#otherMedia = this.#otherMedia.map((one) => (one.number === medium.number ? before : one));
+    this.#identity = {
+      ...this.#identity,
+      ...{ spec: specOn(spec, medium), resolvedPath: medium.resolvedPath, backingIdentity: medium.backingIdentity },
+    };
+    this.#names = this.namesOn(medium);
   }
 
   isRemoved(): boolean {
@@ -340,8 +459,20 @@ export class Volume {
     this.#cancellation?.abort(new OperationCancelled());
   }
 
+  /** Resolves when somebody wants the operation's work to look again. */
+  nudged(): Promise<void> {
+    return this.#nudged.promise;
+  }
+
+  /** Has the work of an operation look again. */
+  nudge(): void {
+    this.#nudged.resolve();
+    this.#nudged = Promise.withResolvers();
+  }
+
   record(): VolumeRecord {
-    const { sandboxId: _sandboxId, ...identity } = this.identity;
+    const { sandboxId: _sandboxId, ...identity } = this.#identity;
+    const { medium } = this.#names;
     const { state, times, sizeBytes, aio, made, encryption, creating } = this.#facts;
     const { operation, operationTag, outcomes, limits } = this.#facts;
     return {
@@ -351,6 +482,8 @@ export class Volume {
       ...(operation === undefined ? {} : { operation, operationTag }),
       ...(outcomes.length === 0 ? {} : { outcomes }),
       ...(limits === undefined ? {} : { limits }),
+      ...(medium === 0 ? {} : { medium }),
+      ...(this.#otherMedia.length === 0 ? {} : { otherMedia: this.#otherMedia }),
     };
   }
 
@@ -364,6 +497,15 @@ export class Volume {
       cause: causeOf(state),
     };
   }
+}
+
+/** What a volume is asked to be on another medium: the same disk, of other bytes on the host. */
+export function specOn(spec: VolumeSpec, { source, encryption }: Pick<Medium, 'source' | 'encryption'>): VolumeSpec {
+  return { ...spec, source, encryption: encryption ?? spec.encryption };
+}
+
+function resolvedOf({ source, resolvedPath }: Medium): SourceSpec {
+  return moduleOf(source).resolved(source, resolvedPath);
 }
 
 /** Why the signal of an operation's work is aborted. */

@@ -9,7 +9,6 @@ import { AcceleratorChoice } from '../../src/qemu/accelerator.ts';
 import type { KeySource } from '../../src/keys/sources.ts';
 import { holdBootImages, type HoldBootImages } from '../../src/volume/boot-images.ts';
 import { BackingClaims } from '../../src/volume/claims.ts';
-import { StaleCopies } from '../../src/volume/stale-copies.ts';
 import { EventLog } from '../../src/store/events.ts';
 import { settleDirectories } from '../../src/sandbox/directories.ts';
 import { SandboxManager } from '../../src/sandbox/manager.ts';
@@ -85,28 +84,14 @@ async function startManager(config: Config, log: Logger): Promise<[SandboxManage
   owned.defer(() => events.flush());
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
   const cells = await Cells.open(config, log);
-  const staleCopies = await StaleCopies.open(join(config.state_dir, '.stale-copies.json'));
-  const claims = new BackingClaims(staleCopies);
+  const claims = new BackingClaims();
   const holdImages: HoldBootImages = (images, owner) => holdBootImages(claims, images, owner);
   const templates = owned.use(await Templates.open(config, log, cells, holdImages));
   const budgets = HostBudget.from(config);
   const pool = owned.use(new WarmPool(config, log, templates, budgets, cells, holdImages));
   // Nothing here asks for a key.
   const keys: KeySource = { fetch: () => Promise.reject(new Error('no keys')) };
-  const parts = {
-    config,
-    log,
-    events,
-    claims,
-    staleCopies,
-    budgets,
-    accelerators,
-    cells,
-    templates,
-    pool,
-    keys,
-    holdImages,
-  };
+  const parts = { config, log, events, claims, budgets, accelerators, cells, templates, pool, keys, holdImages };
   const manager = new SandboxManager(parts);
   await manager.start();
   owned.defer(() => manager.release());

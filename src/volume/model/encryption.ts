@@ -19,7 +19,7 @@ const keyReferenceSchema = z.union([
 ]) satisfies z.ZodType<KeyReference>;
 
 /** LUKS1, opened by QEMU's luks driver: the guest sees plain blocks. */
-const hostLuksSchema = z
+export const hostLuksSchema = z
   .object({
     kind: z.literal('host-luks'),
     /** Undefined only when the record was read back from QEMU, which does not know it. */

@@ -6,7 +6,7 @@ import { encryptionViewSchema, imageCreationSchema, type EncryptionView, type Im
 import { ioLimitsSchema, limitsText, UNLIMITED, type IoLimits } from './limits.ts';
 import { maybe } from './maybe.ts';
 import { ended, isOperationInput, observeOperation, type OperationFacts, type OperationInput } from './operating.ts';
-import { operationSchema, operationTagSchema, outcomeSchema } from './operation.ts';
+import { operationSchema, operationTagSchema, outcomeSchema, type Operation, type Outcome } from './operation.ts';
 import { transition, type Cause, type GuestView, type StateInput, type Transition, type VolumeState } from './state.ts';
 
 /**
@@ -172,15 +172,18 @@ export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): 
 }
 
 /** How an operation ends whose volume is removed. */
-const WENT_WITH_VOLUME = {
-  cancelled: false,
-  problem: {
-    code: 'ABORTED',
-    reason: 'VOLUME_REMOVED',
-    message: 'the volume was removed meanwhile',
-    metadata: {},
-  },
-} as const;
+function wentWithVolume(operation: Operation | undefined): Pick<Outcome, 'cancelled' | 'problem'> {
+  if (operation?.kind === 'migrate' && operation.step.at === 'switching') {
+    const { from, to } = operation;
+    const problem = {
+      ...{ code: 'ABORTED', reason: 'MOVE_OUTCOME_UNKNOWN', metadata: { from, to } },
+      message: `the volume went while it was put from ${from} to ${to}: it was not seen on which of them it was last`,
+    };
+    return { cancelled: false, problem };
+  }
+  const message = 'the volume was removed meanwhile';
+  return { cancelled: false, problem: { code: 'ABORTED', reason: 'VOLUME_REMOVED', message, metadata: {} } };
+}
 
 export const NOTHING_MADE: MadeInGuest = { mapping: false, mount: false };
 
@@ -200,7 +203,7 @@ function changed(facts: VolumeFacts, input: StateInput, nowMs: number): Observed
     times: isNew ? { ...facts.times, [next.state]: nowMs } : facts.times,
   };
   if (next.state !== 'removed') return { facts: now, result, news: undefined };
-  const { facts: over, cause } = ended({ ...now, made: NOTHING_MADE }, WENT_WITH_VOLUME, nowMs);
+  const { facts: over, cause } = ended({ ...now, made: NOTHING_MADE }, wentWithVolume(now.operation), nowMs);
   return { facts: over, result, news: cause && { type: 'volume.operation', cause } };
 }
 

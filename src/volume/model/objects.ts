@@ -29,7 +29,8 @@ interface ObjectOf<Type extends string, Add extends AddCommand, Remove extends R
   readonly files?: string;
 }
 
-type AddCommand = 'blockdev-add' | 'device_add' | 'object-add' | 'blockdev-create' | 'chardev-add' | 'add-fd';
+type AddCommand =
+  'blockdev-add' | 'device_add' | 'object-add' | 'blockdev-create' | 'blockdev-mirror' | 'chardev-add' | 'add-fd';
 type RemoveCommand = 'blockdev-del' | 'device_del' | 'object-del' | 'job-dismiss' | 'chardev-remove' | 'remove-fd';
 
 /** An open file, which a node opens as /dev/fdset/N. What is open is added with it (add.ts). */
@@ -41,7 +42,10 @@ export type DeviceObject = ObjectOf<'device', 'device_add', 'device_del'>;
 /** A helper without a device: a secret, credentials. What is secret about it is filled in when it is added. */
 export type HelperObject = ObjectOf<'object', 'object-add', 'object-del'>;
 /** Work that QEMU does on its own; it is waited for. */
-export type JobObject = ObjectOf<'job', 'blockdev-create', 'job-dismiss'>;
+export type CreateJob = ObjectOf<'job', 'blockdev-create', 'job-dismiss'>;
+/** A copy that QEMU makes of a disk in use. It goes only once it is concluded (mirror/job.ts). */
+export type MirrorJob = ObjectOf<'job', 'blockdev-mirror', 'job-dismiss'>;
+export type JobObject = CreateJob | MirrorJob;
 export type ChardevObject = ObjectOf<'chardev', 'chardev-add', 'chardev-remove'>;
 
 /**
@@ -107,7 +111,7 @@ export function helperObject(
   };
 }
 
-export function jobObject(step: string, phase: string, args: ArgumentsOf<'blockdev-create'>): JobObject {
+export function jobObject(step: string, phase: string, args: ArgumentsOf<'blockdev-create'>): CreateJob {
   const id = args['job-id'];
   return {
     type: 'job',
@@ -118,6 +122,23 @@ export function jobObject(step: string, phase: string, args: ArgumentsOf<'blockd
     remove: { command: 'job-dismiss', arguments: { id } },
     gone: [id],
   };
+}
+
+/** With the node that it puts over the disk. */
+export function mirrorObject(args: ArgumentsOf<'blockdev-mirror'>): MirrorJob {
+  const id = args['job-id'];
+  return {
+    type: 'job',
+    id,
+    step: 'mirror',
+    add: { command: 'blockdev-mirror', arguments: args },
+    remove: { command: 'job-dismiss', arguments: { id } },
+    gone: [id, args['filter-node-name']],
+  };
+}
+
+export function isMirror(object: QemuObject): object is MirrorJob {
+  return object.add.command === 'blockdev-mirror';
 }
 
 /** The front end of a list. @throws Error for a list without one, which no volume has */

@@ -18,16 +18,41 @@ export const operationSchema = z
     z.object({ kind: z.literal('limit'), limits: ioLimitsSchema }),
     /** Changes key slots; the keys are not kept, so a daemon that comes back looks at what became of it. */
     z.object({ kind: z.literal('change-keys'), change: z.enum(['add', 'change', 'remove', 'remove-slot']) }),
+    /** Copies it to another medium while it is used, and puts the device there (volume/mirror). */
+    z.object({
+      kind: z.literal('migrate'),
+      /** In one word each, for people; what is asked for in full, to know a repeat. */
+      from: z.string(),
+      to: z.string(),
+      request: z.string(),
+      /** `asked`: it stays in step until somebody says so. */
+      pivot: z.enum(['automatic', 'asked']),
+      /** 0: no limit. */
+      speedBytesPerS: z.int(),
+      step: z.object({
+        at: z.enum(['preparing', 'copying', 'switching', 'closing']),
+        /** The number of the medium that it is copied to, or, `closing`, of the one that it has left. */
+        medium: z.int(),
+        pivotAsked: z.literal(true).optional(),
+      }),
+    }),
   ])
   .readonly();
 
 export type Operation = z.infer<typeof operationSchema>;
 
 /** Those whose work listens to its signal, and leaves the volume as it was when that is aborted. */
-const CANCELLABLE: ReadonlySet<string> = new Set<Operation['kind']>([]);
+const CANCELLABLE: ReadonlySet<string> = new Set<Operation['kind']>(['migrate']);
 
 export function isCancellable({ kind }: { readonly kind: string }): boolean {
   return CANCELLABLE.has(kind);
+}
+
+export type Migration = Extract<Operation, { kind: 'migrate' }>;
+
+/** QEMU was told, or was to be, to put the device on another medium: on which it is has to be seen. */
+export function isSwitching(operation: Operation | undefined): boolean {
+  return operation?.kind === 'migrate' && operation.step.at === 'switching';
 }
 
 /** What every operation under way has, beside what it is. */

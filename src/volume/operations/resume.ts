@@ -2,6 +2,7 @@ import type { VolumeHost } from '../host.ts';
 import type { Volume } from '../volume.ts';
 import { lookAtKeySlots } from './key-slots.ts';
 import { limitAgain } from './limits.ts';
+import { moveAgain } from './migrate.ts';
 import { growAgain } from './resize.ts';
 import { operateAgain } from './slot.ts';
 
@@ -18,5 +19,8 @@ export async function resumeOperation(host: VolumeHost, volume: Volume): Promise
       return;
     case 'change-keys':
       await operateAgain(host, volume, () => lookAtKeySlots(host, volume));
+      return;
+    case 'migrate':
+      await operateAgain(host, volume, (run) => moveAgain(host, volume, run));
   }
 }

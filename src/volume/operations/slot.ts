@@ -82,7 +82,6 @@ export async function joinOrOperate(
  * @param id the caller's; empty: one is made
  * @throws ShimError as operate, but for what `work` throws; ALREADY_EXISTS / OPERATION_EXISTS when the id is that of
  *   another request
- * @public
  */
 export async function startOperation(
   host: VolumeHost,

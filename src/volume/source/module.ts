@@ -1,3 +1,4 @@
+import type { FileHandle } from 'node:fs/promises';
 import type { z } from 'zod';
 import type { Config } from '../../config.ts';
 import type { Keep } from '../../files/serve.ts';
@@ -146,6 +147,11 @@ export interface SourceModule<S extends { readonly kind: string }> {
   ): BlockdevProtocol;
   /** What the protocol node needs in QEMU, to be added before it. @param relay as `protocol` takes it */
   helpers(resolved: S, names: QemuNames, relay: string | undefined): readonly QemuObject[];
+  /**
+   * Gives a file that was just made the bytes of an empty source. Left out where none can be made. Runs in a helper.
+   * @param sizeBytes as `inspect` would then find it
+   */
+  make?(handle: FileHandle, sizeBytes: number): Promise<void>;
   /** The source that this was made of; undefined when it is of another kind. */
   recognise(seen: Seen): S | undefined;
   /** `identity` of what QEMU has open, when the journal is lost. */

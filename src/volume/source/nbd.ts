@@ -7,7 +7,7 @@ import type { Config } from '../../config.ts';
 import type { BlockdevNbd } from '../../qmp/block-options.ts';
 import { checkHostPath, type AioMode, type DiskSpec } from '../model/disk.ts';
 import { maybe } from '../model/maybe.ts';
-import { generationOf, helperName, type QemuNames } from '../model/names.ts';
+import { generationOf, helperName, mediumOf, type NameOf, type QemuNames } from '../model/names.ts';
 import { commonNode } from '../model/nodes.ts';
 import { helperObject, type QemuObject } from '../model/objects.ts';
 import { checkSize } from './local.ts';
@@ -213,9 +213,7 @@ function protocol(
     export: exportName,
     'reconnect-delay': reconnectDelayS,
     'open-timeout': OPEN_TIMEOUT_S,
-    ...(tls === undefined
-      ? {}
-      : { 'tls-creds': credentialsId(names.generation, tls), 'tls-hostname': tlsHostname(server) }),
+    ...(tls === undefined ? {} : { 'tls-creds': credentialsId(names, tls), 'tls-hostname': tlsHostname(server) }),
   };
 }
 
@@ -224,7 +222,7 @@ function helpers({ tls }: NbdSource, names: QemuNames, relay: string | undefined
   if (tls === undefined) return [];
   const args = {
     'qom-type': 'tls-creds-x509',
-    id: credentialsId(names.generation, tls),
+    id: credentialsId(names, tls),
     dir: relay === undefined ? tls : `${relay}.tls`,
     endpoint: 'client',
     'verify-peer': true,
@@ -238,8 +236,8 @@ function tlsHostname(server: ServerAddress): string {
 }
 
 /** Holds the name of the credentials: QEMU tells of them in no other way, should the journal be lost. */
-function credentialsId(generation: number, tls: string): string {
-  return helperName(generation, `tls-${basename(tls)}`);
+function credentialsId(of: NameOf, tls: string): string {
+  return helperName(of, `tls-${basename(tls)}`);
 }
 
 /** The reconnect delay is in none of QEMU's lists, so it comes back as 0. */
@@ -248,7 +246,8 @@ function recognise({ protocol: node, objects, relayed }: Seen): NbdSource | unde
   if (seen === undefined) return undefined;
   const server = seen.server.type === 'unix' ? (relayed?.(seen.server.path) ?? seen.server) : seen.server;
   const found = { ...seen, server };
-  const prefix = helperName(generationOf(node['node-name'] ?? '') ?? 0, 'tls-');
+  const name = node['node-name'] ?? '';
+  const prefix = helperName({ generation: generationOf(name) ?? 0, medium: mediumOf(name) }, 'tls-');
   const tls = objects.find((id) => id.startsWith(prefix))?.slice(prefix.length);
   return { kind: 'nbd', ...found, reconnectDelayS: 0, tls };
 }

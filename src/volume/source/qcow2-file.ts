@@ -13,6 +13,7 @@ import {
   pathSchema,
 } from './local.ts';
 import type { SourceModule } from './module.ts';
+import { writeEmptyQcow2 } from './qcow2-empty.ts';
 import { emptinessOfQcow2 } from './qcow2-tables.ts';
 
 const schema = pathSchema.extend({ kind: z.literal('qcow2-file') }).readonly();
@@ -56,6 +57,7 @@ export const qcow2File: SourceModule<Qcow2FileSource> = {
   aioModes: localAioModes,
   protocol: (_source, names, disk, aio) => localProtocol('file', names, disk, aio),
   helpers: () => [],
+  make: writeEmptyQcow2,
   recognise: ({ root, protocol }) => (root.drv === 'qcow2' ? { kind: 'qcow2-file', path: protocol.file } : undefined),
   identify: identifyLocal,
   freeBytes: freeBytesAt,

@@ -44,6 +44,7 @@ export const rawFile: SourceModule<RawFileSource> = {
   aioModes: localAioModes,
   protocol: (_source, names, disk, aio) => localProtocol('file', names, disk, aio),
   helpers: () => [],
+  make: (handle, sizeBytes) => handle.truncate(sizeBytes),
   recognise: ({ root, protocol }) =>
     protocol.drv === 'file' && root.drv !== 'qcow2' ? { kind: 'raw-file', path: protocol.file } : undefined,
   identify: identifyLocal,
