@@ -19,6 +19,9 @@ export const TEMPLATE_USES = ['auto', 'off', 'required'] as const;
 
 export const projectRoot = join(import.meta.dirname, '..');
 
+/** What becomes of a volume whose lease has ended, and which its guest holds: volume/leases.ts. */
+export const LEASE_FENCES = ['off', 'force'] as const;
+
 /** How QEMU is confined: confine/facts.ts. */
 export const CONFINE_LEVELS = ['full', 'degraded', 'off'] as const;
 /** Beyond it lie -1 and what some programs take for negative. */
@@ -330,6 +333,27 @@ const configSchema = z.strictObject({
       'How long nothing must have moved in a VM before its guest is asked again to let go of a volume; doubles with each time, up to unplug_retry_max_ms.',
     ),
   unplug_retry_max_ms: milliseconds.default(5000).describe('The longest that it grows to.'),
+  lease_warn_ms: milliseconds
+    .default(60_000)
+    .describe('How long before the end of a lease an event tells of it; of short leases half their length.'),
+  lease_grace_ms: milliseconds
+    .default(60_000)
+    .describe(
+      'How long after its start the daemon lets every lease last at least, so that those that ended while it was away can be renewed.',
+    ),
+  lease_retry_ms: milliseconds
+    .default(10_000)
+    .describe(
+      'When the guest is asked again for a volume whose lease has ended and that it holds; doubles with each time, up to lease_retry_max_ms.',
+    ),
+  lease_retry_max_ms: milliseconds.default(300_000).describe('The longest that it grows to.'),
+  lease_fence: z
+    .enum(LEASE_FENCES)
+    .default('off')
+    .describe(
+      '`off`: a volume whose lease has ended stays for as long as its guest holds it. `force`: it is taken all the same, lease_fence_ms after an event has said so; what the guest has not written is lost.',
+    ),
+  lease_fence_ms: milliseconds.default(300_000).describe('How long before it is taken by force an event says so.'),
   mount_timeout_ms: milliseconds
     .default(120_000)
     .describe('How long formatting and mounting, or unmounting, may take in the guest.'),

@@ -86,6 +86,7 @@ export const ACCESS: Readonly<Record<string, RpcAccess>> = {
     return { ...volume(request), sources: target === undefined ? [] : [moduleOf(target).place(target)] };
   }),
   'Volumes.Pivot': row('volume', true, volume),
+  'Volumes.RenewLease': row('volume', true, volume),
   'Volumes.ListKeySlots': row('volume', false, ({ target }: ListKeySlotsRequest__Output) => imageTarget(target)),
   'Volumes.AddKey': row('volume', true, ({ target, key, newKey }: AddKeyRequest__Output) => ({
     ...imageTarget(target),

@@ -9,7 +9,8 @@ import type { VolumeDetails } from '../volume/stats/details.ts';
 import type { VolumeSeen } from '../volume/stats/looks.ts';
 import { ratesBetween, type OperationRates, type Rates, type Seen } from '../volume/stats/rates.ts';
 import type { VolumeSnapshot } from '../volume/volume.ts';
-import { healthMessage, timestamp, volumeStateMessage } from './convert.ts';
+import { healthMessage, volumeStateMessage } from './convert.ts';
+import { timestamp } from './timestamp.ts';
 
 /** @param before the look that what went on is derived from; undefined: there is none */
 export function statsMessage(

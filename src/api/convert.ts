@@ -12,9 +12,10 @@ import type { SandboxSnapshot } from '../sandbox/sandbox.ts';
 import type { RequestedSandboxSpec, SandboxSpec, TemplateUse } from '../sandbox/spec.ts';
 import type { OperationView } from '../volume/model/operation.ts';
 import type { VolumeSnapshot } from '../volume/volume.ts';
+import { leaseMessage } from './convert-lease.ts';
 import { encryptionFrom, encryptionMessage, encryptionStatusMessage, FORMATS } from './convert-encryption.ts';
+import { timestamp } from './timestamp.ts';
 import { known, nameOf } from '../grpc/enum-names.ts';
-import type { Timestamp } from '../grpc/generated/google/protobuf/Timestamp.ts';
 import type { Cause as CauseMessage } from '../grpc/generated/qshim/v1/Cause.ts';
 import type { Confinement as ConfinementMessage } from '../grpc/generated/qshim/v1/Confinement.ts';
 import type { Event as EventMessage } from '../grpc/generated/qshim/v1/Event.ts';
@@ -244,6 +245,7 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     resolvedSource: volume.resolvedPath,
     operation: presentOperation(volume),
     limits: volume.limits ?? null,
+    lease: leaseMessage(volume.lease),
   };
 }
 
@@ -365,9 +367,4 @@ function causeMessage(cause: Cause | undefined): CauseMessage | null {
 
 function timingMessages(timings: readonly Timing[]): Timing[] {
   return timings.map((timing) => ({ ...timing }));
-}
-
-export function timestamp(milliseconds: number | undefined): Timestamp | null {
-  if (milliseconds === undefined) return null;
-  return { seconds: Math.floor(milliseconds / 1000), nanos: Math.round((milliseconds % 1000) * 1e6) };
 }

@@ -20,6 +20,7 @@ import { streaming, unary, type CallContext, type Edge } from '../grpc/handlers.
 import { execStreamHandler } from './exec-stream-service.ts';
 import { migrateHandlers } from './migrate-service.ts';
 import { keySlotsHandlers } from './key-slots-service.ts';
+import { leaseOf } from './convert-lease.ts';
 import { labelFilter, stateFilter, Visibility } from './visibility.ts';
 
 /**
@@ -108,8 +109,9 @@ export function sandboxesHandlers(manager: SandboxManager, edge: Edge, leaving: 
 
 export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHandlers {
   return {
-    Attach: unary(edge, 'Volumes.Attach', async ({ sandboxId, volumeId, spec, timeoutMs }, { signal, permit }) => {
-      const options = { ...waiting(timeoutMs, signal), roots: permit.grant.roots };
+    Attach: unary(edge, 'Volumes.Attach', async (request, { signal, permit }) => {
+      const { sandboxId, volumeId, spec, timeoutMs } = request;
+      const options = { ...waiting(timeoutMs, signal), roots: permit.grant.roots, lease: leaseOf(request) };
       return volumeMessage(await manager.attach(sandboxId, volumeId, volumeSpecFrom(spec), options));
     }),
     Detach: unary(edge, 'Volumes.Detach', async ({ sandboxId, volumeId, force, timeoutMs }, { signal }) =>
@@ -118,7 +120,10 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
     AttachMany: unary(edge, 'Volumes.AttachMany', async ({ sandboxId, volumes, atomic, timeoutMs }, context) => {
       const { signal, permit } = context;
       const { roots } = permit.grant;
-      const members = volumes.map(({ volumeId, spec }) => ({ volumeId, spec: volumeSpecFrom(spec), roots }));
+      const members = volumes.map((each) => {
+        const { volumeId, spec } = each;
+        return { volumeId, spec: volumeSpecFrom(spec), roots, lease: leaseOf(each) };
+      });
       const options = { atomic, ...waiting(timeoutMs, signal) };
       return batchMessage(await manager.attachMany(sandboxId, members, options));
     }),
@@ -137,6 +142,12 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
       volumeMessage(await manager.setLimits(sandboxId, volumeId, limits ?? {}, signal)),
     ),
     ...migrateHandlers(manager, edge),
+    RenewLease: unary(edge, 'Volumes.RenewLease', async (request) => {
+      const { sandboxId, volumeId } = request;
+      const lease = leaseOf(request);
+      if (lease === undefined) throw invalidArgument('lease_ms', 0, 'or lease_until is needed');
+      return volumeMessage(await manager.renewLease(sandboxId, volumeId, lease));
+    }),
     ...keySlotsHandlers(manager, edge),
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),

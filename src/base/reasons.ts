@@ -677,6 +677,43 @@ export const REASONS = {
     meaning: 'An operation on the volume was cancelled, as somebody asked: the volume is as it was before.',
     remedy: 'Nothing.',
   },
+  LEASE_RENEWED: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'The lease of the volume has a new end, which the message names.',
+    remedy: 'Nothing.',
+  },
+  LEASE_ENDING: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'The lease of the volume is about to end; the message says when.',
+    remedy: 'Renew it if the volume is needed: `qshim volume renew`.',
+  },
+  LEASE_ENDED: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'The lease of the volume has ended, and the volume is on its way out.',
+    remedy: 'Nothing; attach the volume again where it is needed.',
+  },
+  LEASE_HELD: {
+    statuses: [],
+    where: ['cause'],
+    meaning:
+      'The lease of the volume has ended, and the volume is still there: the message says who holds it, and qshim asks again.',
+    remedy: 'Have the guest let go of the volume, renew the lease, or detach with force.',
+  },
+  LEASE_FORCE_AHEAD: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'A volume whose lease has ended is taken by force at the time in the message (`lease_fence = force`).',
+    remedy: 'Have the guest let go of the volume before, or renew the lease.',
+  },
+  LEASE_FORCED: {
+    statuses: [],
+    where: ['cause'],
+    meaning: 'A volume whose lease has ended is being taken by force, as was told before (`lease_fence = force`).',
+    remedy: 'Check the file system before the next use: what the guest had not written is lost.',
+  },
   VOLUME_REMOVED: {
     statuses: ['ABORTED'],
     where: ['api', 'cause'],

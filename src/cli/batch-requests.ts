@@ -4,10 +4,12 @@ import type { VolumeToAttach } from '../grpc/generated/qshim/v1/VolumeToAttach.t
 import { messageOf } from '../base/errors.ts';
 import { SOURCES } from '../volume/source/registry.ts';
 import { usageFailure } from './cli-failure.ts';
+import { leaseFields, type LeaseFields } from './leases.ts';
 import { absolutePath } from './options.ts';
 
 /**
- * Reads a list of volumes: a JSON array of `{ "volumeId": ..., "spec": { ... } }`, in the shape that `--json` prints.
+ * Reads a list of volumes: a JSON array of `{ "volumeId": ..., "spec": { ... } }`, in the shape that `--json` prints,
+ * with a `"lease"` where there is to be one, as `--lease` takes it.
  * Relative source paths are made absolute. What the fields mean the daemon checks.
  * @throws CliFailure of usage that names what is wrong
  */
@@ -24,13 +26,21 @@ export function volumesFromJson(text: string, cwd: string): VolumeToAttach[] {
 
 function volumeFrom(entry: unknown, what: string, cwd: string): VolumeToAttach {
   if (!isObject(entry)) throw usageFailure(`${what} is not an object`);
-  const { volumeId, spec, ...rest } = entry;
+  const { volumeId, spec, lease, ...rest } = entry;
   const [unknown] = Object.keys(rest);
   if (unknown !== undefined)
-    throw usageFailure(`${what} has a field ${JSON.stringify(unknown)}; volumeId and spec are known`);
+    throw usageFailure(`${what} has a field ${JSON.stringify(unknown)}; volumeId, spec and lease are known`);
   if (typeof volumeId !== 'string') throw usageFailure(`${what} has no volumeId`);
   if (!isObject(spec)) throw usageFailure(`${what} has no spec`);
-  return { volumeId, spec: withAbsolutePath(spec, cwd) };
+  return { volumeId, spec: withAbsolutePath(spec, cwd), ...(lease === undefined ? {} : leaseFrom(lease, what)) };
+}
+
+function leaseFrom(lease: unknown, what: string): LeaseFields {
+  try {
+    return leaseFields(String(lease));
+  } catch (error) {
+    throw usageFailure(`the lease of ${what}: ${messageOf(error)}`);
+  }
 }
 
 function withAbsolutePath(spec: Readonly<Record<string, unknown>>, cwd: string): VolumeSpec {

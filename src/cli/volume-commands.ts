@@ -7,6 +7,8 @@ import { addBatchCommands } from './batch-commands.ts';
 import { addKeys, addResize } from './key-commands.ts';
 import { addLimit } from './limit-command.ts';
 import { addLimitOptions, type LimitOptions } from './limit-options.ts';
+import { addRenew } from './lease-commands.ts';
+import { LEASE_OPTION_FORM, leaseFields } from './leases.ts';
 import { commaList, keysOf, present, wholeNumber } from './options.ts';
 import { sizeInBytes, sizeOrAll } from './sizes.ts';
 import type { Session, Work } from './session.ts';
@@ -40,6 +42,7 @@ export function addVolumeCommands(program: CommandUnknownOpts, session: Session)
   addBatchCommands(volume, session);
   addResize(volume, session);
   addLimit(volume, session);
+  addRenew(volume, session);
   addKeys(volume, session);
   addGetAndList(volume, session);
 }
@@ -103,6 +106,11 @@ function addAttach(parent: CommandUnknownOpts, session: Session): void {
     .option('--queues <n>', 'virtqueues (default: the number of vCPUs)', wholeNumber(1))
     .option('--logical-block-size <size>', 'power of two from 512 to 4096 (default: 512)', sizeInBytes())
     .option('--physical-block-size <size>', 'power of two (default: the logical block size)', sizeInBytes())
+    .option(
+      '--lease <time>',
+      `for how long it may stay, unless it is renewed: ${LEASE_OPTION_FORM} (default: until it is detached)`,
+      leaseFields,
+    )
     .optionsGroup('Mount in the guest:')
     .option('--mount <point>', 'mount it there, and unmount it when it is detached (default: only the bare disk)')
     .addOption(new Option('--fs-type <type>', 'file system (default: ext4)').choices(FS_TYPES))

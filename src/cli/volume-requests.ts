@@ -10,6 +10,7 @@ import { messageOf } from '../base/errors.ts';
 import { SOURCES } from '../volume/source/registry.ts';
 import { usageFailure } from './cli-failure.ts';
 import { limitsOf, type LimitOptions } from './limit-options.ts';
+import type { LeaseFields } from './leases.ts';
 import { absolutePath, keysOf, present } from './options.ts';
 
 export const CACHE_MODES = {
@@ -120,6 +121,7 @@ export interface AttachOptions {
   readonly partition?: number | undefined;
   readonly fsck?: keyof typeof FSCKS | undefined;
   readonly timeout?: number | undefined;
+  readonly lease?: LeaseFields | undefined;
   readonly encrypt?: (typeof ENCRYPTIONS)[number] | undefined;
   readonly key?: string | undefined;
   readonly luksCreate?: keyof typeof LUKS_MODES | undefined;
@@ -159,7 +161,7 @@ export function attachRequest(
       limits: limitsOf(options.limits ?? {}),
     }),
   };
-  return { sandboxId, volumeId, spec, ...present({ timeoutMs: options.timeout }) };
+  return { sandboxId, volumeId, spec, ...options.lease, ...present({ timeoutMs: options.timeout }) };
 }
 
 function sourceOf({ sources }: AttachOptions, cwd: string): VolumeSpec {

@@ -3,6 +3,7 @@ import { moduleByMessageName } from '../volume/source/registry.ts';
 import type { Volume__Output as Volume } from '../grpc/generated/qshim/v1/Volume.ts';
 import type { VolumeSpec__Output as VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
 import { visible } from '../base/visible.ts';
+import { leaseText } from './leases.ts';
 import { table } from './table.ts';
 import { timingsSheet } from './timings-view.ts';
 import {
@@ -61,6 +62,7 @@ export function volumeSheet(volume: Volume, widthMax: number | undefined): strin
     ['read errors', enumWord('IO_ERROR_POLICY_', spec?.readErrors ?? '')],
     ['limits', limitsText(volume)],
     ['health', healthText(volume)],
+    ['lease', unlessRemoved(volume, leaseText(volume.lease))],
     ['queues', countOrNothing(spec?.queues ?? 0)],
     ['interrupts', enumWord('INTERRUPT_MODE_', volume.interrupts)],
     ['iothreads', orNothing(volume.iothreads.join(', '))],
@@ -117,6 +119,7 @@ export function volumeSummary(volume: Volume, options = { timings: true }): stri
     if (mountPoint !== undefined && volume.evidence.includes('guest-mount'))
       parts.push(`mounted on ${visible(mountPoint)}`);
   }
+  if (volume.lease !== null) parts.push(`lease ${leaseText(volume.lease)}`);
   if (causeText(volume.cause) !== NOTHING) parts.push(causeText(volume.cause));
   if (options.timings && volume.timings.length > 0) parts.push(timingsText(volume.timings));
   return `${visible(volume.volumeId)} of ${visible(volume.sandboxId)}: ${parts.join(', ')}`;

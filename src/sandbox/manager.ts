@@ -42,7 +42,9 @@ import { cancelOperation, operationNotFound } from '../volume/operations/slot.ts
 import { completeLimits, type IoLimits } from '../volume/model/limits.ts';
 import { migrateVolume, pivotVolume, type MigrateRequest } from '../volume/operations/migrate.ts';
 import type { OperationView } from '../volume/model/operation.ts';
+import type { Lease } from '../volume/model/lease.ts';
 import { causeFrom, type VolumeState } from '../volume/model/state.ts';
+import { renewLease } from '../volume/renew-lease.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
 import { adoptAll } from './adopt.ts';
@@ -414,9 +416,10 @@ export class SandboxManager {
     sandboxId: string,
     volumeId: string,
     requested: RequestedSpec,
-    options: { readonly timeoutMs: number; readonly callerWait?: AbortSignal; readonly roots?: Request['roots'] },
+    options: Pick<Request, 'roots' | 'lease'> & { readonly timeoutMs: number; readonly callerWait?: AbortSignal },
   ): Promise<VolumeSnapshot> {
-    return await this.#attach(this.#find(sandboxId), { volumeId, spec: requested, roots: options.roots }, options);
+    const { roots, lease } = options;
+    return await this.#attach(this.#find(sandboxId), { volumeId, spec: requested, roots, lease }, options);
   }
 
   async #attach(
@@ -430,7 +433,7 @@ export class SandboxManager {
     const admission = beginAdmission(request);
     for await (const reason of reasonsAgainst(sandbox, request, admission)) throw reason;
     const { volumeId, spec, source, repeated } = admission;
-    if (repeated !== undefined) return await this.#repeatAttach(sandbox, repeated, callerWait);
+    if (repeated !== undefined) return await this.#repeatAttach(sandbox, repeated, request, callerWait);
     if (spec === undefined || source === undefined)
       throw new Error('nothing is against it, and nothing is known of it');
     // What an adopted VM has is known only once QEMU was asked (reconcile.ts): before, names and slots may seem free.
@@ -441,8 +444,8 @@ export class SandboxManager {
     // Nothing has begun yet: for a caller that has gone, nothing begins.
     callerWait?.throwIfAborted();
     const raced = sandbox.volumes.repeated(volumeId, spec);
-    if (raced !== undefined) return await this.#repeatAttach(sandbox, raced, callerWait);
-    const volume = sandbox.volumes.add(volumeId, spec, source);
+    if (raced !== undefined) return await this.#repeatAttach(sandbox, raced, request, callerWait);
+    const volume = sandbox.volumes.add(volumeId, spec, source, request.lease);
     begun?.(volume);
     const work = attachVolume(sandbox, volume, timeoutMs === 0 ? config.attach_timeout_ms : timeoutMs);
     volume.attachBy(work).catch(() => undefined); // The caller may go before the end; the record keeps the cause.
@@ -450,7 +453,13 @@ export class SandboxManager {
   }
 
   /** One that is attached already is looked at again: its guest may have been reset, or have unmounted it, since. */
-  async #repeatAttach(sandbox: Sandbox, volume: Volume, callerWait: AbortSignal | undefined): Promise<VolumeSnapshot> {
+  async #repeatAttach(
+    sandbox: Sandbox,
+    volume: Volume,
+    { lease }: Request,
+    callerWait: AbortSignal | undefined,
+  ): Promise<VolumeSnapshot> {
+    if (lease !== undefined) await renewLease(sandbox, volume, lease);
     if (volume.state.state === 'attached') {
       const signal = callerWait === undefined ? sandbox.gone : AbortSignal.any([sandbox.gone, callerWait]);
       await waitFor(lookAtDriver(sandbox, volume), { signal });
@@ -594,6 +603,17 @@ export class SandboxManager {
     const volume = this.#findVolume(sandbox, volumeId);
     const operation = await pivotVolume(sandbox, volume);
     return { volume: volume.snapshot(), operation };
+  }
+
+  /**
+   * Gives a volume another lease: as volume/renew-lease.ts does.
+   * @throws ShimError as that does; NOT_FOUND
+   */
+  async renewLease(sandboxId: string, volumeId: string, lease: Lease): Promise<VolumeSnapshot> {
+    const sandbox = this.#find(sandboxId);
+    const volume = this.#findVolume(sandbox, volumeId);
+    await renewLease(sandbox, volume, lease);
+    return volume.snapshot();
   }
 
   /**

@@ -31,6 +31,7 @@ import { Fence } from '../volume/fence.ts';
 import { GuestAddresses } from '../volume/guest-addresses.ts';
 import type { VolumeHost } from '../volume/host.ts';
 import { IoErrors } from '../volume/io-errors.ts';
+import { Leases } from '../volume/leases.ts';
 import type { Cause } from '../volume/model/state.ts';
 import { Relays, relaySocket } from '../volume/relays.ts';
 import { emptyAgain } from '../volume/removal.ts';
@@ -176,6 +177,7 @@ export class Sandbox implements VolumeHost {
   readonly relays: Relays;
   readonly ioErrors: IoErrors;
   readonly stats: VolumeStats;
+  readonly leases: Leases;
   readonly ports: SerialPorts;
   readonly containers: Containers;
   readonly commands: GuestCommands;
@@ -227,6 +229,7 @@ export class Sandbox implements VolumeHost {
       log: this.log,
       events,
       claims,
+      leaseChanged: (volume) => this.leases.changed(volume),
       mutexWaitersMax: config.device_queue_max,
       removedRetained: config.removed_retained,
     });
@@ -266,6 +269,7 @@ export class Sandbox implements VolumeHost {
     });
     this.ioErrors = new IoErrors(this);
     this.stats = new VolumeStats(this);
+    this.leases = new Leases(this);
     this.ports = new SerialPorts(this);
     this.containers = new Containers(this);
     this.commands = new GuestCommands(this);
@@ -591,6 +595,7 @@ export class Sandbox implements VolumeHost {
     this.ports.restore(record.ports);
     this.containers.restore(record.containers);
     this.volumes.announceMissed();
+    this.leases.adopt();
   }
 
   /** Ends every wait for the guest: Stop has begun, or the VM is gone (locking rule 5). */

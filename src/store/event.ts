@@ -23,6 +23,7 @@ export type EventType =
   | 'volume.removed'
   | 'volume.health'
   | 'volume.job'
+  | 'volume.lease'
   | 'volume.operation'
   | 'volume.resized'
   | 'volume.limited'

@@ -3,6 +3,7 @@ import { checkId } from '../base/ids.ts';
 import type { Config } from '../config.ts';
 import { asShimError } from '../qmp/errors.ts';
 import type { Inspection } from './source/module.ts';
+import type { Lease } from './model/lease.ts';
 import { moduleOf, type SourceSpec } from './source/registry.ts';
 import { completeSpec, defaultSerial, inspectSource, type RequestedSpec, type VolumeSpec } from './spec.ts';
 import type { VolumeStore, Wanted } from './store.ts';
@@ -26,6 +27,8 @@ export interface Request {
   readonly spec: RequestedSpec;
   /** Directories that the caller is limited to, in place of `allowed_roots`, which they lie below. */
   readonly roots?: readonly string[] | undefined;
+  /** For how long it may stay. A repeat with one renews it. */
+  readonly lease?: Lease | undefined;
 }
 
 /** The configuration for a caller that is limited to some directories. */

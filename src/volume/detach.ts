@@ -1,6 +1,6 @@
 import { Deadline, sleep, waitFor, type WaitLimits } from '../base/deadline.ts';
 import { ShimError, isShimError, messageOf } from '../base/errors.ts';
-import { causeFrom, transition, type Transition } from './model/state.ts';
+import { causeFrom, transition, type Cause, type Transition } from './model/state.ts';
 import { asShimError } from '../qmp/errors.ts';
 import { askMsFor, holdsInGuest, isForced, letGo } from './let-go.ts';
 import { hasDevice, removeFromQemu } from './removal.ts';
@@ -13,6 +13,8 @@ export interface DetachOptions {
   /** Of everything together: the wait for the volume's turn, and for the guest. */
   readonly timeoutMs: number;
   readonly callerWait?: AbortSignal;
+  /** Why, where no caller asked for it, and whether that still holds as its turn comes. */
+  readonly because?: { readonly cause: Cause; readonly holds: () => boolean };
 }
 
 /**
@@ -24,7 +26,7 @@ export interface DetachOptions {
  *   the volume's turn did not come and nothing was begun
  */
 export async function detachVolume(host: VolumeHost, volume: Volume, options: DetachOptions): Promise<void> {
-  const { force, timeoutMs, callerWait } = options;
+  const { timeoutMs, callerWait } = options;
   const deadline = Deadline.after(timeoutMs);
   const limits = (onTimeout: () => ShimError): WaitLimits => ({
     milliseconds: deadline.remainingMs,
@@ -32,7 +34,7 @@ export async function detachVolume(host: VolumeHost, volume: Volume, options: De
     onTimeout,
   });
   const turn = (): WaitLimits => limits(() => turnNotCome(host, volume, timeoutMs));
-  const { removal } = await beginDetach(host, volume, force, deadline, turn);
+  const { removal } = await beginDetach(host, volume, options, deadline, turn);
   if (removal === undefined) return;
   const holds = (): ShimError => notGone(host, volume, timeoutMs);
   try {
@@ -114,7 +116,7 @@ async function takeTurn(host: VolumeHost, volume: Volume, force: boolean, turn: 
 async function beginDetach(
   host: VolumeHost,
   volume: Volume,
-  force: boolean,
+  { force, because }: DetachOptions,
   deadline: Deadline,
   turn: () => WaitLimits,
 ): Promise<{ readonly removal: Promise<void> | undefined }> {
@@ -122,9 +124,10 @@ async function beginDetach(
   const early = transition(volume.state, { kind: 'detach', force });
   if (early.kind === 'denied') throw refused(host, volume, early);
   using _held = await takeTurn(host, volume, force, turn);
+  if (because?.holds() === false) throw noMore(host, volume);
   // The phases of the attach are no news of the detach.
   if (volume.state.state === 'attached') host.volumes.apply(volume, { kind: 'timed', timings: [] });
-  const result = host.volumes.apply(volume, { kind: 'detach', force });
+  const result = host.volumes.apply(volume, { kind: 'detach', force, ...(because && { cause: because.cause }) });
   switch (result.kind) {
     case 'denied':
       throw refused(host, volume, result);
@@ -140,6 +143,13 @@ async function beginDetach(
       else volume.hurry();
       return { removal: volume.removal };
   }
+}
+
+function noMore(host: VolumeHost, volume: Volume): ShimError {
+  return new ShimError('ABORTED', `volume ${volume.id} is not to be detached any more`, {
+    reason: 'CONCURRENT_OPERATION',
+    metadata: { sandboxId: host.id, volumeId: volume.id, state: volume.state.state },
+  });
 }
 
 function refused(host: VolumeHost, volume: Volume, denial: Extract<Transition, { kind: 'denied' }>): ShimError {

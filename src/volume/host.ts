@@ -56,6 +56,8 @@ export interface GuestBoot {
   readonly boot: number;
   /** True when the guest agent has answered in this boot of the guest. */
   readonly agentReady: boolean;
+  /** QMP RunState as it was seen last; empty before. */
+  readonly runState: string;
 }
 
 /** What work on volumes needs to know of the VM, and no more. Implemented by Sandbox. */

@@ -9,6 +9,7 @@ import type { BackingClaims } from './claims.ts';
 import type { Medium } from './medium.ts';
 import type { AioMode } from './model/disk.ts';
 import type { Observed, VolumeInput } from './model/facts.ts';
+import type { Lease } from './model/lease.ts';
 import type { Operation } from './model/operation.ts';
 import { PlacementBook, type Placement } from './model/placement.ts';
 import { SlotBook, type Asked, type Slot } from './model/slots.ts';
@@ -45,6 +46,8 @@ export interface VolumeStoreOptions {
   readonly log: Logger;
   readonly events: VolumeEvents;
   readonly claims: BackingClaims;
+  /** The end of a volume's lease is another one, or there is none any more. */
+  readonly leaseChanged: (volume: Volume) => void;
   readonly mutexWaitersMax: number;
   readonly removedRetained: number;
 }
@@ -162,7 +165,7 @@ export class VolumeStore {
    * Makes a new PENDING volume: takes a slot, a generation and the claim on its source, all or nothing.
    * @throws ShimError the first of `refusals`
    */
-  add(volumeId: string, spec: VolumeSpec, source: Inspection<SourceSpec>): Volume {
+  add(volumeId: string, spec: VolumeSpec, source: Inspection<SourceSpec>, lease?: Lease): Volume {
     const { sandboxId, claims, mutexWaitersMax, relaySocket } = this.#options;
     const [refusal] = this.refusals(volumeId, spec, source);
     if (refusal !== undefined) throw refusal;
@@ -183,9 +186,11 @@ export class VolumeStore {
     };
     const { endsInSector, blank = false, emptiness } = source;
     const look: SourceLook = { endsInSector, blank, emptiness };
-    const volume = Volume.begin(identity, { mutexWaitersMax, relaySocket, sizeBytes: source.sizeBytes, look });
+    const { sizeBytes } = source;
+    const volume = Volume.begin(identity, { mutexWaitersMax, relaySocket, sizeBytes, look, lease });
     this.#put(volume);
     this.#announceState(volume, undefined);
+    if (lease?.untilMs !== undefined) this.#options.leaseChanged(volume);
     return volume;
   }
 
@@ -369,7 +374,7 @@ export class VolumeStore {
    * applied at once; a progress or an I/O error must not wait for an image that is being made.
    */
   apply(volume: Volume, input: VolumeInput): Observed['result'] {
-    const before = volume.state;
+    const { state: before, lease } = volume;
     const { result, news } = volume.observe(input);
     if (result.kind === 'denied') {
       this.#options.log.debug({ volumeId: volume.id, input: input.kind, reason: result.reason }, 'transition denied');
@@ -379,6 +384,7 @@ export class VolumeStore {
       this.#emit(volume, news.type, news.cause, []);
     }
     if (result.kind === 'next') this.#entered(volume, before, input.kind);
+    if (volume.lease?.untilMs !== lease?.untilMs || input.kind === 'lease-given') this.#options.leaseChanged(volume);
     return result;
   }
 

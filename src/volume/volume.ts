@@ -21,6 +21,7 @@ import type { IoLimits } from './model/limits.ts';
 import type { Medium } from './medium.ts';
 import { namesFor, numberOf, type QemuNames } from './model/names.ts';
 import { mirrorObject, type MirrorJob, type QemuObject } from './model/objects.ts';
+import type { Lease } from './model/lease.ts';
 import { NO_OPERATION, operationViews } from './model/operating.ts';
 import type { Operation, OperationTag, OperationView, Outcome } from './model/operation.ts';
 import { pciPath } from './model/slots.ts';
@@ -67,6 +68,7 @@ export interface VolumeSnapshot extends VolumeIdentity {
   /** Those that have ended, as far as they are kept, then the one under way. */
   readonly operations: readonly OperationView[];
   readonly limits: IoLimits | undefined;
+  readonly lease: Lease | undefined;
 }
 
 /** How a medium is copied to another. */
@@ -133,7 +135,11 @@ export class Volume {
   /** A PENDING volume that nobody has told QEMU of yet. */
   static begin(
     identity: VolumeIdentity,
-    options: VolumeOptions & { readonly sizeBytes: number; readonly look: SourceLook },
+    options: VolumeOptions & {
+      readonly sizeBytes: number;
+      readonly look: SourceLook;
+      readonly lease: Lease | undefined;
+    },
   ): Volume {
     const facts: VolumeFacts = {
       state: { state: 'pending', phase: 'attaching', slot: identity.slot },
@@ -149,6 +155,7 @@ export class Volume {
       ...{ encryption: undefined, creating: undefined, job: undefined, heldBy: undefined },
       ...NO_OPERATION,
       limits: undefined,
+      lease: options.lease,
       health: { failing: false, errors: 0 },
     };
     return new Volume(identity, options, facts, options.look);
@@ -157,10 +164,11 @@ export class Volume {
   /** One that the journal, or QEMU, knows. */
   static restore(record: VolumeRecord, options: VolumeOptions & { readonly sandboxId: string }): Volume {
     const { state, times, sizeBytes, aio, mounted, encryption, creating, ...others } = record;
-    const { operation, operationTag, outcomes = [], limits, medium = 0, otherMedia = [], ...identity } = others;
+    const { operation, operationTag, outcomes = [], limits, lease, ...rest } = others;
+    const { medium = 0, otherMedia = [], ...identity } = rest;
     const facts: VolumeFacts = {
       ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, job: undefined },
-      ...{ operation, outcomes, progress: undefined },
+      ...{ operation, outcomes, progress: undefined, lease },
       // One that an earlier version has begun has none.
       operationTag: operation === undefined ? undefined : (operationTag ?? { id: randomUUID(), startedMs: Date.now() }),
       heldBy: undefined,
@@ -264,6 +272,10 @@ export class Volume {
 
   get heldBy(): string | undefined {
     return this.#facts.heldBy;
+  }
+
+  get lease(): Lease | undefined {
+    return this.#facts.lease;
   }
 
   get timings(): readonly Timing[] {
@@ -474,7 +486,7 @@ export class Volume {
     const { sandboxId: _sandboxId, ...identity } = this.#identity;
     const { medium } = this.#names;
     const { state, times, sizeBytes, aio, made, encryption, creating } = this.#facts;
-    const { operation, operationTag, outcomes, limits } = this.#facts;
+    const { operation, operationTag, outcomes, limits, lease } = this.#facts;
     return {
       ...identity,
       ...{ state, times, sizeBytes, aio, mounted: made.mapping || made.mount, encryption, creating },
@@ -484,15 +496,16 @@ export class Volume {
       ...(limits === undefined ? {} : { limits }),
       ...(medium === 0 ? {} : { medium }),
       ...(this.#otherMedia.length === 0 ? {} : { otherMedia: this.#otherMedia }),
+      ...(lease === undefined ? {} : { lease }),
     };
   }
 
   snapshot(): VolumeSnapshot {
-    const { state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits } = this.#facts;
+    const { state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits, lease } = this.#facts;
     return {
       ...this.identity,
       operations: operationViews(this.#facts),
-      ...{ state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits },
+      ...{ state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits, lease },
       pciPath: pciPath(this.identity.slot),
       cause: causeOf(state),
     };

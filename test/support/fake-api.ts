@@ -249,6 +249,7 @@ export class FakeApi implements AsyncDisposable {
       SetLimits: this.#unary('Volumes.SetLimits', VOLUME),
       Migrate: this.#unary('Volumes.Migrate', OPERATION),
       Pivot: this.#unary('Volumes.Pivot', OPERATION),
+      RenewLease: this.#unary('Volumes.RenewLease', VOLUME),
       ListKeySlots: this.#unary('Volumes.ListKeySlots', KEY_SLOTS),
       AddKey: this.#unary('Volumes.AddKey', KEY_SLOTS),
       ChangeKey: this.#unary('Volumes.ChangeKey', KEY_SLOTS),

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { CliFailure } from '../../src/cli/cli-failure.ts';
+import { leaseFields } from '../../src/cli/leases.ts';
 import { collectAssignment, collectPair, commaList, present, wholeNumber } from '../../src/cli/options.ts';
 import { createRequest, execRequest } from '../../src/cli/sandbox-requests.ts';
 import { attachRequest } from '../../src/cli/volume-requests.ts';
@@ -34,6 +35,17 @@ describe('option values', () => {
 
   it('comma lists drop empty parts', () => {
     assert.deepEqual(commaList('noatime,,ro,'), ['noatime', 'ro']);
+  });
+
+  it('leases are durations or times', () => {
+    assert.deepEqual(leaseFields('1h30m'), { leaseMs: 5_400_000 });
+    assert.deepEqual(leaseFields('1970-01-01T00:00:01.5Z'), { leaseUntil: { seconds: 1, nanos: 500_000_000 } });
+    assert.deepEqual(leaseFields('1970-01-01T01:00:00+01:00'), { leaseUntil: { seconds: 0, nanos: 0 } });
+    for (const wrong of ['', '10', '0s', 'soon', '2030-01-01', '2030-13-01T00:00:00Z', 'T1Z']) {
+      assert.throws(() => leaseFields(wrong), { code: 'commander.invalidArgument' }, wrong);
+    }
+    const request = attachRequest('s', 'v', { sources: { raw: '/a' }, lease: { leaseMs: 7 } }, '/');
+    assert.equal(request.leaseMs, 7);
   });
 
   it('only what is set is present; false, 0 and "" are set', () => {

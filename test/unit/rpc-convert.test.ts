@@ -100,6 +100,7 @@ function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): Vo
     volumeId: 'v',
     generation: 3,
     operations: [],
+    lease: undefined,
     spec: {
       source: { kind: 'raw-file', path: '/volumes/a' },
       readOnly: false,

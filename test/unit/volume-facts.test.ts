@@ -28,6 +28,7 @@ const FACTS: VolumeFacts = {
     job: undefined,
     limits: undefined,
     heldBy: undefined,
+    lease: undefined,
     health: { failing: false, errors: 0 },
   },
 };

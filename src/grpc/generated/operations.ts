@@ -27,6 +27,7 @@ import type { Job as _qshim_v1_Job, Job__Output as _qshim_v1_Job__Output } from 
 import type { KeyReference as _qshim_v1_KeyReference, KeyReference__Output as _qshim_v1_KeyReference__Output } from './qshim/v1/KeyReference.ts';
 import type { KeySlots as _qshim_v1_KeySlots, KeySlots__Output as _qshim_v1_KeySlots__Output } from './qshim/v1/KeySlots.ts';
 import type { KeySlotsTarget as _qshim_v1_KeySlotsTarget, KeySlotsTarget__Output as _qshim_v1_KeySlotsTarget__Output } from './qshim/v1/KeySlotsTarget.ts';
+import type { Lease as _qshim_v1_Lease, Lease__Output as _qshim_v1_Lease__Output } from './qshim/v1/Lease.ts';
 import type { ListKeySlotsRequest as _qshim_v1_ListKeySlotsRequest, ListKeySlotsRequest__Output as _qshim_v1_ListKeySlotsRequest__Output } from './qshim/v1/ListKeySlotsRequest.ts';
 import type { ListOperationsRequest as _qshim_v1_ListOperationsRequest, ListOperationsRequest__Output as _qshim_v1_ListOperationsRequest__Output } from './qshim/v1/ListOperationsRequest.ts';
 import type { ListOperationsResponse as _qshim_v1_ListOperationsResponse, ListOperationsResponse__Output as _qshim_v1_ListOperationsResponse__Output } from './qshim/v1/ListOperationsResponse.ts';
@@ -45,6 +46,7 @@ import type { Problem as _qshim_v1_Problem, Problem__Output as _qshim_v1_Problem
 import type { Qcow2File as _qshim_v1_Qcow2File, Qcow2File__Output as _qshim_v1_Qcow2File__Output } from './qshim/v1/Qcow2File.ts';
 import type { RawFile as _qshim_v1_RawFile, RawFile__Output as _qshim_v1_RawFile__Output } from './qshim/v1/RawFile.ts';
 import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from './qshim/v1/RemoveKeyRequest.ts';
+import type { RenewLeaseRequest as _qshim_v1_RenewLeaseRequest, RenewLeaseRequest__Output as _qshim_v1_RenewLeaseRequest__Output } from './qshim/v1/RenewLeaseRequest.ts';
 import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from './qshim/v1/ResizeVolumeRequest.ts';
 import type { SetLimitsRequest as _qshim_v1_SetLimitsRequest, SetLimitsRequest__Output as _qshim_v1_SetLimitsRequest__Output } from './qshim/v1/SetLimitsRequest.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './qshim/v1/Timing.ts';
@@ -103,6 +105,7 @@ export interface ProtoGrpcType {
       KeyReference: MessageTypeDefinition<_qshim_v1_KeyReference, _qshim_v1_KeyReference__Output>
       KeySlots: MessageTypeDefinition<_qshim_v1_KeySlots, _qshim_v1_KeySlots__Output>
       KeySlotsTarget: MessageTypeDefinition<_qshim_v1_KeySlotsTarget, _qshim_v1_KeySlotsTarget__Output>
+      Lease: MessageTypeDefinition<_qshim_v1_Lease, _qshim_v1_Lease__Output>
       ListKeySlotsRequest: MessageTypeDefinition<_qshim_v1_ListKeySlotsRequest, _qshim_v1_ListKeySlotsRequest__Output>
       ListOperationsRequest: MessageTypeDefinition<_qshim_v1_ListOperationsRequest, _qshim_v1_ListOperationsRequest__Output>
       ListOperationsResponse: MessageTypeDefinition<_qshim_v1_ListOperationsResponse, _qshim_v1_ListOperationsResponse__Output>
@@ -124,6 +127,7 @@ export interface ProtoGrpcType {
       Qcow2File: MessageTypeDefinition<_qshim_v1_Qcow2File, _qshim_v1_Qcow2File__Output>
       RawFile: MessageTypeDefinition<_qshim_v1_RawFile, _qshim_v1_RawFile__Output>
       RemoveKeyRequest: MessageTypeDefinition<_qshim_v1_RemoveKeyRequest, _qshim_v1_RemoveKeyRequest__Output>
+      RenewLeaseRequest: MessageTypeDefinition<_qshim_v1_RenewLeaseRequest, _qshim_v1_RenewLeaseRequest__Output>
       ResizeVolumeRequest: MessageTypeDefinition<_qshim_v1_ResizeVolumeRequest, _qshim_v1_ResizeVolumeRequest__Output>
       SetLimitsRequest: MessageTypeDefinition<_qshim_v1_SetLimitsRequest, _qshim_v1_SetLimitsRequest__Output>
       Timing: MessageTypeDefinition<_qshim_v1_Timing, _qshim_v1_Timing__Output>

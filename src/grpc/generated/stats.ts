@@ -30,6 +30,7 @@ import type { KeyReference as _qshim_v1_KeyReference, KeyReference__Output as _q
 import type { KeySlots as _qshim_v1_KeySlots, KeySlots__Output as _qshim_v1_KeySlots__Output } from './qshim/v1/KeySlots.ts';
 import type { KeySlotsTarget as _qshim_v1_KeySlotsTarget, KeySlotsTarget__Output as _qshim_v1_KeySlotsTarget__Output } from './qshim/v1/KeySlotsTarget.ts';
 import type { LatencyHistogram as _qshim_v1_LatencyHistogram, LatencyHistogram__Output as _qshim_v1_LatencyHistogram__Output } from './qshim/v1/LatencyHistogram.ts';
+import type { Lease as _qshim_v1_Lease, Lease__Output as _qshim_v1_Lease__Output } from './qshim/v1/Lease.ts';
 import type { ListKeySlotsRequest as _qshim_v1_ListKeySlotsRequest, ListKeySlotsRequest__Output as _qshim_v1_ListKeySlotsRequest__Output } from './qshim/v1/ListKeySlotsRequest.ts';
 import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from './qshim/v1/ListVolumesRequest.ts';
 import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from './qshim/v1/ListVolumesResponse.ts';
@@ -48,6 +49,7 @@ import type { Problem as _qshim_v1_Problem, Problem__Output as _qshim_v1_Problem
 import type { Qcow2File as _qshim_v1_Qcow2File, Qcow2File__Output as _qshim_v1_Qcow2File__Output } from './qshim/v1/Qcow2File.ts';
 import type { RawFile as _qshim_v1_RawFile, RawFile__Output as _qshim_v1_RawFile__Output } from './qshim/v1/RawFile.ts';
 import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from './qshim/v1/RemoveKeyRequest.ts';
+import type { RenewLeaseRequest as _qshim_v1_RenewLeaseRequest, RenewLeaseRequest__Output as _qshim_v1_RenewLeaseRequest__Output } from './qshim/v1/RenewLeaseRequest.ts';
 import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from './qshim/v1/ResizeVolumeRequest.ts';
 import type { SetLimitsRequest as _qshim_v1_SetLimitsRequest, SetLimitsRequest__Output as _qshim_v1_SetLimitsRequest__Output } from './qshim/v1/SetLimitsRequest.ts';
 import type { StatsClient as _qshim_v1_StatsClient, StatsDefinition as _qshim_v1_StatsDefinition } from './qshim/v1/Stats.ts';
@@ -112,6 +114,7 @@ export interface ProtoGrpcType {
       KeySlots: MessageTypeDefinition<_qshim_v1_KeySlots, _qshim_v1_KeySlots__Output>
       KeySlotsTarget: MessageTypeDefinition<_qshim_v1_KeySlotsTarget, _qshim_v1_KeySlotsTarget__Output>
       LatencyHistogram: MessageTypeDefinition<_qshim_v1_LatencyHistogram, _qshim_v1_LatencyHistogram__Output>
+      Lease: MessageTypeDefinition<_qshim_v1_Lease, _qshim_v1_Lease__Output>
       ListKeySlotsRequest: MessageTypeDefinition<_qshim_v1_ListKeySlotsRequest, _qshim_v1_ListKeySlotsRequest__Output>
       ListVolumesRequest: MessageTypeDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesRequest__Output>
       ListVolumesResponse: MessageTypeDefinition<_qshim_v1_ListVolumesResponse, _qshim_v1_ListVolumesResponse__Output>
@@ -133,6 +136,7 @@ export interface ProtoGrpcType {
       Qcow2File: MessageTypeDefinition<_qshim_v1_Qcow2File, _qshim_v1_Qcow2File__Output>
       RawFile: MessageTypeDefinition<_qshim_v1_RawFile, _qshim_v1_RawFile__Output>
       RemoveKeyRequest: MessageTypeDefinition<_qshim_v1_RemoveKeyRequest, _qshim_v1_RemoveKeyRequest__Output>
+      RenewLeaseRequest: MessageTypeDefinition<_qshim_v1_RenewLeaseRequest, _qshim_v1_RenewLeaseRequest__Output>
       ResizeVolumeRequest: MessageTypeDefinition<_qshim_v1_ResizeVolumeRequest, _qshim_v1_ResizeVolumeRequest__Output>
       SetLimitsRequest: MessageTypeDefinition<_qshim_v1_SetLimitsRequest, _qshim_v1_SetLimitsRequest__Output>
       Stats: SubtypeConstructor<typeof grpc.Client, _qshim_v1_StatsClient> & { service: _qshim_v1_StatsDefinition }

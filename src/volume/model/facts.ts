@@ -4,6 +4,7 @@ import type { Timing } from '../../base/stopwatch.ts';
 import { aioModeSchema, type AioMode } from './disk.ts';
 import { encryptionViewSchema, imageCreationSchema, type EncryptionView, type ImageCreation } from './encryption.ts';
 import { ioLimitsSchema, limitsText, UNLIMITED, type IoLimits } from './limits.ts';
+import { begun, isLeaseInput, leaseSchema, observeLease, type Lease, type LeaseInput } from './lease.ts';
 import { maybe } from './maybe.ts';
 import { ended, isOperationInput, observeOperation, type OperationFacts, type OperationInput } from './operating.ts';
 import { operationSchema, operationTagSchema, outcomeSchema, type Operation, type Outcome } from './operation.ts';
@@ -81,6 +82,8 @@ export interface VolumeFacts extends OperationFacts {
   readonly health: VolumeHealth;
   /** QEMU's word for why it keeps a node of a disk that the guest has let go of. */
   readonly heldBy: string | undefined;
+  /** For how long it may stay; undefined: for ever. */
+  readonly lease: Lease | undefined;
 }
 
 /** The part of the facts that outlives the daemon. */
@@ -93,6 +96,7 @@ export const factsSchema = z.object({
   operationTag: maybe(operationTagSchema).optional(),
   outcomes: z.array(outcomeSchema).readonly().optional(),
   limits: ioLimitsSchema.optional(),
+  lease: leaseSchema.optional(),
 });
 
 export type VolumeInput =
@@ -112,6 +116,7 @@ export type VolumeInput =
   | OperationInput
   /** QEMU was seen to hold its I/O to this. */
   | { readonly kind: 'limited'; readonly limits: IoLimits }
+  | LeaseInput
   /** Of a disk that the guest has let go of: QEMU keeps a node, and says why. */
   | { readonly kind: 'held'; readonly by: string | undefined }
   | { readonly kind: 'io-error'; readonly error: IoError }
@@ -123,7 +128,8 @@ export type VolumeInput =
 
 /** What watchers are told of besides a change of state. */
 export interface News {
-  readonly type: 'volume.health' | 'volume.job' | 'volume.operation' | 'volume.resized' | 'volume.limited';
+  readonly type:
+    'volume.health' | 'volume.job' | 'volume.lease' | 'volume.limited' | 'volume.operation' | 'volume.resized';
   readonly cause: Cause;
 }
 
@@ -138,6 +144,10 @@ export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): 
   if (isOperationInput(input)) {
     const { facts: next, cause } = observeOperation(facts, input, nowMs);
     return noted(next, cause && { type: 'volume.operation', cause });
+  }
+  if (isLeaseInput(input)) {
+    const { facts: next, cause } = observeLease(facts, input, nowMs);
+    return noted(next, cause && { type: 'volume.lease', cause });
   }
   switch (input.kind) {
     case 'opened':
@@ -201,10 +211,16 @@ function changed(facts: VolumeFacts, input: StateInput, nowMs: number): Observed
     state: next,
     guest: 'guest' in next ? next.guest : facts.guest,
     times: isNew ? { ...facts.times, [next.state]: nowMs } : facts.times,
+    lease: leaseIn(next, facts.lease, nowMs),
   };
   if (next.state !== 'removed') return { facts: now, result, news: undefined };
   const { facts: over, cause } = ended({ ...now, made: NOTHING_MADE }, wentWithVolume(now.operation), nowMs);
   return { facts: over, result, news: cause && { type: 'volume.operation', cause } };
+}
+
+function leaseIn({ state }: VolumeState, lease: Lease | undefined, nowMs: number): Lease | undefined {
+  if (state === 'removed' || lease === undefined) return undefined;
+  return state === 'attached' ? begun(lease, nowMs) : lease;
 }
 
 function sized(facts: VolumeFacts, sizeBytes: number): Observed {

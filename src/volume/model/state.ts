@@ -101,8 +101,8 @@ export const stateSchema = z.union([
 export type VolumeState = z.infer<typeof stateSchema>;
 
 export type StateInput =
-  /** Request: unplug it. */
-  | { readonly kind: 'detach'; readonly force: boolean }
+  /** Request: unplug it. `cause`: why, where no caller asked for it. */
+  | { readonly kind: 'detach'; readonly force: boolean; readonly cause?: Cause }
   /** Observation: the guest's driver is live on the disk. */
   | { readonly kind: 'driver-live'; readonly guest: GuestView }
   /**
@@ -186,8 +186,10 @@ function fromPending(state: Extract<VolumeState, { state: 'pending' }>, input: I
 function fromAttached(state: Extract<VolumeState, { state: 'attached' }>, input: Input): Transition {
   const { slot, guest } = state;
   switch (input.kind) {
-    case 'detach':
-      return next({ state: 'detaching', slot, guest, force: input.force, deviceGone: false, cause: DETACH_ASKED });
+    case 'detach': {
+      const { force, cause = DETACH_ASKED } = input;
+      return next({ state: 'detaching', slot, guest, force, deviceGone: false, cause });
+    }
     case 'device-gone':
       return next({ state: 'detaching', slot, guest, force: true, deviceGone: true, cause: UNASKED });
     case 'driver-live':

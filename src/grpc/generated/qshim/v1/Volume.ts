@@ -12,6 +12,7 @@ import type { Job as _qshim_v1_Job, Job__Output as _qshim_v1_Job__Output } from 
 import type { InterruptMode as _qshim_v1_InterruptMode, InterruptMode__Output as _qshim_v1_InterruptMode__Output } from '../../qshim/v1/InterruptMode.ts';
 import type { Operation as _qshim_v1_Operation, Operation__Output as _qshim_v1_Operation__Output } from '../../qshim/v1/Operation.ts';
 import type { IoLimits as _qshim_v1_IoLimits, IoLimits__Output as _qshim_v1_IoLimits__Output } from '../../qshim/v1/IoLimits.ts';
+import type { Lease as _qshim_v1_Lease, Lease__Output as _qshim_v1_Lease__Output } from '../../qshim/v1/Lease.ts';
 import type { Long } from '@grpc/proto-loader';
 
 export interface Volume {
@@ -42,6 +43,7 @@ export interface Volume {
   'resolvedSource'?: (string);
   'operation'?: (_qshim_v1_Operation | null);
   'limits'?: (_qshim_v1_IoLimits | null);
+  'lease'?: (_qshim_v1_Lease | null);
 }
 
 export interface Volume__Output {
@@ -72,4 +74,5 @@ export interface Volume__Output {
   'resolvedSource': (string);
   'operation': (_qshim_v1_Operation__Output | null);
   'limits': (_qshim_v1_IoLimits__Output | null);
+  'lease': (_qshim_v1_Lease__Output | null);
 }

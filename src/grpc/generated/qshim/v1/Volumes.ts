@@ -20,6 +20,7 @@ import type { PivotVolumeRequest as _qshim_v1_PivotVolumeRequest, PivotVolumeReq
 import type { PlanRequest as _qshim_v1_PlanRequest, PlanRequest__Output as _qshim_v1_PlanRequest__Output } from '../../qshim/v1/PlanRequest.ts';
 import type { PlanResponse as _qshim_v1_PlanResponse, PlanResponse__Output as _qshim_v1_PlanResponse__Output } from '../../qshim/v1/PlanResponse.ts';
 import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from '../../qshim/v1/RemoveKeyRequest.ts';
+import type { RenewLeaseRequest as _qshim_v1_RenewLeaseRequest, RenewLeaseRequest__Output as _qshim_v1_RenewLeaseRequest__Output } from '../../qshim/v1/RenewLeaseRequest.ts';
 import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from '../../qshim/v1/ResizeVolumeRequest.ts';
 import type { SetLimitsRequest as _qshim_v1_SetLimitsRequest, SetLimitsRequest__Output as _qshim_v1_SetLimitsRequest__Output } from '../../qshim/v1/SetLimitsRequest.ts';
 import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from '../../qshim/v1/Volume.ts';
@@ -144,6 +145,15 @@ export interface VolumesClient extends grpc.Client {
   removeKey(argument: _qshim_v1_RemoveKeyRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_KeySlots__Output>): grpc.ClientUnaryCall;
   removeKey(argument: _qshim_v1_RemoveKeyRequest, callback: grpc.requestCallback<_qshim_v1_KeySlots__Output>): grpc.ClientUnaryCall;
   
+  RenewLease(argument: _qshim_v1_RenewLeaseRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  RenewLease(argument: _qshim_v1_RenewLeaseRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  RenewLease(argument: _qshim_v1_RenewLeaseRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  RenewLease(argument: _qshim_v1_RenewLeaseRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  renewLease(argument: _qshim_v1_RenewLeaseRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  renewLease(argument: _qshim_v1_RenewLeaseRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  renewLease(argument: _qshim_v1_RenewLeaseRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  renewLease(argument: _qshim_v1_RenewLeaseRequest, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
+  
   Resize(argument: _qshim_v1_ResizeVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   Resize(argument: _qshim_v1_ResizeVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
   Resize(argument: _qshim_v1_ResizeVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Volume__Output>): grpc.ClientUnaryCall;
@@ -196,6 +206,8 @@ export interface VolumesHandlers extends grpc.UntypedServiceImplementation {
   
   RemoveKey: grpc.handleUnaryCall<_qshim_v1_RemoveKeyRequest__Output, _qshim_v1_KeySlots>;
   
+  RenewLease: grpc.handleUnaryCall<_qshim_v1_RenewLeaseRequest__Output, _qshim_v1_Volume>;
+  
   Resize: grpc.handleUnaryCall<_qshim_v1_ResizeVolumeRequest__Output, _qshim_v1_Volume>;
   
   SetLimits: grpc.handleUnaryCall<_qshim_v1_SetLimitsRequest__Output, _qshim_v1_Volume>;
@@ -218,6 +230,7 @@ export interface VolumesDefinition extends grpc.ServiceDefinition {
   Pivot: MethodDefinition<_qshim_v1_PivotVolumeRequest, _qshim_v1_Operation, _qshim_v1_PivotVolumeRequest__Output, _qshim_v1_Operation__Output>
   Plan: MethodDefinition<_qshim_v1_PlanRequest, _qshim_v1_PlanResponse, _qshim_v1_PlanRequest__Output, _qshim_v1_PlanResponse__Output>
   RemoveKey: MethodDefinition<_qshim_v1_RemoveKeyRequest, _qshim_v1_KeySlots, _qshim_v1_RemoveKeyRequest__Output, _qshim_v1_KeySlots__Output>
+  RenewLease: MethodDefinition<_qshim_v1_RenewLeaseRequest, _qshim_v1_Volume, _qshim_v1_RenewLeaseRequest__Output, _qshim_v1_Volume__Output>
   Resize: MethodDefinition<_qshim_v1_ResizeVolumeRequest, _qshim_v1_Volume, _qshim_v1_ResizeVolumeRequest__Output, _qshim_v1_Volume__Output>
   SetLimits: MethodDefinition<_qshim_v1_SetLimitsRequest, _qshim_v1_Volume, _qshim_v1_SetLimitsRequest__Output, _qshim_v1_Volume__Output>
   Watch: MethodDefinition<_qshim_v1_WatchVolumesRequest, _qshim_v1_VolumeEvent, _qshim_v1_WatchVolumesRequest__Output, _qshim_v1_VolumeEvent__Output>
