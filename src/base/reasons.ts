@@ -1706,6 +1706,24 @@ export const REASONS = {
     meaning: 'Options contradict each other, or a file or standard input cannot be used.',
     remedy: 'See `--help` of the command.',
   },
+  FIO_NOT_IN_GUEST: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['command'],
+    meaning: 'The guest cannot run fio, with which `qshim bench volume` measures.',
+    remedy: 'Use a guest image that has fio, or attach a disk with it, and name it with `--fio`.',
+  },
+  BENCH_REFUSED: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['command'],
+    meaning: 'To measure the volume could hurt what is on it, or it is not attached.',
+    remedy: 'Read the message; leave `--write-device` out, or unmount what uses the disk.',
+  },
+  BENCH_FAILED: {
+    statuses: ['INTERNAL'],
+    where: ['command'],
+    meaning: 'A job of fio has failed in the guest, or said what is not understood.',
+    remedy: 'Read what fio says; an I/O error is in the health of the volume too.',
+  },
   DAEMON_UNREACHABLE: {
     statuses: ['UNAVAILABLE'],
     where: ['command'],

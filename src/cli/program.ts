@@ -5,6 +5,7 @@
  *                                  └─ *-view.ts, table.ts ◀─ the answer; failure.ts, hints.ts ◀─ an error
  */
 import { Argument, Command, CommanderError, type CommandUnknownOpts } from '@commander-js/extra-typings';
+import { addBenchCommands } from './bench-commands.ts';
 import { CliFailure, usageFailure } from './cli-failure.ts';
 import { complete, completionScript, locate, SHELLS } from './completion.ts';
 import { addDoctorCommand } from './doctor-command.ts';
@@ -70,6 +71,7 @@ export function buildProgram(surroundings: Surroundings): { program: CommandUnkn
   addVolumeCommands(program, session);
   addOperationCommands(program, session);
   addStatsCommands(program, session);
+  addBenchCommands(program, session);
   addWatchCommand(program, session);
   addDoctorCommand(program, session);
   addHealthCommand(program, session);

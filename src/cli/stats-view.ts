@@ -14,7 +14,7 @@ const KINDS = ['read', 'write', 'flush', 'discard'] as const;
 /** One screen: the busiest first, by the time that its requests have taken, then by their number. */
 export function topTable(volumes: readonly VolumeStats[], widthMax: number | undefined): string {
   const head = ['SANDBOX', 'VOLUME', 'READ/s', 'WRITE/s', 'READ IOPS', 'WRITE IOPS'];
-  const more = ['READ TIME', 'WRITE TIME', 'DEPTH~', 'FAILED', 'LIMITED', 'LOOKED AT'];
+  const more = ['READ TIME', 'WRITE TIME', 'DEPTH~', 'FAILED', 'LOOKED AT'];
   const rows = [...volumes].sort(busiestFirst).map((volume) => {
     const { derived, lookedAt } = volume;
     const { read, write } = derived ?? { read: null, write: null };
@@ -26,7 +26,6 @@ export function topTable(volumes: readonly VolumeStats[], widthMax: number | und
       ...[read, write].map((rates) => nanosText(rates?.meanNs)),
       derived === null ? NOTHING : depthOf(volume).toFixed(1),
       failedText(volume),
-      volume.throttle === null ? 'no' : 'yes',
       timestampOrNothing(lookedAt),
     ];
   });

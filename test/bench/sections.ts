@@ -10,6 +10,7 @@ import { pods } from './pods.ts';
 import type { Bench } from './rig.ts';
 import { rpc } from './rpc.ts';
 import { start } from './start.ts';
+import { stats } from './stats.ts';
 import { throughput } from './throughput.ts';
 
 /** Everything that is measured, in order. */
@@ -21,6 +22,7 @@ export const SECTIONS: Readonly<Record<string, (bench: Bench) => Promise<Section
   memory,
   growth,
   rpc,
+  stats,
   controller,
   encryption,
   throughput,

@@ -47,7 +47,7 @@ describe('top', () => {
       lines.map((line) => line.split(/ +/)[1]),
       ['VOLUME', 'slow', 'many', 'few', 'idle', 'new'],
     );
-    assert.match(lines[2] ?? '', /^sb1 +many +3\.5 MiB\/s +0 B\/s +900 +0\.0 +1\.5 ms +- +0\.5 +10 +no +2026-/);
+    assert.match(lines[2] ?? '', /^sb1 +many +3\.5 MiB\/s +0 B\/s +900 +0\.0 +1\.5 ms +- +0\.5 +10 +2026-/);
     assert.match(lines[5] ?? '', /^sb1 +new( +-){7} /, 'what is not known yet is not 0');
     assert.deepEqual({ ...record(api.lastRequest) }, { sandboxId: 'sb1', volumeId: '', periodMs: 2000 });
   });

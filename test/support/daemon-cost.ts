@@ -50,7 +50,8 @@ export function costText({ p50, p99, worst, calls, cpuShare, residentMib }: Daem
   return `p50 ${half}, p99 ${most}, worst ${last} ms of ${calls} Gets, ${share} % of a CPU, ${residentMib.toFixed(0)} MiB`;
 }
 
-async function cpuSeconds(pid: number): Promise<number> {
+/** User and system time of a process. */
+export async function cpuSeconds(pid: number): Promise<number> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8');
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   return (Number(fields[UTIME]) + Number(fields[STIME])) / TICKS_PER_SECOND;
