@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { cp, mkdir, readFile, readdir, stat, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { execa } from 'execa';
 import type { Sandbox__Output } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
@@ -231,7 +231,8 @@ describe('a host with systemd', { timeout: 3_600_000 }, () => {
   it('the agent answers, and a volume is attached and detached', async () => {
     const sandboxId = 'guest';
     await client.createSandbox({ sandboxId, spec: SIZE });
-    const path = '/var/lib/qshim/volume.raw';
+    const path = '/var/lib/qshim/volumes/volume.raw';
+    await mkdir(dirname(path), { recursive: true });
     await execa('truncate', ['-s', '64M', path]);
     const volume = await client.attach({ sandboxId, volumeId: 'v', spec: { rawFile: { path } } });
     assert.equal(volume.state, 'VOLUME_STATE_ATTACHED');
