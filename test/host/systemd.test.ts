@@ -108,10 +108,11 @@ describe('a host with systemd', { timeout: 3_600_000 }, () => {
   });
 
   it('doctor finds every wall, and who makes control groups', async () => {
-    const { stdout } = await execa(QSHIM, ['--json', 'doctor'], {
+    const { stdout, stderr, exitCode, signal } = await execa(QSHIM, ['--json', 'doctor'], {
       reject: false,
       env: { QSHIM_CONFINE: 'full' },
     });
+    assert.notEqual(stdout, '', `${exitCode ?? signal}: ${stderr}`);
     const { findings } = JSON.parse(stdout) as { findings: { check: string; status: string; detail: string }[] };
     const found = findings.find(({ check }) => check === 'confinement');
     const walls = 'namespaces, uid, cgroup (as scopes of systemd), landlock';
