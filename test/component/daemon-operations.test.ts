@@ -261,6 +261,19 @@ describe('operations on an attached volume', { timeout: 120_000 }, () => {
     });
   }
 
+  it('of a mounted volume whose VM is paused: nothing is begun; once it goes on, it grows', async () => {
+    await using rig = await FakeVmRig.start();
+    const { vm, scripts } = await mounted(rig, 'READY_WHEN_AGENT');
+    await rig.client.pauseSandbox('one');
+    const seen = await refusal(resize(rig, 2 * MIB));
+    assert.deepEqual([seen.code, seen.reason], ['UNAVAILABLE', 'GUEST_AGENT_LOST']);
+    assert.match(seen.message, /paused/);
+    assert.equal(vm.qmp.receivedOf('block_resize').length, 0);
+    await rig.client.resumeSandbox('one');
+    await resize(rig, 2 * MIB);
+    assert.equal(scripts.ran.filter((name) => name === 'resize').length, 1);
+  });
+
   it('of a mounted volume asks the agent itself, where Create did not wait for it', async () => {
     await using rig = await FakeVmRig.start();
     const { scripts } = await mounted(rig, 'READY_WHEN_STARTED');

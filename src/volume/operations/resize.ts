@@ -101,6 +101,9 @@ async function grow(
   wait: WaitLimits,
 ): Promise<void> {
   // Before anything is changed: a guest that cannot be asked, or a key that is not to be had, leaves it as it is.
+  if (needsGuest(volume) && host.runState === 'paused') {
+    throw guestSilent(volume, 'the VM is paused, and nothing was changed; resume it, and resize again');
+  }
   if (needsGuest(volume) && !host.agentReady) {
     await awaitAgent(host, AGENT_ANSWER_MS).catch((error: unknown) => {
       host.gone.throwIfAborted();
