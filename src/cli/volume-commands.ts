@@ -1,5 +1,4 @@
 /** `qshim volume ...` */
-import { SOURCES } from '../volume/source/registry.ts';
 import { Option, type CommandUnknownOpts } from '@commander-js/extra-typings';
 import type { ListVolumesResponse__Output } from '../grpc/generated/qshim/v1/ListVolumesResponse.ts';
 import type { Volume__Output } from '../grpc/generated/qshim/v1/Volume.ts';
@@ -9,8 +8,10 @@ import { addLimit } from './limit-command.ts';
 import { addLimitOptions, type LimitOptions } from './limit-options.ts';
 import { addRenew } from './lease-commands.ts';
 import { LEASE_OPTION_FORM, leaseFields } from './leases.ts';
+import { addMoveCommands } from './move-commands.ts';
 import { commaList, keysOf, present, wholeNumber } from './options.ts';
 import { sizeInBytes, sizeOrAll } from './sizes.ts';
+import { addSources } from './source-options.ts';
 import type { Session, Work } from './session.ts';
 import {
   AIO_MODES,
@@ -43,25 +44,14 @@ export function addVolumeCommands(program: CommandUnknownOpts, session: Session)
   addResize(volume, session);
   addLimit(volume, session);
   addRenew(volume, session);
+  addMoveCommands(volume, session);
   addKeys(volume, session);
   addGetAndList(volume, session);
 }
 
-/** An option for each kind of source; they exclude each other. */
-function addSources(attach: CommandUnknownOpts): void {
-  for (const { command } of SOURCES) {
-    const others = SOURCES.filter((other) => other.command !== command).map((other) => other.command.option);
-    attach.addOption(
-      new Option(`--${command.option} ${command.value}`, command.description)
-        .conflicts(others)
-        .helpGroup('Source (one of):'),
-    );
-  }
-}
-
 function addAttach(parent: CommandUnknownOpts, session: Session): void {
   const attach = parent.command('attach');
-  addSources(attach);
+  addSources(attach, 'Source (one of):');
   addLimitOptions(attach);
   attach
     .description(

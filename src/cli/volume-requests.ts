@@ -5,13 +5,11 @@ import type { Encryption } from '../grpc/generated/qshim/v1/Encryption.ts';
 import type { KeyReference } from '../grpc/generated/qshim/v1/KeyReference.ts';
 import type { ListVolumesRequest } from '../grpc/generated/qshim/v1/ListVolumesRequest.ts';
 import type { Mount } from '../grpc/generated/qshim/v1/Mount.ts';
-import type { VolumeSpec } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
-import { messageOf } from '../base/errors.ts';
-import { SOURCES } from '../volume/source/registry.ts';
 import { usageFailure } from './cli-failure.ts';
 import { limitsOf, type LimitOptions } from './limit-options.ts';
 import type { LeaseFields } from './leases.ts';
 import { absolutePath, keysOf, present } from './options.ts';
+import { sourceOf } from './source-options.ts';
 
 export const CACHE_MODES = {
   none: 'CACHE_MODE_NONE',
@@ -143,7 +141,7 @@ export function attachRequest(
 ): AttachVolumeRequest {
   const { cache, aio, discard, detectZeroes, writeErrors, readErrors } = options;
   const spec = {
-    ...sourceOf(options, cwd),
+    ...sourceOf(options.sources, cwd),
     ...present({
       readOnly: options.readOnly,
       cache: cache === undefined ? undefined : CACHE_MODES[cache],
@@ -162,23 +160,6 @@ export function attachRequest(
     }),
   };
   return { sandboxId, volumeId, spec, ...options.lease, ...present({ timeoutMs: options.timeout }) };
-}
-
-function sourceOf({ sources }: AttachOptions, cwd: string): VolumeSpec {
-  const given = SOURCES.flatMap(({ messageName, command }) => {
-    const text = sources[command.option];
-    return typeof text === 'string' ? [{ messageName, command, text }] : [];
-  });
-  const [source, ...more] = given;
-  if (source === undefined || more.length > 0) {
-    const all = SOURCES.map(({ command }) => `--${command.option} ${command.value.slice(1, -1).toUpperCase()}`);
-    throw usageFailure(`give exactly one of ${all.slice(0, -1).join(', ')} and ${all.at(-1) ?? ''}`);
-  }
-  try {
-    return { [source.messageName]: source.command.fromText(source.text, (path) => absolutePath(cwd, path)) };
-  } catch (error) {
-    throw usageFailure(`--${source.command.option} ${source.text}: ${messageOf(error)}`);
-  }
 }
 
 const KEY_KINDS = {
