@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { execa } from 'execa';
 import { ensureCommands, ensurePackages } from './lib/packages.ts';
 
-const API_FILES = ['common', 'sandboxes', 'volumes', 'operations', 'stats', 'events', 'pod'].map(
+const API_FILES = ['common', 'sandboxes', 'volumes', 'operations', 'stats', 'budgets', 'events', 'pod'].map(
   (name) => `qshim/v1/${name}.proto`,
 );
 const CONTAINERD_FILES = ['sandbox', 'task', 'task_events', 'event_service', 'cgroups', 'cri', 'ttrpc'].map(
@@ -42,7 +42,7 @@ const REFLECTION_FILES = ['v1', 'v1alpha'].map((version) => `grpc/reflection/${v
 
 /** Files of the API's services (src/grpc/reflection.ts). A service of a file that these import would be told of too. */
 const REFLECTED_FILES = [
-  ...['sandboxes', 'volumes', 'operations', 'stats', 'events'].map((name) => `qshim/v1/${name}.proto`),
+  ...['sandboxes', 'volumes', 'operations', 'stats', 'budgets', 'events'].map((name) => `qshim/v1/${name}.proto`),
   'grpc/health/v1/health.proto',
   ...REFLECTION_FILES,
 ];

@@ -428,6 +428,9 @@ const configSchema = z.strictObject({
   stats_histograms: onOff
     .default('on')
     .describe('Whether QEMU counts how long requests of each volume take, by latency: `on` or `off`.'),
+  io_budget_period_ms: milliseconds
+    .default(1000)
+    .describe('How often budgets of I/O are split anew, by what their volumes use.'),
   qmp_line_bytes_max: bytes.default(16_777_216).describe('Longest line that QEMU may send over QMP.'),
   qmp_pending_max: count.default(1024).describe('QMP commands of one sandbox that may wait for their replies at once.'),
   agent_timeout_ms: milliseconds.default(10_000).describe('How long the guest agent may take to answer one request.'),

@@ -30,6 +30,7 @@ import { BackingClaims } from './volume/claims.ts';
 import { journalProblem } from './store/journal.ts';
 import { EventLog } from './store/events.ts';
 import { settleDirectories } from './sandbox/directories.ts';
+import { IoBudgets } from './sandbox/io-budgets.ts';
 import { SandboxManager } from './sandbox/manager.ts';
 import { WarmPool } from './template/pool.ts';
 import { Templates } from './template/templates.ts';
@@ -109,7 +110,21 @@ async function serve(options: Config, log: Logger): Promise<void> {
   const budgets = HostBudget.from(config);
   const pool = cleanup.use(new WarmPool(config, log, templates, budgets, cells, holdImages));
   const keys = cleanup.use(keySources(config, log));
-  const parts = { config, log, events, claims, budgets, accelerators, cells, templates, pool, keys, holdImages };
+  const ioBudgets = cleanup.use(new IoBudgets(config, log));
+  const parts = {
+    config,
+    log,
+    events,
+    claims,
+    budgets,
+    accelerators,
+    cells,
+    templates,
+    pool,
+    keys,
+    holdImages,
+    ioBudgets,
+  };
   const manager = new SandboxManager(parts);
   await manager.start();
   cleanup.defer(() => manager.release());

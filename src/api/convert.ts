@@ -2,6 +2,8 @@ import { invalidArgument } from '../base/errors.ts';
 import type { CellFacts } from '../confine/facts.ts';
 import { capacityLimit, interruptMode } from '../volume/model/placement.ts';
 import type { AioMode, CacheMode, DetectZeroes, DiscardMode, IoErrorPolicy, MountSpec } from '../volume/model/disk.ts';
+import { NO_DRAW, type RequestedDraw } from '../volume/model/draw.ts';
+import { UNLIMITED, type IoLimits } from '../volume/model/limits.ts';
 import type { VolumeHealth } from '../volume/model/facts.ts';
 import { moduleByMessageName, moduleOf, type SourceSpec } from '../volume/source/registry.ts';
 import type { RequestedSpec, VolumeSpec } from '../volume/spec.ts';
@@ -20,6 +22,7 @@ import type { Cause as CauseMessage } from '../grpc/generated/qshim/v1/Cause.ts'
 import type { Confinement as ConfinementMessage } from '../grpc/generated/qshim/v1/Confinement.ts';
 import type { Event as EventMessage } from '../grpc/generated/qshim/v1/Event.ts';
 import type { MigrateVolumeRequest__Output } from '../grpc/generated/qshim/v1/MigrateVolumeRequest.ts';
+import type { IoLimits as IoLimitsMessage, IoLimits__Output } from '../grpc/generated/qshim/v1/IoLimits.ts';
 import type { Mount as MountMessage, Mount__Output } from '../grpc/generated/qshim/v1/Mount.ts';
 import type { Operation as OperationMessage } from '../grpc/generated/qshim/v1/Operation.ts';
 import type { Sandbox as SandboxMessage } from '../grpc/generated/qshim/v1/Sandbox.ts';
@@ -131,8 +134,21 @@ export function volumeSpecFrom(message: VolumeSpec__Output | null): RequestedSpe
     writeErrors: known('spec.write_errors', ERROR_POLICIES, message.writeErrors),
     readErrors: known('spec.read_errors', ERROR_POLICIES, message.readErrors),
     encryption: encryptionFrom(message.encryption),
-    limits: message.limits ?? undefined,
+    ...limitsFrom(message.limits),
   };
+}
+
+/** Limits of its own, and the budget that it draws on: one message of the API, and two things here. */
+export function limitsFrom(message: IoLimits__Output | null): {
+  readonly limits: Partial<IoLimits>;
+  readonly draw: RequestedDraw;
+} {
+  const { budget = '', share = 0, ...limits } = message ?? {};
+  return { limits, draw: { budget, share } };
+}
+
+function limitsMessage({ limits, draw }: Pick<VolumeSnapshot, 'limits' | 'draw'> | VolumeSpec): IoLimitsMessage | null {
+  return limits === undefined && draw === undefined ? null : { ...(limits ?? UNLIMITED), ...(draw ?? NO_DRAW) };
 }
 
 function mountFrom(message: Mount__Output): MountSpec {
@@ -244,8 +260,8 @@ export function volumeMessage(volume: VolumeSnapshot): VolumeMessage {
     job: volume.job === undefined ? null : { ...volume.job },
     resolvedSource: volume.resolvedPath,
     operation: presentOperation(volume),
-    limits: volume.limits ?? null,
     lease: leaseMessage(volume.lease),
+    limits: limitsMessage(volume),
   };
 }
 
@@ -311,7 +327,7 @@ function volumeSpecMessage(spec: VolumeSpec): VolumeSpecMessage {
     writeErrors: nameOf(ERROR_POLICIES, spec.writeErrors),
     readErrors: nameOf(ERROR_POLICIES, spec.readErrors),
     encryption: encryptionMessage(spec.encryption),
-    limits: spec.limits ?? null,
+    limits: limitsMessage(spec),
   };
 }
 

@@ -21,11 +21,19 @@ import { readTls, tlsPaths } from '../grpc/tls-files.ts';
 import { Unfinished } from '../grpc/unfinished.ts';
 import { ACCESS } from './access.ts';
 import { operationsHandlers } from './operations-service.ts';
+import { budgetsHandlers } from './budgets-service.ts';
 import { eventsHandlers, sandboxesHandlers, volumesHandlers } from './services.ts';
 import { statsHandlers } from './stats-service.ts';
 import { drainServer, listenAt, newServer } from '../grpc/server.ts';
 
-const SERVICES = ['qshim.v1.Sandboxes', 'qshim.v1.Volumes', 'qshim.v1.Operations', 'qshim.v1.Stats', 'qshim.v1.Events'];
+const SERVICES = [
+  'qshim.v1.Sandboxes',
+  'qshim.v1.Volumes',
+  'qshim.v1.Operations',
+  'qshim.v1.Stats',
+  'qshim.v1.Budgets',
+  'qshim.v1.Events',
+];
 /** What health tells of besides the services: whether policy, TLS files and audit log are as they should be. */
 const PARTS = ['qshim.policy', 'qshim.tls', 'qshim.audit'] as const;
 /** Streams that a caller may have beyond its calls and watchers: those of health and reflection. */
@@ -84,9 +92,10 @@ export class ShimServer {
       accessOf: (rpc) => ACCESS[rpc],
       identityOf: (metadata) => connectionOf(metadata).identity,
     };
-    const { Sandboxes, Volumes, Operations, Stats, Events } = loadApi().qshim.v1;
+    const { Sandboxes, Volumes, Operations, Stats, Budgets, Events } = loadApi().qshim.v1;
     this.#add(Sandboxes.service, sandboxesHandlers(manager, edge, this.#leaving.signal));
     this.#add(Volumes.service, volumesHandlers(manager, edge));
+    this.#add(Budgets.service, budgetsHandlers(manager, edge));
     this.#add(Operations.service, operationsHandlers(manager, edge));
     this.#add(Stats.service, statsHandlers(manager, edge, this.#leaving.signal));
     this.#add(Events.service, eventsHandlers(manager, edge));

@@ -7,6 +7,7 @@ import type { VolumeSnapshot } from '../volume/volume.ts';
 import { batchMessage, planMessage } from './convert-batch.ts';
 import {
   eventMessage,
+  limitsFrom,
   sandboxMessage,
   sandboxSpecFrom,
   volumeMessage,
@@ -139,7 +140,7 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
       volumeMessage(await manager.resize(sandboxId, volumeId, { sizeBytes, ...waiting(timeoutMs, signal) })),
     ),
     SetLimits: unary(edge, 'Volumes.SetLimits', async ({ sandboxId, volumeId, limits }, { signal }) =>
-      volumeMessage(await manager.setLimits(sandboxId, volumeId, limits ?? {}, signal)),
+      volumeMessage(await manager.setLimits(sandboxId, volumeId, limitsFrom(limits), signal)),
     ),
     ...migrateHandlers(manager, edge),
     RenewLease: unary(edge, 'Volumes.RenewLease', async (request) => {

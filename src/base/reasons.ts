@@ -585,6 +585,24 @@ export const REASONS = {
     meaning: 'QEMU has not given the volume the new size.',
     remedy: 'Read why in the message, and make room on the host if it lacks any.',
   },
+  BUDGET_NOT_FOUND: {
+    statuses: ['NOT_FOUND'],
+    where: ['api'],
+    meaning: 'The daemon has no such budget of I/O.',
+    remedy: 'Make it by Budgets.Set, or name another one.',
+  },
+  BUDGET_IN_USE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'A volume, which the metadata names, draws on the budget.',
+    remedy: 'Give that volume other limits, or detach it.',
+  },
+  BUDGET_FULL: {
+    statuses: ['RESOURCE_EXHAUSTED'],
+    where: ['api'],
+    meaning: 'So small a budget cannot be split among one more volume.',
+    remedy: 'Give the budget more.',
+  },
   LIMITS_FAILED: {
     statuses: ['FAILED_PRECONDITION'],
     where: ['api'],

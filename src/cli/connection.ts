@@ -12,6 +12,7 @@ import {
 } from '@grpc/grpc-js';
 import { TIMER_MS_MAX } from '../base/deadline.ts';
 import { loadApi } from '../grpc/schema.ts';
+import type { BudgetsClient } from '../grpc/generated/qshim/v1/Budgets.ts';
 import type { EventsClient } from '../grpc/generated/qshim/v1/Events.ts';
 import type { ListSandboxesResponse__Output } from '../grpc/generated/qshim/v1/ListSandboxesResponse.ts';
 import type { ListVolumesResponse__Output } from '../grpc/generated/qshim/v1/ListVolumesResponse.ts';
@@ -41,6 +42,7 @@ export class Connection implements Disposable {
   readonly volumes: VolumesClient;
   readonly operations: OperationsClient;
   readonly stats: StatsClient;
+  readonly budgets: BudgetsClient;
   readonly events: EventsClient;
   readonly #options: ConnectionOptions;
 
@@ -54,6 +56,7 @@ export class Connection implements Disposable {
     this.volumes = new v1.Volumes(target, insecure, limits);
     this.operations = new v1.Operations(target, insecure, limits);
     this.stats = new v1.Stats(target, insecure, limits);
+    this.budgets = new v1.Budgets(target, insecure, limits);
     this.events = new v1.Events(target, insecure, limits);
   }
 
@@ -152,6 +155,7 @@ export class Connection implements Disposable {
     this.volumes.close();
     this.operations.close();
     this.stats.close();
+    this.budgets.close();
     this.events.close();
   }
 }

@@ -48,6 +48,7 @@ const BY_REASON: { readonly [R in Reason]?: Hint } = {
   VOLUME_PENDING: getVolume,
   OPERATION_IN_PROGRESS: (subject) =>
     `${command('operation list', subject.sandboxId, subject.volumeId)} shows how far it is`,
+  BUDGET_NOT_FOUND: () => '`qshim budget list` shows the budgets there are',
   OPERATION_NOT_FOUND: (subject) => `${command('operation list', subject.sandboxId)} shows the operations there are`,
   OPERATION_NOT_CANCELLABLE: (subject) => `${command('operation watch', subject.sandboxId)} shows when it ends`,
   GUEST_DRIVER_TIMEOUT: (subject) => `${command('sandbox console', subject.sandboxId)} shows what the guest says`,

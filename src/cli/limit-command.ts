@@ -22,6 +22,7 @@ Examples:
   qshim volume limit sb1 data --bps 20M --iops 500
   qshim volume limit sb1 data --bps-write 10M:40M:5
   qshim volume limit sb1 data --bps 50M --limit-group all-disks
+  qshim volume limit sb1 data --budget tenant-a --share 2
   qshim volume limit sb1 data --none`,
     )
     .action(async (sandboxId, volumeId, { none }, command) => {

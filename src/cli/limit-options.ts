@@ -3,7 +3,7 @@ import { InvalidArgumentError, Option, type CommandUnknownOpts } from '@commande
 import { parseSize, SIZE_FORM } from '../base/sizes.ts';
 import type { IoLimits } from '../grpc/generated/qshim/v1/IoLimits.ts';
 import { usageFailure } from './cli-failure.ts';
-import { present } from './options.ts';
+import { present, wholeNumber } from './options.ts';
 import { sizeInBytes } from './sizes.ts';
 
 /** A rate, and the burst that may come before it. */
@@ -45,6 +45,8 @@ function rateOf(text: string): Rate {
 export type LimitOptions = { readonly [K in Kind]?: Rate | undefined } & {
   readonly iopsSize?: number | undefined;
   readonly limitGroup?: string | undefined;
+  readonly budget?: string | undefined;
+  readonly share?: number | undefined;
 };
 
 export function addLimitOptions(command: CommandUnknownOpts): void {
@@ -55,6 +57,10 @@ export function addLimitOptions(command: CommandUnknownOpts): void {
       sizeInBytes(),
     ),
     new Option('--limit-group <name>', 'share the limits with the volumes of the sandbox that name it (default: none)'),
+    new Option('--budget <name>', 'draw on this budget of the daemon instead (default: none)'),
+    new Option('--share <n>', 'weight among those that draw on the budget (default: 1)').argParser(
+      wholeNumber(1, 1000),
+    ),
   ];
   for (const option of options) command.addOption(option.helpGroup('Limits of I/O:'));
 }
@@ -65,7 +71,14 @@ export function limitsOf(options: LimitOptions): IoLimits | undefined {
     const { rate, max, seconds } = options[kind] ?? {};
     return Object.entries(present({ [kind]: rate, [`${kind}Max`]: max, [`${kind}MaxLengthS`]: seconds }));
   });
-  const { iopsSize, limitGroup: group } = options;
+  const { iopsSize, limitGroup: group, budget, share } = options;
+  if (budget === undefined && share !== undefined) throw usageFailure('--share is of a budget: give --budget as well');
+  if (budget !== undefined) {
+    if (rates.length > 0 || iopsSize !== undefined || group !== undefined) {
+      throw usageFailure('--budget is instead of limits of its own');
+    }
+    return { budget, ...present({ share }) };
+  }
   if (rates.length > 0) return { ...Object.fromEntries(rates), ...present({ iopsSize, group }) };
   if (iopsSize === undefined && group === undefined) return undefined;
   throw usageFailure(

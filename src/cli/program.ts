@@ -6,6 +6,7 @@
  */
 import { Argument, Command, CommanderError, type CommandUnknownOpts } from '@commander-js/extra-typings';
 import { addBenchCommands } from './bench-commands.ts';
+import { addBudgetCommands } from './budget-commands.ts';
 import { CliFailure, usageFailure } from './cli-failure.ts';
 import { complete, completionScript, locate, SHELLS } from './completion.ts';
 import { addDoctorCommand } from './doctor-command.ts';
@@ -72,6 +73,7 @@ export function buildProgram(surroundings: Surroundings): { program: CommandUnkn
   addOperationCommands(program, session);
   addStatsCommands(program, session);
   addBenchCommands(program, session);
+  addBudgetCommands(program, session);
   addWatchCommand(program, session);
   addDoctorCommand(program, session);
   addHealthCommand(program, session);

@@ -100,6 +100,7 @@ function limitsText({ limits }: Volume): string {
   });
   if (parts.length === 0) return 'none';
   if (limits.iopsSize > 0) parts.push(`${bytesText(limits.iopsSize)} count as one operation`);
+  if (limits.budget !== '') parts.push(`by budget ${visible(limits.budget)}, share ${limits.share}`);
   if (limits.group !== '') parts.push(`shared in group ${visible(limits.group)}`);
   return parts.join(', ');
 }

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { loadPackageDefinition } from '@grpc/grpc-js';
 import { loadSync, type MessageTypeDefinition, type Options, type PackageDefinition } from '@grpc/proto-loader';
+import type { ProtoGrpcType as BudgetsGrpcType } from './generated/budgets.ts';
 import type { ProtoGrpcType as EventsGrpcType } from './generated/events.ts';
 import type { ProtoGrpcType as OperationsGrpcType } from './generated/operations.ts';
 import type { ProtoGrpcType as SandboxesGrpcType } from './generated/sandboxes.ts';
@@ -21,7 +22,9 @@ export const LOADER_OPTIONS: Options = {
 
 /** The API's descriptors, for server and clients. Reads the .proto files once, at start. */
 function loadApiDefinition(): PackageDefinition {
-  const files = ['sandboxes', 'volumes', 'operations', 'stats', 'events'].map((name) => `qshim/v1/${name}.proto`);
+  const files = ['sandboxes', 'volumes', 'operations', 'stats', 'budgets', 'events'].map(
+    (name) => `qshim/v1/${name}.proto`,
+  );
   return loadSync(files, LOADER_OPTIONS);
 }
 
@@ -30,7 +33,12 @@ export function loadStatusDefinition(): PackageDefinition {
   return loadSync(['google/rpc/status.proto'], LOADER_OPTIONS);
 }
 
-type ApiGrpcType = SandboxesGrpcType & VolumesGrpcType & OperationsGrpcType & StatsGrpcType & EventsGrpcType;
+type ApiGrpcType = SandboxesGrpcType &
+  VolumesGrpcType &
+  OperationsGrpcType &
+  BudgetsGrpcType &
+  StatsGrpcType &
+  EventsGrpcType;
 
 /** The typed client constructors and service definitions of qshim.v1. */
 export function loadApi(): ApiGrpcType {

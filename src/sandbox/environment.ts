@@ -3,6 +3,7 @@ import type { AcceleratorChoice } from '../qemu/accelerator.ts';
 import type { WarmPool } from '../template/pool.ts';
 import type { Templates } from '../template/templates.ts';
 import type { HoldBootImages } from '../volume/boot-images.ts';
+import type { IoBudgets } from './io-budgets.ts';
 import { afterReset, observe } from './observe.ts';
 import { Sandbox, type SandboxIdentity, type SandboxParts } from './sandbox.ts';
 import type { GuestAgent } from '../guest/agent.ts';
@@ -11,6 +12,7 @@ import type { GuestAgent } from '../guest/agent.ts';
 export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected' | 'afterReset'> {
   readonly accelerators: AcceleratorChoice;
   readonly cells: Cells;
+  readonly ioBudgets: IoBudgets;
   readonly templates: Templates;
   readonly pool: WarmPool;
   readonly holdImages: HoldBootImages;
@@ -18,6 +20,10 @@ export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected' | '
 
 /** A sandbox that is observed from its first connection on. @param agent as Sandbox takes it */
 export function makeSandbox(environment: SandboxEnvironment, identity: SandboxIdentity, agent?: GuestAgent): Sandbox {
-  const { config, log, events, claims, budgets, keys } = environment;
-  return new Sandbox({ config, log, events, claims, budgets, keys, onConnected: observe, afterReset }, identity, agent);
+  const { config, log, events, claims, budgets, keys, ioBudgets } = environment;
+  return new Sandbox(
+    { config, log, events, claims, budgets, keys, ioBudgets, onConnected: observe, afterReset },
+    identity,
+    agent,
+  );
 }

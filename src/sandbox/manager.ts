@@ -39,10 +39,11 @@ import { limitVolume } from '../volume/operations/limits.ts';
 import { presentSize } from '../volume/operations/present-size.ts';
 import { resizeVolume } from '../volume/operations/resize.ts';
 import { cancelOperation, operationNotFound } from '../volume/operations/slot.ts';
-import { completeLimits, type IoLimits } from '../volume/model/limits.ts';
 import { migrateVolume, pivotVolume, type MigrateRequest } from '../volume/operations/migrate.ts';
 import type { OperationView } from '../volume/model/operation.ts';
 import type { Lease } from '../volume/model/lease.ts';
+import { completeDraw, type RequestedDraw } from '../volume/model/draw.ts';
+import { completeLimits, isLimited, type IoLimits } from '../volume/model/limits.ts';
 import { causeFrom, type VolumeState } from '../volume/model/state.ts';
 import { renewLease } from '../volume/renew-lease.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
@@ -52,6 +53,7 @@ import { bootSandbox, newUuid } from './boot.ts';
 import { makeSandbox, type SandboxEnvironment } from './environment.ts';
 import { limitLogs } from './log-limit.ts';
 import type { Sandbox, SandboxSnapshot } from './sandbox.ts';
+import type { IoBudgets } from './io-budgets.ts';
 import { completeSandboxSpec, poolKind, type RequestedSandboxSpec, type SandboxSpec } from './spec.ts';
 import { pauseSandbox, rebootSandbox, resumeSandbox } from './power.ts';
 import { stoppedAgain, successorOf } from './start-again.ts';
@@ -98,6 +100,11 @@ export class SandboxManager {
     return this.#environment.events;
   }
 
+  /** The daemon's budgets of I/O. */
+  get ioBudgets(): IoBudgets {
+    return this.#environment.ioBudgets;
+  }
+
   /** How often counters are looked at, in ms; 0: only when a caller asks. */
   get statsPeriodMs(): number {
     return this.#environment.config.stats_period_ms;
@@ -107,6 +114,7 @@ export class SandboxManager {
   async start(): Promise<void> {
     const { config } = this.#environment;
     await clearBareQemus(config, this.#environment.log);
+    await this.#environment.ioBudgets.start(() => this.#sandboxes.values());
     for (const { sandbox, booting, again } of await adoptAll(this.#environment)) {
       this.#sandboxes.set(sandbox.id, sandbox);
       if (booting === undefined) continue;
@@ -636,12 +644,13 @@ export class SandboxManager {
   async setLimits(
     sandboxId: string,
     volumeId: string,
-    requested: Partial<IoLimits>,
+    { limits: requested, draw: requestedDraw }: { readonly limits: Partial<IoLimits>; readonly draw: RequestedDraw },
     callerWait: AbortSignal,
   ): Promise<VolumeSnapshot> {
     const limits = completeLimits(requested, 'limits');
+    const draw = completeDraw(requestedDraw, 'limits', isLimited(limits));
     const sandbox = this.#find(sandboxId);
-    return await limitVolume(sandbox, this.#findVolume(sandbox, volumeId), { limits, callerWait });
+    return await limitVolume(sandbox, this.#findVolume(sandbox, volumeId), { limits, draw, callerWait });
   }
 
   /** Labels of a sandbox that is there, and since when it is; undefined when there is none of that id. */

@@ -29,7 +29,7 @@ import type { BootImages } from '../volume/boot-images.ts';
 import { DriverWatch } from '../volume/driver-wait.ts';
 import { Fence } from '../volume/fence.ts';
 import { GuestAddresses } from '../volume/guest-addresses.ts';
-import type { VolumeHost } from '../volume/host.ts';
+import type { VolumeHost, Budgets } from '../volume/host.ts';
 import { IoErrors } from '../volume/io-errors.ts';
 import { Leases } from '../volume/leases.ts';
 import type { Cause } from '../volume/model/state.ts';
@@ -56,6 +56,7 @@ export interface SandboxParts {
   readonly claims: BackingClaims;
   readonly budgets: HostBudget;
   readonly keys: KeySource;
+  readonly ioBudgets: Budgets;
   /** Called with each new connection to QEMU before anybody else gets it (observe.ts). */
   readonly onConnected: (sandbox: Sandbox, client: QmpClient) => Promise<void>;
   /** Called after a reset of the guest was seen, or several (observe.ts). */
@@ -292,6 +293,11 @@ export class Sandbox implements VolumeHost {
 
   get keys(): KeySource {
     return this.#parts.keys;
+  }
+
+  /** The daemon's budgets of I/O. */
+  get ioBudgets(): Budgets {
+    return this.#parts.ioBudgets;
   }
 
   get vcpus(): number {

@@ -2,6 +2,7 @@ import { ShimError } from '../base/errors.ts';
 import { checkId } from '../base/ids.ts';
 import type { Config } from '../config.ts';
 import { asShimError } from '../qmp/errors.ts';
+import type { Budgets } from './host.ts';
 import type { Inspection } from './source/module.ts';
 import type { Lease } from './model/lease.ts';
 import { moduleOf, type SourceSpec } from './source/registry.ts';
@@ -17,6 +18,7 @@ export interface Admitting {
   readonly unresponsive: boolean;
   readonly vcpus: number;
   readonly volumes: VolumeStore;
+  readonly ioBudgets: Pick<Budgets, 'refusal'>;
   readonly config: Config;
   /** Of its QEMU; undefined while that is not known. */
   readonly blockDrivers: ReadonlySet<string> | undefined;
@@ -93,6 +95,8 @@ export async function* reasonsAgainst(
   }
   if (isRepeat(admission)) return;
   yield* sandbox.volumes.refusals(volumeId, spec, admission.source, others);
+  const unaffordable = spec.draw && sandbox.ioBudgets.refusal(spec.draw.budget);
+  if (unaffordable !== undefined) yield unaffordable;
 }
 
 /** Why a sandbox takes no volumes now, if it does not. */

@@ -114,7 +114,7 @@ export async function settle(
   watch: Stopwatch,
 ): Promise<void> {
   await limitAttached(host, volume);
-  if (volume.spec.limits !== undefined) watch.lap('limits');
+  if (volume.spec.limits !== undefined || volume.spec.draw !== undefined) watch.lap('limits');
   for (;;) {
     const { boot } = host;
     const guest = await settleInGuest(host, volume, key, deadline, watch);

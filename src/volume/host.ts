@@ -1,4 +1,5 @@
 import type { Deadline } from '../base/deadline.ts';
+import type { ShimError } from '../base/errors.ts';
 import type { Logger } from '../base/log.ts';
 import type { Config } from '../config.ts';
 import type { GuestAgent } from '../guest/agent.ts';
@@ -33,10 +34,18 @@ export interface Fences {
   untilSettled(slot: Slot, deadline: Deadline): Promise<boolean>;
 }
 
+/** Splits the daemon's budgets of I/O among the volumes that draw on them (sandbox/io-budgets.ts). */
+export interface Budgets {
+  refusal(name: string): ShimError | undefined;
+  admit(volume: Volume): Promise<void>;
+}
+
 /** Holds disks to limits of I/O (throttles.ts). */
 export interface Limiter {
   set(volume: Volume, limits: IoLimits): Promise<void>;
+  share(parts: ReadonlyMap<Volume, IoLimits>): Promise<void>;
   settleAll(qmp: QmpClient): Promise<void>;
+  readonly looked: boolean;
 }
 
 /** What the guest's kernel announces (guest/guest-events.ts). */
@@ -66,7 +75,7 @@ export interface VolumeHost extends GuestBoot {
   readonly labels: Readonly<Record<string, string>>;
   readonly log: Logger;
   readonly config: Config;
-  readonly link: Pick<QmpLink, 'ready' | 'within'>;
+  readonly link: Pick<QmpLink, 'ready' | 'within' | 'current'>;
   readonly agent: GuestAgent;
   readonly volumes: VolumeStore;
   readonly addresses: GuestAddresses;
@@ -84,6 +93,8 @@ export interface VolumeHost extends GuestBoot {
   readonly fence: Fences;
   /** By which QEMU holds disks to limits. */
   readonly throttles: Limiter;
+  /** The daemon's budgets of I/O. */
+  readonly ioBudgets: Budgets;
   /** By which a confined QEMU reaches servers. */
   readonly relays: Pick<Relays, 'start' | 'ensure' | 'end' | 'adopt' | 'serverOf' | 'endUnused' | 'sockets'>;
   /** What QEMU counts. */

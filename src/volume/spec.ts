@@ -15,6 +15,7 @@ import {
   type MountSpec,
   type RequestedDisk,
 } from './model/disk.ts';
+import { completeDraw, drawSchema, NO_DRAW, type Draw, type RequestedDraw } from './model/draw.ts';
 import {
   completeEncryption,
   encryptionSchema,
@@ -37,6 +38,8 @@ export interface VolumeSpec extends DiskSpec {
   readonly encryption: EncryptionSpec | undefined;
   /** Left out: none, as in records of the version before. */
   readonly limits?: IoLimits | undefined;
+  /** Left out: it draws on no budget. */
+  readonly draw?: Draw | undefined;
 }
 
 /** As the journal keeps it. */
@@ -45,6 +48,7 @@ export const volumeSpecSchema: z.ZodType<VolumeSpec> = diskSchema.extend({
   mount: maybe(mountSchema),
   encryption: maybe(encryptionSchema),
   limits: ioLimitsSchema.optional(),
+  draw: drawSchema.optional(),
 });
 
 /** As VolumeSpec, where empty strings, zeroes and undefined ask for the default. */
@@ -53,6 +57,7 @@ export interface RequestedSpec extends RequestedDisk {
   readonly mount: MountSpec | undefined;
   readonly encryption?: RequestedEncryption | undefined;
   readonly limits?: Partial<IoLimits> | undefined;
+  readonly draw?: RequestedDraw | undefined;
 }
 
 /**
@@ -76,6 +81,7 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
   const mount = requested.mount && checkMount(requested.mount, readOnly);
   const encryption = requested.encryption && completeEncryption(requested.encryption, { readOnly, source: module });
   const limits = completeLimits(requested.limits ?? {}, 'spec.limits');
+  const draw = completeDraw(requested.draw ?? NO_DRAW, 'spec.limits', isLimited(limits));
   checkContradictions(disk);
   if (mount?.partition !== undefined && encryption?.kind === 'guest-luks2') {
     throw invalidArgument('spec.mount.partition', mount.partition, 'guest_luks2 encrypts the whole disk');
@@ -83,7 +89,7 @@ export function completeSpec(requested: RequestedSpec, serial: string, vcpus: nu
   if (disk.aio !== 'auto' && !module.aioModes(disk, true).includes(disk.aio)) {
     throw invalidArgument('spec.aio', disk.aio, `${module.apiName} has no such mode: leave it to auto`);
   }
-  return { ...disk, source, mount, encryption, ...(isLimited(limits) && { limits }) };
+  return { ...disk, source, mount, encryption, ...(isLimited(limits) && { limits }), ...(draw && { draw }) };
 }
 
 /** The serial of a volume that was given none: its id where that fits, else the first bytes of the id's SHA-256. */

@@ -24,6 +24,7 @@ import type { Volume } from './volume.ts';
 export class Throttles implements Limiter {
   readonly #host: VolumeHost;
   readonly #turn = new BoundedMutex('I/O limits', 0);
+  #looked = false;
 
   constructor(host: VolumeHost) {
     this.#host = host;
@@ -46,6 +47,35 @@ export class Throttles implements Limiter {
     if (!isDeepStrictEqual(seen, limits)) throw limitsFailed(volume, `QEMU shows ${limitsText(seen)} afterwards`);
   }
 
+  /** Whether what QEMU holds the disks of this VM to was looked at by this daemon. */
+  get looked(): boolean {
+    return this.#looked;
+  }
+
+  /**
+   * Holds volumes that draw on a budget to their parts of it, as `set` does for one. Those that do not any more, when
+   * their turn comes, are left alone.
+   * @throws ShimError as `set`; UNAVAILABLE / QMP_LOST while there is no connection
+   */
+  async share(parts: ReadonlyMap<Volume, IoLimits>): Promise<void> {
+    const budgets = new Map([...parts.keys()].map((volume) => [volume, volume.draw?.budget]));
+    using _turn = await this.#turn.acquire();
+    const qmp = this.#host.link.current;
+    const ours = [...parts].filter(([volume]) => volume.draw?.budget === budgets.get(volume) && !volume.isRemoved());
+    await Promise.all(
+      ours.map(async ([volume, limits]) => {
+        if (!isDeepStrictEqual(volume.limits, limits)) await send(qmp, volume, limits);
+      }),
+    );
+    const seen = this.#note(await this.#look(qmp));
+    for (const [volume, limits] of ours) {
+      const now = seen.get(volume);
+      if (now !== undefined && !isDeepStrictEqual(now, limits) && volume.draw !== undefined) {
+        throw limitsFailed(volume, `QEMU shows ${limitsText(now)} afterwards`);
+      }
+    }
+  }
+
   /**
    * For a connection that is new: what the records say is set again where QEMU does not show it. A volume whose limits
    * are being changed, and its group, are left to that operation. Never throws but for a connection that has ended.
@@ -53,13 +83,20 @@ export class Throttles implements Limiter {
   async settleAll(qmp: QmpClient): Promise<void> {
     const { volumes, log } = this.#host;
     const limited = volumes.all().filter(({ state, limits }) => state.state === 'attached' && limits !== undefined);
-    if (limited.length === 0) return;
+    if (limited.length === 0) {
+      this.#looked = true;
+      return;
+    }
     using _turn = await this.#turn.acquire();
     const seen = await this.#look(qmp);
     const changing = limited.flatMap(({ operation }) => (operation?.kind === 'limit' ? operation.limits.group : []));
     for (const volume of limited) {
       const { id: volumeId, operation, limits = UNLIMITED } = volume;
-      const left = operation?.kind === 'limit' || (limits.group !== '' && changing.includes(limits.group));
+      // Those of a budget are what it makes of what QEMU shows.
+      const left =
+        volume.draw !== undefined ||
+        operation?.kind === 'limit' ||
+        (limits.group !== '' && changing.includes(limits.group));
       if (left || !seen.has(volume) || isDeepStrictEqual(seen.get(volume), limits)) continue;
       log.warn({ volumeId, limits: limitsText(limits) }, 'I/O limits are not those of the record; set again');
       await send(qmp, volume, limits).catch((error: unknown) => {
@@ -68,6 +105,7 @@ export class Throttles implements Limiter {
       });
     }
     this.#note(await this.#look(qmp));
+    this.#looked = true;
   }
 
   /** What QEMU holds each volume to that has a disk there. */

@@ -4,6 +4,7 @@ import type { Timing } from '../base/stopwatch.ts';
 import type { DiskArrival } from '../guest/disk-arrivals.ts';
 import type { Seat } from './front-end/module.ts';
 import type { AioMode } from './model/disk.ts';
+import type { Draw } from './model/draw.ts';
 import type { Emptiness } from './model/emptiness.ts';
 import type { EncryptionView, ImageCreation } from './model/encryption.ts';
 import {
@@ -69,6 +70,7 @@ export interface VolumeSnapshot extends VolumeIdentity {
   readonly operations: readonly OperationView[];
   readonly limits: IoLimits | undefined;
   readonly lease: Lease | undefined;
+  readonly draw: Draw | undefined;
 }
 
 /** How a medium is copied to another. */
@@ -156,6 +158,7 @@ export class Volume {
       ...NO_OPERATION,
       limits: undefined,
       lease: options.lease,
+      draw: undefined,
       health: { failing: false, errors: 0 },
     };
     return new Volume(identity, options, facts, options.look);
@@ -164,7 +167,7 @@ export class Volume {
   /** One that the journal, or QEMU, knows. */
   static restore(record: VolumeRecord, options: VolumeOptions & { readonly sandboxId: string }): Volume {
     const { state, times, sizeBytes, aio, mounted, encryption, creating, ...others } = record;
-    const { operation, operationTag, outcomes = [], limits, lease, ...rest } = others;
+    const { operation, operationTag, outcomes = [], limits, lease, draw, ...rest } = others;
     const { medium = 0, otherMedia = [], ...identity } = rest;
     const facts: VolumeFacts = {
       ...{ state, times, timings: [], sizeBytes, aio, encryption, creating, job: undefined },
@@ -173,6 +176,7 @@ export class Volume {
       operationTag: operation === undefined ? undefined : (operationTag ?? { id: randomUUID(), startedMs: Date.now() }),
       heldBy: undefined,
       limits,
+      draw,
       // The resize that was under way may have been seen to give more than it asked for.
       askedBytes: operation?.kind === 'resize' ? operation.sizeBytes : undefined,
       guest: 'guest' in state ? state.guest : undefined,
@@ -264,6 +268,10 @@ export class Volume {
 
   get outcomes(): readonly Outcome[] {
     return this.#facts.outcomes;
+  }
+
+  get draw(): Draw | undefined {
+    return this.#facts.draw;
   }
 
   get limits(): IoLimits | undefined {
@@ -486,7 +494,7 @@ export class Volume {
     const { sandboxId: _sandboxId, ...identity } = this.#identity;
     const { medium } = this.#names;
     const { state, times, sizeBytes, aio, made, encryption, creating } = this.#facts;
-    const { operation, operationTag, outcomes, limits, lease } = this.#facts;
+    const { operation, operationTag, outcomes, limits, lease, draw } = this.#facts;
     return {
       ...identity,
       ...{ state, times, sizeBytes, aio, mounted: made.mapping || made.mount, encryption, creating },
@@ -497,15 +505,16 @@ export class Volume {
       ...(medium === 0 ? {} : { medium }),
       ...(this.#otherMedia.length === 0 ? {} : { otherMedia: this.#otherMedia }),
       ...(lease === undefined ? {} : { lease }),
+      ...(draw === undefined ? {} : { draw }),
     };
   }
 
   snapshot(): VolumeSnapshot {
-    const { state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits, lease } = this.#facts;
+    const { state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits, lease, draw } = this.#facts;
     return {
       ...this.identity,
       operations: operationViews(this.#facts),
-      ...{ state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits, lease },
+      ...{ state, sizeBytes, guest, aio, times, timings, health, encryption, job, limits, lease, draw },
       pciPath: pciPath(this.identity.slot),
       cause: causeOf(state),
     };

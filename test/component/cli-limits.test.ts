@@ -7,6 +7,7 @@ import { run } from '../support/run-qshim.ts';
 /** `qshim volume limit`, and the same options of attach, against an API that only takes them down. */
 
 const MIB = 1024 * 1024;
+const NONE = { ...UNLIMITED, budget: '', share: 0 };
 
 function limitsOf(request: unknown): object {
   const { limits, spec } = request as { readonly limits?: object; readonly spec?: { readonly limits: object } };
@@ -21,17 +22,18 @@ describe('limits on the command line', { timeout: 60_000 }, () => {
       [['--bps-write', '10M:40M:5'], { bpsWrite: 10 * MIB, bpsWriteMax: 40 * MIB, bpsWriteMaxLengthS: 5 }],
       [['--iops-read', '10:20', '--iops-size', '16K'], { iopsRead: 10, iopsReadMax: 20, iopsSize: 16_384 }],
       [['--bps-read', '1M', '--limit-group', 'disks'], { bpsRead: MIB, group: 'disks' }],
+      [['--budget', 'tenant', '--share', '3'], { budget: 'tenant', share: 3 }],
       [['--none'], {}],
     ];
     for (const [options, sent] of cases) {
       const set = await run(['volume', 'limit', 'sb1', 'vol1', ...options], { socket: api.socketPath });
       assert.equal(set.exitCode, 0, set.stderr);
-      assert.deepEqual({ ...UNLIMITED, ...limitsOf(api.lastRequest) }, { ...UNLIMITED, ...sent });
+      assert.deepEqual({ ...NONE, ...limitsOf(api.lastRequest) }, { ...NONE, ...sent });
       if (options[0] === '--none') continue;
       const attach = ['volume', 'attach', 'sb1', 'vol1', '--raw', '/a.img', ...options];
       const attached = await run(attach, { socket: api.socketPath });
       assert.equal(attached.exitCode, 0, attached.stderr);
-      assert.deepEqual({ ...UNLIMITED, ...limitsOf(api.lastRequest) }, { ...UNLIMITED, ...sent });
+      assert.deepEqual({ ...NONE, ...limitsOf(api.lastRequest) }, { ...NONE, ...sent });
     }
   });
 
@@ -49,6 +51,8 @@ describe('limits on the command line', { timeout: 60_000 }, () => {
       [],
       ['--none', '--bps', '1M'],
       ['--limit-group', 'a'],
+      ['--share', '2'],
+      ['--budget', 'a', '--bps', '1M'],
       ['--bps', '0'],
       ['--bps', '1M:2M:3:4'],
       ['--iops', 'x'],
@@ -58,5 +62,18 @@ describe('limits on the command line', { timeout: 60_000 }, () => {
       assert.equal(exitCode, 2, options.join(' '));
     }
     assert.equal(api.lastRequest, undefined);
+  });
+
+  it('budgets are set, shown with what each volume has of them, listed and deleted', async () => {
+    await using api = await FakeApi.start();
+    const socket = { socket: api.socketPath };
+    const set = await run(['budget', 'set', 'tenant', '--bps', '8M'], socket);
+    assert.equal(set.exitCode, 0, set.stderr);
+    assert.deepEqual(api.lastRequest, { name: 'tenant', iops: 0, bps: 8 * MIB });
+    assert.match(set.stdout.toString(), /^tenant: iops -, bps 8.*\/s$/m);
+    assert.match(set.stdout.toString(), /^sb1 +vol1 +3 +- +8.*\/s$/m);
+    assert.match((await run(['budget', 'list'], socket)).stdout.toString(), /^tenant +- +8.*\/s +1$/m);
+    assert.equal((await run(['budget', 'get', 'tenant'], socket)).exitCode, 0);
+    assert.match((await run(['budget', 'delete', 'tenant'], socket)).stdout.toString(), /tenant: deleted/);
   });
 });

@@ -14,7 +14,7 @@ import { until } from '../support/until.ts';
 
 const MIB = 1024 * 1024;
 const SET = 'block_set_io_throttle';
-const all = (limits: Partial<typeof UNLIMITED>): object => ({ ...UNLIMITED, ...limits });
+const all = (limits: Partial<typeof UNLIMITED>): object => ({ ...UNLIMITED, budget: '', share: 0, ...limits });
 
 function limit(rig: FakeVmRig, volumeId: string, limits: IoLimits | null): Promise<Volume__Output> {
   return call((done) => rig.client.volumes.setLimits({ sandboxId: 'one', volumeId, limits }, done));

@@ -51,7 +51,7 @@ await describe('reflection, to a strict client', { skip }, async () => {
       [
         ...REFLECTION,
         'grpc.health.v1.Health',
-        ...['Events', 'Operations', 'Sandboxes', 'Stats', 'Volumes'].map((name) => `qshim.v1.${name}`),
+        ...['Budgets', 'Events', 'Operations', 'Sandboxes', 'Stats', 'Volumes'].map((name) => `qshim.v1.${name}`),
       ].sort(),
     );
     assert.ok(methods['qshim.v1.Volumes']?.includes('AttachMany'));
@@ -59,7 +59,9 @@ await describe('reflection, to a strict client', { skip }, async () => {
       'google/protobuf/timestamp.proto',
       'grpc/health/v1/health.proto',
       ...REFLECTION_FILES,
-      ...['common', 'events', 'operations', 'sandboxes', 'stats', 'volumes'].map((name) => `qshim/v1/${name}.proto`),
+      ...['budgets', 'common', 'events', 'operations', 'sandboxes', 'stats', 'volumes'].map(
+        (name) => `qshim/v1/${name}.proto`,
+      ),
     ]);
     const sandbox = messages['qshim.v1.Sandbox'];
     assert.equal(sandbox?.['created_at'], 'google.protobuf.Timestamp');

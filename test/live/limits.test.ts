@@ -1,11 +1,13 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import type { Budget__Output } from '../../src/grpc/generated/qshim/v1/Budget.ts';
 import type { IoLimits } from '../../src/grpc/generated/qshim/v1/IoLimits.ts';
 import type { Volume__Output } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import { TestDaemon, call } from '../support/daemon.ts';
 import { realVmSkipReason } from '../support/guest-image.ts';
 import { ratesOver, type CountedDisk } from '../support/io-rates.ts';
+import { until } from '../support/until.ts';
 
 /**
  * Rates, measured: guests write as much as they can, and QEMU counts what gets through. The limits are so low that a
@@ -47,7 +49,7 @@ await describe('limits of I/O, measured', { skip, timeout: 600_000 }, async () =
 
   /** Writes to the disk without an end, in requests of so many bytes that the guest does not join. */
   async function write({ sandboxId, guestDevice: device }: Volume__Output, bytes: number): Promise<void> {
-    const dd = `dd if=/dev/zero of=${device} bs=${bytes} count=${(32 * MIB) / bytes} oflag=direct`;
+    const dd = `dd if=/dev/zero of=${device} bs=${bytes} count=${(16 * MIB) / bytes} oflag=direct`;
     const loop = `(while [ -e /run/write${device.replaceAll('/', '-')} ]; do ${dd} 2>/dev/null || exit; done) >/dev/null 2>&1 &`;
     await daemon.client.guest(sandboxId, `touch /run/write${device.replaceAll('/', '-')}; ${loop}`);
   }
@@ -104,4 +106,39 @@ await describe('limits of I/O, measured', { skip, timeout: 600_000 }, async () =
     }
     await detach(...volumes);
   });
+
+  await it('a budget over two sandboxes: within 10 % of it, by shares, and what one does not use the other has', async () => {
+    const budget = 4 * MIB;
+    await call((done) => daemon.client.budgets.set({ name: 'tenant', bps: budget }, done));
+    const light = await attach('one', 'light', { budget: 'tenant', share: 1 });
+    const heavy = await attach('two', 'heavy', { budget: 'tenant', share: 3 });
+    const disks = [light, heavy].map(disk);
+    for (const volume of [light, heavy]) await write(volume, 64 * KIB);
+    await ratesOver(SETTLED_MS, disks);
+    const both = await ratesOver(MEASURED_MS, disks);
+    assertWithin(0.1, 'bytes a second of the budget', sumOf(both), budget);
+    for (const [index, fair] of [budget / 4, (3 * budget) / 4].entries()) {
+      const bytes = both[index]?.bytes ?? 0;
+      process.stdout.write(`measured member ${index}: ${Math.round((bytes / fair) * 100)} % of its share\n`);
+      assert.ok(bytes >= 0.8 * fair, `member ${index} got ${bytes} of ${fair}`);
+    }
+    await stopWriting(heavy);
+    await until('the daemon has seen that it is idle', async () => {
+      const { members } = await call<Budget__Output>((done) => daemon.client.budgets.get({ name: 'tenant' }, done));
+      return members.some(({ volumeId, bps }) => volumeId === 'light' && bps > 0.9 * budget);
+    });
+    const alone = await ratesOver(MEASURED_MS, disks);
+    assertWithin(0.1, 'bytes a second of the one that is left', sumOf(alone), budget);
+    await write(heavy, 64 * KIB);
+    await ratesOver(2 * SETTLED_MS, disks);
+    const awake = await ratesOver(MEASURED_MS, disks);
+    assertWithin(0.1, 'bytes a second of the budget, awake again', sumOf(awake), budget);
+    const bytes = awake[1]?.bytes ?? 0;
+    assert.ok(bytes >= (0.8 * 3 * budget) / 4, `the one that woke up got ${bytes}`);
+    await detach(light, heavy);
+  });
 });
+
+function sumOf(rates: readonly { readonly bytes: number }[]): number {
+  return rates.reduce((sum, { bytes }) => sum + bytes, 0);
+}

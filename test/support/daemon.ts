@@ -17,6 +17,7 @@ import type { VolumePlan__Output } from '../../src/grpc/generated/qshim/v1/Volum
 import type { AttachVolumeRequest } from '../../src/grpc/generated/qshim/v1/AttachVolumeRequest.ts';
 import type { CreateSandboxRequest } from '../../src/grpc/generated/qshim/v1/CreateSandboxRequest.ts';
 import type { DetachVolumeRequest } from '../../src/grpc/generated/qshim/v1/DetachVolumeRequest.ts';
+import type { BudgetsClient } from '../../src/grpc/generated/qshim/v1/Budgets.ts';
 import type { EventsClient } from '../../src/grpc/generated/qshim/v1/Events.ts';
 import type { OperationsClient } from '../../src/grpc/generated/qshim/v1/Operations.ts';
 import type { ExecResponse__Output } from '../../src/grpc/generated/qshim/v1/ExecResponse.ts';
@@ -40,7 +41,7 @@ const START_TIMEOUT_MS = 60_000;
 
 /** Names in a state directory that stay when there are no sandboxes. */
 const DAEMON_FILES: ReadonlySet<string> = new Set([
-  ...['lock.sock', 'events.jsonl', '.audit.jsonl', '.audit.jsonl.1', 'boot-id', '.containerd'],
+  ...['lock.sock', 'events.jsonl', '.audit.jsonl', '.audit.jsonl.1', 'boot-id', '.containerd', '.io-budgets.json'],
   basename(sandboxesDirectory('/')),
 ]);
 
@@ -93,10 +94,11 @@ export class ApiClient implements Disposable {
   readonly volumes: VolumesClient;
   readonly operations: OperationsClient;
   readonly stats: StatsClient;
+  readonly budgets: BudgetsClient;
   readonly events: EventsClient;
 
   constructor(socket: string) {
-    const { Sandboxes, Volumes, Operations, Stats, Events } = loadApi().qshim.v1;
+    const { Sandboxes, Volumes, Operations, Stats, Budgets, Events } = loadApi().qshim.v1;
     // A channel of its own for each client: grpc-js would share one between equal addresses.
     const options = { 'grpc.use_local_subchannel_pool': 1 };
     const address = `unix:${socket}`;
@@ -104,6 +106,7 @@ export class ApiClient implements Disposable {
     this.volumes = new Volumes(address, credentials.createInsecure(), options);
     this.operations = new Operations(address, credentials.createInsecure(), options);
     this.stats = new Stats(address, credentials.createInsecure(), options);
+    this.budgets = new Budgets(address, credentials.createInsecure(), options);
     this.events = new Events(address, credentials.createInsecure(), options);
   }
 
@@ -180,6 +183,7 @@ export class ApiClient implements Disposable {
     this.volumes.close();
     this.operations.close();
     this.stats.close();
+    this.budgets.close();
     this.events.close();
   }
 }

@@ -17,6 +17,8 @@ import type { Event } from '../../src/grpc/generated/qshim/v1/Event.ts';
 import type { EventsHandlers } from '../../src/grpc/generated/qshim/v1/Events.ts';
 import type { Sandbox } from '../../src/grpc/generated/qshim/v1/Sandbox.ts';
 import type { Operation } from '../../src/grpc/generated/qshim/v1/Operation.ts';
+import type { Budget } from '../../src/grpc/generated/qshim/v1/Budget.ts';
+import type { BudgetsHandlers } from '../../src/grpc/generated/qshim/v1/Budgets.ts';
 import type { OperationsHandlers } from '../../src/grpc/generated/qshim/v1/Operations.ts';
 import type { GetStatsResponse } from '../../src/grpc/generated/qshim/v1/GetStatsResponse.ts';
 import type { StatsHandlers } from '../../src/grpc/generated/qshim/v1/Stats.ts';
@@ -78,6 +80,11 @@ export const VOLUME: Volume = {
   attachedAt: { seconds: 1_767_323_046, nanos: 1_000 },
 };
 
+const BUDGET: Budget = {
+  ...{ name: 'tenant', iops: 0, bps: 8 * 1024 * 1024 },
+  members: [{ sandboxId: 'sb1', volumeId: 'vol1', share: 3, iops: 0, bps: 8 * 1024 * 1024 }],
+};
+
 export const EVENTS: readonly Event[] = [
   { sequence: 7, time: { seconds: 1_767_323_045, nanos: 0 }, sandboxId: 'sb1', type: 'sandbox.running' },
   {
@@ -136,6 +143,7 @@ export class FakeApi implements AsyncDisposable {
     this.#server.addService(v1.Volumes.service, this.#volumes());
     this.#server.addService(v1.Operations.service, this.#operations());
     this.#server.addService(v1.Stats.service, this.#statsService());
+    this.#server.addService(v1.Budgets.service, this.#budgets());
     this.#server.addService(v1.Events.service, this.#events());
     this.health.addToServer(this.#server);
   }
@@ -257,6 +265,15 @@ export class FakeApi implements AsyncDisposable {
       Get: this.#unary('Volumes.Get', VOLUME),
       List: this.#unary('Volumes.List', { volumes: [VOLUME] }),
       Watch: this.#streaming('Volumes.Watch', () => []),
+    };
+  }
+
+  #budgets(): BudgetsHandlers {
+    return {
+      Set: this.#unary('Budgets.Set', BUDGET),
+      Get: this.#unary('Budgets.Get', BUDGET),
+      List: this.#unary('Budgets.List', { budgets: [BUDGET] }),
+      Delete: this.#unary('Budgets.Delete', {}),
     };
   }
 

@@ -11,6 +11,7 @@ import { holdBootImages, type HoldBootImages } from '../../src/volume/boot-image
 import { BackingClaims } from '../../src/volume/claims.ts';
 import { EventLog } from '../../src/store/events.ts';
 import { settleDirectories } from '../../src/sandbox/directories.ts';
+import { IoBudgets } from '../../src/sandbox/io-budgets.ts';
 import { SandboxManager } from '../../src/sandbox/manager.ts';
 import { WarmPool } from '../../src/template/pool.ts';
 import { Templates } from '../../src/template/templates.ts';
@@ -91,7 +92,21 @@ async function startManager(config: Config, log: Logger): Promise<[SandboxManage
   const pool = owned.use(new WarmPool(config, log, templates, budgets, cells, holdImages));
   // Nothing here asks for a key.
   const keys: KeySource = { fetch: () => Promise.reject(new Error('no keys')) };
-  const parts = { config, log, events, claims, budgets, accelerators, cells, templates, pool, keys, holdImages };
+  const ioBudgets = owned.use(new IoBudgets(config, log));
+  const parts = {
+    config,
+    log,
+    events,
+    claims,
+    budgets,
+    accelerators,
+    cells,
+    templates,
+    pool,
+    keys,
+    holdImages,
+    ioBudgets,
+  };
   const manager = new SandboxManager(parts);
   await manager.start();
   owned.defer(() => manager.release());

@@ -30,7 +30,7 @@ const DOORS = [
     ACCESS,
     {
       ...{ Sandboxes: v1.Sandboxes, Volumes: v1.Volumes, Operations: v1.Operations },
-      ...{ Stats: v1.Stats, Events: v1.Events },
+      ...{ Stats: v1.Stats, Budgets: v1.Budgets, Events: v1.Events },
     },
   ],
   [CONTAINERD_ACCESS, { Controller: services.sandbox.v1.Controller, Task: task.v3.Task }],

@@ -126,6 +126,7 @@ function volumeIn(state: VolumeState, changes: Partial<VolumeSnapshot> = {}): Vo
     encryption: undefined,
     job: undefined,
     limits: undefined,
+    draw: undefined,
     state,
     pciPath: pciPath(slot),
     guest: 'guest' in state ? state.guest : undefined,
@@ -239,7 +240,8 @@ describe('what requests may say', () => {
       writeErrors: undefined,
       readErrors: undefined,
       encryption: undefined,
-      limits: undefined,
+      limits: {},
+      draw: { budget: '', share: 0 },
     });
     assert.deepEqual(sandboxSpecFrom(null), {
       vcpus: 0,

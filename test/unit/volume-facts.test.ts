@@ -27,6 +27,7 @@ const FACTS: VolumeFacts = {
     ...NO_OPERATION,
     job: undefined,
     limits: undefined,
+    draw: undefined,
     heldBy: undefined,
     lease: undefined,
     health: { failing: false, errors: 0 },

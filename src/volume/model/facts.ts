@@ -3,6 +3,7 @@ import { z } from 'zod';
 import type { Timing } from '../../base/stopwatch.ts';
 import { aioModeSchema, type AioMode } from './disk.ts';
 import { encryptionViewSchema, imageCreationSchema, type EncryptionView, type ImageCreation } from './encryption.ts';
+import { drawSchema, type Draw } from './draw.ts';
 import { ioLimitsSchema, limitsText, UNLIMITED, type IoLimits } from './limits.ts';
 import { begun, isLeaseInput, leaseSchema, observeLease, type Lease, type LeaseInput } from './lease.ts';
 import { maybe } from './maybe.ts';
@@ -77,6 +78,8 @@ export interface VolumeFacts extends OperationFacts {
   readonly creating: ImageCreation | undefined;
   /** What QEMU was seen to hold its I/O to; undefined: it was never limited. */
   readonly limits: IoLimits | undefined;
+  /** The budget of the daemon's that decides on its limits. */
+  readonly draw: Draw | undefined;
   /** The job that QEMU works on for it. */
   readonly job: JobProgress | undefined;
   readonly health: VolumeHealth;
@@ -97,6 +100,7 @@ export const factsSchema = z.object({
   outcomes: z.array(outcomeSchema).readonly().optional(),
   limits: ioLimitsSchema.optional(),
   lease: leaseSchema.optional(),
+  draw: drawSchema.optional(),
 });
 
 export type VolumeInput =
@@ -117,6 +121,8 @@ export type VolumeInput =
   /** QEMU was seen to hold its I/O to this. */
   | { readonly kind: 'limited'; readonly limits: IoLimits }
   | LeaseInput
+  /** It draws on a budget from now on, or on none any more. */
+  | { readonly kind: 'drawn'; readonly draw: Draw | undefined }
   /** Of a disk that the guest has let go of: QEMU keeps a node, and says why. */
   | { readonly kind: 'held'; readonly by: string | undefined }
   | { readonly kind: 'io-error'; readonly error: IoError }
@@ -164,6 +170,8 @@ export function observe(facts: VolumeFacts, input: VolumeInput, nowMs: number): 
       return sized({ ...facts, askedBytes: input.askedBytes }, input.sizeBytes);
     case 'job':
       return withJob(facts, input.job);
+    case 'drawn':
+      return noted({ ...facts, draw: input.draw });
     case 'limited':
       return limited(facts, input.limits);
     case 'held':
@@ -230,7 +238,9 @@ function sized(facts: VolumeFacts, sizeBytes: number): Observed {
 }
 
 function limited(facts: VolumeFacts, limits: IoLimits): Observed {
-  if (isDeepStrictEqual(facts.limits ?? UNLIMITED, limits)) return noted({ ...facts, limits });
+  // A budget moves them again and again; how it stands is to be asked.
+  const isNews = facts.draw === undefined && !isDeepStrictEqual(facts.limits ?? UNLIMITED, limits);
+  if (!isNews) return noted({ ...facts, limits });
   return noted(
     { ...facts, limits },
     { type: 'volume.limited', cause: { reason: 'LIMITED', message: limitsText(limits) } },

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { maybe } from './maybe.ts';
+import { drawSchema } from './draw.ts';
 import { ioLimitsSchema } from './limits.ts';
 
 /**
@@ -15,7 +16,7 @@ export const operationSchema = z
      */
     z.object({ kind: z.literal('resize'), sizeBytes: z.int(), timeoutMs: z.int() }),
     /** Sets what the guest may ask of the disk in a second; looked at first, and set again where it differs. */
-    z.object({ kind: z.literal('limit'), limits: ioLimitsSchema }),
+    z.object({ kind: z.literal('limit'), limits: ioLimitsSchema, draw: drawSchema.optional() }),
     /** Changes key slots; the keys are not kept, so a daemon that comes back looks at what became of it. */
     z.object({ kind: z.literal('change-keys'), change: z.enum(['add', 'change', 'remove', 'remove-slot']) }),
     /** Copies it to another medium while it is used, and puts the device there (volume/mirror). */

@@ -1,8 +1,8 @@
 import type { VolumeHost } from '../host.ts';
 import type { Volume } from '../volume.ts';
 import { lookAtKeySlots } from './key-slots.ts';
-import { limitAgain } from './limits.ts';
 import { moveAgain } from './migrate.ts';
+import { hold } from './limits.ts';
 import { growAgain } from './resize.ts';
 import { operateAgain } from './slot.ts';
 
@@ -15,7 +15,7 @@ export async function resumeOperation(host: VolumeHost, volume: Volume): Promise
       await operateAgain(host, volume, () => growAgain(host, volume, operation));
       return;
     case 'limit':
-      await operateAgain(host, volume, () => limitAgain(host, volume, operation.limits));
+      await operateAgain(host, volume, () => hold(host, volume, operation));
       return;
     case 'change-keys':
       await operateAgain(host, volume, () => lookAtKeySlots(host, volume));

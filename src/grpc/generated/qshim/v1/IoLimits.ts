@@ -23,6 +23,8 @@ export interface IoLimits {
   'bpsWriteMaxLengthS'?: (number);
   'iopsSize'?: (number | string | Long);
   'group'?: (string);
+  'budget'?: (string);
+  'share'?: (number);
 }
 
 export interface IoLimits__Output {
@@ -46,4 +48,6 @@ export interface IoLimits__Output {
   'bpsWriteMaxLengthS': (number);
   'iopsSize': (number);
   'group': (string);
+  'budget': (string);
+  'share': (number);
 }
