@@ -27,6 +27,7 @@ import type { Labels } from './callers/policy.ts';
 import { lockStateDirectory } from './grpc/state-lock.ts';
 import { holdBootImages, type HoldBootImages } from './volume/boot-images.ts';
 import { BackingClaims } from './volume/claims.ts';
+import { StaleCopies } from './volume/stale-copies.ts';
 import { journalProblem } from './store/journal.ts';
 import { EventLog } from './store/events.ts';
 import { settleDirectories } from './sandbox/directories.ts';
@@ -104,7 +105,8 @@ async function serve(options: Config, log: Logger): Promise<void> {
   // The probe has a time limit, and a directory that it removes.
   cleanup.defer(() => probed);
   const cells = await Cells.open(config, log);
-  const claims = new BackingClaims();
+  const staleCopies = await StaleCopies.open(join(config.state_dir, '.stale-copies.json'));
+  const claims = new BackingClaims(staleCopies);
   const holdImages: HoldBootImages = (images, owner) => holdBootImages(claims, images, owner);
   const templates = cleanup.use(await Templates.open(config, log, cells, holdImages));
   const budgets = HostBudget.from(config);
@@ -116,6 +118,7 @@ async function serve(options: Config, log: Logger): Promise<void> {
     log,
     events,
     claims,
+    staleCopies,
     budgets,
     accelerators,
     cells,

@@ -12,6 +12,7 @@ import type { KeySlotsTarget__Output } from '../grpc/generated/qshim/v1/KeySlots
 import type { ListKeySlotsRequest__Output } from '../grpc/generated/qshim/v1/ListKeySlotsRequest.ts';
 import type { MigrateVolumeRequest__Output } from '../grpc/generated/qshim/v1/MigrateVolumeRequest.ts';
 import type { PlanRequest__Output } from '../grpc/generated/qshim/v1/PlanRequest.ts';
+import type { ReleaseStaleCopyRequest__Output } from '../grpc/generated/qshim/v1/ReleaseStaleCopyRequest.ts';
 import type { RemoveKeyRequest__Output } from '../grpc/generated/qshim/v1/RemoveKeyRequest.ts';
 import type { VolumeSpec__Output } from '../grpc/generated/qshim/v1/VolumeSpec.ts';
 import { describeReference, type KeyReference } from '../keys/reference.ts';
@@ -100,6 +101,9 @@ export const ACCESS: Readonly<Record<string, RpcAccess>> = {
     ...imageTarget(target),
     keys: keyText('key', key),
   })),
+  // Of sandboxes that may be gone, with their labels: only who may do everything sees all of them.
+  'Volumes.ListStaleCopies': row('admin', false, () => ({})),
+  'Volumes.ReleaseStaleCopy': row('admin', true, ({ path }: ReleaseStaleCopyRequest__Output) => ({ sources: [path] })),
   'Volumes.Get': row('read', false, volume),
   'Volumes.List': row('read', false, sandbox),
   'Volumes.Watch': row('read', false, sandbox),

@@ -22,6 +22,7 @@ import { execStreamHandler } from './exec-stream-service.ts';
 import { migrateHandlers } from './migrate-service.ts';
 import { keySlotsHandlers } from './key-slots-service.ts';
 import { leaseOf } from './convert-lease.ts';
+import { staleCopiesHandlers } from './stale-copies-service.ts';
 import { labelFilter, stateFilter, Visibility } from './visibility.ts';
 
 /**
@@ -150,6 +151,7 @@ export function volumesHandlers(manager: SandboxManager, edge: Edge): VolumesHan
       return volumeMessage(await manager.renewLease(sandboxId, volumeId, lease));
     }),
     ...keySlotsHandlers(manager, edge),
+    ...staleCopiesHandlers(manager, edge),
     Get: unary(edge, 'Volumes.Get', ({ sandboxId, volumeId }) =>
       Promise.resolve(volumeMessage(manager.volume(sandboxId, volumeId))),
     ),

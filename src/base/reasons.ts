@@ -844,6 +844,24 @@ export const REASONS = {
     meaning: 'Another volume, or another process, has the source, and one of the two would write.',
     remedy: 'Detach it there first; read-only volumes may share a source.',
   },
+  SOURCE_STALE_COPY: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['api'],
+    meaning: 'The source is the loser of a failover: the guest has written to another copy since then.',
+    remedy: 'Use the copy that the metadata names; ReleaseStaleCopy gives this one free as it is.',
+  },
+  STALE_COPY_NOT_FOUND: {
+    statuses: ['NOT_FOUND'],
+    where: ['api'],
+    meaning: 'There is no stale copy at this path.',
+    remedy: 'List the stale copies that there are.',
+  },
+  STALE_COPIES_UNREADABLE: {
+    statuses: ['FAILED_PRECONDITION'],
+    where: ['start'],
+    meaning: 'The file of the stale copies cannot be read, so the daemon does not know which sources are old.',
+    remedy: 'Mend what the message names; a file that a later version wrote needs that version.',
+  },
   NBD_HOST_NOT_ALLOWED: {
     statuses: ['PERMISSION_DENIED'],
     where: ['api'],

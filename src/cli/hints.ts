@@ -54,6 +54,8 @@ const BY_REASON: { readonly [R in Reason]?: Hint } = {
   GUEST_DRIVER_TIMEOUT: (subject) => `${command('sandbox console', subject.sandboxId)} shows what the guest says`,
   GUEST_AGENT_NOT_READY: getSandbox,
   VM_GONE: getSandbox,
+  SOURCE_STALE_COPY: () => '`qshim volume stale list` shows the stale copies, and which ones are current',
+  STALE_COPY_NOT_FOUND: () => '`qshim volume stale list` shows the stale copies',
   NO_SLOT: () => 'detach a volume; --volume-capacity sets how many a new sandbox can have',
 };
 

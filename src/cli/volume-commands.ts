@@ -13,6 +13,7 @@ import { commaList, keysOf, present, wholeNumber } from './options.ts';
 import { sizeInBytes, sizeOrAll } from './sizes.ts';
 import { addSources } from './source-options.ts';
 import type { Session, Work } from './session.ts';
+import { addStale } from './stale-commands.ts';
 import {
   AIO_MODES,
   attachRequest,
@@ -46,6 +47,7 @@ export function addVolumeCommands(program: CommandUnknownOpts, session: Session)
   addRenew(volume, session);
   addMoveCommands(volume, session);
   addKeys(volume, session);
+  addStale(volume, session);
   addGetAndList(volume, session);
 }
 

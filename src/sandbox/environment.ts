@@ -20,10 +20,7 @@ export interface SandboxEnvironment extends Omit<SandboxParts, 'onConnected' | '
 
 /** A sandbox that is observed from its first connection on. @param agent as Sandbox takes it */
 export function makeSandbox(environment: SandboxEnvironment, identity: SandboxIdentity, agent?: GuestAgent): Sandbox {
-  const { config, log, events, claims, budgets, keys, ioBudgets } = environment;
-  return new Sandbox(
-    { config, log, events, claims, budgets, keys, ioBudgets, onConnected: observe, afterReset },
-    identity,
-    agent,
-  );
+  const { config, log, events, claims, staleCopies, budgets, keys, ioBudgets } = environment;
+  const parts = { config, log, events, claims, staleCopies, budgets, keys, ioBudgets };
+  return new Sandbox({ ...parts, onConnected: observe, afterReset }, identity, agent);
 }

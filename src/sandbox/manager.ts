@@ -47,6 +47,7 @@ import { completeLimits, isLimited, type IoLimits } from '../volume/model/limits
 import { causeFrom, type VolumeState } from '../volume/model/state.ts';
 import { renewLease } from '../volume/renew-lease.ts';
 import type { RequestedSpec } from '../volume/spec.ts';
+import type { StaleCopies } from '../volume/stale-copies.ts';
 import type { Volume, VolumeSnapshot } from '../volume/volume.ts';
 import { adoptAll } from './adopt.ts';
 import { bootSandbox, newUuid } from './boot.ts';
@@ -108,6 +109,11 @@ export class SandboxManager {
   /** How often counters are looked at, in ms; 0: only when a caller asks. */
   get statsPeriodMs(): number {
     return this.#environment.config.stats_period_ms;
+  }
+
+  /** What failovers have left behind. */
+  get staleCopies(): StaleCopies {
+    return this.#environment.staleCopies;
   }
 
   /** Takes over what an earlier daemon left running. The state directory is there, and settled (directories.ts). */

@@ -25,6 +25,7 @@ import type { EventType } from '../store/event.ts';
 import type { EventLog } from '../store/events.ts';
 import { JOURNAL_FILE, Journal, type JournalRecord } from '../store/journal.ts';
 import type { BackingClaims } from '../volume/claims.ts';
+import type { StaleCopies } from '../volume/stale-copies.ts';
 import type { BootImages } from '../volume/boot-images.ts';
 import { DriverWatch } from '../volume/driver-wait.ts';
 import { Fence } from '../volume/fence.ts';
@@ -54,6 +55,7 @@ export interface SandboxParts {
   readonly log: Logger;
   readonly events: EventLog;
   readonly claims: BackingClaims;
+  readonly staleCopies: StaleCopies;
   readonly budgets: HostBudget;
   readonly keys: KeySource;
   readonly ioBudgets: Budgets;

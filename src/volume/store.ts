@@ -5,7 +5,7 @@ import type { Logger } from '../base/log.ts';
 import type { ReasonWith } from '../base/reasons.ts';
 import type { NewEvent } from '../store/event.ts';
 import { causeOf, Volume, type SourceLook, type VolumeSnapshot } from './volume.ts';
-import type { BackingClaims } from './claims.ts';
+import type { BackingClaims, ClaimPurpose } from './claims.ts';
 import type { Medium } from './medium.ts';
 import type { AioMode } from './model/disk.ts';
 import type { Observed, VolumeInput } from './model/facts.ts';
@@ -301,8 +301,8 @@ export class VolumeStore {
       this.#slots.claim(record.slot, record.generation);
       this.#placements.claim(record.generation, record.spec.queues, record.placement);
       const source = { described: record.resolvedPath, identity: record.backingIdentity };
-      claims.claim(source, this.#owner(volume.id, volume.generation), !volume.spec.readOnly);
-      for (const medium of volume.otherMedia) this.#claimMedium(volume, medium);
+      claims.claim(source, this.#owner(volume.id, volume.generation), !volume.spec.readOnly, 'held');
+      for (const medium of volume.otherMedia) this.#claimMedium(volume, medium, 'held');
     }
     this.#nextGeneration = Math.max(this.#nextGeneration, ...mediumNumbers(volume).map((number) => number + 1));
     this.#put(volume);
@@ -326,7 +326,8 @@ export class VolumeStore {
     volume.setOtherMedia([...volume.otherMedia.filter(({ number }) => number !== medium.number), medium]);
   }
 
-  #claimMedium(volume: Volume, { backingIdentity, resolvedPath }: Medium): void {
+  /** The bytes of a medium that is new are all about to be replaced. */
+  #claimMedium(volume: Volume, { backingIdentity, resolvedPath }: Medium, purpose: ClaimPurpose = 'overwrite'): void {
     if (backingIdentity === '') return;
     const { claims } = this.#options;
     const owner = this.#owner(volume.id, volume.generation);
@@ -336,7 +337,7 @@ export class VolumeStore {
         metadata: { path: resolvedPath, holder: owner },
       });
     }
-    claims.claim({ identity: backingIdentity, described: resolvedPath }, owner, true);
+    claims.claim({ identity: backingIdentity, described: resolvedPath }, owner, true, purpose);
   }
 
   /** The device was seen to be on that medium. The one before is one of the others, its claim is held. */

@@ -41,7 +41,8 @@ const START_TIMEOUT_MS = 60_000;
 
 /** Names in a state directory that stay when there are no sandboxes. */
 const DAEMON_FILES: ReadonlySet<string> = new Set([
-  ...['lock.sock', 'events.jsonl', '.audit.jsonl', '.audit.jsonl.1', 'boot-id', '.containerd', '.io-budgets.json'],
+  ...['lock.sock', 'events.jsonl', '.audit.jsonl', '.audit.jsonl.1', 'boot-id', '.containerd'],
+  ...['.io-budgets.json', '.stale-copies.json'],
   basename(sandboxesDirectory('/')),
 ]);
 

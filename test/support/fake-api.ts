@@ -23,6 +23,7 @@ import type { OperationsHandlers } from '../../src/grpc/generated/qshim/v1/Opera
 import type { GetStatsResponse } from '../../src/grpc/generated/qshim/v1/GetStatsResponse.ts';
 import type { StatsHandlers } from '../../src/grpc/generated/qshim/v1/Stats.ts';
 import type { SandboxesHandlers } from '../../src/grpc/generated/qshim/v1/Sandboxes.ts';
+import type { StaleCopy } from '../../src/grpc/generated/qshim/v1/StaleCopy.ts';
 import type { Volume } from '../../src/grpc/generated/qshim/v1/Volume.ts';
 import type { VolumesHandlers } from '../../src/grpc/generated/qshim/v1/Volumes.ts';
 import type { ProtoGrpcType as StatusGrpcType } from '../../src/grpc/generated/status.ts';
@@ -110,6 +111,15 @@ export const OPERATION: Operation = {
   total: 4_294_967_296,
   cancellable: true,
   startedAt: { seconds: 1_767_323_047, nanos: 0 },
+};
+
+export const STALE_COPY: StaleCopy = {
+  path: '/v/data.img',
+  currentPath: '/w/standby.img',
+  sandboxId: 'sb1',
+  volumeId: 'vol1',
+  generation: 3,
+  since: { seconds: 1_767_323_050, nanos: 0 },
 };
 
 const KEY_SLOTS = { uuid: '0f5e7d22-0000-4000-8000-00000000abcd', used: [true, false] };
@@ -262,6 +272,8 @@ export class FakeApi implements AsyncDisposable {
       AddKey: this.#unary('Volumes.AddKey', KEY_SLOTS),
       ChangeKey: this.#unary('Volumes.ChangeKey', KEY_SLOTS),
       RemoveKey: this.#unary('Volumes.RemoveKey', KEY_SLOTS),
+      ListStaleCopies: this.#unary('Volumes.ListStaleCopies', { copies: [STALE_COPY] }),
+      ReleaseStaleCopy: this.#unary('Volumes.ReleaseStaleCopy', STALE_COPY),
       Get: this.#unary('Volumes.Get', VOLUME),
       List: this.#unary('Volumes.List', { volumes: [VOLUME] }),
       Watch: this.#streaming('Volumes.Watch', () => []),

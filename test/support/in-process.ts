@@ -9,6 +9,7 @@ import { AcceleratorChoice } from '../../src/qemu/accelerator.ts';
 import type { KeySource } from '../../src/keys/sources.ts';
 import { holdBootImages, type HoldBootImages } from '../../src/volume/boot-images.ts';
 import { BackingClaims } from '../../src/volume/claims.ts';
+import { StaleCopies } from '../../src/volume/stale-copies.ts';
 import { EventLog } from '../../src/store/events.ts';
 import { settleDirectories } from '../../src/sandbox/directories.ts';
 import { IoBudgets } from '../../src/sandbox/io-budgets.ts';
@@ -85,7 +86,8 @@ async function startManager(config: Config, log: Logger): Promise<[SandboxManage
   owned.defer(() => events.flush());
   const accelerators = new AcceleratorChoice(config.qemu_binary, config.kvm_probe_timeout_ms);
   const cells = await Cells.open(config, log);
-  const claims = new BackingClaims();
+  const staleCopies = await StaleCopies.open(join(config.state_dir, '.stale-copies.json'));
+  const claims = new BackingClaims(staleCopies);
   const holdImages: HoldBootImages = (images, owner) => holdBootImages(claims, images, owner);
   const templates = owned.use(await Templates.open(config, log, cells, holdImages));
   const budgets = HostBudget.from(config);
@@ -98,6 +100,7 @@ async function startManager(config: Config, log: Logger): Promise<[SandboxManage
     log,
     events,
     claims,
+    staleCopies,
     budgets,
     accelerators,
     cells,

@@ -192,7 +192,7 @@ describe('completion', () => {
     assert.deepEqual(offered('vol'), ['volume']);
     assert.deepEqual(offered('volume', ''), [
       ...['attach', 'detach', 'attach-many', 'detach-many', 'plan'],
-      ...['resize', 'limit', 'renew', 'move', 'pivot', 'keys', 'get', 'list', 'help'],
+      ...['resize', 'limit', 'renew', 'move', 'pivot', 'keys', 'stale', 'get', 'list', 'help'],
     ]);
     assert.deepEqual(offered('vol', 'attach', 'sb1', 'v', '--c'), ['--cache']);
     assert.deepEqual(offered('--json', 'volume', 'list', '--so'), ['--socket']);

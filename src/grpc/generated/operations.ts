@@ -31,6 +31,8 @@ import type { Lease as _qshim_v1_Lease, Lease__Output as _qshim_v1_Lease__Output
 import type { ListKeySlotsRequest as _qshim_v1_ListKeySlotsRequest, ListKeySlotsRequest__Output as _qshim_v1_ListKeySlotsRequest__Output } from './qshim/v1/ListKeySlotsRequest.ts';
 import type { ListOperationsRequest as _qshim_v1_ListOperationsRequest, ListOperationsRequest__Output as _qshim_v1_ListOperationsRequest__Output } from './qshim/v1/ListOperationsRequest.ts';
 import type { ListOperationsResponse as _qshim_v1_ListOperationsResponse, ListOperationsResponse__Output as _qshim_v1_ListOperationsResponse__Output } from './qshim/v1/ListOperationsResponse.ts';
+import type { ListStaleCopiesRequest as _qshim_v1_ListStaleCopiesRequest, ListStaleCopiesRequest__Output as _qshim_v1_ListStaleCopiesRequest__Output } from './qshim/v1/ListStaleCopiesRequest.ts';
+import type { ListStaleCopiesResponse as _qshim_v1_ListStaleCopiesResponse, ListStaleCopiesResponse__Output as _qshim_v1_ListStaleCopiesResponse__Output } from './qshim/v1/ListStaleCopiesResponse.ts';
 import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from './qshim/v1/ListVolumesRequest.ts';
 import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from './qshim/v1/ListVolumesResponse.ts';
 import type { MigrateVolumeRequest as _qshim_v1_MigrateVolumeRequest, MigrateVolumeRequest__Output as _qshim_v1_MigrateVolumeRequest__Output } from './qshim/v1/MigrateVolumeRequest.ts';
@@ -45,10 +47,12 @@ import type { PlannedStep as _qshim_v1_PlannedStep, PlannedStep__Output as _qshi
 import type { Problem as _qshim_v1_Problem, Problem__Output as _qshim_v1_Problem__Output } from './qshim/v1/Problem.ts';
 import type { Qcow2File as _qshim_v1_Qcow2File, Qcow2File__Output as _qshim_v1_Qcow2File__Output } from './qshim/v1/Qcow2File.ts';
 import type { RawFile as _qshim_v1_RawFile, RawFile__Output as _qshim_v1_RawFile__Output } from './qshim/v1/RawFile.ts';
+import type { ReleaseStaleCopyRequest as _qshim_v1_ReleaseStaleCopyRequest, ReleaseStaleCopyRequest__Output as _qshim_v1_ReleaseStaleCopyRequest__Output } from './qshim/v1/ReleaseStaleCopyRequest.ts';
 import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from './qshim/v1/RemoveKeyRequest.ts';
 import type { RenewLeaseRequest as _qshim_v1_RenewLeaseRequest, RenewLeaseRequest__Output as _qshim_v1_RenewLeaseRequest__Output } from './qshim/v1/RenewLeaseRequest.ts';
 import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from './qshim/v1/ResizeVolumeRequest.ts';
 import type { SetLimitsRequest as _qshim_v1_SetLimitsRequest, SetLimitsRequest__Output as _qshim_v1_SetLimitsRequest__Output } from './qshim/v1/SetLimitsRequest.ts';
+import type { StaleCopy as _qshim_v1_StaleCopy, StaleCopy__Output as _qshim_v1_StaleCopy__Output } from './qshim/v1/StaleCopy.ts';
 import type { Timing as _qshim_v1_Timing, Timing__Output as _qshim_v1_Timing__Output } from './qshim/v1/Timing.ts';
 import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from './qshim/v1/Volume.ts';
 import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from './qshim/v1/VolumeEvent.ts';
@@ -109,6 +113,8 @@ export interface ProtoGrpcType {
       ListKeySlotsRequest: MessageTypeDefinition<_qshim_v1_ListKeySlotsRequest, _qshim_v1_ListKeySlotsRequest__Output>
       ListOperationsRequest: MessageTypeDefinition<_qshim_v1_ListOperationsRequest, _qshim_v1_ListOperationsRequest__Output>
       ListOperationsResponse: MessageTypeDefinition<_qshim_v1_ListOperationsResponse, _qshim_v1_ListOperationsResponse__Output>
+      ListStaleCopiesRequest: MessageTypeDefinition<_qshim_v1_ListStaleCopiesRequest, _qshim_v1_ListStaleCopiesRequest__Output>
+      ListStaleCopiesResponse: MessageTypeDefinition<_qshim_v1_ListStaleCopiesResponse, _qshim_v1_ListStaleCopiesResponse__Output>
       ListVolumesRequest: MessageTypeDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesRequest__Output>
       ListVolumesResponse: MessageTypeDefinition<_qshim_v1_ListVolumesResponse, _qshim_v1_ListVolumesResponse__Output>
       LuksMode: EnumTypeDefinition
@@ -126,10 +132,12 @@ export interface ProtoGrpcType {
       Problem: MessageTypeDefinition<_qshim_v1_Problem, _qshim_v1_Problem__Output>
       Qcow2File: MessageTypeDefinition<_qshim_v1_Qcow2File, _qshim_v1_Qcow2File__Output>
       RawFile: MessageTypeDefinition<_qshim_v1_RawFile, _qshim_v1_RawFile__Output>
+      ReleaseStaleCopyRequest: MessageTypeDefinition<_qshim_v1_ReleaseStaleCopyRequest, _qshim_v1_ReleaseStaleCopyRequest__Output>
       RemoveKeyRequest: MessageTypeDefinition<_qshim_v1_RemoveKeyRequest, _qshim_v1_RemoveKeyRequest__Output>
       RenewLeaseRequest: MessageTypeDefinition<_qshim_v1_RenewLeaseRequest, _qshim_v1_RenewLeaseRequest__Output>
       ResizeVolumeRequest: MessageTypeDefinition<_qshim_v1_ResizeVolumeRequest, _qshim_v1_ResizeVolumeRequest__Output>
       SetLimitsRequest: MessageTypeDefinition<_qshim_v1_SetLimitsRequest, _qshim_v1_SetLimitsRequest__Output>
+      StaleCopy: MessageTypeDefinition<_qshim_v1_StaleCopy, _qshim_v1_StaleCopy__Output>
       Timing: MessageTypeDefinition<_qshim_v1_Timing, _qshim_v1_Timing__Output>
       Volume: MessageTypeDefinition<_qshim_v1_Volume, _qshim_v1_Volume__Output>
       VolumeEvent: MessageTypeDefinition<_qshim_v1_VolumeEvent, _qshim_v1_VolumeEvent__Output>

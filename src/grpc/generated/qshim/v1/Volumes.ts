@@ -12,6 +12,8 @@ import type { DetachVolumeRequest as _qshim_v1_DetachVolumeRequest, DetachVolume
 import type { GetVolumeRequest as _qshim_v1_GetVolumeRequest, GetVolumeRequest__Output as _qshim_v1_GetVolumeRequest__Output } from '../../qshim/v1/GetVolumeRequest.ts';
 import type { KeySlots as _qshim_v1_KeySlots, KeySlots__Output as _qshim_v1_KeySlots__Output } from '../../qshim/v1/KeySlots.ts';
 import type { ListKeySlotsRequest as _qshim_v1_ListKeySlotsRequest, ListKeySlotsRequest__Output as _qshim_v1_ListKeySlotsRequest__Output } from '../../qshim/v1/ListKeySlotsRequest.ts';
+import type { ListStaleCopiesRequest as _qshim_v1_ListStaleCopiesRequest, ListStaleCopiesRequest__Output as _qshim_v1_ListStaleCopiesRequest__Output } from '../../qshim/v1/ListStaleCopiesRequest.ts';
+import type { ListStaleCopiesResponse as _qshim_v1_ListStaleCopiesResponse, ListStaleCopiesResponse__Output as _qshim_v1_ListStaleCopiesResponse__Output } from '../../qshim/v1/ListStaleCopiesResponse.ts';
 import type { ListVolumesRequest as _qshim_v1_ListVolumesRequest, ListVolumesRequest__Output as _qshim_v1_ListVolumesRequest__Output } from '../../qshim/v1/ListVolumesRequest.ts';
 import type { ListVolumesResponse as _qshim_v1_ListVolumesResponse, ListVolumesResponse__Output as _qshim_v1_ListVolumesResponse__Output } from '../../qshim/v1/ListVolumesResponse.ts';
 import type { MigrateVolumeRequest as _qshim_v1_MigrateVolumeRequest, MigrateVolumeRequest__Output as _qshim_v1_MigrateVolumeRequest__Output } from '../../qshim/v1/MigrateVolumeRequest.ts';
@@ -19,10 +21,12 @@ import type { Operation as _qshim_v1_Operation, Operation__Output as _qshim_v1_O
 import type { PivotVolumeRequest as _qshim_v1_PivotVolumeRequest, PivotVolumeRequest__Output as _qshim_v1_PivotVolumeRequest__Output } from '../../qshim/v1/PivotVolumeRequest.ts';
 import type { PlanRequest as _qshim_v1_PlanRequest, PlanRequest__Output as _qshim_v1_PlanRequest__Output } from '../../qshim/v1/PlanRequest.ts';
 import type { PlanResponse as _qshim_v1_PlanResponse, PlanResponse__Output as _qshim_v1_PlanResponse__Output } from '../../qshim/v1/PlanResponse.ts';
+import type { ReleaseStaleCopyRequest as _qshim_v1_ReleaseStaleCopyRequest, ReleaseStaleCopyRequest__Output as _qshim_v1_ReleaseStaleCopyRequest__Output } from '../../qshim/v1/ReleaseStaleCopyRequest.ts';
 import type { RemoveKeyRequest as _qshim_v1_RemoveKeyRequest, RemoveKeyRequest__Output as _qshim_v1_RemoveKeyRequest__Output } from '../../qshim/v1/RemoveKeyRequest.ts';
 import type { RenewLeaseRequest as _qshim_v1_RenewLeaseRequest, RenewLeaseRequest__Output as _qshim_v1_RenewLeaseRequest__Output } from '../../qshim/v1/RenewLeaseRequest.ts';
 import type { ResizeVolumeRequest as _qshim_v1_ResizeVolumeRequest, ResizeVolumeRequest__Output as _qshim_v1_ResizeVolumeRequest__Output } from '../../qshim/v1/ResizeVolumeRequest.ts';
 import type { SetLimitsRequest as _qshim_v1_SetLimitsRequest, SetLimitsRequest__Output as _qshim_v1_SetLimitsRequest__Output } from '../../qshim/v1/SetLimitsRequest.ts';
+import type { StaleCopy as _qshim_v1_StaleCopy, StaleCopy__Output as _qshim_v1_StaleCopy__Output } from '../../qshim/v1/StaleCopy.ts';
 import type { Volume as _qshim_v1_Volume, Volume__Output as _qshim_v1_Volume__Output } from '../../qshim/v1/Volume.ts';
 import type { VolumeEvent as _qshim_v1_VolumeEvent, VolumeEvent__Output as _qshim_v1_VolumeEvent__Output } from '../../qshim/v1/VolumeEvent.ts';
 import type { WatchVolumesRequest as _qshim_v1_WatchVolumesRequest, WatchVolumesRequest__Output as _qshim_v1_WatchVolumesRequest__Output } from '../../qshim/v1/WatchVolumesRequest.ts';
@@ -109,6 +113,15 @@ export interface VolumesClient extends grpc.Client {
   listKeySlots(argument: _qshim_v1_ListKeySlotsRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_KeySlots__Output>): grpc.ClientUnaryCall;
   listKeySlots(argument: _qshim_v1_ListKeySlotsRequest, callback: grpc.requestCallback<_qshim_v1_KeySlots__Output>): grpc.ClientUnaryCall;
   
+  ListStaleCopies(argument: _qshim_v1_ListStaleCopiesRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListStaleCopiesResponse__Output>): grpc.ClientUnaryCall;
+  ListStaleCopies(argument: _qshim_v1_ListStaleCopiesRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_ListStaleCopiesResponse__Output>): grpc.ClientUnaryCall;
+  ListStaleCopies(argument: _qshim_v1_ListStaleCopiesRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListStaleCopiesResponse__Output>): grpc.ClientUnaryCall;
+  ListStaleCopies(argument: _qshim_v1_ListStaleCopiesRequest, callback: grpc.requestCallback<_qshim_v1_ListStaleCopiesResponse__Output>): grpc.ClientUnaryCall;
+  listStaleCopies(argument: _qshim_v1_ListStaleCopiesRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListStaleCopiesResponse__Output>): grpc.ClientUnaryCall;
+  listStaleCopies(argument: _qshim_v1_ListStaleCopiesRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_ListStaleCopiesResponse__Output>): grpc.ClientUnaryCall;
+  listStaleCopies(argument: _qshim_v1_ListStaleCopiesRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_ListStaleCopiesResponse__Output>): grpc.ClientUnaryCall;
+  listStaleCopies(argument: _qshim_v1_ListStaleCopiesRequest, callback: grpc.requestCallback<_qshim_v1_ListStaleCopiesResponse__Output>): grpc.ClientUnaryCall;
+  
   Migrate(argument: _qshim_v1_MigrateVolumeRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Operation__Output>): grpc.ClientUnaryCall;
   Migrate(argument: _qshim_v1_MigrateVolumeRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_Operation__Output>): grpc.ClientUnaryCall;
   Migrate(argument: _qshim_v1_MigrateVolumeRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_Operation__Output>): grpc.ClientUnaryCall;
@@ -135,6 +148,15 @@ export interface VolumesClient extends grpc.Client {
   plan(argument: _qshim_v1_PlanRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
   plan(argument: _qshim_v1_PlanRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
   plan(argument: _qshim_v1_PlanRequest, callback: grpc.requestCallback<_qshim_v1_PlanResponse__Output>): grpc.ClientUnaryCall;
+  
+  ReleaseStaleCopy(argument: _qshim_v1_ReleaseStaleCopyRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_StaleCopy__Output>): grpc.ClientUnaryCall;
+  ReleaseStaleCopy(argument: _qshim_v1_ReleaseStaleCopyRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_StaleCopy__Output>): grpc.ClientUnaryCall;
+  ReleaseStaleCopy(argument: _qshim_v1_ReleaseStaleCopyRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_StaleCopy__Output>): grpc.ClientUnaryCall;
+  ReleaseStaleCopy(argument: _qshim_v1_ReleaseStaleCopyRequest, callback: grpc.requestCallback<_qshim_v1_StaleCopy__Output>): grpc.ClientUnaryCall;
+  releaseStaleCopy(argument: _qshim_v1_ReleaseStaleCopyRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_StaleCopy__Output>): grpc.ClientUnaryCall;
+  releaseStaleCopy(argument: _qshim_v1_ReleaseStaleCopyRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_StaleCopy__Output>): grpc.ClientUnaryCall;
+  releaseStaleCopy(argument: _qshim_v1_ReleaseStaleCopyRequest, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_StaleCopy__Output>): grpc.ClientUnaryCall;
+  releaseStaleCopy(argument: _qshim_v1_ReleaseStaleCopyRequest, callback: grpc.requestCallback<_qshim_v1_StaleCopy__Output>): grpc.ClientUnaryCall;
   
   RemoveKey(argument: _qshim_v1_RemoveKeyRequest, metadata: grpc.Metadata, options: grpc.CallOptions, callback: grpc.requestCallback<_qshim_v1_KeySlots__Output>): grpc.ClientUnaryCall;
   RemoveKey(argument: _qshim_v1_RemoveKeyRequest, metadata: grpc.Metadata, callback: grpc.requestCallback<_qshim_v1_KeySlots__Output>): grpc.ClientUnaryCall;
@@ -198,11 +220,15 @@ export interface VolumesHandlers extends grpc.UntypedServiceImplementation {
   
   ListKeySlots: grpc.handleUnaryCall<_qshim_v1_ListKeySlotsRequest__Output, _qshim_v1_KeySlots>;
   
+  ListStaleCopies: grpc.handleUnaryCall<_qshim_v1_ListStaleCopiesRequest__Output, _qshim_v1_ListStaleCopiesResponse>;
+  
   Migrate: grpc.handleUnaryCall<_qshim_v1_MigrateVolumeRequest__Output, _qshim_v1_Operation>;
   
   Pivot: grpc.handleUnaryCall<_qshim_v1_PivotVolumeRequest__Output, _qshim_v1_Operation>;
   
   Plan: grpc.handleUnaryCall<_qshim_v1_PlanRequest__Output, _qshim_v1_PlanResponse>;
+  
+  ReleaseStaleCopy: grpc.handleUnaryCall<_qshim_v1_ReleaseStaleCopyRequest__Output, _qshim_v1_StaleCopy>;
   
   RemoveKey: grpc.handleUnaryCall<_qshim_v1_RemoveKeyRequest__Output, _qshim_v1_KeySlots>;
   
@@ -226,9 +252,11 @@ export interface VolumesDefinition extends grpc.ServiceDefinition {
   Get: MethodDefinition<_qshim_v1_GetVolumeRequest, _qshim_v1_Volume, _qshim_v1_GetVolumeRequest__Output, _qshim_v1_Volume__Output>
   List: MethodDefinition<_qshim_v1_ListVolumesRequest, _qshim_v1_ListVolumesResponse, _qshim_v1_ListVolumesRequest__Output, _qshim_v1_ListVolumesResponse__Output>
   ListKeySlots: MethodDefinition<_qshim_v1_ListKeySlotsRequest, _qshim_v1_KeySlots, _qshim_v1_ListKeySlotsRequest__Output, _qshim_v1_KeySlots__Output>
+  ListStaleCopies: MethodDefinition<_qshim_v1_ListStaleCopiesRequest, _qshim_v1_ListStaleCopiesResponse, _qshim_v1_ListStaleCopiesRequest__Output, _qshim_v1_ListStaleCopiesResponse__Output>
   Migrate: MethodDefinition<_qshim_v1_MigrateVolumeRequest, _qshim_v1_Operation, _qshim_v1_MigrateVolumeRequest__Output, _qshim_v1_Operation__Output>
   Pivot: MethodDefinition<_qshim_v1_PivotVolumeRequest, _qshim_v1_Operation, _qshim_v1_PivotVolumeRequest__Output, _qshim_v1_Operation__Output>
   Plan: MethodDefinition<_qshim_v1_PlanRequest, _qshim_v1_PlanResponse, _qshim_v1_PlanRequest__Output, _qshim_v1_PlanResponse__Output>
+  ReleaseStaleCopy: MethodDefinition<_qshim_v1_ReleaseStaleCopyRequest, _qshim_v1_StaleCopy, _qshim_v1_ReleaseStaleCopyRequest__Output, _qshim_v1_StaleCopy__Output>
   RemoveKey: MethodDefinition<_qshim_v1_RemoveKeyRequest, _qshim_v1_KeySlots, _qshim_v1_RemoveKeyRequest__Output, _qshim_v1_KeySlots__Output>
   RenewLease: MethodDefinition<_qshim_v1_RenewLeaseRequest, _qshim_v1_Volume, _qshim_v1_RenewLeaseRequest__Output, _qshim_v1_Volume__Output>
   Resize: MethodDefinition<_qshim_v1_ResizeVolumeRequest, _qshim_v1_Volume, _qshim_v1_ResizeVolumeRequest__Output, _qshim_v1_Volume__Output>
