@@ -5,6 +5,7 @@ import { asShimError } from '../../qmp/errors.ts';
 import type { VolumeHost } from '../host.ts';
 import {
   isCancellable,
+  isSwitching,
   type Operation,
   type OperationProblem,
   type OperationProgress,
@@ -239,6 +240,8 @@ function runOf(host: VolumeHost, volume: Volume): OperationRun {
 function ended(host: VolumeHost, volume: Volume, error?: unknown): void {
   const { gone } = host;
   if (gone.aborted && isShimError(gone.reason, 'UNAVAILABLE') && gone.reason.reason === 'DAEMON_STOPPING') return;
+  // It ends with its volume (model/facts.ts): until then its record keeps what may be the last copy.
+  if (gone.aborted && isSwitching(volume.operation)) return;
   const cancelled = error instanceof OperationCancelled;
   const problem = error === undefined || cancelled ? undefined : problemOf(error);
   host.volumes.apply(volume, { kind: 'operation-ended', cancelled, problem });
