@@ -124,6 +124,7 @@ await describe('limits of I/O', { skip }, async () => {
     assert.deepEqual(recovered.limits, volume.limits);
     assert.deepEqual(limitsSeen(await shown(volume)), own(volume));
     assert.equal((await limit('kept', null)).limits?.bps, 0);
+    await until('the agent', async () => (await daemon.client.getSandbox('vm')).agentReady);
     await daemon.client.guest('vm', 'wait; sync');
     const detached = await daemon.client.detach({ sandboxId: 'vm', volumeId: 'kept' });
     assert.equal(detached.state, 'VOLUME_STATE_REMOVED');
